@@ -1,0 +1,1 @@
+"""How a question becomes steps: the pure half of the Recursive Language Model loop."""

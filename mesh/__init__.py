@@ -1,0 +1,1 @@
+"""How peers find, reach and ask each other."""

@@ -1,0 +1,1 @@
+"""What the mesh decides: pure functions of (state, event, now)."""

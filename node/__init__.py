@@ -1,0 +1,1 @@
+"""One kowalski-node process."""

@@ -1,0 +1,1 @@
+"""The model servers a device already runs, behind one seam."""

@@ -1,0 +1,1 @@
+"""Sandboxed REPL sessions, one kernel process per task and language."""

@@ -1,0 +1,1 @@
+"""Thin rooms: message to event, effect to message."""

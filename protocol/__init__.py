@@ -1,0 +1,1 @@
+"""What peers say: ids, limits, errors, frames and messages. No I/O, no clock."""

@@ -1,0 +1,1 @@
+"""The same decisions under virtual time and seeded faults."""
