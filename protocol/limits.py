@@ -1,0 +1,49 @@
+"""Maxima of the wire, each with its reason. What a device may use of itself is configuration, not here."""
+
+from __future__ import annotations
+
+WIRE_VERSION = 1
+"""First element of every frame. Within a version only optional fields and new kinds are added."""
+
+FRAME_BYTES_DEFAULT = 64 * 1024
+"""What a frame may weigh unless its kind says otherwise: one Noise message."""
+
+FRAME_BYTES_MAX = 1024 * 1024
+"""No kind may ask for more: one frame must not hold up the others of its stream for long (9 ms at
+the 112 MB/s measured over libp2p)."""
+
+GOSSIP_BYTES_MAX = 32 * 1024
+"""Telemetry is a few hundred bytes; py-libp2p forwards every message several times."""
+
+DEPTH_MAX = 12
+"""Nesting of arrays and maps in a frame; our deepest message has six."""
+
+PROMPT_BYTES_MAX = 256 * 1024
+"""A longer input is context: it goes by hash and lands in a variable, not in a message."""
+
+CONTENT_CHUNK_BYTES = 512 * 1024
+"""One reply of the content conversation."""
+
+CONTENT_BYTES_MAX = 256 * 1024 * 1024
+"""One blob. Contexts of 100 MB are promised."""
+
+OUTPUT_CHARS_SHOWN = 8192
+"""What of a cell's output enters the message window, head and tail; the rest is kept by hash."""
+
+CODE_BYTES_MAX = 256 * 1024
+"""One cell."""
+
+TEXT_BYTES_MAX = 384 * 1024
+"""Model replies, answers and folded texts inside a frame; longer ones go by hash."""
+
+INPUTS_MAX = 256
+"""Context files of one task."""
+
+MEMBERS_MAX = 256
+"""Peers named in one message."""
+
+ADDRESSES_MAX = 16
+"""Addresses of one peer."""
+
+IN_FLIGHT_MAX = 256
+"""Requests at a time on one stream; more are refused `busy`."""

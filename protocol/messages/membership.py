@@ -1,0 +1,57 @@
+"""How two connected peers prove to each other that they belong (/kowalski/membership/1).
+
+The peer with the lower id asks, whoever dialled. Until both have proven it, nothing else is served.
+
+    Hello ──►   ◄── Welcome   Ready ──►   ◄── Ready
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from kowalski.protocol.limits import FRAME_BYTES_MAX
+from kowalski.protocol.messages.base import Message, Name
+from kowalski.protocol.messages.trust import Addresses, Members, SignedCertificate
+
+Boot = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+"""Drawn at each start of a process: tells its runs, and two copies of one identity, apart."""
+
+
+class Hello(Message):
+    """Here is my certificate; Noise has proven that I am the peer it names."""
+
+    KIND: ClassVar[str] = "membership/hello"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    certificate: SignedCertificate
+    boot: Boot
+    name: Name
+    addresses: Addresses
+    members: Members = ()
+
+
+class Welcome(Message):
+    """The same from the other side, once it has checked the asker's."""
+
+    KIND: ClassVar[str] = "membership/welcome"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    certificate: SignedCertificate
+    boot: Boot
+    name: Name
+    addresses: Addresses
+    members: Members = ()
+
+
+class Ready(Message):
+    """I have checked yours: from now on you may ask me anything."""
+
+    KIND: ClassVar[str] = "membership/ready"
+
+
+class RoundTrip(Message):
+    """Asked and answered with itself, for the time it takes."""
+
+    KIND: ClassVar[str] = "membership/round-trip"

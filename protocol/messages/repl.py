@@ -1,0 +1,151 @@
+"""Running code on a peer (/kowalski/repl/1).
+
+    asker                                     worker
+    CellAsked ──►
+                                     ◄──      CellOutput (as it comes)
+                                     ◄──      SubCallsAsked (the cell called llm_query)
+    SubCallsAnswered ──►
+                                     ◄──      CellDone, Refused or Failed
+
+Cells of one task and language share a session, which lives on the worker until it is closed. A worker
+that does not hold the session the asker thinks of refuses `session_lost`; the asker then replays.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from kowalski.protocol.ids import TaskIdField
+from kowalski.protocol.limits import (
+    CODE_BYTES_MAX,
+    FRAME_BYTES_MAX,
+    INPUTS_MAX,
+    TEXT_BYTES_MAX,
+)
+from kowalski.protocol.messages.base import Code, Count, Line, Message, Name, Record, Seconds, Term
+from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.telemetry import Hot
+
+Text = Annotated[str, Field(max_length=TEXT_BYTES_MAX)]
+CellNumber = Annotated[int, Field(ge=0, le=100_000)]
+
+
+class Input(Record):
+    """One context file of a task."""
+
+    name: Name
+    content: ContentRef
+
+
+Inputs = Annotated[tuple[Input, ...], Field(strict=False, max_length=INPUTS_MAX)]
+
+
+class CellAsked(Message):
+    """Run `code` as cell `cell` of `task`.
+
+    `after` lists the cells that the session must have run, in order; empty for a first one.
+    `keeps_session` is false for a program that is run alone, and for languages without state.
+    """
+
+    KIND: ClassVar[str] = "repl/cell-asked"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    task: TaskIdField
+    term: Term
+    cell: CellNumber
+    language: Code
+    code: Annotated[str, Field(max_length=CODE_BYTES_MAX)]
+    inputs: Inputs = ()
+    after: Annotated[tuple[CellNumber, ...], Field(strict=False, max_length=10_000)] = ()
+    keeps_session: bool = True
+    seed: Count = 0
+    timeout_s: Seconds
+    remaining_s: Seconds
+
+
+class CellOutput(Message):
+    """Live output, for showing. The record of it is in `CellDone`."""
+
+    KIND: ClassVar[str] = "repl/output"
+    FRAME_BYTES_MAX: ClassVar[int] = 128 * 1024
+
+    stream: Literal["stdout", "stderr"]
+    data: Annotated[bytes, Field(max_length=64 * 1024)]
+
+
+class SubCall(Record):
+    prompt: Text
+    model: Annotated[str, Field(max_length=256)] | None = None
+
+
+class SubCallResult(Record):
+    """Exactly one of the two."""
+
+    text: Text | None = None
+    error: Line | None = None
+
+
+class SubCallsAsked(Message):
+    """A cell waits for these; its own clock stands meanwhile."""
+
+    KIND: ClassVar[str] = "repl/sub-calls-asked"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    batch: Count
+    calls: Annotated[tuple[SubCall, ...], Field(strict=False, max_length=4096)]
+
+
+class SubCallsAnswered(Message):
+    """In the order of the calls."""
+
+    KIND: ClassVar[str] = "repl/sub-calls-answered"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    batch: Count
+    results: Annotated[tuple[SubCallResult, ...], Field(strict=False, max_length=4096)]
+
+
+class AnswerVariable(Record):
+    """The `answer` of the session after a cell."""
+
+    content: Text
+    is_ready: bool
+
+
+CellStatus = Literal["ok", "error", "timeout", "died", "memory", "inodes", "output_flood"]
+
+
+class CellDone(Message):
+    """How a cell ended. Output is cut head and tail; `full` holds all of it when it was."""
+
+    KIND: ClassVar[str] = "repl/cell-done"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    task: TaskIdField
+    cell: CellNumber
+    status: CellStatus
+    stdout: Text
+    stderr: Text
+    stdout_bytes: Count
+    stderr_bytes: Count
+    full: ContentRef | None = None
+    value: Text | None = None
+    error: Text | None = None
+    answer: AnswerVariable | None = None
+    variables_digest: Annotated[str, Field(max_length=64)] = ""
+    exit_code: Annotated[int, Field(ge=-1024, le=1024)] | None = None
+    is_session_alive: bool
+    duration_s: Seconds
+    held_s: Seconds
+    hot: Hot | None = None
+
+
+class SessionClosed(Message):
+    """The asker is done with all sessions of `task`; answered with itself."""
+
+    KIND: ClassVar[str] = "repl/session-closed"
+
+    task: TaskIdField
+    term: Term

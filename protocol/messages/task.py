@@ -1,0 +1,180 @@
+"""A submitter and the coordinator of its task (/kowalski/task/1).
+
+    submitter                                 coordinator
+    Grant (again on reconnect: idempotent) ──►
+                                     ◄──      PrefixAsked{from}      until it has all accepted entries
+    Prefix ──►
+    Renewal (every second) ──►
+                                     ◄──      EntryOffered{index, parent, body}
+    Accepted{index} ──►
+                                     ◄──      Progress (for showing; never recorded)
+    Settle ──►
+                                     ◄──      Settled
+
+Only the submitter issues terms, and only it accepts entries. Every message carries the term it was sent
+in; a peer that knows a higher one refuses `stale`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from kowalski.protocol.ids import ContentHashField, PeerIdField, TaskIdField
+from kowalski.protocol.limits import FRAME_BYTES_MAX, MEMBERS_MAX, PROMPT_BYTES_MAX
+from kowalski.protocol.messages.base import Code, Count, Line, Message, Name, Record, Seconds, Term
+from kowalski.protocol.messages.repl import Inputs
+
+Mode = Literal["auto", "blocks", "direct", "rlm"]
+Index = Annotated[int, Field(ge=0, le=1_000_000)]
+Digest = ContentHashField
+
+
+class TaskSpec(Record):
+    """What was asked. Never changes; two submits of one id must agree on it."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=PROMPT_BYTES_MAX)]
+    mode: Mode = "auto"
+    model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    inputs: Inputs = ()
+    max_iterations: Annotated[int, Field(ge=1, le=1000)]
+    cell_timeout_s: Seconds = 30.0
+    timeout_s: Seconds
+    seed: Count = 0
+
+
+class Entry(Record):
+    """One thing that happened: `body` is the frame of a journal message, `parent` the digest before."""
+
+    term: Term
+    index: Index
+    parent: Digest
+    body: Annotated[bytes, Field(max_length=FRAME_BYTES_MAX - 4096)]
+
+
+class Grant(Message):
+    """Lead this task in this term, on top of the `prefix_entries` that ended in `last_digest`."""
+
+    KIND: ClassVar[str] = "task/grant"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    task: TaskIdField
+    term: Term
+    spec: TaskSpec
+    prefix_entries: Index
+    last_digest: Digest
+    standbys: Annotated[tuple[PeerIdField, ...], Field(strict=False, max_length=8)] = ()
+    lease_s: Seconds
+    remaining_s: Seconds
+
+
+class Renewal(Message):
+    KIND: ClassVar[str] = "task/renewal"
+
+    task: TaskIdField
+    term: Term
+    lease_s: Seconds
+    remaining_s: Seconds
+
+
+class PrefixAsked(Message):
+    KIND: ClassVar[str] = "task/prefix-asked"
+
+    task: TaskIdField
+    term: Term
+    start: Index
+
+
+class Prefix(Message):
+    """Accepted entries from `start` on, as many as fit a frame; at least one unless there are none."""
+
+    KIND: ClassVar[str] = "task/prefix"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    task: TaskIdField
+    start: Index
+    entries: Annotated[tuple[Entry, ...], Field(strict=False, max_length=256)]
+
+
+class EntryOffered(Message):
+    KIND: ClassVar[str] = "task/entry"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    task: TaskIdField
+    entry: Entry
+
+
+class Accepted(Message):
+    """Entry `index` is on the submitter's disk. Sent again for an entry that was there already."""
+
+    KIND: ClassVar[str] = "task/accepted"
+
+    task: TaskIdField
+    term: Term
+    index: Index
+    digest: Digest
+
+
+class Progress(Message):
+    """Something to show while it happens. May be dropped."""
+
+    KIND: ClassVar[str] = "task/progress"
+    FRAME_BYTES_MAX: ClassVar[int] = 128 * 1024
+
+    task: TaskIdField
+    term: Term
+    kind: Code
+    peer: PeerIdField | None = None
+    cell: Index | None = None
+    language: Code | None = None
+    text: Annotated[str, Field(max_length=64 * 1024)] = ""
+    why: Line = ""
+
+
+class CancelTask(Message):
+    """Stop; record `cancelled` with what there is of an answer."""
+
+    KIND: ClassVar[str] = "task/cancel"
+
+    task: TaskIdField
+    term: Term
+    reason: Line = ""
+
+
+class Settle(Message):
+    """Everything is accepted; forget the task."""
+
+    KIND: ClassVar[str] = "task/settle"
+
+    task: TaskIdField
+    term: Term
+
+
+class Settled(Message):
+    KIND: ClassVar[str] = "task/settled"
+
+    task: TaskIdField
+    term: Term
+
+
+class Announced(Message):
+    """Gossip, so that every peer can list tasks. Grants nothing."""
+
+    KIND: ClassVar[str] = "task/announced"
+
+    tasks: Annotated[tuple[TaskHeadline, ...], Field(strict=False, max_length=MEMBERS_MAX)]
+
+
+class TaskHeadline(Record):
+    task: TaskIdField
+    term: Term
+    state: Code
+    coordinator: PeerIdField | None = None
+    mode: Mode
+    entries: Index
+    head: Annotated[str, Field(max_length=80)]
+    submitter_name: Name
+
+
+Announced.model_rebuild()

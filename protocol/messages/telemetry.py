@@ -1,0 +1,80 @@
+"""What a peer is and how busy it is: gossiped, and piggybacked on replies. For choosing only."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from kowalski.protocol.limits import GOSSIP_BYTES_MAX
+from kowalski.protocol.messages.base import Code, Count, Fraction, Message, Name, Record
+from kowalski.protocol.messages.membership import Boot
+from kowalski.protocol.messages.trust import Addresses, Roles
+
+TokensPerSecond = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
+"""Beyond reason is a lie that must not attract all work."""
+
+Places = Annotated[int, Field(ge=0, le=10_000)]
+
+
+class Occupancy(Record):
+    """Of one kind of work. Load is (running + queued) / slots, and may exceed 1."""
+
+    running: Places = 0
+    queued: Places = 0
+    slots: Places = 0
+
+
+class Hot(Record):
+    """The values that move. `tokens_per_s` by model is measured from requests served, not claimed."""
+
+    repl: Occupancy = Occupancy()
+    inference: Occupancy = Occupancy()
+    folding: Occupancy = Occupancy()
+    memory_used: Fraction = 0.0
+    cpu_used: Fraction = 0.0
+    tokens_per_s: Annotated[dict[Name, TokensPerSecond], Field(max_length=64)] = {}
+
+
+class Language(Record):
+    name: Code
+    version: Name
+
+
+class Model(Record):
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    context_tokens: Count | None = None
+    is_warm: bool = False
+
+
+class Profile(Message):
+    """What changes rarely. `sandbox` is the tier that cells run in, `none` if without."""
+
+    KIND: ClassVar[str] = "telemetry/profile"
+    FRAME_BYTES_MAX: ClassVar[int] = GOSSIP_BYTES_MAX
+
+    boot: Boot
+    sequence: Count
+    name: Name
+    version: Name
+    roles: Roles
+    addresses: Addresses
+    sandbox: Code
+    languages: Annotated[tuple[Language, ...], Field(strict=False, max_length=64)] = ()
+    models: Annotated[tuple[Model, ...], Field(strict=False, max_length=128)] = ()
+    cpu: Annotated[str, Field(max_length=256)] = ""
+    cores: Places = 0
+    memory_bytes: Count = 0
+    system: Annotated[str, Field(max_length=256)] = ""
+    hot: Hot = Hot()
+
+
+class HotDelta(Message):
+    """The values that move, on their own. Sequences of a boot are shared with its profiles."""
+
+    KIND: ClassVar[str] = "telemetry/hot"
+    FRAME_BYTES_MAX: ClassVar[int] = GOSSIP_BYTES_MAX
+
+    boot: Boot
+    sequence: Count
+    hot: Hot
