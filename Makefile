@@ -1,0 +1,66 @@
+# Every target sets up what it needs (scripts/bootstrap.sh: .venv and, on Debian as root, a few
+# system packages); a newcomer needs python3 and make. `make help` lists the targets.
+
+BIN := .venv/bin
+PYTEST_FLAGS ?=
+DEMO_FLAGS ?=
+
+# The real folders; the links kowalski/{protocol,mesh,node} lead to the first three.
+SOURCES := protocol mesh node kowalski simulations tests benchmarks scripts
+
+.PHONY: help test demo pytest static lint format types mypy basedpyright imports wheel bench \
+        pip-install-check pin setup clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
+
+test: setup ## everything CI checks: lint, types, imports, then the tests
+	@$(MAKE) --no-print-directory -j2 static
+	@$(MAKE) --no-print-directory pytest
+
+demo: setup ## three nodes on this machine share one task, and lose one of them
+	@$(BIN)/kowalski-node demo $(DEMO_FLAGS)
+
+pytest: setup ## the tests alone; PYTEST_FLAGS='-k sandbox -x' picks
+	@mkdir -p build
+	@$(BIN)/pytest --junitxml=build/tests.xml $(PYTEST_FLAGS)
+
+static: lint mypy basedpyright imports ## lint, types and imports, without the tests
+
+lint: setup ## ruff: rules and format
+	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet && echo "lint: ok"
+
+format: setup ## ruff rewrites what it can
+	@$(BIN)/ruff check --fix --quiet; $(BIN)/ruff format --quiet
+
+types: mypy basedpyright ## mypy and basedpyright
+
+mypy: setup
+	@$(BIN)/mypy --no-error-summary && echo "mypy: ok"
+
+basedpyright: setup
+	@$(BIN)/basedpyright --level error
+
+imports: setup ## the layers of the house: import-linter
+	@$(BIN)/lint-imports --no-logo
+
+wheel: setup ## dist/kowalski_node-*.whl and the sdist it is made from
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null && ls -1 dist
+
+bench: setup ## the benchmarks, which print their figures and the machine
+	@$(BIN)/python -m benchmarks
+
+pip-install-check: setup ## what plain pip, without uv, needs and installs
+	@sh scripts/pip_install_check.sh
+
+pin: setup ## rewrites constraints.txt from .venv
+	@sh scripts/pin.sh
+
+setup:
+	@sh scripts/bootstrap.sh
+
+clean: ## removes .venv and everything built
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	    .import_linter_cache .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

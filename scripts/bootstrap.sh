@@ -1,0 +1,142 @@
+#!/bin/sh
+# Makes .venv with everything that the tests, the demo and the checks need, and says what it installs.
+# Needs python3 (3.11 to 3.13) and nothing else; safe to run again: an up-to-date .venv takes
+# milliseconds. See docs/decisions/0007-constraints-in-place-of-a-lock-file.md.
+#
+#   PYTHON=/path/to/python3     which interpreter to use
+#   SYSTEM_PACKAGES=no          leave the Debian packages alone, even as root
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+cd "$root"
+venv=$root/.venv
+stamp=$venv/.bootstrapped
+
+say() { printf 'bootstrap: %s\n' "$*" >&2; }
+give_up() { say "$*"; exit 1; }
+have() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }
+
+# --- what this environment is made from --------------------------------------------------------
+
+fingerprint() {
+    echo "$root"
+    cat pyproject.toml constraints.txt scripts/bootstrap.sh | cksum
+}
+
+is_current() {
+    [ -f "$stamp" ] && "$venv/bin/python" -c '' 2>/dev/null && [ "$(cat "$stamp")" = "$(fingerprint)" ]
+}
+
+# --- the interpreter ---------------------------------------------------------------------------
+
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; }
+version_of() { "$1" -c 'import platform; print(platform.python_version())' 2>/dev/null; }
+
+find_python() {
+    if [ -n "${PYTHON:-}" ]; then
+        fits "$PYTHON" || give_up "python 3.11, 3.12 or 3.13 is needed; PYTHON=$PYTHON is $(version_of "$PYTHON" || echo 'no python')"
+        echo "$PYTHON"
+        return
+    fi
+    found=
+    for candidate in python3 python3.13 python3.12 python3.11; do
+        have "$candidate" || continue
+        if fits "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+        version=$(version_of "$candidate") && found="$found $candidate ($version)"
+    done
+    give_up "python 3.11, 3.12 or 3.13 is needed; found:${found:- no python3 at all}"
+}
+
+# --- packages of the system --------------------------------------------------------------------
+
+# One per line: the program that shows it is there, its Debian package, what it is for.
+system_programs() {
+    cat <<'LIST'
+bwrap bubblewrap the sandbox that code cells run in
+ip iproute2 the tests that put nodes into network namespaces
+avahi-daemon avahi-daemon the test that foreign mDNS programs see a node
+avahi-browse avahi-utils the test that foreign mDNS programs see a node
+LIST
+}
+
+apt_install() { # PACKAGE... : quiet, and no questions
+    [ -n "${apt_is_fresh:-}" ] || apt-get update -qq >/dev/null 2>&1 || say "apt-get update failed; trying all the same"
+    apt_is_fresh=yes
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1
+}
+
+may_apt() { [ "$(id -u)" = 0 ] && [ "${SYSTEM_PACKAGES:-yes}" != no ]; }
+
+install_system_packages() {
+    have apt-get || return 0
+    missing=
+    while read -r program package reason; do
+        have "$program" && continue
+        say "missing: $package, for $reason"
+        missing="$missing $package"
+    done <<LIST
+$(system_programs)
+LIST
+    [ -n "$missing" ] || return 0
+    if ! may_apt; then
+        say "going on without; to have them: sudo apt-get install$missing"
+        return 0
+    fi
+    say "installing the Debian packages:$missing"
+    # shellcheck disable=SC2086  # one word per package
+    apt_install $missing || say "apt-get could not install:$missing; going on without"
+}
+
+# --- the environment ---------------------------------------------------------------------------
+
+make_venv() { # PYTHON
+    if [ -x "$venv/bin/python" ] && fits "$venv/bin/python" && [ -f "$stamp" ] && [ "$(head -n 1 "$stamp")" = "$root" ]; then
+        return 0 # same place, older list of packages: uv moves it to the new one
+    fi
+    say "making .venv with $1 ($(version_of "$1"))"
+    rm -rf "$venv"
+    if ! "$1" -c 'import ensurepip' 2>/dev/null && have apt-get && may_apt; then
+        say "installing the Debian package python3-venv, for making .venv"
+        apt_install python3-venv || say "apt-get could not install python3-venv"
+    fi
+    if "$1" -c 'import ensurepip' 2>/dev/null; then
+        "$1" -m venv "$venv"
+    elif "$1" -m pip --version >/dev/null 2>&1; then
+        "$1" -m venv --without-pip "$venv" # pip of the system fills it below
+    else
+        give_up "$1 has neither venv nor pip; on Debian: sudo apt-get install python3-venv"
+    fi
+}
+
+install_uv() { # PYTHON
+    wanted=$(sed -n 's/^uv==//p' constraints.txt)
+    [ "$("$venv/bin/uv" --version 2>/dev/null | cut -d ' ' -f 2)" = "$wanted" ] && return 0
+    say "installing uv $wanted into .venv"
+    if "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+        set -- "$venv/bin/python" -m pip
+    else
+        set -- "$1" -m pip --python "$venv/bin/python"
+    fi
+    "$@" install -q --disable-pip-version-check "uv==$wanted"
+}
+
+install_packages() {
+    say "installing kowalski-node (editable, with llama.cpp) and the development tools into .venv"
+    # The override for fastecdsa and the editable mode stand in pyproject.toml, [tool.uv].
+    UV_PYTHON_DOWNLOADS=never "$venv/bin/uv" pip install -q --python "$venv/bin/python" \
+        --constraints constraints.txt --editable '.[llama]' --group dev
+}
+
+if is_current; then
+    exit 0
+fi
+python=$(find_python)
+install_system_packages
+make_venv "$python"
+install_uv "$python"
+install_packages
+fingerprint >"$stamp"
+say ".venv is ready"
