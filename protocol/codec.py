@@ -1,7 +1,7 @@
 """Frames: `[wire version, kind, body]` in canonical CBOR (RFC 8949, section 4.2.1).
 
-On a stream each frame is preceded by its length and the number of the request it belongs to, so that
-many requests share one stream. No I/O here: bytes in, frames out.
+On a stream each frame is preceded by its length and the number of the request it belongs to, so
+that many requests share one stream. No I/O here: bytes in, frames out.
 """
 
 from __future__ import annotations
@@ -65,33 +65,17 @@ def _refuse_tag(_decoder: object, _tag: object = None) -> object:
 
 # The tags that cbor2 decodes by itself (dates, big numbers, shared references, sets, ...); the
 # tag_hook only sees the others.
-_REFUSED_TAGS = dict.fromkeys(
-    (
-        0,
-        1,
-        2,
-        3,
-        4,
-        5,
-        25,
-        28,
-        29,
-        30,
-        35,
-        36,
-        37,
-        52,
-        54,
-        100,
-        256,
-        258,
-        260,
-        261,
-        1004,
-        43000,
-        55799,
-    ),
-    _refuse_tag,
+_TAGS = "0 1 2 3 4 5 25 28 29 30 35 36 37 52 54 100 256 258 260 261 1004 43000 55799"
+_REFUSED_TAGS = dict.fromkeys(map(int, _TAGS.split()), _refuse_tag)
+
+
+_UNREADABLE = (
+    cbor2.CBORError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
 )
 
 
@@ -112,15 +96,9 @@ def _parts(frame: bytes) -> tuple[object, object, object]:
         decoded = decoder.decode()
     except RemoteProtocolError:
         raise
-    except (
-        cbor2.CBORError,
-        ValueError,
-        TypeError,
-        OverflowError,
-        RecursionError,
-        MemoryError,
-    ) as e:
-        cause = e.__cause__ if isinstance(e.__cause__, RemoteProtocolError) else e
+    except _UNREADABLE as unreadable:
+        refused = unreadable.__cause__
+        cause = refused if isinstance(refused, RemoteProtocolError) else unreadable
         raise RemoteProtocolError(f"not CBOR: {cause!s:.120}") from None
     if stream.tell() != len(frame):
         raise RemoteProtocolError(f"{len(frame) - stream.tell()} bytes after the frame")

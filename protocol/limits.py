@@ -1,4 +1,4 @@
-"""Maxima of the wire, each with its reason. What a device may use of itself is configuration, not here."""
+"""Maxima of the wire, each with its reason. What a device may use of itself is configuration."""
 
 from __future__ import annotations
 

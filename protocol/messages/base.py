@@ -45,8 +45,11 @@ class Message(Record):
 
 
 class Refused(Message):
-    """No, and nothing was done: `busy`, `stale`, `not_member`, `not_allowed`, `unsupported`,
-    `session_lost`, `unknown`, `draining`. Final."""
+    """No, and nothing was done. Final.
+
+    Reasons so far: `busy`, `stale`, `not_member`, `not_allowed`, `unsupported`, `session_lost`,
+    `unknown`, `draining`.
+    """
 
     KIND: ClassVar[str] = "base/refused"
 
@@ -56,7 +59,10 @@ class Refused(Message):
 
 
 class Failed(Message):
-    """Tried, and it went wrong: `bad_request`, `timeout`, `backend`, `sandbox`, `internal`. Final."""
+    """Tried, and it went wrong. Final.
+
+    Codes so far: `bad_request`, `timeout`, `backend`, `sandbox`, `internal`.
+    """
 
     KIND: ClassVar[str] = "base/failed"
 

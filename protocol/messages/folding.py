@@ -1,4 +1,4 @@
-"""Folding a text to a token budget on a peer (/kowalski/fold/1). Long texts go by hash, both ways."""
+"""Folding a text to a token budget (/kowalski/fold/1). Long texts go by hash, both ways."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""What happened in a task, one message an entry. They are also the events of the session machine
-(`kowalski.rlm.session`): feeding a journal back to it brings a task back to where it was.
+"""What happened in a task, one message an entry.
+
+They are also the events of the session machine (`kowalski.rlm.session`): feeding a journal back to
+it brings a task back to where it was.
 """
 
 from __future__ import annotations
@@ -89,7 +91,7 @@ class CellFinished(Message):
 
 
 class CellFailed(Message):
-    """No peer could run cell number `cell`: an unknown language, nobody capable, all of them gone."""
+    """No peer could run cell number `cell`: nobody speaks the language, or all who do are gone."""
 
     KIND: ClassVar[str] = "journal/cell-failed"
 

@@ -7,8 +7,9 @@
     SubCallsAnswered ──►
                                      ◄──      CellDone, Refused or Failed
 
-Cells of one task and language share a session, which lives on the worker until it is closed. A worker
-that does not hold the session the asker thinks of refuses `session_lost`; the asker then replays.
+Cells of one task and language share a session, which lives on the worker until it is closed. A
+worker that does not hold the session the asker thinks of refuses `session_lost`; the asker then
+replays.
 """
 
 from __future__ import annotations

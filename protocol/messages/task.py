@@ -2,7 +2,7 @@
 
     submitter                                 coordinator
     Grant (again on reconnect: idempotent) ──►
-                                     ◄──      PrefixAsked{from}      until it has all accepted entries
+                                     ◄──      PrefixAsked{start}     until it has all entries
     Prefix ──►
     Renewal (every second) ──►
                                      ◄──      EntryOffered{index, parent, body}
@@ -11,8 +11,8 @@
     Settle ──►
                                      ◄──      Settled
 
-Only the submitter issues terms, and only it accepts entries. Every message carries the term it was sent
-in; a peer that knows a higher one refuses `stale`.
+Only the submitter issues terms, and only it accepts entries. Every message carries the term it was
+sent in; a peer that knows a higher one refuses `stale`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TaskSpec(Record):
 
 
 class Entry(Record):
-    """One thing that happened: `body` is the frame of a journal message, `parent` the digest before."""
+    """One thing that happened: `body` is a journal message's frame, `parent` the digest before."""
 
     term: Term
     index: Index
@@ -87,7 +87,7 @@ class PrefixAsked(Message):
 
 
 class Prefix(Message):
-    """Accepted entries from `start` on, as many as fit a frame; at least one unless there are none."""
+    """Accepted entries from `start` on, as many as fit a frame; none means: that was all."""
 
     KIND: ClassVar[str] = "task/prefix"
     FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX

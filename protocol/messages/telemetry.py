@@ -26,14 +26,14 @@ class Occupancy(Record):
 
 
 class Hot(Record):
-    """The values that move. `tokens_per_s` by model is measured from requests served, not claimed."""
+    """The values that move. `tokens_per_s`, by model, is measured from requests served."""
 
     repl: Occupancy = Occupancy()
     inference: Occupancy = Occupancy()
     folding: Occupancy = Occupancy()
     memory_used: Fraction = 0.0
     cpu_used: Fraction = 0.0
-    tokens_per_s: Annotated[dict[Name, TokensPerSecond], Field(max_length=64)] = {}
+    tokens_per_s: dict[Name, TokensPerSecond] = Field(default_factory=dict, max_length=64)
 
 
 class Language(Record):

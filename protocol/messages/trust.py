@@ -6,8 +6,8 @@
     InviteProven{proof, name}       ──►
                                     ◄──      JoinGranted{certificate, members}
 
-The joiner checks that the answering peer can sign for the mesh before it shows that it knows the secret;
-what it then shows is bound to both peer ids and the nonce, and is of no use to anybody else.
+The joiner checks that the answering peer can sign for the mesh before it shows that it knows the
+secret; what it then shows is bound to both peer ids and the nonces, and is of no use to others.
 """
 
 from __future__ import annotations
