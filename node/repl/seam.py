@@ -1,0 +1,160 @@
+"""The seam between the node and whatever runs code: sessions, cells, sub-calls, answers.
+
+Two implementations: `sessions` with sandboxed kernel processes, `scripted_sessions` for virtual
+time. Which session belongs to which task, who may open one, and what is journalled is decided above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+CellStatus = Literal[
+    "ok", "error", "timeout", "cancelled", "died", "memory", "inodes", "output_flood"
+]
+StreamName = Literal["stdout", "stderr"]
+SubCallKind = Literal["llm", "rlm", "unfold", "history"]
+
+
+@dataclass(frozen=True, slots=True)
+class SubCall:
+    """What code inside a cell asks of the outside, and waits for.
+
+    `llm` and `rlm`: `prompt` is the question (`model` None: the session's choice). `unfold`:
+    `prompt` is the handle, the text comes back. `history`: `prompt` is empty, a JSON list of strings
+    comes back. Whoever does not serve a kind answers with an error; the cell sees a typed exception.
+    """
+
+    prompt: str
+    model: str | None = None
+    kind: SubCallKind = "llm"
+
+
+@dataclass(frozen=True, slots=True)
+class SubCallResult:
+    """Exactly one of the two is set."""
+
+    text: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The value of the variable `answer`, as text."""
+
+    content: str
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A file that the cells left in their working folder; `name` is its relative path."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CellOutcome:
+    """How one cell ended.
+
+    `stdout` and `stderr` are cut head-and-tail to the session's limit; the counters tell the full
+    size. `value` is the last expression's repr, `error` a traceback or a reason; both are cut too.
+    `answer` is the current value after the cell, None in languages that have none and when the
+    session is lost. `exit_code` is None where the cell was killed. `memory` with `session_alive`
+    means that the language survived running out of memory.
+    """
+
+    status: CellStatus
+    stdout: bytes = b""
+    stderr: bytes = b""
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    value: str | None = None
+    error: str | None = None
+    answer: Answer | None = None
+    variables_digest: str = ""
+    exit_code: int | None = None
+    duration_s: float = 0.0
+    session_alive: bool = True
+
+
+OnOutput = Callable[[StreamName, bytes], None]
+"""Hears output as it comes, uncut. Must not block."""
+
+OnSubCalls = Callable[[tuple[SubCall, ...]], Awaitable[tuple[SubCallResult, ...]]]
+"""Answers a batch, one result per call, in order. Must not raise for a failed call: that is a result.
+
+The cell's clock stands still meanwhile. A cell that queries from several threads causes several
+batches at once.
+"""
+
+
+class ReplSession(Protocol):
+    """One language, one state, one cell at a time."""
+
+    @property
+    def language(self) -> str: ...
+
+    @property
+    def is_alive(self) -> bool: ...
+
+    async def run_cell(
+        self, code: str, *, timeout_s: float, on_output: OnOutput, on_sub_calls: OnSubCalls
+    ) -> CellOutcome:
+        """Run one cell to its end; a session that is lost answers `died` at once.
+
+        Cancelling this interrupts the cell, and kills the session within 1 s if that does not help.
+
+        Raises:
+            RequestRefusedError: `busy`, another cell of this session is running.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """End the running cell as `cancelled`, output so far kept. Nothing running: no effect."""
+        ...
+
+    async def collect(self, *, files_max: int, bytes_max: int) -> tuple[Artefact, ...]:
+        """The regular files left in the working folder, sorted by name, within both limits.
+
+        Links, pipes and devices are skipped. A lost session has none.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Kill every process of the session and remove its files. Never raises; may come twice."""
+        ...
+
+
+class SessionsHost(Protocol):
+    """Owns the sessions of one node."""
+
+    @property
+    def tier(self) -> str:
+        """How well code is contained: `bubblewrap`, `none`, `scripted`."""
+        ...
+
+    @property
+    def languages(self) -> Mapping[str, str]:
+        """What `open` accepts, with versions, such as `{"python": "3.11.7"}`."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """How many sessions may be open at once."""
+        ...
+
+    @property
+    def slots_free(self) -> int: ...
+
+    async def open(self, language: str, inputs: Mapping[str, Path], seed: int) -> ReplSession:
+        """Open a session that sees `inputs` read-only and draws random numbers from `seed`.
+
+        Raises:
+            RequestRefusedError: `unsupported` language, or `busy`: every slot is taken.
+            RequestFailedError: `sandbox`, the session's process did not come up.
+        """
+        ...
