@@ -1,7 +1,7 @@
 """The seam between the node and whatever runs code: sessions, cells, sub-calls, answers.
 
 Two implementations: `sessions` with sandboxed kernel processes, `scripted_sessions` for virtual
-time. Which session belongs to which task, who may open one, and what is journalled is decided above.
+time. Which session belongs to which task, who may open one, what is journalled: decided above.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class SubCall:
     """What code inside a cell asks of the outside, and waits for.
 
     `llm` and `rlm`: `prompt` is the question (`model` None: the session's choice). `unfold`:
-    `prompt` is the handle, the text comes back. `history`: `prompt` is empty, a JSON list of strings
-    comes back. Whoever does not serve a kind answers with an error; the cell sees a typed exception.
+    `prompt` is the handle, the text comes back. `history`: `prompt` is empty, a JSON list of
+    strings comes back. Who does not serve a kind answers with an error: the cell sees an exception.
     """
 
     prompt: str
@@ -85,7 +85,7 @@ OnOutput = Callable[[StreamName, bytes], None]
 """Hears output as it comes, uncut. Must not block."""
 
 OnSubCalls = Callable[[tuple[SubCall, ...]], Awaitable[tuple[SubCallResult, ...]]]
-"""Answers a batch, one result per call, in order. Must not raise for a failed call: that is a result.
+"""Answers a batch, one result per call, in order. A failed call is a result, nothing to raise.
 
 The cell's clock stands still meanwhile. A cell that queries from several threads causes several
 batches at once.
