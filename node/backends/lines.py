@@ -1,0 +1,162 @@
+"""Lines, server-sent events and JSON lines out of bytes that come in any pieces. No I/O.
+
+SSE: the WHATWG HTML standard, section 9.2.6, reduced to the `data` field; comments, event names
+and ids are dropped. Every reader is bounded and raises only `BackendError` ("bad_reply").
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TypeAlias, cast
+
+from kowalski.node.backends.seam import BackendError
+
+JsonObject: TypeAlias = dict[str, object]
+
+# One chunk of a completion is about 300 bytes; a whole answer in one line may be megabytes.
+LINE_BYTES_MAX = 4 * 1024 * 1024
+EXCERPT_CHARS = 80
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def excerpt(value: object) -> str:
+    """The value as it would be typed, short enough for a message to a person."""
+    # Cut before repr: the value may be megabytes.
+    if isinstance(value, str | bytes):
+        shown = repr(value[:EXCERPT_CHARS])
+        return f"{shown}..." if len(value) > EXCERPT_CHARS else shown
+    shown = repr(value)
+    return f"{shown[:EXCERPT_CHARS]}..." if len(shown) > EXCERPT_CHARS else shown
+
+
+def parse_json(text: str | bytes) -> object:
+    """Any JSON value.
+
+    Raises:
+        BackendError: `bad_reply`, with the beginning of what is no JSON.
+    """
+    try:
+        return cast("object", json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise BackendError("bad_reply", f"no JSON: {excerpt(text)}") from error
+
+
+def parse_json_object(text: str | bytes) -> JsonObject:
+    """A JSON object, else `BackendError` as in `parse_json`."""
+    value = parse_json(text)
+    if not isinstance(value, dict):
+        raise BackendError("bad_reply", f"no JSON object: {excerpt(text)}")
+    return cast("JsonObject", value)
+
+
+class LineSplitter:
+    """Bytes in, the complete lines out, without the LF at their ends."""
+
+    def __init__(self, *, line_bytes_max: int = LINE_BYTES_MAX) -> None:
+        self._line_bytes_max = line_bytes_max
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        if b"\n" not in data:
+            self._rest += data
+            self._check(len(self._rest))
+            return []
+        lines = (bytes(self._rest) + data).split(b"\n")
+        self._rest = bytearray(lines.pop())
+        for line in lines:
+            self._check(len(line))
+        self._check(len(self._rest))
+        return lines
+
+    def finish(self) -> bytes:
+        """What came after the last line end."""
+        rest = bytes(self._rest)
+        self._rest.clear()
+        return rest
+
+    def _check(self, length: int) -> None:
+        if length > self._line_bytes_max:
+            raise BackendError("bad_reply", f"line of more than {self._line_bytes_max} bytes")
+
+
+class SseReader:
+    """Bytes of a `text/event-stream` in, the data of each event out."""
+
+    def __init__(self, *, line_bytes_max: int = LINE_BYTES_MAX) -> None:
+        self._splitter = LineSplitter(line_bytes_max=line_bytes_max)
+        self._event_bytes_max = line_bytes_max
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+        self._is_first_line = True
+        self._ended_in_cr = False
+
+    def feed(self, data: bytes) -> list[str]:
+        if not data:
+            return []
+        # CR, LF and CRLF all end a line, and a CRLF may be cut in two.
+        if self._ended_in_cr and data.startswith(b"\n"):
+            data = data[1:]
+            self._ended_in_cr = False
+            if not data:
+                return []
+        self._ended_in_cr = data.endswith(b"\r")
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        events: list[str] = []
+        for line in self._splitter.feed(data):
+            self._take(line, events)
+        return events
+
+    def finish(self) -> list[str]:
+        """The event whose blank line never came.
+
+        The standard drops it; servers that forget the last line end are common enough to keep it.
+        """
+        events: list[str] = []
+        self._take(self._splitter.finish(), events)
+        self._take(b"", events)
+        return events
+
+    def _take(self, line: bytes, events: list[str]) -> None:
+        if self._is_first_line:
+            self._is_first_line = False
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+        if not line:
+            if self._data:
+                events.append(_decode(b"\n".join(self._data)))
+                self._data.clear()
+                self._data_bytes = 0
+            return
+        name, _, value = line.partition(b":")
+        if name != b"data":
+            return
+        value = value.removeprefix(b" ")
+        self._data.append(value)
+        # The line end counts too: a million empty data lines are not free.
+        self._data_bytes += len(value) + 1
+        if self._data_bytes > self._event_bytes_max + 1:
+            raise BackendError("bad_reply", f"event of more than {self._event_bytes_max} bytes")
+
+
+class JsonLinesReader:
+    """Bytes of `application/x-ndjson` in, one object per line out; blank lines are skipped."""
+
+    def __init__(self, *, line_bytes_max: int = LINE_BYTES_MAX) -> None:
+        self._splitter = LineSplitter(line_bytes_max=line_bytes_max)
+
+    def feed(self, data: bytes) -> list[JsonObject]:
+        return [parse_json_object(line) for line in self._splitter.feed(data) if line.strip()]
+
+    def finish(self) -> list[JsonObject]:
+        """The last line, where its line end never came."""
+        rest = self._splitter.finish()
+        return [parse_json_object(rest)] if rest.strip() else []
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        around = data[max(0, error.start - 8) : error.start + 8]
+        raise BackendError("bad_reply", f"no UTF-8: {excerpt(around)}") from error
