@@ -1,0 +1,217 @@
+"""What may be asked over the control socket: one frozen model for each verb.
+
+The command line writes these as plain JSON objects; the node reads them here. Unlike messages from
+peers, unknown fields are refused: both ends come from one installation, so one is a mistake.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kowalski.protocol.errors import ConfigError
+from kowalski.protocol.ids import TaskIdField
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DAY_S = 86400.0
+
+
+def _absolute(path: str) -> str:
+    # The node has another working directory than the person who typed the path.
+    if not PurePath(path).is_absolute():
+        raise ValueError("the path must be absolute")
+    return path
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it must not be empty")
+    return text
+
+
+TimeoutS = Annotated[float, Field(gt=0, le=7 * DAY_S, allow_inf_nan=False)]
+AbsolutePath = Annotated[
+    str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$"), AfterValidator(_absolute)
+]
+Prompt = Annotated[str, AfterValidator(_not_blank)]
+ModelName = Annotated[str, Field(min_length=1, max_length=256)]
+Role = Literal["submit", "coordinate", "repl", "infer", "fold"]
+ROLES: tuple[Role, ...] = ("submit", "coordinate", "repl", "infer", "fold")
+
+
+class Request(BaseModel):
+    """The base of all requests; their size is bounded by the line that carried them."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    VERB: ClassVar[str]
+
+
+class StatusRequest(Request):
+    VERB: ClassVar[str] = "status"
+
+
+class PeersRequest(Request):
+    VERB: ClassVar[str] = "peers"
+
+
+class DoctorRequest(Request):
+    VERB: ClassVar[str] = "doctor"
+
+
+class TasksRequest(Request):
+    """The latest tasks first."""
+
+    VERB: ClassVar[str] = "tasks"
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+
+
+class TaskRequest(Request):
+    VERB: ClassVar[str] = "task"
+
+    task: TaskIdField
+
+
+class CancelRequest(Request):
+    VERB: ClassVar[str] = "cancel"
+
+    task: TaskIdField
+
+
+class ContextFile(BaseModel):
+    """A file of this machine that goes with a task; `name` is what the program will see."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    path: AbsolutePath
+
+
+class SubmitRequest(Request):
+    """`follow` false: reply once the task is accepted, and let it go on without the asker."""
+
+    VERB: ClassVar[str] = "submit"
+
+    prompt: Prompt
+    mode: Literal["auto", "blocks", "direct", "rlm"] = "auto"
+    model: ModelName | None = None
+    context: Annotated[tuple[ContextFile, ...], Field(strict=False, max_length=1000)] = ()
+    max_iterations: Annotated[int, Field(ge=1, le=1000)] | None = None
+    timeout_s: TimeoutS = 3600.0
+    task_id: TaskIdField | None = None
+    follow: bool = True
+
+
+class RunRequest(Request):
+    """One program; `args` are what it finds behind its name."""
+
+    VERB: ClassVar[str] = "run"
+
+    language: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+#._-]{0,31}$")]
+    code: str
+    timeout_s: TimeoutS = 600.0
+    args: Annotated[tuple[str, ...], Field(strict=False, max_length=256)] = ()
+
+
+class AskRequest(Request):
+    """One call of a model."""
+
+    VERB: ClassVar[str] = "ask"
+
+    prompt: Prompt
+    system: str | None = None
+    model: ModelName | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
+    timeout_s: TimeoutS = 600.0
+
+
+class FoldRequest(Request):
+    """A text, or a file of this machine; at most one of budget and ratio."""
+
+    VERB: ClassVar[str] = "fold"
+
+    path: AbsolutePath | None = None
+    text: str | None = None
+    budget_tokens: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    ratio: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    question: str | None = None
+    timeout_s: TimeoutS = 600.0
+
+    @model_validator(mode="after")
+    def _one_source_one_size(self) -> FoldRequest:
+        if (self.path is None) == (self.text is None):
+            raise ValueError("give either path or text")
+        if self.budget_tokens is not None and self.ratio is not None:
+            raise ValueError("give budget_tokens or ratio, not both")
+        return self
+
+
+class InviteRequest(Request):
+    """`roles` None: all of them."""
+
+    VERB: ClassVar[str] = "invite"
+
+    roles: Annotated[tuple[Role, ...], Field(strict=False, min_length=1)] | None = None
+    ttl_s: Annotated[float, Field(gt=0, le=365 * DAY_S, allow_inf_nan=False)] = DAY_S
+    uses: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
+REQUESTS: Mapping[str, type[Request]] = {
+    model.VERB: model
+    for model in (
+        StatusRequest,
+        PeersRequest,
+        DoctorRequest,
+        TasksRequest,
+        TaskRequest,
+        CancelRequest,
+        SubmitRequest,
+        RunRequest,
+        AskRequest,
+        FoldRequest,
+        InviteRequest,
+    )
+}
+
+R = TypeVar("R", bound=Request)
+
+
+def parse(model: type[R], raw: Mapping[str, object]) -> R:
+    """`raw` as a `model`.
+
+    Raises:
+        ConfigError: a field is missing, unknown or out of its bounds; the message names it.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{model.VERB}: {first_complaint(error)}") from error
+
+
+def parse_request(verb: str, raw: Mapping[str, object]) -> Request:
+    """The request that `verb` takes; see `parse`.
+
+    Raises:
+        ConfigError: also for a verb that there is not.
+    """
+    model = REQUESTS.get(verb)
+    if model is None:
+        raise ConfigError(f"unknown verb {verb!r}")
+    return parse(model, raw)
+
+
+def first_complaint(error: ValidationError) -> str:
+    """The first thing wrong, in one line, without the value (it may be long, or a secret)."""
+    detail = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"unknown field {where!r}"
+    message = detail["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    return f"{where}: {message}" if where else message
