@@ -7,6 +7,7 @@ that many requests share one stream. No I/O here: bytes in, frames out.
 from __future__ import annotations
 
 import io
+import reprlib
 import struct
 from dataclasses import dataclass
 
@@ -37,26 +38,59 @@ def encode(message: Message) -> bytes:
 def decode(frame: bytes) -> Message:
     """The message in `frame`.
 
+    The body is not looked at before its kind is known to be ours and no larger than that kind may
+    be, so that a stranger's small message costs little.
+
     Raises:
         RemoteProtocolError: anything else than one well-formed frame of a known kind.
     """
-    version, kind, body = _parts(frame)
+    if len(frame) > FRAME_BYTES_MAX:
+        raise RemoteProtocolError(f"frame of {len(frame)} bytes")
+    if frame[:1] != _ARRAY_OF_THREE:
+        raise RemoteProtocolError(f"a frame is [version, kind, body], not {frame[:16].hex()!r}")
+    items = _Items(frame, start=1)
+    version = items.next(_UNSIGNED)
     if version != WIRE_VERSION:
-        raise RemoteProtocolError(f"wire version {version!r:.20}, ours is {WIRE_VERSION}")
+        raise RemoteProtocolError(f"wire version {version!r}, ours is {WIRE_VERSION}")
+    kind = items.next(_TEXT)
     message_type = MESSAGES.get(kind) if isinstance(kind, str) else None
     if message_type is None:
         raise RemoteProtocolError(f"unknown kind {kind!r:.80}")
     if len(frame) > message_type.FRAME_BYTES_MAX:
         raise RemoteProtocolError(f"{kind} frame of {len(frame)} bytes")
+    body = items.next(_MAP)
+    items.expect_end()
     try:
         return message_type.model_validate(body)
     except ValidationError as invalid:
-        first = invalid.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part)[:40] for part in first["loc"][:6])
-        value = f"{first['input']!r:.60}"
-        raise RemoteProtocolError(f"{kind}: {field}: {first['msg']}, got {value}") from None
-    except RecursionError:
-        raise RemoteProtocolError(f"{kind}: nested too deep") from None
+        raise RemoteProtocolError(f"{kind}: {invalid_field(invalid)}") from None
+
+
+def invalid_field(invalid: ValidationError, *, shows_value: bool = True) -> str:
+    """The first complaint in a line: which field, what is wrong, and with which value."""
+    if invalid.error_count() > _COMPLAINTS_MAX:
+        return f"{invalid.error_count()} fields are wrong"
+    first = invalid.errors(include_url=False, include_context=False)[0]
+    field = ".".join(str(part)[:40] for part in first["loc"][:6])
+    words = f"{field}: {first['msg']}" if field else first["msg"]
+    return f"{words}, got {reprlib.repr(first['input']):.60}" if shows_value else words
+
+
+def encode_plain(value: object) -> bytes:
+    """Canonical CBOR of maps, arrays, texts, bytes and numbers, without a frame around."""
+    return cbor2.dumps(value, canonical=True)
+
+
+def decode_plain(data: bytes) -> object:
+    """The one item in `data`, read under the same rules as a frame.
+
+    Raises:
+        RemoteProtocolError: not exactly one well-formed item, or one that this wire does not use.
+    """
+    items = _Items(data, start=0)
+    item = items.next()
+    items.expect_end()
+    return item
 
 
 def _refuse_tag(_decoder: object, _tag: object = None) -> object:
@@ -68,6 +102,11 @@ def _refuse_tag(_decoder: object, _tag: object = None) -> object:
 _TAGS = "0 1 2 3 4 5 25 28 29 30 35 36 37 52 54 100 256 258 260 261 1004 43000 55799"
 _REFUSED_TAGS = dict.fromkeys(map(int, _TAGS.split()), _refuse_tag)
 
+_COMPLAINTS_MAX = 100  # pydantic explains all of them or none, at 2 microseconds each
+
+_ARRAY_OF_THREE = b"\x83"
+_UNSIGNED, _TEXT, _MAP = 0, 3, 5  # major types, RFC 8949 section 3.1
+_MAJOR_NAMES = {_UNSIGNED: "number", _TEXT: "text", _MAP: "map"}
 
 _UNREADABLE = (
     cbor2.CBORError,
@@ -79,44 +118,61 @@ _UNREADABLE = (
 )
 
 
-def _parts(frame: bytes) -> tuple[object, object, object]:
-    if len(frame) > FRAME_BYTES_MAX:
-        raise RemoteProtocolError(f"frame of {len(frame)} bytes")
-    stream = io.BytesIO(frame)
-    decoder = cbor2.CBORDecoder(
-        stream,
-        tag_hook=_refuse_tag,
-        semantic_decoders=_REFUSED_TAGS,
-        max_depth=DEPTH_MAX,
-        allow_indefinite=False,
-        allow_duplicate_keys=False,
-        strict_hashable_types=True,
-    )
-    try:
-        decoded = decoder.decode()
-    except RemoteProtocolError:
-        raise
-    except _UNREADABLE as unreadable:
-        refused = unreadable.__cause__
-        cause = refused if isinstance(refused, RemoteProtocolError) else unreadable
-        raise RemoteProtocolError(f"not CBOR: {cause!s:.120}") from None
-    if stream.tell() != len(frame):
-        raise RemoteProtocolError(f"{len(frame) - stream.tell()} bytes after the frame")
-    if not isinstance(decoded, list) or len(decoded) != 3:
-        raise RemoteProtocolError("a frame is [version, kind, body]")
-    return decoded[0], decoded[1], decoded[2]
+class _Items:
+    """CBOR items one after the other."""
+
+    def __init__(self, data: bytes, start: int) -> None:
+        self._data = data
+        self._stream = io.BytesIO(data)
+        self._stream.seek(start)
+
+    def next(self, major: int | None = None) -> object:
+        """The next item; with `major`, one of another major type is refused unread."""
+        at = self._stream.tell()
+        if major is not None and at < len(self._data) and self._data[at] >> 5 != major:
+            raise RemoteProtocolError(f"expected a {_MAJOR_NAMES[major]} at byte {at}")
+        decoder = cbor2.CBORDecoder(
+            self._stream,
+            tag_hook=_refuse_tag,
+            semantic_decoders=_REFUSED_TAGS,
+            max_depth=DEPTH_MAX,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
+        )
+        try:
+            return decoder.decode()
+        except _UNREADABLE as unreadable:
+            refused = unreadable.__cause__
+            cause = refused if isinstance(refused, RemoteProtocolError) else unreadable
+            raise RemoteProtocolError(f"not CBOR: {cause!s:.120}") from None
+
+    def expect_end(self) -> None:
+        left = len(self._data) - self._stream.tell()
+        if left:
+            raise RemoteProtocolError(f"{left} bytes after the end")
+
+
+LAST = 2**31
+"""The top bit of an envelope's request number: its sender says no more about this request."""
+
+REQUEST_MAX = LAST - 1
+"""Requests are numbered from 1 to this by their asker, then from 1 again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One frame on a stream and the request, numbered by the asker, that it belongs to."""
+    """One frame on a stream, and the request, numbered by the asker, that it belongs to."""
 
     request: int
     frame: bytes
+    is_last: bool = False
 
 
-def seal(request: int, frame: bytes) -> bytes:
-    return _HEAD.pack(len(frame), request) + frame
+def seal(envelope: Envelope) -> bytes:
+    """Two big-endian 32-bit words (frame length; request number and flag `LAST`), the frame."""
+    flags = LAST if envelope.is_last else 0
+    return _HEAD.pack(len(envelope.frame), envelope.request | flags) + envelope.frame
 
 
 class EnvelopeReader:
@@ -136,13 +192,14 @@ class EnvelopeReader:
         complete: list[Envelope] = []
         at = 0
         while len(self._buffer) - at >= _HEAD.size:
-            length, request = _HEAD.unpack_from(self._buffer, at)
+            length, word = _HEAD.unpack_from(self._buffer, at)
             if length > self._frame_bytes_max:
                 raise RemoteProtocolError(f"frame of {length} bytes")
             end = at + _HEAD.size + length
             if len(self._buffer) < end:
                 break
-            complete.append(Envelope(request, bytes(self._buffer[at + _HEAD.size : end])))
+            frame = bytes(self._buffer[at + _HEAD.size : end])
+            complete.append(Envelope(word & REQUEST_MAX, frame, bool(word & LAST)))
             at = end
         del self._buffer[:at]
         return complete

@@ -1,0 +1,368 @@
+"""Requests between peers: many at a time on one long-lived stream for each peer and protocol.
+
+The asker opens the stream and numbers its requests. A request is answered by any number of messages
+and ends with one that is marked as the last: a result, `Refused` or `Failed`. Leaving early tells
+the other side to stop. Streams are kept: opening one costs four to six times a message on it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
+
+import structlog
+import trio
+
+from kowalski.mesh.transport import Stream, Transport
+from kowalski.protocol import codec
+from kowalski.protocol.errors import (
+    LocalProtocolError,
+    PeerUnreachableError,
+    RemoteProtocolError,
+    RequestFailedError,
+    RequestRefusedError,
+)
+from kowalski.protocol.ids import PeerId
+from kowalski.protocol.limits import IN_FLIGHT_MAX
+from kowalski.protocol.messages.base import Cancel, Failed, Message, Refused, line
+
+log = structlog.get_logger(__name__)
+
+UNREAD_FRAMES_MAX = 1024
+"""Of one request. Streams are always read, so a slow reader is stopped by a bound of our own."""
+
+LAST_WORDS_S = 2.0
+"""How long a cancelled side tries to say so before it leaves."""
+
+M = TypeVar("M", bound=Message)
+
+
+class Conversation(Protocol):
+    """One request, from either side."""
+
+    @property
+    def peer(self) -> PeerId: ...
+
+    async def send(self, message: Message) -> None:
+        """Say one more thing.
+
+        Raises:
+            PeerUnreachableError: the stream is gone.
+        """
+        ...
+
+    async def receive(self) -> Message:
+        """The next thing said by the other side.
+
+        Raises:
+            PeerUnreachableError: the stream is gone, or the other side had said its last.
+            RequestRefusedError, RequestFailedError: that was the answer (asker's side only).
+            RemoteProtocolError: what came is no message.
+        """
+        ...
+
+
+class _Inbox:
+    """The unread frames of one request, and how it ended."""
+
+    def __init__(self) -> None:
+        self._frames: deque[codec.Envelope] = deque()
+        self._changed = trio.Event()
+        self._ended: Exception | None = None
+        self.is_over = False
+
+    def put(self, envelope: codec.Envelope) -> None:
+        if len(self._frames) >= UNREAD_FRAMES_MAX:
+            self.end(RemoteProtocolError(f"more than {UNREAD_FRAMES_MAX} unread frames"))
+        elif self._ended is None:
+            self._frames.append(envelope)
+            self._changed.set()
+
+    def end(self, why: Exception) -> None:
+        if self._ended is None:
+            self._ended = why
+            self._changed.set()
+
+    async def get(self) -> Message:
+        while not self._frames:
+            if self._ended is not None:
+                raise self._ended
+            self._changed = trio.Event()
+            await self._changed.wait()
+        envelope = self._frames.popleft()
+        if envelope.is_last:
+            self.is_over = True
+            self.end(PeerUnreachableError("the peer has said its last"))
+        return codec.decode(envelope.frame)
+
+
+class _Line:
+    """A stream with a lock: whole envelopes go out, one at a time."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self._lock = trio.Lock()
+
+    async def send(self, request: int, message: Message, *, is_last: bool = False) -> None:
+        data = codec.seal(codec.Envelope(request, codec.encode(message), is_last))
+        async with self._lock:
+            await self.stream.send(data)
+
+
+# --- the asker's side ---------------------------------------------------------------------------
+
+
+class _Asked:
+    def __init__(self, channel: _Channel, number: int) -> None:
+        self._channel = channel
+        self.number = number
+        self.inbox = _Inbox()
+
+    @property
+    def peer(self) -> PeerId:
+        return self._channel.line.stream.peer
+
+    async def send(self, message: Message) -> None:
+        await self._channel.line.send(self.number, message)
+
+    async def receive(self) -> Message:
+        message = await self.inbox.get()
+        if isinstance(message, Refused):
+            raise RequestRefusedError(message.reason, message.detail, message.retry_after_s)
+        if isinstance(message, Failed):
+            raise RequestFailedError(message.code, message.detail)
+        return message
+
+
+class _Channel:
+    """Our stream to one peer for one protocol, and the requests in flight on it."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.line = _Line(stream)
+        self.asked: dict[int, _Asked] = {}
+        self.is_gone = False
+        self._next = 0
+
+    def begin(self) -> _Asked:
+        if len(self.asked) >= IN_FLIGHT_MAX:
+            raise RequestRefusedError("busy", f"{IN_FLIGHT_MAX} requests in flight to this peer")
+        self._next = self._next % codec.REQUEST_MAX + 1
+        asked = _Asked(self, self._next)
+        self.asked[asked.number] = asked
+        return asked
+
+    async def read(self) -> None:
+        reader = codec.EnvelopeReader()
+        why: Exception = PeerUnreachableError("the peer closed the stream")
+        try:
+            while data := await self.line.stream.receive():
+                for envelope in reader.feed(data):
+                    if asked := self.asked.get(envelope.request):
+                        asked.inbox.put(envelope)
+        except (PeerUnreachableError, RemoteProtocolError) as error:
+            why = error
+        finally:
+            self.is_gone = True
+            for asked in self.asked.values():
+                asked.inbox.end(why)
+            with trio.CancelScope(shield=True), trio.move_on_after(LAST_WORDS_S):
+                await self.line.stream.reset()
+
+
+class Asker:
+    """Asks peers. Made by `open_asker`."""
+
+    def __init__(self, transport: Transport, nursery: trio.Nursery) -> None:
+        self._transport = transport
+        self._nursery = nursery
+        self._channels: dict[tuple[PeerId, str], _Channel] = {}
+        self._opening: dict[tuple[PeerId, str], trio.Lock] = {}
+
+    @asynccontextmanager
+    async def converse(
+        self, peer: PeerId, protocol: str, request: Message, *, open_timeout_s: float = 5.0
+    ) -> AsyncIterator[Conversation]:
+        """Ask, and stay for the answers. Leaving before the last one cancels the work over there.
+
+        Raises:
+            PeerUnreachableError: no stream within `open_timeout_s` seconds.
+            RequestRefusedError: too many requests are in flight to this peer already.
+        """
+        channel = await self._channel(peer, protocol, open_timeout_s)
+        asked = channel.begin()
+        try:
+            await channel.line.send(asked.number, request)
+            yield asked
+        finally:
+            del channel.asked[asked.number]
+            if not asked.inbox.is_over and not channel.is_gone:
+                with trio.CancelScope(shield=True), trio.move_on_after(LAST_WORDS_S):
+                    await self._say_cancel(channel, asked.number)
+
+    @staticmethod
+    async def _say_cancel(channel: _Channel, number: int) -> None:
+        try:
+            await channel.line.send(number, Cancel(), is_last=True)
+        except PeerUnreachableError:
+            return  # then it has stopped by itself
+
+    async def request(
+        self, peer: PeerId, protocol: str, request: Message, reply: type[M], *, timeout_s: float
+    ) -> M:
+        """Ask one peer and await its one reply.
+
+        Raises:
+            PeerUnreachableError: nothing came back within `timeout_s` seconds.
+            RequestRefusedError, RequestFailedError: that was the answer.
+            RemoteProtocolError: something came back that is not a `reply`.
+        """
+        with trio.move_on_after(timeout_s):
+            async with self.converse(peer, protocol, request, open_timeout_s=timeout_s) as asked:
+                answer = await asked.receive()
+            if not isinstance(answer, reply):
+                raise RemoteProtocolError(f"{answer.KIND} in answer to {request.KIND}")
+            return answer
+        raise PeerUnreachableError(f"no answer to {request.KIND} within {timeout_s:.3g} s")
+
+    async def _channel(self, peer: PeerId, protocol: str, timeout_s: float) -> _Channel:
+        key = (peer, protocol)
+        async with self._opening.setdefault(key, trio.Lock()):
+            channel = self._channels.get(key)
+            if channel is None or channel.is_gone:
+                stream = await self._transport.open_stream(peer, protocol, timeout_s=timeout_s)
+                channel = self._channels[key] = _Channel(stream)
+                self._nursery.start_soon(self._read, key, channel)
+            return channel
+
+    async def _read(self, key: tuple[PeerId, str], channel: _Channel) -> None:
+        try:
+            await channel.read()
+        finally:
+            if self._channels.get(key) is channel:
+                del self._channels[key]
+                if not self._opening[key].locked():
+                    del self._opening[key]
+
+
+@asynccontextmanager
+async def open_asker(transport: Transport) -> AsyncIterator[Asker]:
+    async with trio.open_nursery() as nursery:
+        yield Asker(transport, nursery)
+        nursery.cancel_scope.cancel()
+
+
+# --- the answering side -------------------------------------------------------------------------
+
+Answer = Callable[[Conversation, Message], Awaitable[Message]]
+"""Serves one request; what it returns is the last message.
+
+RequestRefusedError, RequestFailedError and RemoteProtocolError that it raises become the answer. It
+is cancelled when the asker cancels or is lost.
+"""
+
+
+class _Answering:
+    def __init__(self, line_: _Line, number: int) -> None:
+        self._line = line_
+        self._number = number
+        self.inbox = _Inbox()
+        self.scope = trio.CancelScope()
+
+    @property
+    def peer(self) -> PeerId:
+        return self._line.stream.peer
+
+    async def send(self, message: Message) -> None:
+        await self._line.send(self._number, message)
+
+    async def receive(self) -> Message:
+        return await self.inbox.get()
+
+    async def answer_with(self, answer: Answer, first: codec.Envelope) -> None:
+        with self.scope:
+            last = await self._outcome(answer, first)
+            try:
+                await self._line.send(self._number, last, is_last=True)
+            except PeerUnreachableError:
+                return  # the asker is gone, and with it the interest
+            except LocalProtocolError as bug:
+                log.exception("reply-too-large", kind=last.KIND)
+                too_large = Failed(code="internal", detail=line(str(bug)))
+                await self._line.send(self._number, too_large, is_last=True)
+
+    async def _outcome(self, answer: Answer, first: codec.Envelope) -> Message:
+        try:
+            return await answer(self, codec.decode(first.frame))
+        except RequestRefusedError as no:
+            return Refused(reason=no.reason, detail=line(no.detail), retry_after_s=no.retry_after_s)
+        except RequestFailedError as failure:
+            return Failed(code=failure.code, detail=line(failure.detail))
+        except RemoteProtocolError as broken:
+            log.warning("bad-request", peer=self.peer, error=str(broken))
+            return Failed(code="bad_request", detail=line(str(broken)))
+        except PeerUnreachableError as gone:
+            return Failed(code="unreachable", detail=line(str(gone)))
+        except Exception as bug:  # one request must not end a node
+            log.exception("request-died", peer=self.peer)
+            return Failed(code="internal", detail=line(f"{type(bug).__name__}: {bug}"))
+
+
+def serve(
+    transport: Transport,
+    protocol: str,
+    answer: Answer,
+    *,
+    admits: Callable[[PeerId], bool] = lambda _peer: True,
+) -> None:
+    """Answer `protocol` from now on. Peers that are not admitted are refused `not_member`."""
+
+    async def guarded(conversation: Conversation, request: Message) -> Message:
+        if not admits(conversation.peer):
+            raise RequestRefusedError("not_member", "prove your membership first")
+        return await answer(conversation, request)
+
+    async def on_stream(stream: Stream) -> None:
+        await _serve_stream(stream, guarded)
+
+    transport.serve(protocol, on_stream)
+
+
+async def _serve_stream(stream: Stream, answer: Answer) -> None:
+    line_ = _Line(stream)
+    running: dict[int, _Answering] = {}
+    reader = codec.EnvelopeReader()
+
+    async def run(number: int, answering: _Answering, first: codec.Envelope) -> None:
+        try:
+            await answering.answer_with(answer, first)
+        finally:
+            del running[number]
+
+    async with trio.open_nursery() as nursery:
+        try:
+            while data := await stream.receive():
+                for envelope in reader.feed(data):
+                    number = envelope.request
+                    if answering := running.get(number):
+                        _hear(answering, envelope)
+                    elif envelope.is_last:
+                        continue  # a cancel that crossed our last message
+                    elif len(running) >= IN_FLIGHT_MAX:
+                        busy = Refused(reason="busy", detail=f"{len(running)} requests in flight")
+                        await line_.send(number, busy, is_last=True)
+                    else:
+                        running[number] = answering = _Answering(line_, number)
+                        nursery.start_soon(run, number, answering, envelope)
+        except (PeerUnreachableError, RemoteProtocolError) as lost:
+            log.debug("stream-ended", peer=stream.peer, why=str(lost))
+        nursery.cancel_scope.cancel()  # no asker, no work
+    await stream.reset()
+
+
+def _hear(answering: _Answering, envelope: codec.Envelope) -> None:
+    if envelope.is_last:
+        answering.scope.cancel()
+    else:
+        answering.inbox.put(envelope)

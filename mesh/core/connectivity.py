@@ -1,0 +1,419 @@
+"""Whom to dial, when, and who counts as here.
+
+A peer is heard of (mDNS, an address given by the owner, another member's word), dialled, asked to
+prove its membership, and from then on measured. Of two peers the one with the lower id dials and
+asks, since simultaneous dials leave two connections; the other waits a little, then does it
+itself. What this machine calls routable is instant, local, and never told to anybody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from hashlib import blake2b
+from math import inf
+
+from kowalski.protocol.ids import Address, MeshId, PeerId
+
+PEERS_MAX = 1024
+ADDRESSES_PER_PEER_MAX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Seconds, all of them; the defaults suit a home network."""
+
+    yield_s: float = 1.0
+    """How long the higher id leaves dialling and asking to the lower one."""
+    retry_s: float = 0.5
+    retry_s_max: float = 20.0
+    stranger_s: float = 30.0
+    """How long a connected peer may take to prove that it belongs; joining happens in it."""
+    shun_s: float = 60.0
+    """How long a peer that failed to prove it is left alone."""
+    measure_s: float = 2.0
+    misses_max: int = 2
+    forget_s: float = 24 * 3600.0
+
+
+class Standing(Enum):
+    ABSENT = auto()
+    DIALLING = auto()
+    CONNECTED = auto()
+    ASKING = auto()
+    MEMBER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What we know of one peer. Times are the driver's clock."""
+
+    id: PeerId
+    standing: Standing = Standing.ABSENT
+    addresses: tuple[Address, ...] = ()
+    attempts: int = 0
+    act_at: float = inf
+    """When to dial, to ask, or to measure next, by standing."""
+    since: float = 0.0
+    seen_at: float = 0.0
+    misses: int = 0
+    rtt_s: float | None = None
+    is_static: bool = False
+    complaint: str = ""
+
+    @property
+    def is_connected(self) -> bool:
+        return self.standing not in {Standing.ABSENT, Standing.DIALLING}
+
+
+@dataclass(frozen=True, slots=True)
+class Connectivity:
+    me: PeerId
+    mesh: MeshId
+    params: Params = field(default_factory=Params)
+    peers: dict[PeerId, Peer] = field(default_factory=dict)
+
+    @property
+    def members(self) -> tuple[PeerId, ...]:
+        return tuple(p.id for p in self.peers.values() if p.standing is Standing.MEMBER)
+
+    def is_member(self, peer: PeerId) -> bool:
+        known = self.peers.get(peer)
+        return known is not None and known.standing is Standing.MEMBER
+
+    def is_routable(self, peer: PeerId) -> bool:
+        return self.is_member(peer) and self.peers[peer].misses < self.params.misses_max
+
+
+# --- events -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sighted:
+    """Somebody says that `peer` is at `addresses`. A hint, never proof."""
+
+    peer: PeerId
+    addresses: tuple[Address, ...]
+    mesh: MeshId | None = None
+    is_static: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOpened:
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed:
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    peer: PeerId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipProven:
+    """Both sides have seen each other's certificate."""
+
+    peer: PeerId
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipRefused:
+    """The peer's certificate does not hold, or it would not take ours."""
+
+    peer: PeerId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskingFailed:
+    """Weather, or a peer that has not joined yet."""
+
+    peer: PeerId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    peer: PeerId
+    rtt_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureMissed:
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    pass
+
+
+EventOfKnown = (
+    ConnectionClosed
+    | DialFailed
+    | MembershipProven
+    | MembershipRefused
+    | AskingFailed
+    | Measured
+    | MeasureMissed
+)
+Event = Sighted | ConnectionOpened | TimePassed | EventOfKnown
+
+
+# --- effects ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    peer: PeerId
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AskMembership:
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    peer: PeerId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberArrived:
+    peer: PeerId
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberLeft:
+    peer: PeerId
+
+
+Effect = Dial | AskMembership | Measure | HangUp | MemberArrived | MemberLeft
+Step = tuple[Connectivity, tuple[Effect, ...]]
+
+
+def wake_at(state: Connectivity) -> float:
+    return min((_due(state, peer) for peer in state.peers.values()), default=inf)
+
+
+def _due(state: Connectivity, peer: Peer) -> float:
+    if peer.standing is Standing.ABSENT and not peer.is_static:
+        return min(peer.act_at, peer.seen_at + state.params.forget_s)
+    if peer.standing in {Standing.CONNECTED, Standing.ASKING}:
+        return min(peer.act_at, peer.since + state.params.stranger_s)
+    return peer.act_at
+
+
+def step(state: Connectivity, event: Event, now: float) -> Step:
+    match event:
+        case Sighted():
+            return _sighted(state, event, now)
+        case TimePassed():
+            return _time_passed(state, now)
+        case ConnectionOpened(peer=peer):
+            return _opened(state, peer, now)
+        case _:
+            known = state.peers.get(event.peer)
+            return (state, ()) if known is None else _about(state, known, event, now)
+
+
+def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) -> Step:
+    match event:
+        case ConnectionClosed():
+            return _closed(state, known, now)
+        case DialFailed(why=why):
+            if known.standing is not Standing.DIALLING:
+                return state, ()
+            return _put(state, _retry(state, known, Standing.ABSENT, why, now)), ()
+        case AskingFailed(why=why):
+            if known.standing is not Standing.ASKING:
+                return state, ()
+            return _put(state, _retry(state, known, Standing.CONNECTED, why, now)), ()
+        case MembershipProven(addresses=addresses):
+            return _proven(state, known, addresses, now)
+        case MembershipRefused(why=why):
+            return _refused(state, known, why, now)
+        case Measured(rtt_s=rtt_s):
+            return _put(state, replace(known, misses=0, seen_at=now, rtt_s=_ewma(known, rtt_s))), ()
+        case MeasureMissed():
+            return _missed(state, known)
+
+
+def _ewma(peer: Peer, rtt_s: float) -> float:
+    return rtt_s if peer.rtt_s is None else 0.7 * peer.rtt_s + 0.3 * rtt_s
+
+
+def _put(state: Connectivity, peer: Peer) -> Connectivity:
+    return replace(state, peers={**state.peers, peer.id: peer})
+
+
+def _without(state: Connectivity, peer: PeerId) -> Connectivity:
+    return replace(state, peers={k: v for k, v in state.peers.items() if k != peer})
+
+
+def _yield_s(state: Connectivity, peer: PeerId) -> float:
+    return 0.0 if state.me < peer else state.params.yield_s
+
+
+def _backoff_s(state: Connectivity, peer: Peer) -> float:
+    """Exponential with full-ish jitter, drawn from who, whom and how often: no dice in here."""
+    ceiling = min(state.params.retry_s * 2.0 ** min(peer.attempts, 16), state.params.retry_s_max)
+    draw = blake2b(f"{state.me} {peer.id} {peer.attempts}".encode(), digest_size=2).digest()
+    return ceiling * (0.5 + int.from_bytes(draw, "big") / 131072)
+
+
+def _retry(state: Connectivity, peer: Peer, standing: Standing, why: str, now: float) -> Peer:
+    return replace(
+        peer,
+        standing=standing,
+        attempts=peer.attempts + 1,
+        act_at=now + _backoff_s(state, peer),
+        complaint=why,
+    )
+
+
+def _sighted(state: Connectivity, event: Sighted, now: float) -> Step:
+    if event.peer == state.me or event.mesh not in {None, state.mesh}:
+        return state, ()
+    known = state.peers.get(event.peer)
+    if known is None:
+        if len(state.peers) >= PEERS_MAX:
+            return state, ()
+        act_at = now + _yield_s(state, event.peer)
+        peer = Peer(event.peer, act_at=act_at, since=now, seen_at=now, is_static=event.is_static)
+    else:
+        peer = replace(known, seen_at=now, is_static=known.is_static or event.is_static)
+    fresh = tuple(dict.fromkeys((*event.addresses, *peer.addresses)))[:ADDRESSES_PER_PEER_MAX]
+    if known is not None and known.standing is Standing.ABSENT and fresh != known.addresses:
+        soon = now + _yield_s(state, event.peer)
+        peer = replace(peer, act_at=min(peer.act_at, soon), attempts=0)
+    peer = replace(peer, addresses=fresh)
+    return _due_now(_put(state, peer), peer, now)
+
+
+def _opened(state: Connectivity, peer_id: PeerId, now: float) -> Step:
+    known = state.peers.get(peer_id, Peer(peer_id))
+    if known.is_connected:
+        return state, ()
+    peer = replace(
+        known,
+        standing=Standing.CONNECTED,
+        act_at=now + _yield_s(state, peer_id),
+        since=now,
+        seen_at=now,
+        attempts=0,
+        misses=0,
+    )
+    return _due_now(_put(state, peer), peer, now)
+
+
+def _closed(state: Connectivity, known: Peer, now: float) -> Step:
+    if not known.is_connected:
+        return state, ()
+    if not known.addresses:
+        state = _without(state, known.id)
+    else:
+        # At once the first time: a restarted peer is back within a second.
+        wait_s = state.params.retry_s + _yield_s(state, known.id)
+        act_at = max(now + wait_s, known.act_at if known.standing is Standing.ABSENT else 0.0)
+        state = _put(
+            state,
+            replace(
+                known, standing=Standing.ABSENT, act_at=act_at, since=now, attempts=0, rtt_s=None
+            ),
+        )
+    return state, (MemberLeft(known.id),) if known.standing is Standing.MEMBER else ()
+
+
+def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], now: float) -> Step:
+    if not known.is_connected:
+        return state, ()
+    merged = tuple(dict.fromkeys((*addresses, *known.addresses)))[:ADDRESSES_PER_PEER_MAX]
+    peer = replace(
+        known,
+        standing=Standing.MEMBER,
+        addresses=merged,
+        attempts=0,
+        misses=0,
+        since=now if known.standing is not Standing.MEMBER else known.since,
+        seen_at=now,
+        act_at=now,
+        complaint="",
+    )
+    arrived = (MemberArrived(peer.id, merged),) if known.standing is not Standing.MEMBER else ()
+    state, measure = _due_now(_put(state, peer), peer, now)
+    return state, (*arrived, *measure)
+
+
+def _refused(state: Connectivity, known: Peer, why: str, now: float) -> Step:
+    peer = replace(
+        known, standing=Standing.ABSENT, act_at=now + state.params.shun_s, since=now, complaint=why
+    )
+    left = (MemberLeft(peer.id),) if known.standing is Standing.MEMBER else ()
+    return _put(state, peer), (*left, HangUp(peer.id, why))
+
+
+def _missed(state: Connectivity, known: Peer) -> Step:
+    peer = replace(known, misses=known.misses + 1)
+    if peer.standing is Standing.MEMBER and peer.misses == 2 * state.params.misses_max:
+        # A half-open link: drop it, so that dialling can begin anew.
+        return _put(state, peer), (HangUp(peer.id, f"{peer.misses} round trips unanswered"),)
+    return _put(state, peer), ()
+
+
+def _time_passed(state: Connectivity, now: float) -> Step:
+    effects: list[Effect] = []
+    for peer in tuple(state.peers.values()):
+        if _due(state, peer) <= now:
+            state, more = _due_now(state, peer, now)
+            effects += more
+    return state, tuple(effects)
+
+
+def _due_now(state: Connectivity, peer: Peer, now: float) -> Step:
+    """Do what is due for `peer`, if anything is. Always moves its next deadline past `now`."""
+    if _due(state, peer) > now:
+        return state, ()
+    params = state.params
+    match peer.standing:
+        case Standing.ABSENT:
+            if not peer.is_static and peer.seen_at + params.forget_s <= now:
+                return _without(state, peer.id), ()
+            if not peer.addresses:
+                return _put(state, replace(peer, act_at=inf)), ()
+            dialling = replace(peer, standing=Standing.DIALLING, act_at=inf)
+            return _put(state, dialling), (Dial(peer.id, peer.addresses),)
+        case Standing.CONNECTED | Standing.ASKING if peer.since + params.stranger_s <= now:
+            return _refused(state, peer, peer.complaint or "it did not prove its membership", now)
+        case Standing.CONNECTED:
+            return _put(state, replace(peer, standing=Standing.ASKING, act_at=inf)), (
+                AskMembership(peer.id),
+            )
+        case Standing.MEMBER:
+            return _put(state, replace(peer, act_at=now + params.measure_s)), (Measure(peer.id),)
+        case Standing.DIALLING | Standing.ASKING:
+            return state, ()
+
+
+def check(state: Connectivity) -> None:
+    """What must hold after every step."""
+    assert state.me not in state.peers
+    assert len(state.peers) <= PEERS_MAX + 256, "connections may exceed what was heard of"
+    for name, peer in state.peers.items():
+        assert name == peer.id
+        assert len(peer.addresses) <= ADDRESSES_PER_PEER_MAX
+        assert state.is_routable(name) <= state.is_member(name)

@@ -1,0 +1,82 @@
+"""The one loop between a core and the world: events in, effects out, a single timer.
+
+A core is `step(state, event, now) -> (state, effects)` with `wake_at(state)`. The driver owns the
+state, asks `step`, and hands each effect to `perform` in order. `perform` never blocks: slow work
+goes into somebody's nursery, and its outcome comes back through `handle` as an event.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import Generic, TypeVar
+
+import trio
+
+State = TypeVar("State")
+Event = TypeVar("Event")
+Effect = TypeVar("Effect")
+
+RECORDED_STEPS = 1000
+
+
+class Driver(Generic[State, Event, Effect]):
+    """Runs one machine. All its events pass through one thread, in one order."""
+
+    def __init__(
+        self,
+        state: State,
+        *,
+        step: Callable[[State, Event, float], tuple[State, tuple[Effect, ...]]],
+        wake_at: Callable[[State], float],
+        time_passed: Event,
+        perform: Callable[[Effect], None],
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self.state = state
+        self.recorder: deque[tuple[float, Event, tuple[Effect, ...]]] = deque(maxlen=RECORDED_STEPS)
+        self._step = step
+        self._wake_at = wake_at
+        self._time_passed = time_passed
+        self._perform = perform
+        self._clock = clock
+        self._pending: deque[Event] = deque()
+        self._is_stepping = False
+        self._rearm = trio.Event()
+
+    def handle(self, event: Event) -> None:
+        """Step the machine with `event` and perform what follows, now.
+
+        Called from within `perform`, the event waits until the effects before it are performed.
+        """
+        self._pending.append(event)
+        if self._is_stepping:
+            return
+        self._is_stepping = True
+        try:
+            while self._pending:
+                self._step_once(self._pending.popleft())
+        finally:
+            self._is_stepping = False
+            self._rearm.set()
+
+    def _step_once(self, event: Event) -> None:
+        now = self._clock()
+        self.state, effects = self._step(self.state, event, now)
+        self.recorder.append((now, event, effects))
+        for effect in effects:
+            self._perform(effect)
+
+    async def run(self) -> None:
+        """Keep the machine's time until cancelled."""
+        while True:
+            self._rearm = trio.Event()
+            wake_at = self._wake_at(self.state)
+            if wake_at == inf:
+                await self._rearm.wait()
+                continue
+            with trio.move_on_at(wake_at):
+                await self._rearm.wait()
+            if self._clock() >= wake_at:
+                self.handle(self._time_passed)
