@@ -16,7 +16,7 @@ GOSSIP_BYTES_MAX = 32 * 1024
 """Telemetry is a few hundred bytes; py-libp2p forwards every message several times."""
 
 DEPTH_MAX = 12
-"""Nesting of arrays and maps in a frame; our deepest message has six."""
+"""Nesting of arrays and maps in a body; our deepest message has five."""
 
 PROMPT_BYTES_MAX = 256 * 1024
 """A longer input is context: it goes by hash and lands in a variable, not in a message."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, StringConstraints
+from pydantic_core import CoreSchema, core_schema
 
-from kowalski.protocol.limits import FRAME_BYTES_DEFAULT
+from kowalski.protocol.limits import FRAME_BYTES_DEFAULT, TEXT_BYTES_MAX
 
 Seconds = Annotated[float, Field(ge=0, le=10_000_000, allow_inf_nan=False)]
 """A duration. Remaining time travels as one of these; points in time never do."""
@@ -24,6 +26,27 @@ Line = Annotated[str, StringConstraints(max_length=1024)]
 """Words for a person; cut to size by `line`."""
 
 LINE_CHARS_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Utf8BytesMax:
+    """Bounds a text by what it weighs on the wire; `max_length` would count its characters."""
+
+    bytes_max: int
+
+    def __get_pydantic_core_schema__(
+        self, source: type[Any], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def _checked(self, text: str) -> str:
+        if len(text) * 4 > self.bytes_max and len(text.encode()) > self.bytes_max:
+            raise ValueError(f"more than {self.bytes_max} bytes of UTF-8")
+        return text
+
+
+Text = Annotated[str, Utf8BytesMax(TEXT_BYTES_MAX)]
+"""What models, programs and people say at length. Longer ones go by hash."""
 
 
 def line(text: str) -> str:

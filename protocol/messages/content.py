@@ -18,7 +18,9 @@ class ContentRef(Record):
 
     hash: ContentHashField
     bytes_total: Size
-    holders: Annotated[tuple[PeerIdField, ...], Field(strict=False, max_length=8)] = ()
+    holders: Annotated[
+        tuple[PeerIdField, ...], Field(strict=False, fail_fast=True, max_length=8)
+    ] = ()
 
 
 class ContentAsked(Message):

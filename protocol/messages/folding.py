@@ -6,12 +6,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from kowalski.protocol.limits import FRAME_BYTES_MAX, TEXT_BYTES_MAX
-from kowalski.protocol.messages.base import Count, Line, Message, Name, Seconds
+from kowalski.protocol.limits import FRAME_BYTES_MAX
+from kowalski.protocol.messages.base import Count, Line, Message, Name, Seconds, Text
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.telemetry import Hot
-
-Text = Annotated[str, Field(max_length=TEXT_BYTES_MAX)]
 
 
 class FoldAsked(Message):

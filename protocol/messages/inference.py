@@ -7,17 +7,24 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from kowalski.protocol.ids import TaskIdField
-from kowalski.protocol.limits import FRAME_BYTES_MAX, TEXT_BYTES_MAX
-from kowalski.protocol.messages.base import Code, Count, Message, Record, Seconds, Term
+from kowalski.protocol.limits import FRAME_BYTES_MAX
+from kowalski.protocol.messages.base import (
+    Code,
+    Count,
+    Message,
+    Record,
+    Seconds,
+    Term,
+    Utf8BytesMax,
+)
 from kowalski.protocol.messages.telemetry import Hot
 
-Text = Annotated[str, Field(max_length=TEXT_BYTES_MAX)]
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class ChatMessage(Record):
     role: Literal["system", "user", "assistant"]
-    content: Annotated[str, Field(max_length=FRAME_BYTES_MAX)]
+    content: Annotated[str, Utf8BytesMax(FRAME_BYTES_MAX)]
 
 
 class CompletionAsked(Message):
@@ -29,7 +36,9 @@ class CompletionAsked(Message):
     task: TaskIdField | None = None
     term: Term | None = None
     model: ModelName
-    messages: Annotated[tuple[ChatMessage, ...], Field(strict=False, max_length=4096)]
+    messages: Annotated[
+        tuple[ChatMessage, ...], Field(strict=False, fail_fast=True, max_length=4096)
+    ]
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     remaining_s: Seconds
@@ -38,7 +47,7 @@ class CompletionAsked(Message):
 class CompletionDelta(Message):
     KIND: ClassVar[str] = "inference/delta"
 
-    text: Annotated[str, Field(max_length=16 * 1024)]
+    text: Annotated[str, Utf8BytesMax(16 * 1024)]
 
 
 class Usage(Record):

@@ -11,13 +11,12 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from kowalski.protocol.ids import ContentHashField, PeerIdField
-from kowalski.protocol.limits import CODE_BYTES_MAX, FRAME_BYTES_MAX, TEXT_BYTES_MAX
-from kowalski.protocol.messages.base import Code, Count, Line, Message, Seconds
+from kowalski.protocol.limits import CODE_BYTES_MAX, FRAME_BYTES_MAX
+from kowalski.protocol.messages.base import Code, Count, Line, Message, Seconds, Text, Utf8BytesMax
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.inference import ModelName, Usage
 from kowalski.protocol.messages.repl import AnswerVariable, CellNumber, CellStatus
 
-Text = Annotated[str, Field(max_length=TEXT_BYTES_MAX)]
 BIG = FRAME_BYTES_MAX - 8192  # an entry travels inside a frame of its own
 
 Outcome = Literal["answered", "failed", "cancelled"]
@@ -66,7 +65,7 @@ class CellStarted(Message):
 
     cell: CellNumber
     language: Code
-    code: Annotated[str, Field(max_length=CODE_BYTES_MAX)]
+    code: Annotated[str, Utf8BytesMax(CODE_BYTES_MAX)]
     peer: PeerIdField
     why: Line = ""
 

@@ -23,13 +23,22 @@ from kowalski.protocol.limits import (
     CODE_BYTES_MAX,
     FRAME_BYTES_MAX,
     INPUTS_MAX,
-    TEXT_BYTES_MAX,
 )
-from kowalski.protocol.messages.base import Code, Count, Line, Message, Name, Record, Seconds, Term
+from kowalski.protocol.messages.base import (
+    Code,
+    Count,
+    Line,
+    Message,
+    Name,
+    Record,
+    Seconds,
+    Term,
+    Text,
+    Utf8BytesMax,
+)
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.telemetry import Hot
 
-Text = Annotated[str, Field(max_length=TEXT_BYTES_MAX)]
 CellNumber = Annotated[int, Field(ge=0, le=100_000)]
 
 
@@ -40,7 +49,7 @@ class Input(Record):
     content: ContentRef
 
 
-Inputs = Annotated[tuple[Input, ...], Field(strict=False, max_length=INPUTS_MAX)]
+Inputs = Annotated[tuple[Input, ...], Field(strict=False, fail_fast=True, max_length=INPUTS_MAX)]
 
 
 class CellAsked(Message):
@@ -57,9 +66,11 @@ class CellAsked(Message):
     term: Term
     cell: CellNumber
     language: Code
-    code: Annotated[str, Field(max_length=CODE_BYTES_MAX)]
+    code: Annotated[str, Utf8BytesMax(CODE_BYTES_MAX)]
     inputs: Inputs = ()
-    after: Annotated[tuple[CellNumber, ...], Field(strict=False, max_length=10_000)] = ()
+    after: Annotated[
+        tuple[CellNumber, ...], Field(strict=False, fail_fast=True, max_length=10_000)
+    ] = ()
     keeps_session: bool = True
     seed: Count = 0
     timeout_s: Seconds
@@ -95,7 +106,7 @@ class SubCallsAsked(Message):
     FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
 
     batch: Count
-    calls: Annotated[tuple[SubCall, ...], Field(strict=False, max_length=4096)]
+    calls: Annotated[tuple[SubCall, ...], Field(strict=False, fail_fast=True, max_length=4096)]
 
 
 class SubCallsAnswered(Message):
@@ -105,7 +116,9 @@ class SubCallsAnswered(Message):
     FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
 
     batch: Count
-    results: Annotated[tuple[SubCallResult, ...], Field(strict=False, max_length=4096)]
+    results: Annotated[
+        tuple[SubCallResult, ...], Field(strict=False, fail_fast=True, max_length=4096)
+    ]
 
 
 class AnswerVariable(Record):

@@ -23,7 +23,17 @@ from pydantic import Field
 
 from kowalski.protocol.ids import ContentHashField, PeerIdField, TaskIdField
 from kowalski.protocol.limits import FRAME_BYTES_MAX, MEMBERS_MAX, PROMPT_BYTES_MAX
-from kowalski.protocol.messages.base import Code, Count, Line, Message, Name, Record, Seconds, Term
+from kowalski.protocol.messages.base import (
+    Code,
+    Count,
+    Line,
+    Message,
+    Name,
+    Record,
+    Seconds,
+    Term,
+    Utf8BytesMax,
+)
 from kowalski.protocol.messages.repl import Inputs
 
 Mode = Literal["auto", "blocks", "direct", "rlm"]
@@ -34,7 +44,7 @@ Digest = ContentHashField
 class TaskSpec(Record):
     """What was asked. Never changes; two submits of one id must agree on it."""
 
-    prompt: Annotated[str, Field(min_length=1, max_length=PROMPT_BYTES_MAX)]
+    prompt: Annotated[str, Field(min_length=1), Utf8BytesMax(PROMPT_BYTES_MAX)]
     mode: Mode = "auto"
     model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     inputs: Inputs = ()
@@ -64,7 +74,9 @@ class Grant(Message):
     spec: TaskSpec
     prefix_entries: Index
     last_digest: Digest
-    standbys: Annotated[tuple[PeerIdField, ...], Field(strict=False, max_length=8)] = ()
+    standbys: Annotated[
+        tuple[PeerIdField, ...], Field(strict=False, fail_fast=True, max_length=8)
+    ] = ()
     lease_s: Seconds
     remaining_s: Seconds
 
@@ -94,7 +106,7 @@ class Prefix(Message):
 
     task: TaskIdField
     start: Index
-    entries: Annotated[tuple[Entry, ...], Field(strict=False, max_length=256)]
+    entries: Annotated[tuple[Entry, ...], Field(strict=False, fail_fast=True, max_length=256)]
 
 
 class EntryOffered(Message):
@@ -128,7 +140,7 @@ class Progress(Message):
     peer: PeerIdField | None = None
     cell: Index | None = None
     language: Code | None = None
-    text: Annotated[str, Field(max_length=64 * 1024)] = ""
+    text: Annotated[str, Utf8BytesMax(64 * 1024)] = ""
     why: Line = ""
 
 
@@ -163,7 +175,9 @@ class Announced(Message):
 
     KIND: ClassVar[str] = "task/announced"
 
-    tasks: Annotated[tuple[TaskHeadline, ...], Field(strict=False, max_length=MEMBERS_MAX)]
+    tasks: Annotated[
+        tuple[TaskHeadline, ...], Field(strict=False, fail_fast=True, max_length=MEMBERS_MAX)
+    ]
 
 
 class TaskHeadline(Record):

@@ -60,8 +60,10 @@ class Profile(Message):
     roles: Roles
     addresses: Addresses
     sandbox: Code
-    languages: Annotated[tuple[Language, ...], Field(strict=False, max_length=64)] = ()
-    models: Annotated[tuple[Model, ...], Field(strict=False, max_length=128)] = ()
+    languages: Annotated[
+        tuple[Language, ...], Field(strict=False, fail_fast=True, max_length=64)
+    ] = ()
+    models: Annotated[tuple[Model, ...], Field(strict=False, fail_fast=True, max_length=128)] = ()
     cpu: Annotated[str, Field(max_length=256)] = ""
     cores: Places = 0
     memory_bytes: Count = 0

@@ -23,8 +23,10 @@ from kowalski.protocol.messages.base import Count, Message, Name, Record
 Role = Literal["submit", "coordinate", "repl", "infer", "fold", "admin"]
 ROLES: tuple[Role, ...] = ("submit", "coordinate", "repl", "infer", "fold", "admin")
 
-Roles = Annotated[tuple[Role, ...], Field(strict=False, max_length=len(ROLES))]
-Addresses = Annotated[tuple[AddressField, ...], Field(strict=False, max_length=ADDRESSES_MAX)]
+Roles = Annotated[tuple[Role, ...], Field(strict=False, fail_fast=True, max_length=len(ROLES))]
+Addresses = Annotated[
+    tuple[AddressField, ...], Field(strict=False, fail_fast=True, max_length=ADDRESSES_MAX)
+]
 Key = Annotated[bytes, Field(min_length=32, max_length=32)]
 Signature = Annotated[bytes, Field(min_length=64, max_length=64)]
 Nonce = Annotated[bytes, Field(min_length=16, max_length=32)]
@@ -57,7 +59,9 @@ class KnownMember(Record):
     addresses: Addresses
 
 
-Members = Annotated[tuple[KnownMember, ...], Field(strict=False, max_length=MEMBERS_MAX)]
+Members = Annotated[
+    tuple[KnownMember, ...], Field(strict=False, fail_fast=True, max_length=MEMBERS_MAX)
+]
 
 
 class JoinAsked(Message):
