@@ -45,8 +45,15 @@ imports: setup ## the layers of the house: import-linter
 	@$(BIN)/lint-imports --no-logo
 
 wheel: setup ## dist/kowalski_node-*.whl and the sdist it is made from
-	@rm -rf dist
-	@$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null && ls -1 dist
+	@rm -rf dist && mkdir -p build
+	@$(BIN)/python -m build --no-isolation --outdir dist . >build/wheel.log 2>&1 || \
+	    { cat build/wheel.log; exit 1; }
+	@ls -1 dist
+
+install: wheel ## kowalski-node for this user, in an environment of its own (uv tool)
+	@$(BIN)/python scripts/overrides.py >build/overrides.txt
+	@$(BIN)/uv tool install --quiet --python $(BIN)/python --force --constraints constraints.txt \
+	    --overrides build/overrides.txt dist/*.whl
 
 bench: setup ## the benchmarks, which print their figures and the machine
 	@$(BIN)/python -m benchmarks

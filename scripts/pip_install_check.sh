@@ -9,10 +9,10 @@ where=$root/build/pip-install-check
 python=$root/.venv/bin/python
 
 missing=
-command -v gcc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
+command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 [ -f "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] ||
     missing="$missing python3-dev"
-ls /usr/include/gmp.h /usr/include/*/gmp.h >/dev/null 2>&1 || missing="$missing libgmp-dev"
+echo '#include <gmp.h>' | cc -E - >/dev/null 2>&1 || missing="$missing libgmp-dev"
 if [ -n "$missing" ] && [ "$(uname)" = Linux ]; then
     echo "pip-install-check: plain pip compiles fastecdsa and needs: sudo apt-get install$missing" >&2
     echo "pip-install-check: (with uv there is nothing to compile: make setup)" >&2
