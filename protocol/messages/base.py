@@ -22,6 +22,9 @@ Code = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 """A machine-readable word. Not a Literal: a newer peer may know words that we do not."""
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+"""As the backend calls it, such as `qwen3:8b` or `mlx-community/Llama-3.2-1B-Instruct-4bit`."""
+
 Line = Annotated[str, StringConstraints(max_length=1024)]
 """Words for a person; cut to size by `line`."""
 

@@ -12,14 +12,13 @@ from kowalski.protocol.messages.base import (
     Code,
     Count,
     Message,
+    ModelName,
     Record,
     Seconds,
     Term,
     Utf8BytesMax,
 )
 from kowalski.protocol.messages.telemetry import Hot
-
-ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class ChatMessage(Record):

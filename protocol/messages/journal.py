@@ -12,9 +12,18 @@ from pydantic import Field
 
 from kowalski.protocol.ids import ContentHashField, PeerIdField
 from kowalski.protocol.limits import CODE_BYTES_MAX, FRAME_BYTES_MAX
-from kowalski.protocol.messages.base import Code, Count, Line, Message, Seconds, Text, Utf8BytesMax
+from kowalski.protocol.messages.base import (
+    Code,
+    Count,
+    Line,
+    Message,
+    ModelName,
+    Seconds,
+    Text,
+    Utf8BytesMax,
+)
 from kowalski.protocol.messages.content import ContentRef
-from kowalski.protocol.messages.inference import ModelName, Usage
+from kowalski.protocol.messages.inference import Usage
 from kowalski.protocol.messages.repl import AnswerVariable, CellNumber, CellStatus
 
 BIG = FRAME_BYTES_MAX - 8192  # an entry travels inside a frame of its own

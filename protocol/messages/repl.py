@@ -29,6 +29,7 @@ from kowalski.protocol.messages.base import (
     Count,
     Line,
     Message,
+    ModelName,
     Name,
     Record,
     Seconds,
@@ -89,7 +90,7 @@ class CellOutput(Message):
 
 class SubCall(Record):
     prompt: Text
-    model: Annotated[str, Field(max_length=256)] | None = None
+    model: ModelName | None = None
 
 
 class SubCallResult(Record):

@@ -22,12 +22,18 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from kowalski.protocol.ids import ContentHashField, PeerIdField, TaskIdField
-from kowalski.protocol.limits import FRAME_BYTES_MAX, MEMBERS_MAX, PROMPT_BYTES_MAX
+from kowalski.protocol.limits import (
+    FRAME_BYTES_MAX,
+    GOSSIP_BYTES_MAX,
+    MEMBERS_MAX,
+    PROMPT_BYTES_MAX,
+)
 from kowalski.protocol.messages.base import (
     Code,
     Count,
     Line,
     Message,
+    ModelName,
     Name,
     Record,
     Seconds,
@@ -46,7 +52,7 @@ class TaskSpec(Record):
 
     prompt: Annotated[str, Field(min_length=1), Utf8BytesMax(PROMPT_BYTES_MAX)]
     mode: Mode = "auto"
-    model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    model: ModelName | None = None
     inputs: Inputs = ()
     max_iterations: Annotated[int, Field(ge=1, le=1000)]
     cell_timeout_s: Seconds = 30.0
@@ -174,6 +180,7 @@ class Announced(Message):
     """Gossip, so that every peer can list tasks. Grants nothing."""
 
     KIND: ClassVar[str] = "task/announced"
+    FRAME_BYTES_MAX: ClassVar[int] = GOSSIP_BYTES_MAX
 
     tasks: Annotated[
         tuple[TaskHeadline, ...], Field(strict=False, fail_fast=True, max_length=MEMBERS_MAX)

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from kowalski.protocol.limits import GOSSIP_BYTES_MAX
-from kowalski.protocol.messages.base import Code, Count, Fraction, Message, Name, Record
+from kowalski.protocol.messages.base import Code, Count, Fraction, Message, ModelName, Name, Record
 from kowalski.protocol.messages.membership import Boot
 from kowalski.protocol.messages.trust import Addresses, Roles
 
@@ -33,7 +33,7 @@ class Hot(Record):
     folding: Occupancy = Occupancy()
     memory_used: Fraction = 0.0
     cpu_used: Fraction = 0.0
-    tokens_per_s: dict[Name, TokensPerSecond] = Field(default_factory=dict, max_length=64)
+    tokens_per_s: dict[ModelName, TokensPerSecond] = Field(default_factory=dict, max_length=64)
 
 
 class Language(Record):
@@ -42,7 +42,7 @@ class Language(Record):
 
 
 class Model(Record):
-    name: Annotated[str, Field(min_length=1, max_length=256)]
+    name: ModelName
     context_tokens: Count | None = None
     is_warm: bool = False
 
