@@ -1,0 +1,281 @@
+"""Which models this device can run now, how fast each is, and how many slots are taken.
+
+Looks again every so often, and at once when a server fails. It chooses among the servers of this
+device only; choosing a peer is placement's business, and so is queueing: full means no.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self, TypeAlias
+
+import trio
+
+from kowalski.node.backends.probing import Candidate, Finding
+from kowalski.node.backends.seam import (
+    Backend,
+    BackendError,
+    Completed,
+    CompletionEvent,
+    CompletionRequest,
+    ModelInfo,
+)
+
+Look: TypeAlias = Callable[[Sequence[Candidate]], Awaitable[tuple[Finding, ...]]]
+
+RATE_WEIGHT = 0.3
+# Fewer tokens say more about the clock than about the model.
+RATED_TOKENS_MIN = 4
+RETRY_AFTER_S = 1.0
+# A server that fails makes us look again, but not in a busy loop.
+LOOK_GAP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One model on one server. `tokens_per_s` is measured, None until it has answered."""
+
+    model: ModelInfo
+    backend_name: str
+    backend_url: str
+    in_flight: int
+    tokens_per_s: float | None
+
+    @property
+    def free_slots(self) -> int:
+        return max(0, self.model.slots - self.in_flight)
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is known of one model on one server, and outlives the next look."""
+
+    in_flight: int = 0
+    tokens_per_s: float | None = None
+
+    def rate(self, tokens_per_s: float) -> None:
+        before = self.tokens_per_s
+        weight = 1.0 if before is None else RATE_WEIGHT
+        self.tokens_per_s = weight * tokens_per_s + (1 - weight) * (before or 0.0)
+
+
+class Catalogue:
+    """Use `open_catalogue`."""
+
+    def __init__(self, places: Sequence[Candidate], look: Look) -> None:
+        self._places = tuple(places)
+        self._look = look
+        self._findings: dict[str, Finding] = {}
+        self._models: dict[str, tuple[ModelInfo, ...]] = {}
+        self._records: dict[tuple[str, str], _Record] = {}
+        self._looking = trio.Lock()
+        self._look_wanted = trio.Event()
+        self._changed = trio.Event()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was found at each address, for `doctor`."""
+        return tuple(self._findings.values())
+
+    def listings(self) -> tuple[Listing, ...]:
+        """What can be run now, the preferred first."""
+        found = [
+            self._listing(url, backend, model)
+            for url, models in self._models.items()
+            for model in models
+            if (backend := self._findings[url].backend) is not None
+        ]
+        return tuple(sorted(found, key=_preference))
+
+    async def wait_changed(self) -> None:
+        """Wait until other models can be run than now."""
+        await self._changed.wait()
+
+    async def refresh(self) -> None:
+        """Look now: known servers are asked for their models, the other places what is there."""
+        async with self._looking:
+            await self._list_all(tuple(self._findings.values()))
+            unknown = [place for place in self._places if place.url not in self._models]
+            found = await self._look(unknown)
+            self._findings |= {finding.url: finding for finding in found}
+            await self._list_all(found)
+            present = {(each.backend_url, each.model.name) for each in self.listings()}
+            self._records = {
+                key: record
+                for key, record in self._records.items()
+                if key in present or record.in_flight
+            }
+
+    @contextlib.asynccontextmanager
+    async def complete(
+        self, request: CompletionRequest, *, idle_timeout_s: float
+    ) -> AsyncIterator[AsyncIterator[CompletionEvent]]:
+        """Answer on the best server with a free slot; an empty model name leaves the choice.
+
+        As `Backend.complete`, and it never waits for a slot.
+
+        Raises:
+            BackendError: as `Backend.complete`; `model_missing`, no server here has the model;
+                `overloaded`, all that have it are busy.
+        """
+        listing = self._choose(request.model)
+        backend = self._findings[listing.backend_url].backend
+        assert backend is not None
+        record = self._record(listing.backend_url, listing.model.name)
+        record.in_flight += 1
+        request = dataclasses.replace(request, model=listing.model.name)
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                with self._notice_failure(listing):
+                    events = await stack.enter_async_context(
+                        backend.complete(request, idle_timeout_s=idle_timeout_s)
+                    )
+                yield self._observe(events, listing, record)
+        finally:
+            record.in_flight -= 1
+
+    async def keep_looking(self, interval_s: float) -> None:
+        """Refresh every `interval_s`, and soon after a server failed. Never returns."""
+        while True:
+            with trio.move_on_after(interval_s):
+                await self._look_wanted.wait()
+                await trio.sleep(LOOK_GAP_S)
+            self._look_wanted = trio.Event()
+            await self.refresh()
+
+    def _choose(self, model: str) -> Listing:
+        names = (model, f"{model}:latest")  # Ollama's way to leave out the tag.
+        serving = [each for each in self.listings() if not model or each.model.name in names]
+        if not serving:
+            what = f"model {model!r}" if model else "any model"
+            raise BackendError("model_missing", f"no server on this device has {what}")
+        free = [each for each in serving if each.free_slots]
+        if not free:
+            raise BackendError("overloaded", "all its slots are taken", RETRY_AFTER_S)
+        return free[0]
+
+    def _observe(
+        self, events: AsyncIterator[CompletionEvent], listing: Listing, record: _Record
+    ) -> _Observed:
+        return _Observed(events, record, lambda: self._notice_failure(listing))
+
+    @contextlib.contextmanager
+    def _notice_failure(self, listing: Listing) -> Iterator[None]:
+        """Take off the list at once what a server turned out not to have."""
+        try:
+            yield
+        except BackendError as error:
+            url = listing.backend_url
+            if error.code == "unreachable":
+                self._set_models(url, None)
+                self._look_wanted.set()
+            elif error.code == "model_missing" and url in self._models:
+                name = listing.model.name
+                self._set_models(url, tuple(m for m in self._models[url] if m.name != name))
+                self._look_wanted.set()
+            raise
+
+    async def _list_all(self, findings: Sequence[Finding]) -> None:
+        async with trio.open_nursery() as nursery:
+            for finding in findings:
+                if finding.backend is not None:
+                    nursery.start_soon(self._list_one, finding, finding.backend)
+
+    async def _list_one(self, finding: Finding, backend: Backend) -> None:
+        try:
+            self._set_models(finding.url, await backend.list_models())
+        except BackendError as error:
+            why_not = f"{finding.kind} does not list its models: {error}"
+            self._findings[finding.url] = dataclasses.replace(
+                finding, backend=None, why_not=why_not
+            )
+            self._set_models(finding.url, None)
+
+    def _set_models(self, url: str, models: tuple[ModelInfo, ...] | None) -> None:
+        if models == self._models.get(url):
+            return
+        if models is None:
+            del self._models[url]
+        else:
+            self._models[url] = models
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _listing(self, url: str, backend: Backend, model: ModelInfo) -> Listing:
+        record = self._records.get((url, model.name), _Record())
+        return Listing(model, backend.name, url, record.in_flight, record.tokens_per_s)
+
+    def _record(self, url: str, model: str) -> _Record:
+        return self._records.setdefault((url, model), _Record())
+
+
+class _Observed:
+    """Events of one answer on their way: measures the speed, notices a failure."""
+
+    def __init__(
+        self,
+        events: AsyncIterator[CompletionEvent],
+        record: _Record,
+        notice_failure: Callable[[], contextlib.AbstractContextManager[None]],
+    ) -> None:
+        self._events = events
+        self._record = record
+        self._notice_failure = notice_failure
+        self._started_at = trio.current_time()
+        self._first_at: float | None = None
+        self._deltas = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> CompletionEvent:
+        with self._notice_failure():
+            event = await anext(self._events)
+        if isinstance(event, Completed):
+            self._rate(event.completion_tokens)
+        else:
+            self._deltas += 1
+            if self._first_at is None:
+                self._first_at = trio.current_time()
+        return event
+
+    def _rate(self, tokens: int) -> None:
+        if tokens < RATED_TOKENS_MIN or self._first_at is None:
+            return
+        # The first token waited for the prompt, unless everything came at once.
+        since, timed = (self._first_at, tokens - 1)
+        if self._deltas == 1:
+            since, timed = (self._started_at, tokens)
+        elapsed_s = trio.current_time() - since
+        if elapsed_s > 0:
+            self._record.rate(timed / elapsed_s)
+
+
+@contextlib.asynccontextmanager
+async def open_catalogue(
+    places: Sequence[Candidate], look: Look, *, interval_s: float = 30.0
+) -> AsyncIterator[Catalogue]:
+    """Look once, then keep looking until the block ends."""
+    catalogue = Catalogue(places, look)
+    await catalogue.refresh()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(catalogue.keep_looking, interval_s)
+        yield catalogue
+        nursery.cancel_scope.cancel()
+
+
+def _preference(listing: Listing) -> tuple[bool, bool, float, float, str, str]:
+    """Warm, free, fast, idle; one that was never measured deserves a try."""
+    rate = listing.tokens_per_s
+    return (
+        not listing.model.is_warm,
+        not listing.free_slots,
+        -math.inf if rate is None else -rate,
+        listing.in_flight / listing.model.slots,
+        listing.model.name,
+        listing.backend_url,
+    )
