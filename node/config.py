@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 P2P_PORT = 4170
 HTTP_PORT = 4171
-OLLAMA_PORT = 11434
 REPL_SLOTS_MAX = 256
 
 # Names that other programs gave these settings; ours win.
@@ -62,6 +61,8 @@ def _multiaddr(text: str) -> str:
 
 
 def _http_url(text: str) -> str:
+    """An address of a model server, scheme added where it is missing; `backends` reads the rest."""
+    text = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(text)
         sound = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
@@ -70,21 +71,6 @@ def _http_url(text: str) -> str:
     if not sound or re.search(r"[\s\x00-\x1f]", text):
         raise ValueError("expected a URL such as http://127.0.0.1:8080")
     return text.rstrip("/")
-
-
-def _ollama_url(text: str) -> str:
-    """The address in `OLLAMA_HOST` as Ollama's own client reads it: scheme and port may be missing.
-
-    The address to listen on at all interfaces is no address to connect to: it means loopback.
-    """
-    has_scheme = "://" in text
-    url = _http_url(text if has_scheme else f"http://{text}")
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - replaced here
-    port = parts.port or ({"http": 80, "https": 443}[parts.scheme] if has_scheme else OLLAMA_PORT)
-    bracketed = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{bracketed}:{port}{parts.path}"
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -112,7 +98,8 @@ class NodeConfig(BaseModel):
     unsafe_repl: bool = False
     repl_slots: Annotated[int, Field(ge=1, le=REPL_SLOTS_MAX)]
     backends: Annotated[tuple[Url, ...], Field(strict=False, max_length=100)] = ()
-    ollama_host: Annotated[str, AfterValidator(_ollama_url)] | None = None
+    # As Ollama's own variable: scheme and port may be missing; `backends.probing` reads it.
+    ollama_host: Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]{1,300}$")] | None = None
     openai_base_url: Url | None = None
     api_key: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -213,7 +200,10 @@ def _shown(value: object) -> object:
         return "(set, not shown)"
     if isinstance(value, Path):
         return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, str):
+        # The password in the address of a backend is its key.
+        return re.sub(r"(?<=://)[^/@]*@", "(not shown)@", value)
+    return [_shown(item) for item in value] if isinstance(value, tuple) else value
 
 
 _Layer = dict[str, tuple[object, str]]

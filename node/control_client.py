@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kowalski.node import control_line
 from kowalski.protocol.errors import ConfigError, KowalskiError, RemoteProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 _READ_BYTES = 1 << 16
@@ -65,20 +66,27 @@ def converse(
     with _connected(path) as connection:
         connection.settimeout(silence_s)
         lines = control_line.LineBuffer(control_line.REPLY_BYTES_MAX)
-        try:
+        with _weather(silence_s):
             connection.sendall(line)
-            while True:
+        while True:
+            with _weather(silence_s):
                 reply = control_line.decode(_next_line(connection, lines))
-                if isinstance(event := reply.get("event"), dict):
-                    on_event(event)
-                elif isinstance(done := reply.get("done"), dict):
-                    return done
-                else:
-                    raise _failure(reply.get("error"))
-        except TimeoutError as error:
-            raise NodeGoneError(f"the node said nothing for {silence_s:g} s") from error
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise NodeGoneError("the node went away") from error
+            if isinstance(event := reply.get("event"), dict):
+                on_event(event)
+            elif isinstance(done := reply.get("done"), dict):
+                return done
+            else:
+                raise _failure(reply.get("error"))
+
+
+@contextmanager
+def _weather(silence_s: float) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise NodeGoneError(f"the node said nothing for {silence_s:g} s") from error
+    except (BrokenPipeError, ConnectionResetError) as error:
+        raise NodeGoneError("the node went away") from error
 
 
 def _connected(path: Path) -> socket.socket:

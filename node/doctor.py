@@ -1,0 +1,319 @@
+"""Looks at this machine as a place for a node, and says what to do about what it finds.
+
+Only local means: sockets of this machine, its clock, its disk. What the rooms of a running node
+know already (sandbox, backends, ports) is passed in.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import platform
+import shutil
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Verdict = Literal["ok", "warn", "fail"]
+
+# Administratively scoped (RFC 2365), so that it leaves no site and disturbs no mDNS.
+MULTICAST_GROUP = "239.255.41.70"
+
+# First release; a clock before it was never set. Certificates allow 5 minutes between two clocks.
+EARLIEST_UNIX_S = 1_764_000_000
+CLOCK_GRACE_S = 300.0
+
+DISK_BYTES_LOW = 1 << 30
+DISK_BYTES_MIN = 100 << 20
+LAG_S_HIGH = 0.05
+LAG_S_MAX = 0.5
+ADDRESSES_MAX = 16
+
+_VPN = ("tun", "tap", "utun", "wg", "ppp", "ipsec", "tailscale", "zt", "nordlynx", "proton")
+_CONTAINERS = ("docker", "br-", "veth", "virbr", "vmnet", "bridge", "podman", "cni", "lxc")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at; `cure` is empty where nothing needs doing."""
+
+    name: str
+    verdict: Verdict
+    found: str
+    cure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface that is up, with its IPv4 addresses."""
+
+    name: str
+    addresses: tuple[str, ...]
+
+    @property
+    def is_vpn(self) -> bool:
+        return self.name.lower().startswith(_VPN)
+
+    @property
+    def is_for_containers(self) -> bool:
+        return self.name.lower().startswith(_CONTAINERS)
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxFound:
+    """What the room of the hands found; `tier` None: nothing here contains code."""
+
+    tier: str | None
+    reason: str
+    is_offered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class BackendFound:
+    """One place where a model server was looked for; `problem` empty: it answers."""
+
+    url: str
+    kind: str
+    models: int = 0
+    problem: str = ""
+
+
+async def examine(
+    *,
+    data_dir: Path,
+    p2p_host: str = "127.0.0.1",
+    p2p_port: int,
+    is_node_running: bool,
+    sandbox: SandboxFound | None = None,
+    backends: Sequence[BackendFound] | None = None,
+    interfaces: Sequence[Interface] | None = None,
+    timeout_s: float = 2.0,
+) -> tuple[Check, ...]:
+    """All checks, in the order in which a person should read them; 1 to 4 seconds.
+
+    `interfaces` None: those of this machine. `sandbox` and `backends` None: not known, no check.
+    """
+    found = tuple(interfaces if interfaces is not None else local_interfaces())
+    checks = [check_platform(), check_data_dir(data_dir), check_clock(data_dir, time.time())]
+    checks += check_interfaces(found)
+    checks += await check_multicast(found, timeout_s=timeout_s)
+    checks.append(
+        await check_port(p2p_host, p2p_port, is_node_running=is_node_running, timeout_s=timeout_s)
+    )
+    if sandbox is not None:
+        checks.append(check_sandbox(sandbox))
+    if backends is not None:
+        checks += check_backends(backends)
+    checks.append(await check_event_loop())
+    return tuple(checks)
+
+
+def as_reply(checks: Sequence[Check]) -> dict[str, object]:
+    """The result of the verb `doctor`; `verdict` is the worst of all."""
+    order: tuple[Verdict, ...] = ("fail", "warn", "ok")
+    worst = min((check.verdict for check in checks), key=order.index, default="ok")
+    rows = [
+        {"name": each.name, "verdict": each.verdict, "found": each.found, "cure": each.cure}
+        for each in checks
+    ]
+    return {"verdict": worst, "checks": rows}
+
+
+def local_interfaces() -> tuple[Interface, ...]:
+    """Interfaces of this machine that are up, loopback included."""
+    stats = psutil.net_if_stats()
+    return tuple(
+        Interface(name, tuple(a.address for a in addresses if a.family == socket.AF_INET))
+        for name, addresses in sorted(psutil.net_if_addrs().items())
+        if name in stats and stats[name].isup
+    )
+
+
+def check_platform() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    found = f"Python {version} on {platform.system()} {platform.machine()}"
+    if not (3, 11) <= sys.version_info[:2] < (3, 14):
+        return Check("platform", "warn", found, "tested with Python 3.11 to 3.13")
+    if sys.platform not in {"linux", "darwin"}:
+        return Check("platform", "warn", found, "tested on Linux and macOS")
+    return Check("platform", "ok", found)
+
+
+def check_data_dir(data_dir: Path) -> Check:
+    """Room to write, and nobody else's eyes on the identity."""
+    place = data_dir
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        return Check("data directory", "fail", f"{data_dir}: {error.strerror}", "choose another")
+    found = f"{data_dir}, {free / 2**30:.1f} GiB free"
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        return Check("data directory", "fail", f"{place} is not writable", "choose another place")
+    if free < DISK_BYTES_MIN:
+        return Check("data directory", "fail", found, "free some space, or move it: --data-dir")
+    if free < DISK_BYTES_LOW:
+        return Check("data directory", "warn", found, "free some space, or move it: --data-dir")
+    if place == data_dir and data_dir.stat().st_mode & 0o022:
+        return Check("data directory", "warn", f"{found}, others may write", "chmod go-w it")
+    return Check("data directory", "ok", found)
+
+
+def check_clock(data_dir: Path, now_unix_s: float) -> Check:
+    """Certificates and invites end by the clock; nothing here asks another machine for the time."""
+    found = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now_unix_s))
+    cure = "set it, and keep it set (systemd-timesyncd, chrony)"
+    if now_unix_s < EARLIEST_UNIX_S:
+        return Check("clock", "fail", f"{found}, before this program was written", cure)
+    newest = max((path.stat().st_mtime for path in _files(data_dir)), default=0.0)
+    if newest > now_unix_s + CLOCK_GRACE_S:
+        ahead_s = newest - now_unix_s
+        return Check("clock", "warn", f"{found}, {ahead_s:.0f} s behind our own files", cure)
+    return Check("clock", "ok", found)
+
+
+def _files(directory: Path) -> list[Path]:
+    try:
+        return [path for path in directory.iterdir() if path.is_file()]
+    except OSError:
+        return []
+
+
+def check_interfaces(interfaces: Sequence[Interface]) -> list[Check]:
+    usable = [each for each in interfaces if _is_lan(each)]
+    words = ", ".join(f"{each.name} {' '.join(each.addresses)}" for each in usable)
+    if not usable:
+        none = Check(
+            "interfaces", "warn", "none but loopback", "connect to a network to find other devices"
+        )
+        checks = [none]
+    else:
+        checks = [Check("interfaces", "ok", words)]
+    vpns = [each.name for each in interfaces if each.is_vpn]
+    if vpns:
+        cure = "if peers on the LAN stay unseen, let the VPN pass local traffic, or use --peer"
+        checks.append(Check("vpn", "warn", f"up: {', '.join(vpns)}", cure))
+    return checks
+
+
+def _is_lan(interface: Interface) -> bool:
+    return (
+        not interface.is_vpn
+        and not interface.is_for_containers
+        and any(not ipaddress.ip_address(a).is_loopback for a in interface.addresses)
+    )
+
+
+async def check_multicast(interfaces: Sequence[Interface], *, timeout_s: float) -> list[Check]:
+    """Whether a multicast message of ours comes back, by each interface that mDNS would use.
+
+    That it does shows that this machine lets it out and in. The network beyond may still drop it.
+    """
+    chosen = [each for each in interfaces if _is_lan(each)]
+    addresses = [address for each in chosen for address in each.addresses]
+    if not addresses:
+        addresses = [address for each in interfaces for address in each.addresses]
+    checks: list[Check] = []
+    for address in addresses[:ADDRESSES_MAX]:
+        problem = await _multicast_problem(address, timeout_s)
+        if problem is None:
+            checks.append(Check("multicast", "ok", f"sent and received by {address}"))
+        else:
+            cure = "allow UDP 5353 in the firewall, or name peers with --peer"
+            checks.append(Check("multicast", "warn", f"{address}: {problem}", cure))
+    return checks
+
+
+async def _multicast_problem(address: str, timeout_s: float) -> str | None:
+    sender = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
+    receiver = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
+    with sender, receiver:
+        try:
+            await receiver.bind((MULTICAST_GROUP if sys.platform == "linux" else "", 0))
+            member = socket.inet_aton(MULTICAST_GROUP) + socket.inet_aton(address)
+            receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(address))
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+            token = os.urandom(16)
+            await sender.sendto(token, (MULTICAST_GROUP, receiver.getsockname()[1]))
+            with trio.fail_after(timeout_s):
+                while (await receiver.recvfrom(64))[0] != token:
+                    pass
+        except trio.TooSlowError:
+            return f"sent, and not received within {timeout_s:g} s"
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+    return None
+
+
+async def check_port(host: str, port: int, *, is_node_running: bool, timeout_s: float) -> Check:
+    """With a node: that its port answers. Without: that nobody else sits on it."""
+    place = f"{host}:{port}"
+    if is_node_running:
+        try:
+            with trio.fail_after(timeout_s):
+                await (await trio.open_tcp_stream(host, port)).aclose()
+        except (OSError, trio.TooSlowError):
+            return Check("p2p port", "fail", f"{place} does not answer", "restart the node")
+        return Check("p2p port", "ok", f"{place} answers")
+    if port == 0:
+        return Check("p2p port", "ok", "any free one")
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            await probe.bind((host, port))
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            found = f"{place} is taken" if taken else f"{place}: {error.strerror}"
+            return Check("p2p port", "fail", found, "choose another: --p2p-port")
+    return Check("p2p port", "ok", f"{place} is free")
+
+
+def check_sandbox(sandbox: SandboxFound) -> Check:
+    if not sandbox.is_offered:
+        return Check("sandbox", "ok", "this node runs no code (--no-repl)")
+    if sandbox.tier is None:
+        cure = "install bubblewrap, or start with --no-repl"
+        return Check("sandbox", "warn", f"none: {sandbox.reason}", cure)
+    return Check("sandbox", "ok", f"{sandbox.tier}: {sandbox.reason}")
+
+
+def check_backends(backends: Sequence[BackendFound]) -> list[Check]:
+    """No model here is fine: others in the mesh may have one."""
+    checks = [
+        Check("model server", "ok", f"{each.kind} at {each.url}, {each.models} models")
+        if not each.problem
+        else Check("model server", "warn", f"{each.url}: {each.problem}", "start it, or unname it")
+        for each in backends
+    ]
+    return checks or [
+        Check(
+            "model server", "ok", "none on this device; models of peers are used if there are any"
+        )
+    ]
+
+
+async def check_event_loop(*, naps: int = 25, nap_s: float = 0.01) -> Check:
+    """How late the loop wakes us; a late node takes its peers for dead."""
+    late_s = 0.0
+    for _ in range(naps):
+        due = trio.current_time() + nap_s
+        await trio.sleep_until(due)
+        late_s = max(late_s, trio.current_time() - due)
+    found = f"{late_s * 1000:.1f} ms late at worst"
+    if late_s > LAG_S_HIGH:
+        verdict: Verdict = "fail" if late_s > LAG_S_MAX else "warn"
+        return Check("event loop", verdict, found, "this machine is too busy for a node")
+    return Check("event loop", "ok", found)
