@@ -1,0 +1,80 @@
+"""What a session and a cell may use, as data.
+
+Enforced by prlimit inside the sandbox, by sized tmpfs, and by the watchdog of the host where
+neither can: sums over processes, and inodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Bounds of one session, all its processes together unless said otherwise."""
+
+    memory_bytes: int = 1024 * MIB
+    """Resident memory of all processes; the watchdog kills above it."""
+
+    process_memory_bytes: int = 768 * MIB
+    """Private memory of one process (RLIMIT_DATA). RLIMIT_AS would break node and java."""
+
+    processes: int = 64
+    """Processes and threads."""
+
+    cpu_s: int | None = None
+    """CPU seconds of one process; None: unbounded, because a session lives over many cells and each
+    of them has a wall clock."""
+
+    file_bytes: int = 64 * MIB
+    """One file."""
+
+    folder_bytes: int = 64 * MIB
+    """Each of /job, /tmp and /dev/shm."""
+
+    open_files: int = 256
+    """File descriptors of one process."""
+
+    inodes: int = 20_000
+    """Files in each of /job and /tmp. A sized tmpfs does not bound them, and each costs kernel
+    memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellLimits:
+    """Bounds of one cell. The wall clock is an argument of `run_cell`."""
+
+    output_bytes_kept: int = MIB
+    """Of each stream, head and tail."""
+
+    output_bytes_max: int = 4 * MIB
+    """Of each stream; more kills the session."""
+
+    sub_call_batches: int = 64
+    """Batches of sub-calls that wait at the same time; more are answered with an error."""
+
+    interrupt_grace_s: float = 0.5
+    """Between asking a cell to stop and killing its session."""
+
+    watch_interval_s: float = 0.1
+    """Between two looks of the watchdog."""
+
+
+def _per_language() -> Mapping[str, SessionLimits]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Everything that bounds the sessions of one host; a language without its own has `session`."""
+
+    cell: CellLimits = field(default_factory=CellLimits)
+    session: SessionLimits = field(default_factory=SessionLimits)
+    by_language: Mapping[str, SessionLimits] = field(default_factory=_per_language)
+
+    def of(self, language: str) -> SessionLimits:
+        return self.by_language.get(language, self.session)

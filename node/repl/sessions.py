@@ -1,0 +1,302 @@
+"""Sessions on real kernels: who holds a slot, which kernels wait warm, what dies when.
+
+Implements `seam.SessionsHost`. One cell is `cell_run`'s business, one process `kernel`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from kowalski.node.repl.cell_run import CellRun, over_limit
+from kowalski.node.repl.kernel import Kernel, KernelImage, kernel_image, start_kernel
+from kowalski.node.repl.languages import LANGUAGES
+from kowalski.node.repl.limits import Limits
+from kowalski.node.repl.sandbox import Sandbox
+from kowalski.node.repl.seam import Artefact, CellOutcome, OnOutput, OnSubCalls
+from kowalski.protocol.errors import (
+    PeerUnreachableError,
+    RequestFailedError,
+    RequestRefusedError,
+)
+
+_IDLE_WATCH_INTERVAL_S = 1.0
+_WARM_RETRY_S = 5.0
+_RUN_ENDS_S_MAX = 2.0
+_RETRY_AFTER_S = 2.0
+# `bubblewrap` has this many uids of its own, and the last is the probes'.
+SLOTS_MAX = 60
+
+
+class KernelSession:
+    """A `seam.ReplSession` on a kernel of its own."""
+
+    def __init__(self, kernel: Kernel, language: str, limits: Limits, host: KernelHost) -> None:
+        self._kernel = kernel
+        self._language = language
+        self._limits = limits
+        self._host = host
+        self._cells = 0
+        self._run: CellRun | None = None
+        self._run_over = trio.Event()
+        self._lost_because = ""
+        self._is_closed = False
+
+    @property
+    def language(self) -> str:
+        return self._language
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._is_closed and not self._lost_because and self._kernel.is_alive
+
+    async def run_cell(
+        self, code: str, *, timeout_s: float, on_output: OnOutput, on_sub_calls: OnSubCalls
+    ) -> CellOutcome:
+        """See `seam.ReplSession.run_cell`."""
+        if self._run is not None:
+            raise RequestRefusedError("busy", "another cell of this session is running")
+        if not self.is_alive:
+            await trio.lowlevel.checkpoint()
+            why = self._lost_because or "its process is gone"
+            return CellOutcome("died", error=f"the session is lost: {why}", session_alive=False)
+        self._cells += 1
+        self._run = CellRun(
+            self._kernel,
+            self._cells,
+            code,
+            limits=self._limits.cell,
+            session_limits=self._limits.of(self._language),
+            timeout_s=timeout_s,
+            on_output=on_output,
+            on_sub_calls=on_sub_calls,
+        )
+        self._run_over = trio.Event()
+        try:
+            outcome = await self._run.run()
+        finally:
+            self._run = None
+            self._run_over.set()
+        if not outcome.session_alive:
+            self._lost_because = outcome.error or outcome.status
+        return outcome
+
+    def interrupt(self) -> None:
+        """See `seam.ReplSession.interrupt`."""
+        if self._run is not None:
+            self._run.stop("cancelled")
+
+    async def collect(self, *, files_max: int, bytes_max: int) -> tuple[Artefact, ...]:
+        """See `seam.ReplSession.collect`."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """See `seam.ReplSession.close`."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._run is not None:
+            self._run.stop("died")
+            self._kernel.spawned.kill()
+            with trio.CancelScope(shield=True), trio.move_on_after(_RUN_ENDS_S_MAX):
+                await self._run_over.wait()
+        await self._kernel.close()
+        self._host.forget(self)
+
+    def watch(self) -> None:
+        """Between cells: what a thread left behind by one may still do. Bounds as within one."""
+        if self._run is None and self.is_alive:
+            reason = over_limit(self._kernel, self._limits.of(self._language))
+            if reason is not None:
+                self._lost_because = f"too much {reason} between cells"
+                self._kernel.spawned.kill()
+
+
+class KernelHost:
+    """A `seam.SessionsHost`; made by `open_sessions_host`."""
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        languages: Mapping[str, str],
+        *,
+        slots: int,
+        limits: Limits,
+        warm: Mapping[str, int],
+        scratch_path: Path | None,
+        start_timeout_s: float,
+    ) -> None:
+        assert slots >= 1, "a host has slots"
+        assert slots + sum(warm.values()) <= SLOTS_MAX, "one uid per kernel"
+        self._sandbox = sandbox
+        self._languages = dict(languages)
+        self._slots = slots
+        self._limits = limits
+        self._scratch_path = scratch_path
+        self._start_timeout_s = start_timeout_s
+        self._images: dict[str, KernelImage] = {}
+        self._sessions: dict[KernelSession, int] = {}
+        self._opening = 0
+        self._free = list(range(slots + sum(warm.values())))
+        self._warm_wanted = dict(warm)
+        self._warm: dict[str, list[tuple[Kernel, int]]] = {name: [] for name in warm}
+        self._warm_used = trio.Event()
+        self._is_closed = False
+
+    @property
+    def tier(self) -> str:
+        return self._sandbox.tier
+
+    @property
+    def languages(self) -> Mapping[str, str]:
+        return dict(self._languages)
+
+    @property
+    def slots(self) -> int:
+        return self._slots
+
+    @property
+    def slots_free(self) -> int:
+        return self._slots - len(self._sessions) - self._opening
+
+    @property
+    def warm_ready(self) -> int:
+        """Kernels that wait for a session."""
+        return sum(len(kernels) for kernels in self._warm.values())
+
+    async def open(self, language: str, inputs: Mapping[str, Path], seed: int) -> KernelSession:
+        """See `seam.SessionsHost.open`."""
+        if language not in self._languages:
+            raise RequestRefusedError("unsupported", f"no {language} here")
+        if self._is_closed or self.slots_free <= 0:
+            raise RequestRefusedError("busy", "every slot is taken", _RETRY_AFTER_S)
+        self._opening += 1
+        try:
+            kernel, slot = self._take_warm(language) or await self._start(language)
+            try:
+                await kernel.open_session(inputs, seed)
+            except (PeerUnreachableError, OSError) as error:
+                raise RequestFailedError("sandbox", f"cannot open a session: {error}") from error
+            except trio.Cancelled:
+                raise
+            else:
+                session = KernelSession(kernel, language, self._limits, self)
+                self._sessions[session] = slot
+                slot = -1
+                return session
+            finally:
+                if slot >= 0:
+                    await kernel.close()
+                    self._free.append(slot)
+        finally:
+            self._opening -= 1
+
+    def forget(self, session: KernelSession) -> None:
+        """Called by a session that closed itself: its slot is free again."""
+        slot = self._sessions.pop(session, None)
+        if slot is not None:
+            self._free.append(slot)
+
+    async def keep_warm(self) -> None:
+        """Replace warm kernels as they are used. Runs until cancelled."""
+        while True:
+            self._warm_used = trio.Event()
+            try:
+                for language, count in self._warm_wanted.items():
+                    while len(self._warm[language]) < count:
+                        self._warm[language].append(await self._start(language))
+            except RequestFailedError:
+                # `open` will meet the same and say so; here it is only tried again.
+                await trio.sleep(_WARM_RETRY_S)
+                continue
+            await self._warm_used.wait()
+
+    async def watch_idle(self) -> None:
+        """Runs until cancelled."""
+        while True:
+            await trio.sleep(_IDLE_WATCH_INTERVAL_S)
+            for session in self._sessions:
+                session.watch()
+
+    async def close(self) -> None:
+        """Kill everything; no session opens afterwards."""
+        self._is_closed = True
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                for session in list(self._sessions):
+                    nursery.start_soon(session.close)
+                for kernels in self._warm.values():
+                    for kernel, _ in kernels:
+                        nursery.start_soon(kernel.close)
+
+    def _take_warm(self, language: str) -> tuple[Kernel, int] | None:
+        kernels = self._warm.get(language, [])
+        for index, (kernel, slot) in enumerate(kernels):
+            if kernel.is_alive:
+                del kernels[index]
+                self._warm_used.set()
+                return kernel, slot
+        return None
+
+    async def _start(self, language: str) -> tuple[Kernel, int]:
+        if not self._free:
+            raise RequestFailedError("sandbox", "every slot is taken")
+        if language not in self._images:
+            self._images[language] = kernel_image(LANGUAGES[language].kernel)
+        slot = self._free.pop()
+        is_started = False
+        try:
+            kernel = await start_kernel(
+                self._sandbox,
+                self._images[language],
+                limits=self._limits.of(language),
+                slot=slot,
+                scratch=self._scratch_path,
+                timeout_s=self._start_timeout_s,
+            )
+            is_started = True
+            return kernel, slot
+        finally:
+            if not is_started:
+                self._free.append(slot)
+
+
+@asynccontextmanager
+async def open_sessions_host(
+    sandbox: Sandbox,
+    languages: Mapping[str, str],
+    *,
+    slots: int = 2,
+    limits: Limits | None = None,
+    warm: Mapping[str, int] | None = None,
+    scratch_path: Path | None = None,
+    start_timeout_s: float = 10.0,
+) -> AsyncIterator[KernelHost]:
+    """Sessions of `languages` (as `languages.probe_languages` found them), up to `slots` at a time.
+
+    `warm` kernels per language wait ready, by default one of python. `scratch_path` holds links to
+    or copies of inputs: on the file system of the content store they are links. Leaving the block
+    kills every process and removes every file.
+    """
+    if warm is None:
+        warm = {"python": 1} if "python" in languages else {}
+    host = KernelHost(
+        sandbox,
+        languages,
+        slots=slots,
+        limits=limits or Limits(),
+        warm=warm,
+        scratch_path=scratch_path,
+        start_timeout_s=start_timeout_s,
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(host.keep_warm)
+            nursery.start_soon(host.watch_idle)
+            yield host
+            nursery.cancel_scope.cancel()
+    finally:
+        await host.close()
