@@ -128,6 +128,8 @@ install_packages() {
     # The override for fastecdsa and the editable mode stand in pyproject.toml, [tool.uv].
     UV_PYTHON_DOWNLOADS=never "$venv/bin/uv" pip install -q --python "$venv/bin/python" \
         --constraints constraints.txt --editable '.[llama]' --group dev
+    # libp2p pulls trio-typing, whose stubs of 2021 would hide the types that trio and outcome bring.
+    rm -rf "$venv"/lib/python3*/site-packages/trio-stubs "$venv"/lib/python3*/site-packages/outcome-stubs
 }
 
 if is_current; then
