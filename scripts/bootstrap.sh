@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes .venv with everything that the tests, the demo and the checks need, and says what it installs.
-# Needs python3 (3.11 to 3.13) and nothing else; safe to run again: an up-to-date .venv takes
+# Makes .venv with everything that tests, demo and checks need, and says what it installs. Needs
+# python3 (3.11 to 3.13) and nothing else; safe to run again: an up-to-date .venv takes
 # milliseconds. See docs/decisions/0007-constraints-in-place-of-a-lock-file.md.
 #
 #   PYTHON=/path/to/python3     which interpreter to use
@@ -24,17 +24,22 @@ fingerprint() {
 }
 
 is_current() {
-    [ -f "$stamp" ] && "$venv/bin/python" -c '' 2>/dev/null && [ "$(cat "$stamp")" = "$(fingerprint)" ]
+    [ -f "$stamp" ] && "$venv/bin/python" -c '' 2>/dev/null &&
+        [ "$(cat "$stamp")" = "$(fingerprint)" ]
 }
 
 # --- the interpreter ---------------------------------------------------------------------------
 
-fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; }
+wanted='python 3.11, 3.12 or 3.13 is needed'
+fits() {
+    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null
+}
 version_of() { "$1" -c 'import platform; print(platform.python_version())' 2>/dev/null; }
 
 find_python() {
     if [ -n "${PYTHON:-}" ]; then
-        fits "$PYTHON" || give_up "python 3.11, 3.12 or 3.13 is needed; PYTHON=$PYTHON is $(version_of "$PYTHON" || echo 'no python')"
+        fits "$PYTHON" ||
+            give_up "$wanted; PYTHON=$PYTHON is $(version_of "$PYTHON" || echo 'no python')"
         echo "$PYTHON"
         return
     fi
@@ -47,7 +52,7 @@ find_python() {
         fi
         version=$(version_of "$candidate") && found="$found $candidate ($version)"
     done
-    give_up "python 3.11, 3.12 or 3.13 is needed; found:${found:- no python3 at all}"
+    give_up "$wanted; found:${found:- no python3 at all}"
 }
 
 # --- packages of the system --------------------------------------------------------------------
@@ -63,9 +68,12 @@ LIST
 }
 
 apt_install() { # PACKAGE... : quiet, and no questions
-    [ -n "${apt_is_fresh:-}" ] || apt-get update -qq >/dev/null 2>&1 || say "apt-get update failed; trying all the same"
-    apt_is_fresh=yes
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1
+    if [ -z "${apt_is_fresh:-}" ]; then
+        apt-get update -qq >/dev/null 2>&1 || say "apt-get update failed; trying all the same"
+        apt_is_fresh=yes
+    fi
+    DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1
 }
 
 may_apt() { [ "$(id -u)" = 0 ] && [ "${SYSTEM_PACKAGES:-yes}" != no ]; }
@@ -93,7 +101,8 @@ LIST
 # --- the environment ---------------------------------------------------------------------------
 
 make_venv() { # PYTHON
-    if [ -x "$venv/bin/python" ] && fits "$venv/bin/python" && [ -f "$stamp" ] && [ "$(head -n 1 "$stamp")" = "$root" ]; then
+    if [ -x "$venv/bin/python" ] && fits "$venv/bin/python" && [ -f "$stamp" ] &&
+        [ "$(head -n 1 "$stamp")" = "$root" ]; then
         return 0 # same place, older list of packages: uv moves it to the new one
     fi
     say "making .venv with $1 ($(version_of "$1"))"
@@ -112,24 +121,26 @@ make_venv() { # PYTHON
 }
 
 install_uv() { # PYTHON
-    wanted=$(sed -n 's/^uv==//p' constraints.txt)
-    [ "$("$venv/bin/uv" --version 2>/dev/null | cut -d ' ' -f 2)" = "$wanted" ] && return 0
-    say "installing uv $wanted into .venv"
+    uv_version=$(sed -n 's/^uv==//p' constraints.txt)
+    [ "$("$venv/bin/uv" --version 2>/dev/null | cut -d ' ' -f 2)" = "$uv_version" ] && return 0
+    say "installing uv $uv_version into .venv"
     if "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         set -- "$venv/bin/python" -m pip
     else
         set -- "$1" -m pip --python "$venv/bin/python"
     fi
-    "$@" install -q --disable-pip-version-check "uv==$wanted"
+    "$@" install -q --disable-pip-version-check "uv==$uv_version"
 }
 
 install_packages() {
-    say "installing kowalski-node (editable, with llama.cpp) and the development tools into .venv"
+    say "installing kowalski-node (editable, with llama.cpp) and its development tools"
     # The override for fastecdsa and the editable mode stand in pyproject.toml, [tool.uv].
     UV_PYTHON_DOWNLOADS=never "$venv/bin/uv" pip install -q --python "$venv/bin/python" \
         --constraints constraints.txt --editable '.[llama]' --group dev
-    # libp2p pulls trio-typing, whose stubs of 2021 would hide the types that trio and outcome bring.
-    rm -rf "$venv"/lib/python3*/site-packages/trio-stubs "$venv"/lib/python3*/site-packages/outcome-stubs
+    # libp2p pulls trio-typing, whose stubs of 2021 would hide the types that trio brings.
+    for stubs in trio-stubs outcome-stubs; do
+        rm -rf "$venv"/lib/python3*/site-packages/$stubs
+    done
 }
 
 if is_current; then

@@ -10,11 +10,12 @@ python=$root/.venv/bin/python
 
 missing=
 command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
-[ -f "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] ||
+headers=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+[ -f "$headers/Python.h" ] ||
     missing="$missing python3-dev"
 echo '#include <gmp.h>' | cc -E - >/dev/null 2>&1 || missing="$missing libgmp-dev"
 if [ -n "$missing" ] && [ "$(uname)" = Linux ]; then
-    echo "pip-install-check: plain pip compiles fastecdsa and needs: sudo apt-get install$missing" >&2
+    echo "pip-install-check: plain pip compiles fastecdsa: sudo apt-get install$missing" >&2
     echo "pip-install-check: (with uv there is nothing to compile: make setup)" >&2
     exit 1
 fi
@@ -29,7 +30,9 @@ git -C "$root" archive --prefix=source/ HEAD | tar -x -C "$where"
 start=$(date +%s)
 "$where/venv/bin/python" -m pip install -q --disable-pip-version-check --no-cache-dir \
     --constraint "$where/constraints.txt" "$where/source"
-echo "pip-install-check: installed in $(($(date +%s) - start)) s, $(du -sh "$where/venv" | cut -f 1)"
+taken_s=$(($(date +%s) - start))
+echo "pip-install-check: installed in $taken_s s, $(du -sh "$where/venv" | cut -f 1)"
 cd /
 "$where/venv/bin/kowalski-node" version
-"$where/venv/bin/python" -m pip list --format=freeze --disable-pip-version-check | grep -E '^(fastecdsa|libp2p)=='
+"$where/venv/bin/python" -m pip list --format=freeze --disable-pip-version-check |
+    grep -E '^(fastecdsa|libp2p)=='
