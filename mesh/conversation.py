@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol, TypeVar
 
 import structlog
@@ -128,12 +128,15 @@ class _Asked:
         await self._channel.line.send(self.number, message)
 
     async def receive(self) -> Message:
-        message = await self.inbox.get()
-        if isinstance(message, Refused):
-            raise RequestRefusedError(message.reason, message.detail, message.retry_after_s)
-        if isinstance(message, Failed):
-            raise RequestFailedError(message.code, message.detail)
-        return message
+        return _unless_no(await self.inbox.get())
+
+
+def _unless_no(message: Message) -> Message:
+    if isinstance(message, Refused):
+        raise RequestRefusedError(message.reason, message.detail, message.retry_after_s)
+    if isinstance(message, Failed):
+        raise RequestFailedError(message.code, message.detail)
+    return message
 
 
 class _Channel:
@@ -263,6 +266,26 @@ is cancelled when the asker cancels or is lost.
 """
 
 
+async def _outcome(
+    answer: Answer, conversation: Conversation, first: Callable[[], Message]
+) -> Message:
+    """The last message: what `answer` returns, or what its error says."""
+    try:
+        return await answer(conversation, first())
+    except RequestRefusedError as no:
+        return Refused(reason=no.reason, detail=line(no.detail), retry_after_s=no.retry_after_s)
+    except RequestFailedError as failure:
+        return Failed(code=failure.code, detail=line(failure.detail))
+    except RemoteProtocolError as broken:
+        log.warning("bad-request", peer=conversation.peer, error=str(broken))
+        return Failed(code="bad_request", detail=line(str(broken)))
+    except PeerUnreachableError as gone:
+        return Failed(code="unreachable", detail=line(str(gone)))
+    except Exception as bug:  # one request must not end a node
+        log.exception("request-died", peer=conversation.peer)
+        return Failed(code="internal", detail=line(f"{type(bug).__name__}: {bug}"))
+
+
 class _Answering:
     def __init__(self, line_: _Line, number: int) -> None:
         self._line = line_
@@ -282,7 +305,7 @@ class _Answering:
 
     async def answer_with(self, answer: Answer, first: codec.Envelope) -> None:
         with self.scope:
-            last = await self._outcome(answer, first)
+            last = await _outcome(answer, self, lambda: codec.decode(first.frame))
             try:
                 await self._line.send(self._number, last, is_last=True)
             except PeerUnreachableError:
@@ -291,22 +314,6 @@ class _Answering:
                 log.exception("reply-too-large", kind=last.KIND)
                 too_large = Failed(code="internal", detail=line(str(bug)))
                 await self._line.send(self._number, too_large, is_last=True)
-
-    async def _outcome(self, answer: Answer, first: codec.Envelope) -> Message:
-        try:
-            return await answer(self, codec.decode(first.frame))
-        except RequestRefusedError as no:
-            return Refused(reason=no.reason, detail=line(no.detail), retry_after_s=no.retry_after_s)
-        except RequestFailedError as failure:
-            return Failed(code=failure.code, detail=line(failure.detail))
-        except RemoteProtocolError as broken:
-            log.warning("bad-request", peer=self.peer, error=str(broken))
-            return Failed(code="bad_request", detail=line(str(broken)))
-        except PeerUnreachableError as gone:
-            return Failed(code="unreachable", detail=line(str(gone)))
-        except Exception as bug:  # one request must not end a node
-            log.exception("request-died", peer=self.peer)
-            return Failed(code="internal", detail=line(f"{type(bug).__name__}: {bug}"))
 
 
 def serve(
@@ -366,3 +373,67 @@ def _hear(answering: _Answering, envelope: codec.Envelope) -> None:
         answering.scope.cancel()
     else:
         answering.inbox.put(envelope)
+
+
+# --- both sides in one process ------------------------------------------------------------------
+
+
+class _Ear:
+    """One side's half of a conversation with ourselves; messages are handed over as they are."""
+
+    def __init__(self, peer: PeerId, *, raises_no: bool) -> None:
+        self._peer = peer
+        self._raises_no = raises_no
+        self._send, self._heard = trio.open_memory_channel[Message](UNREAD_FRAMES_MAX)
+        self.other: _Ear
+
+    @property
+    def peer(self) -> PeerId:
+        return self._peer
+
+    async def send(self, message: Message) -> None:
+        try:
+            await self.other._send.send(message)  # noqa: SLF001 the other half of this object
+        except trio.BrokenResourceError:
+            raise PeerUnreachableError("the other side has left") from None
+
+    async def receive(self) -> Message:
+        try:
+            message = await self._heard.receive()
+        except trio.EndOfChannel:
+            raise PeerUnreachableError("the other side has said its last") from None
+        return _unless_no(message) if self._raises_no else message
+
+    def end(self) -> None:
+        self.other._send.close()  # noqa: SLF001 the other half of this object
+
+    def leave(self) -> None:
+        self._heard.close()
+
+
+@asynccontextmanager
+async def converse_with_ourselves(
+    me: PeerId, answer: Answer, request: Message, nursery: trio.Nursery
+) -> AsyncIterator[Conversation]:
+    """Like `Asker.converse`, with the answering side in this process. No bytes, same manners.
+
+    The answering task lives in `nursery`, so that errors in the block stay plain.
+    """
+    asking, answering = _Ear(me, raises_no=True), _Ear(me, raises_no=False)
+    asking.other, answering.other = answering, asking
+    scope = trio.CancelScope()
+
+    async def run() -> None:
+        with scope:
+            last = await _outcome(answer, answering, lambda: request)
+            with suppress(PeerUnreachableError):
+                await answering.send(last)
+        answering.end()
+        answering.leave()
+
+    nursery.start_soon(run)
+    try:
+        yield asking
+    finally:
+        asking.leave()
+        scope.cancel()

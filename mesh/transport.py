@@ -1,8 +1,8 @@
 """The seam between the mesh and the network: streams, gossip, connection events.
 
 Two implementations: `libp2p_transport` for real networks, `loopback_transport` for virtual time.
-A transport moves bytes and knows which peer, proven by its key, is at the other end. Who may do what
-is decided above it.
+A transport moves bytes and knows which peer, proven by its key, is at the other end. Who may do
+what is decided above it.
 """
 
 from __future__ import annotations
@@ -132,5 +132,5 @@ class Transport(Protocol):
         ...
 
     async def publish(self, topic: Topic, data: bytes) -> None:
-        """Gossip `data`, at most 32 KiB, signed with our key. Best effort, no error for lost ones."""
+        """Gossip `data`, at most 32 KiB, signed with our key. Best effort: loss is no error."""
         ...

@@ -21,6 +21,9 @@ Term = Annotated[int, Field(ge=1, le=2**53)]
 Code = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 """A machine-readable word. Not a Literal: a newer peer may know words that we do not."""
 
+Boot = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+"""Drawn at each start of a process: tells its runs, and two copies of one identity, apart."""
+
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 """As the backend calls it, such as `qwen3:8b` or `mlx-community/Llama-3.2-1B-Instruct-4bit`."""

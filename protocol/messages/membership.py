@@ -7,16 +7,12 @@ The peer with the lower id asks, whoever dialled. Until both have proven it, not
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
-
-from pydantic import Field
+from typing import ClassVar
 
 from kowalski.protocol.limits import FRAME_BYTES_MAX
-from kowalski.protocol.messages.base import Message, Name
+from kowalski.protocol.messages.base import Boot, Message, Name
+from kowalski.protocol.messages.telemetry import Profile
 from kowalski.protocol.messages.trust import Addresses, Members, SignedCertificate
-
-Boot = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-"""Drawn at each start of a process: tells its runs, and two copies of one identity, apart."""
 
 
 class Hello(Message):
@@ -30,6 +26,7 @@ class Hello(Message):
     name: Name
     addresses: Addresses
     members: Members = ()
+    profile: Profile | None = None
 
 
 class Welcome(Message):
@@ -43,6 +40,7 @@ class Welcome(Message):
     name: Name
     addresses: Addresses
     members: Members = ()
+    profile: Profile | None = None
 
 
 class Ready(Message):

@@ -89,6 +89,9 @@ class CellOutput(Message):
 
 
 class SubCall(Record):
+    """What a cell asks of the outside. Kinds so far: `llm`, `rlm`, `unfold`, `history`."""
+
+    kind: Code = "llm"
     prompt: Text
     model: ModelName | None = None
 

@@ -7,8 +7,16 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from kowalski.protocol.limits import GOSSIP_BYTES_MAX
-from kowalski.protocol.messages.base import Code, Count, Fraction, Message, ModelName, Name, Record
-from kowalski.protocol.messages.membership import Boot
+from kowalski.protocol.messages.base import (
+    Boot,
+    Code,
+    Count,
+    Fraction,
+    Message,
+    ModelName,
+    Name,
+    Record,
+)
 from kowalski.protocol.messages.trust import Addresses, Roles
 
 TokensPerSecond = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]

@@ -1,0 +1,72 @@
+"""The certificates of this mesh that were checked, by peer: whose word counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from kowalski.mesh.membership_certificates import CertificateError, verify
+from kowalski.protocol import codec
+from kowalski.protocol.errors import RemoteProtocolError
+from kowalski.protocol.ids import MeshId, PeerId
+from kowalski.protocol.messages.trust import Certificate, KnownMember, SignedCertificate
+
+log = structlog.get_logger(__name__)
+
+PEERS_MAX = 2048
+
+
+class CertificateBook:
+    def __init__(self, me: PeerId, mesh: MeshId, unix_clock: Callable[[], float]) -> None:
+        self._me = me
+        self._mesh = mesh
+        self._unix_clock = unix_clock
+        self._signed: dict[PeerId, SignedCertificate] = {}
+        self._checked: dict[PeerId, Certificate] = {}
+        self._names: dict[PeerId, str] = {}
+
+    def enter(
+        self, peer: PeerId, signed: SignedCertificate, checked: Certificate, name: str = ""
+    ) -> None:
+        """Remember a certificate that the caller has verified."""
+        if peer not in self._checked and len(self._checked) >= PEERS_MAX:
+            return
+        self._signed[peer] = signed
+        self._checked[peer] = checked
+        if name:
+            self._names[peer] = name
+
+    def meet(self, member: KnownMember) -> PeerId | None:
+        """A peer told us of another: believe the certificate, not the word."""
+        try:
+            claimed = codec.decode(member.certificate.frame)
+            if not isinstance(claimed, Certificate) or claimed.peer == self._me:
+                return None
+            certificate = verify(
+                member.certificate,
+                mesh=self._mesh,
+                peer=claimed.peer,
+                now_unix_s=self._unix_clock(),
+            )
+        except (CertificateError, RemoteProtocolError) as no:
+            log.debug("introduced-stranger", why=str(no))
+            return None
+        self.enter(certificate.peer, member.certificate, certificate)
+        return certificate.peer
+
+    def admits(self, origin: PeerId) -> bool:
+        """Whether gossip of `origin` is to be decoded at all."""
+        certificate = self._checked.get(origin)
+        return certificate is not None and self._unix_clock() < certificate.not_after_unix_s
+
+    def roles(self, peer: PeerId) -> tuple[str, ...]:
+        """What its certificate lets it ask for; nothing for strangers."""
+        certificate = self._checked.get(peer)
+        return certificate.roles if certificate else ()
+
+    def signed(self, peer: PeerId) -> SignedCertificate:
+        return self._signed[peer]
+
+    def name(self, peer: PeerId) -> str:
+        return self._names.get(peer, peer[-8:])

@@ -1,0 +1,446 @@
+"""A node's mesh: who is here, what they are, and asking them things.
+
+The shell around `core.connectivity`: it dials, proves and measures as that says, and gives rooms
+above one way to find a peer and talk to it. The local node is a peer like the others, reached
+without a wire.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+import trio
+
+from kowalski.mesh import conversation
+from kowalski.mesh.admission import (
+    JOIN_PROTOCOL,
+    MEMBERSHIP_PROTOCOL,
+    Admission,
+    Doorkeeper,
+    MembershipError,
+    Proven,
+)
+from kowalski.mesh.certificate_book import CertificateBook
+from kowalski.mesh.conversation import Answer, Asker, Conversation, open_asker
+from kowalski.mesh.core import announcements, connectivity
+from kowalski.mesh.core.connectivity import Connectivity, MemberArrived, MemberLeft
+from kowalski.mesh.core.placement import Candidate, Kind, Need, Ranking, rank
+from kowalski.mesh.driver import Driver
+from kowalski.mesh.invites import InviteBook
+from kowalski.mesh.membership_certificates import Membership
+from kowalski.mesh.telemetry_gossip import Self, TelemetryGossip
+from kowalski.mesh.transport import Connected, Transport
+from kowalski.protocol import ids
+from kowalski.protocol.errors import (
+    PeerUnreachableError,
+    RemoteProtocolError,
+    RequestFailedError,
+    RequestRefusedError,
+)
+from kowalski.protocol.ids import Address, PeerId
+from kowalski.protocol.limits import MEMBERS_MAX
+from kowalski.protocol.messages.base import Message
+from kowalski.protocol.messages.content import ContentAsked, ContentChunk
+from kowalski.protocol.messages.membership import Hello, RoundTrip
+from kowalski.protocol.messages.telemetry import Hot, Profile
+from kowalski.protocol.messages.trust import KnownMember
+
+log = structlog.get_logger(__name__)
+
+M = TypeVar("M", bound=Message)
+
+CONTENT_PROTOCOL = "/kowalski/content/1"
+DIALS_AT_A_TIME = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    dial_s: float = 3.0
+    membership_s: float = 5.0
+    measure_s: float = 2.0
+    telemetry_tick_s: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class PeerFacts:
+    """One peer as seen from here, now. Ages and round trips in seconds."""
+
+    peer: PeerId
+    name: str
+    is_self: bool
+    state: str
+    is_routable: bool
+    why_not: str
+    addresses: tuple[Address, ...]
+    roles: tuple[str, ...]
+    rtt_s: float | None
+    age_s: float | None
+    profile: Profile | None
+    hot: Hot | None
+
+
+class Mesh:
+    """Made by `open_mesh`."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        membership: Membership,
+        about: Self,
+        invites: InviteBook,
+        *,
+        asker: Asker,
+        nursery: trio.Nursery,
+        unix_clock: Callable[[], float],
+        params: connectivity.Params,
+        timeouts: Timeouts,
+    ) -> None:
+        self.me = transport.peer
+        self.membership = membership
+        self._transport = transport
+        self._about = about
+        self._asker = asker
+        self._nursery = nursery
+        self._unix_clock = unix_clock
+        self._timeouts = timeouts
+        self._book = CertificateBook(self.me, membership.mesh, unix_clock)
+        self._rooms: dict[str, Answer] = {}
+        self._listeners: list[Callable[[MemberArrived | MemberLeft], None]] = []
+        self._in_flight: Counter[tuple[PeerId, Kind]] = Counter()
+        self._dials = trio.CapacityLimiter(DIALS_AT_A_TIME)
+        self._telemetry = TelemetryGossip(
+            transport,
+            ids.topic(membership.mesh, "telemetry"),
+            about,
+            admits=self._book.admits,
+            params=announcements.Params(),
+            tick_s=timeouts.telemetry_tick_s,
+        )
+        self._driver: Driver[Connectivity, connectivity.Event, connectivity.Effect] = Driver(
+            Connectivity(self.me, membership.mesh, params),
+            step=connectivity.step,
+            wake_at=connectivity.wake_at,
+            time_passed=connectivity.TimePassed(),
+            perform=self._perform,
+        )
+        self._admission = Admission(
+            self.me,
+            membership,
+            introduce=self._introduce,
+            on_proven=self._on_proven,
+            is_member=self.is_member,
+            unix_clock=unix_clock,
+        )
+        self._doorkeeper = Doorkeeper(
+            self.me, membership, invites, known_members=self._known, unix_clock=unix_clock
+        )
+
+    # --- for the rooms above --------------------------------------------------------------------
+
+    def is_member(self, peer: PeerId) -> bool:
+        return peer == self.me or self._driver.state.is_member(peer)
+
+    def is_routable(self, peer: PeerId) -> bool:
+        return peer == self.me or self._driver.state.is_routable(peer)
+
+    def roles_of(self, peer: PeerId) -> tuple[str, ...]:
+        """What its certificate lets it ask for; nothing for strangers."""
+        return self._book.roles(peer)
+
+    def name_of(self, peer: PeerId) -> str:
+        if peer == self.me:
+            return self._about.name
+        heard = self._telemetry.view.peers.get(peer)
+        return heard.profile.name if heard else self._book.name(peer)
+
+    def listen(self, listener: Callable[[MemberArrived | MemberLeft], None]) -> None:
+        """Call `listener`, which must not block, whenever a member comes or goes."""
+        self._listeners.append(listener)
+
+    def sighted(self, sighting: connectivity.Sighted) -> None:
+        """Tell of an address: from discovery, the owner, or the last run."""
+        self._driver.handle(sighting)
+
+    def serve(self, protocol: str, answer: Answer) -> None:
+        """Answer members' requests of `protocol`, our own included."""
+        self._rooms[protocol] = answer
+        conversation.serve(self._transport, protocol, answer, admits=self.is_member)
+
+    @asynccontextmanager
+    async def converse(
+        self, peer: PeerId, protocol: str, request: Message, *, open_timeout_s: float = 5.0
+    ) -> AsyncIterator[Conversation]:
+        """Ask `peer`, ourselves included; see `Asker.converse`."""
+        if peer != self.me:
+            async with self._asker.converse(
+                peer, protocol, request, open_timeout_s=open_timeout_s
+            ) as asked:
+                yield asked
+        elif protocol not in self._rooms:
+            raise RequestRefusedError("unsupported", f"{protocol} is not served here")
+        else:
+            async with conversation.converse_with_ourselves(
+                self.me, self._rooms[protocol], request, self._nursery
+            ) as asked:
+                yield asked
+
+    async def request(
+        self, peer: PeerId, protocol: str, request: Message, reply: type[M], *, timeout_s: float
+    ) -> M:
+        """Ask and await the one reply; see `Asker.request` for what is raised."""
+        with trio.move_on_after(timeout_s):
+            async with self.converse(peer, protocol, request, open_timeout_s=timeout_s) as asked:
+                answer = await asked.receive()
+            if not isinstance(answer, reply):
+                raise RemoteProtocolError(f"{answer.KIND} in answer to {request.KIND}")
+            return answer
+        raise PeerUnreachableError(f"no answer to {request.KIND} within {timeout_s:.3g} s")
+
+    async def request_chunk(
+        self, peer: PeerId, asked: ContentAsked, *, timeout_s: float
+    ) -> ContentChunk:
+        return await self.request(peer, CONTENT_PROTOCOL, asked, ContentChunk, timeout_s=timeout_s)
+
+    def rank(self, need: Need, *, excluding: frozenset[PeerId] = frozenset()) -> Ranking:
+        """The peers that can do `need`, best first, ourselves among them."""
+        return rank(need, self.candidates(), excluding=excluding)
+
+    @contextmanager
+    def sending(self, peer: PeerId, kind: Kind) -> Iterator[None]:
+        """Count a request as on its way to `peer`, for the choices made meanwhile."""
+        self._in_flight[peer, kind] += 1
+        try:
+            yield
+        finally:
+            self._in_flight[peer, kind] -= 1
+
+    def hear_reply(self, peer: PeerId, hot: Hot | None) -> None:
+        """Take the values that came with a reply."""
+        self._telemetry.hear_reply(peer, hot)
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        facts = (self.facts_of(peer) for peer in (self.me, *self._driver.state.members))
+        return tuple(self._candidate(one, one.profile) for one in facts if one.profile)
+
+    def _candidate(self, facts: PeerFacts, profile: Profile) -> Candidate:
+        hot = facts.hot or profile.hot
+        kinds: tuple[Kind, ...] = ("code", "inference", "folding")
+        return Candidate(
+            peer=facts.peer,
+            name=facts.name,
+            roles=frozenset(facts.roles),
+            languages=frozenset(language.name for language in profile.languages),
+            models=frozenset(model.name for model in profile.models),
+            occupancy={"code": hot.repl, "inference": hot.inference, "folding": hot.folding},
+            memory_used=hot.memory_used,
+            tokens_per_s=dict(hot.tokens_per_s),
+            rtt_s=facts.rtt_s,
+            is_routable=facts.is_routable,
+            # Our own values are never stale, so our own requests are in them already.
+            own_in_flight={}
+            if facts.is_self
+            else {kind: self._in_flight[facts.peer, kind] for kind in kinds},
+        )
+
+    def facts(self) -> tuple[PeerFacts, ...]:
+        """Everybody we know of, ourselves first."""
+        return tuple(self.facts_of(peer) for peer in (self.me, *self._driver.state.peers))
+
+    def facts_of(self, peer: PeerId) -> PeerFacts:
+        if peer == self.me:
+            profile = self._about.profile(0)
+            return PeerFacts(
+                peer=peer,
+                name=self._about.name,
+                is_self=True,
+                state="member",
+                is_routable=True,
+                why_not="",
+                addresses=self._transport.addresses,
+                roles=profile.roles,
+                rtt_s=0.0,
+                age_s=0.0,
+                profile=profile,
+                hot=self._about.hot(),
+            )
+        known = self._driver.state.peers[peer]
+        heard = self._telemetry.view.peers.get(peer)
+        routable = self._driver.state.is_routable(peer)
+        return PeerFacts(
+            peer=peer,
+            name=self.name_of(peer),
+            is_self=False,
+            state=known.standing.name.lower(),
+            is_routable=routable,
+            why_not="" if routable else known.complaint or known.standing.name.lower(),
+            addresses=known.addresses,
+            roles=heard.profile.roles if heard else self.roles_of(peer),
+            rtt_s=known.rtt_s,
+            age_s=trio.current_time() - heard.heard_at if heard else None,
+            profile=heard.profile if heard else None,
+            hot=heard.hot if heard else None,
+        )
+
+    # --- performing what the core decides -------------------------------------------------------
+
+    def _perform(self, effect: connectivity.Effect) -> None:
+        match effect:
+            case connectivity.Dial():
+                self._nursery.start_soon(self._dial, effect)
+            case connectivity.AskMembership(peer=peer):
+                self._nursery.start_soon(self._ask_membership, peer)
+            case connectivity.Measure(peer=peer):
+                self._nursery.start_soon(self._measure, peer)
+            case connectivity.HangUp(peer=peer, why=why):
+                log.info("hang-up", peer=peer, why=why)
+                self._nursery.start_soon(self._transport.disconnect, peer)
+            case MemberArrived(peer=peer):
+                log.info("member-arrived", peer=peer, name=self.name_of(peer))
+                self._tell(effect)
+            case MemberLeft(peer=peer):
+                log.info("member-left", peer=peer, name=self.name_of(peer))
+                self._tell(effect)
+
+    def _tell(self, effect: MemberArrived | MemberLeft) -> None:
+        for listener in self._listeners:
+            listener(effect)
+
+    async def _dial(self, dial: connectivity.Dial) -> None:
+        complaint = "no address"
+        for address in dial.addresses:
+            try:
+                async with self._dials:
+                    await self._transport.connect(
+                        dial.peer, address, timeout_s=self._timeouts.dial_s
+                    )
+            except PeerUnreachableError as error:
+                complaint = f"{address}: {error}"
+            else:
+                self._driver.handle(connectivity.ConnectionOpened(dial.peer))
+                return
+        self._driver.handle(connectivity.DialFailed(dial.peer, complaint))
+
+    async def _ask_membership(self, peer: PeerId) -> None:
+        timeout_s = self._timeouts.membership_s
+        try:
+            with trio.move_on_after(timeout_s) as patience:
+                await self._admission.ask(peer, self._asker, timeout_s=timeout_s)
+            if patience.cancelled_caught:
+                self._driver.handle(connectivity.AskingFailed(peer, "it did not answer"))
+        except MembershipError as no:
+            self._driver.handle(connectivity.MembershipRefused(peer, str(no)))
+        except (PeerUnreachableError, RemoteProtocolError, RequestFailedError) as weather:
+            self._driver.handle(connectivity.AskingFailed(peer, str(weather)))
+
+    async def _measure(self, peer: PeerId) -> None:
+        started = trio.current_time()
+        try:
+            await self._asker.request(
+                peer,
+                MEMBERSHIP_PROTOCOL,
+                RoundTrip(),
+                RoundTrip,
+                timeout_s=self._timeouts.measure_s,
+            )
+        except (
+            PeerUnreachableError,
+            RemoteProtocolError,
+            RequestFailedError,
+            RequestRefusedError,
+        ) as missed:
+            log.debug("measure-missed", peer=peer, why=str(missed))
+            self._driver.handle(connectivity.MeasureMissed(peer))
+        else:
+            self._driver.handle(connectivity.Measured(peer, trio.current_time() - started))
+
+    # --- what we say and hear -------------------------------------------------------------------
+
+    def _introduce(self) -> Hello:
+        return Hello(
+            certificate=self.membership.certificate,
+            boot=self._about.boot,
+            name=self._about.name,
+            addresses=self._transport.addresses,
+            members=self._known(),
+            profile=self._telemetry.profile(),
+        )
+
+    def _known(self) -> tuple[KnownMember, ...]:
+        """The members we have seen, ourselves included, for a peer to meet."""
+        ours = KnownMember(
+            certificate=self.membership.certificate, addresses=self._transport.addresses
+        )
+        peers = self._driver.state.peers
+        others = (
+            KnownMember(certificate=self._book.signed(peer), addresses=peers[peer].addresses)
+            for peer in self._driver.state.members
+        )
+        return (ours, *others)[: MEMBERS_MAX // 2]
+
+    def _on_proven(self, proven: Proven) -> None:
+        self._book.enter(proven.peer, proven.signed, proven.certificate, proven.name)
+        self._telemetry.hear_profile(proven.peer, proven.profile)
+        self._driver.handle(connectivity.MembershipProven(proven.peer, proven.addresses))
+        for member in proven.members:
+            if peer := self._book.meet(member):
+                self.sighted(connectivity.Sighted(peer, member.addresses))
+
+    async def announce_profile(self) -> None:
+        """Gossip our profile now: languages or models have changed."""
+        await self._telemetry.announce_profile()
+
+    # --- the tasks of an open mesh --------------------------------------------------------------
+
+    async def _follow_connections(self) -> None:
+        async for event in self._transport.connection_events:
+            if isinstance(event, Connected):
+                self._driver.handle(connectivity.ConnectionOpened(event.peer))
+            else:
+                self._driver.handle(connectivity.ConnectionClosed(event.peer))
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Live, until cancelled. Ready once strangers can be answered and gossip is heard."""
+        conversation.serve(self._transport, MEMBERSHIP_PROTOCOL, self._admission.answer)
+        conversation.serve(self._transport, JOIN_PROTOCOL, self._doorkeeper.answer)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._telemetry.listen)
+            nursery.start_soon(self._telemetry.announce)
+            nursery.start_soon(self._driver.run)
+            nursery.start_soon(self._follow_connections)
+            for peer in self._transport.connections:
+                self._driver.handle(connectivity.ConnectionOpened(peer))
+            task_status.started()
+
+
+@asynccontextmanager
+async def open_mesh(
+    transport: Transport,
+    membership: Membership,
+    about: Self,
+    invites: InviteBook,
+    *,
+    unix_clock: Callable[[], float],
+    params: connectivity.Params | None = None,
+    timeouts: Timeouts | None = None,
+) -> AsyncIterator[Mesh]:
+    """Be in the mesh for the length of the block."""
+    async with open_asker(transport) as asker, trio.open_nursery() as nursery:
+        mesh = Mesh(
+            transport,
+            membership,
+            about,
+            invites,
+            asker=asker,
+            nursery=nursery,
+            unix_clock=unix_clock,
+            params=params or connectivity.Params(),
+            timeouts=timeouts or Timeouts(),
+        )
+        await nursery.start(mesh.run)
+        yield mesh
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,108 @@
+"""Saying what we are and how busy we are, and hearing the same of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from kowalski.mesh.core import announcements
+from kowalski.mesh.core.telemetry_view import TelemetryView
+from kowalski.mesh.transport import Gossip, Transport
+from kowalski.protocol import codec
+from kowalski.protocol.errors import RemoteProtocolError
+from kowalski.protocol.ids import PeerId, Topic
+from kowalski.protocol.limits import GOSSIP_BYTES_MAX
+from kowalski.protocol.messages.base import Message
+from kowalski.protocol.messages.telemetry import Hot, HotDelta, Profile
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Self:
+    """What this node says of itself; `profile` is given its sequence."""
+
+    name: str
+    boot: str
+    profile: Callable[[int], Profile]
+    hot: Callable[[], Hot]
+
+
+class TelemetryGossip:
+    def __init__(
+        self,
+        transport: Transport,
+        topic: Topic,
+        about: Self,
+        *,
+        admits: Callable[[PeerId], bool],
+        params: announcements.Params,
+        tick_s: float,
+    ) -> None:
+        self.about = about
+        self.view = TelemetryView()
+        self._transport = transport
+        self._topic = topic
+        self._admits = admits
+        self._params = params
+        self._tick_s = tick_s
+        self._sequence = 0
+
+    def profile(self) -> Profile:
+        """Ours as it is now, numbered after all that we have said."""
+        self._sequence += 1
+        return self.about.profile(self._sequence)
+
+    def hear_profile(self, origin: PeerId, profile: Profile | None) -> None:
+        if profile is not None:
+            self.view = self.view.hear_profile(origin, profile, trio.current_time())
+
+    def hear_reply(self, peer: PeerId, hot: Hot | None) -> None:
+        self.view = self.view.hear_reply(peer, hot, trio.current_time())
+
+    async def listen(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Hear the topic until cancelled; ready once subscribed."""
+        heard = await self._transport.subscribe(self._topic, admits=self._admits)
+        task_status.started()
+        async for gossip in heard:
+            self._hear(gossip)
+
+    def _hear(self, gossip: Gossip) -> None:
+        try:
+            if len(gossip.data) > GOSSIP_BYTES_MAX:
+                raise RemoteProtocolError(f"gossip of {len(gossip.data)} bytes")
+            message = codec.decode(gossip.data)
+        except RemoteProtocolError as broken:
+            log.warning("bad-gossip", peer=gossip.origin, error=str(broken))
+            return
+        if isinstance(message, Profile):
+            self.hear_profile(gossip.origin, message)
+        elif isinstance(message, HotDelta):
+            self.view = self.view.hear_hot(gossip.origin, message, trio.current_time())
+
+    async def announce(self) -> None:
+        """Gossip our own as `core.announcements` says, until cancelled."""
+        params = self._params
+        said: Hot | None = None
+        said_at = profile_at = trio.current_time() - params.profile_s
+        while True:
+            now, hot = trio.current_time(), self.about.hot()
+            if now >= profile_at + params.profile_s:
+                await self.announce_profile()
+                said, said_at, profile_at = hot, now, now
+            elif now >= announcements.hot_due_at(params, said, hot, said_at):
+                self._sequence += 1
+                delta = HotDelta(boot=self.about.boot, sequence=self._sequence, hot=hot)
+                await self._publish(delta)
+                said, said_at = hot, now
+            await trio.sleep(self._tick_s)
+
+    async def announce_profile(self) -> None:
+        """Gossip our profile now: languages or models have changed."""
+        await self._publish(self.profile())
+
+    async def _publish(self, message: Message) -> None:
+        await self._transport.publish(self._topic, codec.encode(message))
