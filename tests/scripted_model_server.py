@@ -23,6 +23,8 @@ from typing import Any, Literal, get_args
 import h11
 import trio
 
+from tests.scripted_words import OllamaWords, OpenAiWords, Words
+
 Flavour = Literal["openai", "ollama"]
 Fault = Literal[
     "stall",  # sends nothing any more, until the client leaves
@@ -220,9 +222,9 @@ class ScriptedModelServer:
         elif request.method == b"GET":
             await self._answer_get(wire, path)
         elif path == "/v1/chat/completions":
-            await self._complete(wire, _OpenAiWords(), json.loads(body))
+            await self._complete(wire, OpenAiWords(), json.loads(body))
         elif path == "/api/chat" and self.flavour == "ollama":
-            await self._complete(wire, _OllamaWords(), json.loads(body))
+            await self._complete(wire, OllamaWords(), json.loads(body))
         elif path == "/api/show" and self.flavour == "ollama":
             await wire.reply(200, {"model_info": {"llama.context_length": 32768}})
         else:
@@ -248,7 +250,7 @@ class ScriptedModelServer:
         else:
             await wire.reply(404, {"error": {"message": f"no route {path}"}})
 
-    async def _complete(self, wire: _Wire, words: _Words, body: dict[str, Any]) -> None:
+    async def _complete(self, wire: _Wire, words: Words, body: dict[str, Any]) -> None:
         messages = tuple(body["messages"])
         is_root = any(message["role"] == "system" for message in messages)
         root_number = self.stats.root_calls if is_root else None
@@ -265,7 +267,7 @@ class ScriptedModelServer:
         finally:
             self._count(in_flight=-1)
 
-    async def _perform(self, wire: _Wire, words: _Words, call: Call, act: Act) -> None:
+    async def _perform(self, wire: _Wire, words: Words, call: Call, act: Act) -> None:
         if act.fault in STATUSES:
             status, message = STATUSES[act.fault]
             extra = [(b"retry-after", b"7")] if status in {429, 503} else []
@@ -281,7 +283,7 @@ class ScriptedModelServer:
             return
         await self._perform_answer(wire, words, call, act)
 
-    async def _perform_answer(self, wire: _Wire, words: _Words, call: Call, act: Act) -> None:
+    async def _perform_answer(self, wire: _Wire, words: Words, call: Call, act: Act) -> None:
         prompt_tokens = sum(len(tokens_of(m["content"])) for m in call.messages)
         tokens = tokens_of(act.text)
         limit = words.max_tokens(call.body)
@@ -310,7 +312,7 @@ class ScriptedModelServer:
             tokens = []
         self._count(completed=1, completion_tokens=len(tokens))
 
-    async def _suffer(self, wire: _Wire, words: _Words, fault: Fault) -> None:
+    async def _suffer(self, wire: _Wire, words: Words, fault: Fault) -> None:
         match fault:
             case "stall":
                 await trio.sleep_forever()
@@ -332,146 +334,6 @@ class ScriptedModelServer:
             case _:
                 assert fault == "eof"
         await wire.close_body()
-
-
-class _Words:
-    """One dialect."""
-
-    content_type = b""
-
-    def line(self, data: bytes) -> bytes:
-        raise NotImplementedError
-
-    def json(self, value: object) -> bytes:
-        return self.line(json.dumps(value).encode())
-
-    def error_line(self, message: str) -> bytes:
-        return self.json(self.error(message))
-
-    def error(self, message: str) -> object:
-        raise NotImplementedError
-
-    def comment(self) -> bytes:
-        return b""
-
-    def max_tokens(self, body: dict[str, Any]) -> int | None:
-        raise NotImplementedError
-
-    def is_streamed(self, body: dict[str, Any]) -> bool:
-        raise NotImplementedError
-
-    def wants_usage(self, body: dict[str, Any]) -> bool:
-        return True
-
-    def token(self, model: str, token: str) -> bytes:
-        raise NotImplementedError
-
-    def end(self, model: str, reason: str, usage: tuple[int, int] | None) -> bytes:
-        raise NotImplementedError
-
-    def end_without_usage(self) -> bytes:
-        raise NotImplementedError
-
-    def whole(self, model: str, text: str, reason: str, usage: tuple[int, int] | None) -> object:
-        raise NotImplementedError
-
-
-class _OpenAiWords(_Words):
-    content_type = b"text/event-stream"
-
-    def line(self, data: bytes) -> bytes:
-        return b"data: " + data + b"\n\n"
-
-    def comment(self) -> bytes:
-        return b": keep-alive\n\n"
-
-    def error(self, message: str) -> object:
-        return {"error": {"message": message, "type": "server_error", "code": 500}}
-
-    def max_tokens(self, body: dict[str, Any]) -> int | None:
-        return body.get("max_tokens")
-
-    def is_streamed(self, body: dict[str, Any]) -> bool:
-        return bool(body.get("stream", False))
-
-    def wants_usage(self, body: dict[str, Any]) -> bool:
-        return bool(body.get("stream_options", {}).get("include_usage", False))
-
-    def error_line(self, message: str) -> bytes:
-        return super().error_line(message) + b"data: [DONE]\n\n"
-
-    def token(self, model: str, token: str) -> bytes:
-        return self.json(self._chunk(model, {"content": token}, None))
-
-    def end(self, model: str, reason: str, usage: tuple[int, int] | None) -> bytes:
-        sent = self.json(self._chunk(model, {}, reason))
-        if usage is not None:
-            sent += self.json({"model": model, "choices": [], "usage": self._usage(usage)})
-        return sent + b"data: [DONE]\n\n"
-
-    def end_without_usage(self) -> bytes:
-        return self.json(self._chunk("scripted", {}, "stop"))
-
-    def whole(self, model: str, text: str, reason: str, usage: tuple[int, int] | None) -> object:
-        message = {"role": "assistant", "content": text}
-        value: dict[str, Any] = {
-            "id": "chatcmpl-1",
-            "object": "chat.completion",
-            "model": model,
-            "choices": [{"index": 0, "message": message, "finish_reason": reason}],
-        }
-        return value | ({"usage": self._usage(usage)} if usage else {})
-
-    def _chunk(self, model: str, delta: dict[str, str], reason: str | None) -> object:
-        choice = {"index": 0, "delta": delta, "finish_reason": reason}
-        return {
-            "id": "chatcmpl-1",
-            "object": "chat.completion.chunk",
-            "model": model,
-            "choices": [choice],
-        }
-
-    def _usage(self, usage: tuple[int, int]) -> dict[str, int]:
-        prompt, completion = usage
-        total = prompt + completion
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": total,
-        }
-
-
-class _OllamaWords(_Words):
-    content_type = b"application/x-ndjson"
-
-    def line(self, data: bytes) -> bytes:
-        return data + b"\n"
-
-    def error(self, message: str) -> object:
-        return {"error": message}
-
-    def max_tokens(self, body: dict[str, Any]) -> int | None:
-        return body.get("options", {}).get("num_predict")
-
-    def is_streamed(self, body: dict[str, Any]) -> bool:
-        return bool(body.get("stream", True))
-
-    def token(self, model: str, token: str) -> bytes:
-        message = {"role": "assistant", "content": token}
-        return self.json({"model": model, "message": message, "done": False})
-
-    def end(self, model: str, reason: str, usage: tuple[int, int] | None) -> bytes:
-        return self.json(self.whole(model, "", reason, usage))
-
-    def end_without_usage(self) -> bytes:
-        return self.json(self.whole("scripted", "", "stop", None))
-
-    def whole(self, model: str, text: str, reason: str, usage: tuple[int, int] | None) -> object:
-        message = {"role": "assistant", "content": text}
-        value = {"model": model, "message": message, "done": True, "done_reason": reason}
-        if usage is None:
-            return value
-        return value | {"prompt_eval_count": usage[0], "eval_count": usage[1]}
 
 
 class _Wire:
