@@ -66,8 +66,7 @@ class BubblewrapSandbox:
             return str(fd)
 
         try:
-            argv = [
-                self.bwrap,
+            options = [
                 *self._isolation(),
                 *self._environment(),
                 *self._system(data_fd),
@@ -76,7 +75,12 @@ class BubblewrapSandbox:
                 *("--perms", "0755", "--dir", _INPUTS),
                 *("--ro-bind", str(folders.inputs), _INPUTS),
                 *("--chdir", _JOB, "--remount-ro", "/dev", "--remount-ro", "/"),
-                *("--seccomp", data_fd(self.system_call_filter), "--"),
+                *("--seccomp", data_fd(self.system_call_filter)),
+            ]
+            argv = [
+                self.bwrap,
+                # Out of sight: a command line can be read from inside, and names host paths.
+                *("--args", data_fd(b"".join(word.encode() + b"\0" for word in options)), "--"),
                 *self._drop(slot),
                 *rlimit_command(limits),
                 *program,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import platform
 import secrets
 import shutil
+from pathlib import Path
 
+from kowalski.node.repl import canary
 from kowalski.node.repl.bubblewrap import BubblewrapSandbox
 from kowalski.node.repl.sandbox import Sandbox, SandboxVerdict, interpreter_prefix, is_root
 from kowalski.node.repl.seccomp import filter_program
@@ -16,17 +18,29 @@ _UIDS_PER_NODE = 64
 _PROGRAMS = "/usr/bin:/usr/local/bin:/bin"
 
 
-async def detect_sandbox(*, allow_none: bool = False) -> SandboxVerdict:
-    """Try the tiers, best first. `allow_none`: the owner asked for `--unsafe-repl`."""
-    found = bubblewrap_here()
-    if not isinstance(found, str):
-        return SandboxVerdict(found, found.tier, "contained", {"bubblewrap": "works"})
+async def detect_sandbox(
+    *, allow_none: bool = False, scratch_path: Path | None = None
+) -> SandboxVerdict:
+    """Try the tiers, best first; takes about 0.1 s.
+
+    `allow_none`: the owner asked for `--unsafe-repl`, so where no tier contains code the tier
+    `none` will do.
+    """
+    details: dict[str, str] = {}
+    for tier, found in (("bubblewrap", bubblewrap_here()),):
+        if isinstance(found, str):
+            details[tier] = found
+            continue
+        seen = await canary.escapes(found, scratch_path=scratch_path)
+        if not seen:
+            return SandboxVerdict(found, tier, f"{tier}: contained, by trial", {tier: "works"})
+        details[tier] = "code inside " + ", ".join(seen)
+    reason = "; ".join(details.values())
     if allow_none:
         _, interpreter = interpreter_prefix()
-        return SandboxVerdict(
-            Unsandboxed(interpreter), "none", "not contained at all: --unsafe-repl", {}
-        )
-    return SandboxVerdict(None, "none", found, {"bubblewrap": found})
+        sandbox = Unsandboxed(interpreter)
+        return SandboxVerdict(sandbox, "none", f"code is not contained at all: {reason}", details)
+    return SandboxVerdict(None, "none", reason, details)
 
 
 def bubblewrap_here() -> Sandbox | str:

@@ -9,19 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import trio
-
-from kowalski.node.repl.cell_run import CellRun
-from kowalski.node.repl.kernel import kernel_image, start_kernel
-from kowalski.node.repl.limits import CellLimits, SessionLimits
+from kowalski.node.repl.canary import run_probe
 from kowalski.node.repl.sandbox import Sandbox
-from kowalski.node.repl.seam import SubCall, SubCallResult
 from kowalski.protocol.errors import RequestFailedError
-
-_START_S = 10.0
-_HELLO_S = 10.0
-# Probes use slots that no session will ever have: the host counts from 0.
-_PROBE_SLOT = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +25,10 @@ class Language:
 
 LANGUAGES: Mapping[str, Language] = {
     language.name: language
-    for language in (Language("python", "python_kernel.py", "print('hello')"),)
+    for language in (
+        Language("python", "python_kernel.py", "print('hello')"),
+        Language("bash", "bash_kernel.py", "echo hello"),
+    )
 }
 
 
@@ -51,53 +44,22 @@ async def probe_languages(
     sandbox: Sandbox,
     names: Sequence[str] = tuple(LANGUAGES),
     *,
-    limits: SessionLimits | None = None,
     scratch_path: Path | None = None,
 ) -> LanguageProbe:
+    """Try each of `names`, one after the other; 0.1 s each."""
     versions: dict[str, str] = {}
     failures: dict[str, str] = {}
     for name in names:
+        language = LANGUAGES[name]
         try:
-            versions[name] = await _probe(
-                sandbox, LANGUAGES[name], limits or SessionLimits(), scratch_path
+            version, outcome = await run_probe(
+                sandbox, language.kernel, language.hello, scratch_path=scratch_path
             )
         except RequestFailedError as error:
             failures[name] = error.detail
+            continue
+        if outcome.status == "ok" and outcome.stdout == b"hello\n":
+            versions[name] = version
+        else:
+            failures[name] = f"{outcome.status}: {outcome.error or outcome.stdout!r}"
     return LanguageProbe(versions, failures)
-
-
-async def _probe(
-    sandbox: Sandbox, language: Language, limits: SessionLimits, scratch_path: Path | None
-) -> str:
-    kernel = await start_kernel(
-        sandbox,
-        kernel_image(language.kernel),
-        limits=limits,
-        slot=_PROBE_SLOT,
-        scratch=scratch_path,
-        timeout_s=_START_S,
-    )
-    try:
-        run = CellRun(
-            kernel,
-            0,
-            language.hello,
-            limits=CellLimits(),
-            session_limits=limits,
-            timeout_s=_HELLO_S,
-            on_output=lambda _stream, _data: None,
-            on_sub_calls=_no_sub_calls,
-        )
-        outcome = await run.run()
-    finally:
-        await kernel.close()
-    if outcome.status != "ok" or outcome.stdout != b"hello\n":
-        raise RequestFailedError(
-            "sandbox", f"{outcome.status}: {outcome.error or outcome.stdout!r}"
-        )
-    return kernel.version
-
-
-async def _no_sub_calls(calls: tuple[SubCall, ...]) -> tuple[SubCallResult, ...]:
-    await trio.lowlevel.checkpoint()
-    return tuple(SubCallResult(error="nobody answers during a probe") for _ in calls)

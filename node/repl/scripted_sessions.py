@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import trio
@@ -34,7 +34,7 @@ class ScriptedCell:
     `outcome_of`, when given, makes the outcome from the answers to the sub-calls instead.
     """
 
-    outcome: CellOutcome = CellOutcome("ok")
+    outcome: CellOutcome = field(default_factory=lambda: CellOutcome("ok", exit_code=0))
     duration_s: float = 0.0
     sub_calls: tuple[SubCall, ...] = ()
     outcome_of: Callable[[tuple[SubCallResult, ...]], CellOutcome] | None = None
