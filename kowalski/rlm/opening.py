@@ -1,0 +1,116 @@
+"""Decides how a session goes, once, from what was asked and what the mesh can do right now."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from kowalski.protocol.messages.base import line
+from kowalski.protocol.messages.journal import Opened
+from kowalski.protocol.messages.task import TaskSpec
+from kowalski.rlm.parsing import Parsed, parse
+from kowalski.rlm.session_state import InputText, SessionLimits, SessionMode
+from kowalski.rlm.tokens import estimate_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class CannotOpen:
+    """Nothing can be done about this task here and now.
+
+    Codes: `no_model`, `no_language`, `no_blocks`, `too_long`.
+    """
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Situation:
+    languages: Collection[str]
+    model: str | None
+    no_model: str
+    prompt: Parsed
+    size: str
+    is_short: bool
+
+
+def open_session(
+    spec: TaskSpec,
+    *,
+    languages: Collection[str],
+    models: Sequence[str],
+    limits: SessionLimits,
+    inputs: Sequence[InputText] = (),
+) -> Opened | CannotOpen:
+    """The first event of the session for `spec`.
+
+    `languages` are those that some peer runs, by the names in `parsing.LANGUAGES`; `models` those
+    usable now, the preferred one first. `inputs` holds the texts of the small inputs and the
+    beginnings of the others; only when all of them are whole can a model be asked directly.
+    """
+    size_tokens = _size_tokens(spec, inputs)
+    situation = _Situation(
+        languages=languages,
+        model=_model(spec, models),
+        no_model=_no_model(spec, models),
+        prompt=parse(spec.prompt),
+        size="large inputs" if size_tokens is None else f"about {size_tokens} tokens",
+        is_short=size_tokens is not None and size_tokens <= limits.window_tokens,
+    )
+    mode, why = (spec.mode, "asked for") if spec.mode != "auto" else _chosen(situation)
+    obstacle = _obstacle(mode, situation)
+    if obstacle is not None:
+        return obstacle
+    return Opened(mode=mode, model=situation.model, seed=spec.seed, why=line(why))
+
+
+def _chosen(situation: _Situation) -> tuple[SessionMode, str]:
+    if situation.model is None:
+        # Without blocks too: then the obstacle is that there is no model.
+        return ("blocks" if situation.prompt.blocks else "direct"), situation.no_model
+    return (
+        ("direct", f"short: {situation.size}")
+        if situation.is_short
+        else ("rlm", f"long: {situation.size}")
+    )
+
+
+def _obstacle(mode: SessionMode, situation: _Situation) -> CannotOpen | None:
+    if mode == "blocks":
+        return _blocks_obstacle(situation)
+    if situation.model is None:
+        return CannotOpen("no_model", situation.no_model)
+    if mode == "direct" and not situation.is_short:
+        return CannotOpen("too_long", f"{situation.size}; mode rlm can read it")
+    if mode == "rlm" and "python" not in situation.languages:
+        return CannotOpen("no_language", "no peer runs python, which a long input needs")
+    return None
+
+
+def _blocks_obstacle(situation: _Situation) -> CannotOpen | None:
+    wanted = {block.language for block in situation.prompt.blocks}
+    if not wanted.isdisjoint(situation.languages):
+        return None
+    wanted |= {block.label for block in situation.prompt.skipped if block.label}
+    if not wanted:
+        return CannotOpen("no_blocks", "the prompt has no code block that says its language")
+    return CannotOpen("no_language", f"no peer runs {', '.join(sorted(wanted))}")
+
+
+def _model(spec: TaskSpec, models: Sequence[str]) -> str | None:
+    if spec.model is None:
+        return models[0] if models else None
+    return spec.model if spec.model in models else None
+
+
+def _no_model(spec: TaskSpec, models: Sequence[str]) -> str:
+    if spec.model is None or not models:
+        return "no model is usable anywhere in the mesh"
+    return f"model {spec.model} is not usable anywhere; usable: {', '.join(models)}"
+
+
+def _size_tokens(spec: TaskSpec, inputs: Sequence[InputText]) -> int | None:
+    whole = {given.name: given.text for given in inputs if given.is_whole}
+    if not all(wanted.name in whole for wanted in spec.inputs):
+        return None
+    return sum(map(estimate_tokens, (spec.prompt, *whole.values())))
