@@ -23,12 +23,15 @@ _HEAD = struct.Struct("!II")
 
 
 def encode(message: Message) -> bytes:
-    """The canonical frame of `message`; absent optional fields are left out.
+    """The canonical frame of `message`.
+
+    Fields at their default are left out, so that a new optional field does not change the bytes of
+    what has been said so far. Hence a default never changes within a wire version.
 
     Raises:
         LocalProtocolError: the frame is larger than its kind allows.
     """
-    body = message.model_dump(exclude_none=True)
+    body = message.model_dump(exclude_defaults=True)
     frame = cbor2.dumps([WIRE_VERSION, message.KIND, body], canonical=True)
     if len(frame) > message.FRAME_BYTES_MAX:
         raise LocalProtocolError(f"{message.KIND} frame of {len(frame)} bytes")
