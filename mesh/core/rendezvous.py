@@ -25,7 +25,7 @@ def quantised(weight: float) -> float:
 
 
 def order(
-    task: TaskId, weights: Mapping[PeerId, float], *, excluding: Iterable[PeerId] = ()
+    task: TaskId, weights: Mapping[PeerId, float], *, excluding: Iterable[PeerId | None] = ()
 ) -> tuple[PeerId, ...]:
     """Coordinator first, then its standbys."""
     left = [peer for peer in weights if peer not in set(excluding)]

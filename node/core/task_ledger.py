@@ -56,6 +56,8 @@ class Task:
     why_waiting: str = ""
     cancel_reason: str | None = None
     is_settled: bool = False
+    is_in_talks: bool = False
+    """The conversation of this term is open, as far as we know."""
     heard_at: float = -inf
     act_at: float = inf
     deadline_at: float = inf
@@ -258,8 +260,8 @@ def step(state: TaskLedger, event: Event, now: float) -> Step:
         case TimePassed():
             return _time_passed(state, now)
         case _:
-            task = state.tasks.get(event.task)
-            return (state, ()) if task is None else _about(state, task, event, now)
+            known = state.tasks.get(event.task)
+            return (state, ()) if known is None else _about(state, known, event, now)
 
 
 EventOfTask = (
@@ -342,6 +344,8 @@ def _elect(state: TaskLedger, task: Task, why: str, now: float) -> Step:
     failed = (task.coordinator,) if task.coordinator else ()
     excluded = tuple(dict.fromkeys((*task.excluded, *failed)))
     revoke: tuple[Effect, ...] = (Revoke(task.id),) if task.coordinator else ()
+    if task.cancel_reason is not None:
+        return _end_here(state, task, "cancelled", task.cancel_reason)
     if task.term >= state.params.terms_max:
         detail = f"no_coordinator: {task.term} coordinators could not finish it; the last: {why}"
         state, effects = _end_here(state, task, "failed", detail)
@@ -356,6 +360,7 @@ def _elect(state: TaskLedger, task: Task, why: str, now: float) -> Step:
             task,
             state="waiting",
             coordinator=None,
+            is_in_talks=False,
             act_at=now + state.params.retry_s,
             why_waiting=why or "no peer offers to coordinate",
         )
@@ -366,21 +371,22 @@ def _elect(state: TaskLedger, task: Task, why: str, now: float) -> Step:
         term=task.term + 1,
         coordinator=order[0],
         excluded=excluded,
+        is_in_talks=True,
         heard_at=now,
         act_at=now + state.params.renewal_s,
         why_waiting=why,
     )
-    standbys = order[1 : 1 + STANDBYS]
-    return _put(state, task), (*revoke, Save(task), GrantTerm(task, standbys), Show(task))
+    grant = GrantTerm(task, order[1 : 1 + STANDBYS])
+    return _put(state, task), (*revoke, Save(task), grant, Show(task))
 
 
 def _lost(state: TaskLedger, task: Task, why: str, now: float) -> Step:
     if task.is_over:
-        return _put(state, replace(task, is_settled=True, act_at=inf)), ()
+        return _settled(state, task)
     if task.coordinator not in state.weights:
         return _elect(state, task, why, now)
     # It is still there: grant the same term again, until silence has lasted too long.
-    task = replace(task, state="running", act_at=now + state.params.retry_s, why_waiting=why)
+    task = replace(task, is_in_talks=False, act_at=now + state.params.retry_s, why_waiting=why)
     return _put(state, task), ()
 
 
@@ -473,8 +479,15 @@ def _due_now(state: TaskLedger, task: Task, now: float) -> Step:
     if task.heard_at + params.silence_s <= now:
         silent_s = now - task.heard_at
         return _elect(state, task, f"its coordinator was silent for {silent_s:.1f} s", now)
-    task = replace(task, act_at=now + params.renewal_s)
-    return _put(state, task), (Renew(task.id, task.term),)
+    if task.is_in_talks:
+        task = replace(task, act_at=now + params.renewal_s)
+        return _put(state, task), (Renew(task.id, task.term),)
+    task = replace(task, is_in_talks=True, act_at=now + params.renewal_s)
+    order = rendezvous.order(task.id, state.weights, excluding=(*task.excluded, task.coordinator))
+    again = GrantTerm(task, order[:STANDBYS])
+    if task.cancel_reason is None:
+        return _put(state, task), (again,)
+    return _put(state, task), (again, PassCancel(task.id, task.term, task.cancel_reason))
 
 
 def check(state: TaskLedger) -> None:
