@@ -28,6 +28,8 @@ from kowalski.protocol.errors import RequestFailedError
 PROBE_SLOT = 63
 """Probes use a slot that no session will ever have: a host counts from 0."""
 
+PYTHON_KERNEL = ("channel.py", "asking.py", "python_kernel.py")
+
 _START_S = 10.0
 _CELL_S = 10.0
 _NAMESPACES = ("pid", "net", "mnt", "ipc")
@@ -41,7 +43,7 @@ async def escapes(sandbox: Sandbox, *, scratch_path: Path | None = None) -> tupl
         prelude = f"NONCE = {nonce!r}\nBAIT = {bait!r}\n"
         try:
             _, outcome = await run_probe(
-                sandbox, "python_kernel.py", prelude + code, scratch_path=scratch_path
+                sandbox, PYTHON_KERNEL, prelude + code, scratch_path=scratch_path
             )
         except RequestFailedError as error:
             return (error.detail,)
@@ -52,7 +54,7 @@ async def escapes(sandbox: Sandbox, *, scratch_path: Path | None = None) -> tupl
 
 
 async def run_probe(
-    sandbox: Sandbox, kernel_name: str, code: str, *, scratch_path: Path | None = None
+    sandbox: Sandbox, kernel: tuple[str, ...], code: str, *, scratch_path: Path | None = None
 ) -> tuple[str, CellOutcome]:
     """The language's version, and how one cell went on a kernel of its own.
 
@@ -60,18 +62,18 @@ async def run_probe(
         RequestFailedError: `sandbox`, the kernel did not come up.
     """
     limits = SessionLimits()
-    kernel = await start_kernel(
+    started = await start_kernel(
         sandbox,
-        kernel_image(kernel_name),
+        kernel_image(*kernel),
         limits=limits,
         slot=PROBE_SLOT,
         scratch=scratch_path,
         timeout_s=_START_S,
     )
     try:
-        await kernel.open_session({}, 0)
+        await started.open_session({}, 0)
         run = CellRun(
-            kernel,
+            started,
             1,
             code,
             limits=CellLimits(),
@@ -80,9 +82,9 @@ async def run_probe(
             on_output=lambda _stream, _data: None,
             on_sub_calls=_no_sub_calls,
         )
-        return kernel.version, await run.run()
+        return started.version, await run.run()
     finally:
-        await kernel.close()
+        await started.close()
 
 
 @contextmanager

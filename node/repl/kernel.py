@@ -43,11 +43,11 @@ class KernelImage:
     environment inside is ours anyhow."""
 
 
-def kernel_image(name: str) -> KernelImage:
-    """The kernel `kernels/<name>` with `kernels/channel.py` in front."""
+def kernel_image(*parts: str) -> KernelImage:
+    """A kernel made of these files of `kernels/`, one after the other; it is named by the last."""
     folder = resources.files("kowalski.node.repl") / "kernels"
-    text = "".join((folder / part).read_text("utf-8") for part in ("channel.py", name))
-    code = compile(text, f"<{name}>", "exec", dont_inherit=True)
+    text = "".join((folder / part).read_text("utf-8") for part in parts)
+    code = compile(text, f"<{parts[-1]}>", "exec", dont_inherit=True)
     # The header of a .pyc file (PEP 552): magic number, flags, and an origin that nobody checks.
     return KernelImage(importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code))
 

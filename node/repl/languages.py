@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kowalski.node.repl.canary import run_probe
+from kowalski.node.repl.canary import PYTHON_KERNEL, run_probe
 from kowalski.node.repl.sandbox import Sandbox
 from kowalski.protocol.errors import RequestFailedError
 
@@ -19,15 +19,15 @@ class Language:
     """`hello` prints `hello` and nothing else."""
 
     name: str
-    kernel: str
+    kernel: tuple[str, ...]
     hello: str
 
 
 LANGUAGES: Mapping[str, Language] = {
     language.name: language
     for language in (
-        Language("python", "python_kernel.py", "print('hello')"),
-        Language("bash", "bash_kernel.py", "echo hello"),
+        Language("python", PYTHON_KERNEL, "print('hello')"),
+        Language("bash", ("channel.py", "bash_kernel.py"), "echo hello"),
     )
 }
 

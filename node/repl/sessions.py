@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import trio
 
+from kowalski.node.repl.artefacts import collect_artefacts
 from kowalski.node.repl.cell_run import CellRun, over_limit
 from kowalski.node.repl.kernel import Kernel, KernelImage, kernel_image, start_kernel
 from kowalski.node.repl.languages import LANGUAGES
@@ -91,7 +93,17 @@ class KernelSession:
 
     async def collect(self, *, files_max: int, bytes_max: int) -> tuple[Artefact, ...]:
         """See `seam.ReplSession.collect`."""
-        raise NotImplementedError
+        root = self._kernel.spawned.root() if self.is_alive else None
+        if root is None:
+            await trio.lowlevel.checkpoint()
+            return ()
+        folder = root / self._kernel.job_at.lstrip("/")
+        read = partial(collect_artefacts, folder, files_max=files_max, bytes_max=bytes_max)
+        try:
+            return await trio.to_thread.run_sync(read)
+        except OSError:
+            # The session died meanwhile, and its folder with it.
+            return ()
 
     async def close(self) -> None:
         """See `seam.ReplSession.close`."""
@@ -245,7 +257,7 @@ class KernelHost:
         if not self._free:
             raise RequestFailedError("sandbox", "every slot is taken")
         if language not in self._images:
-            self._images[language] = kernel_image(LANGUAGES[language].kernel)
+            self._images[language] = kernel_image(*LANGUAGES[language].kernel)
         slot = self._free.pop()
         is_started = False
         try:
