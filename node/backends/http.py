@@ -165,16 +165,16 @@ class HttpClient:
             await reply.aclose()
 
     def _request(self, method: str, url: str, headers: Headers, body: bytes) -> httpcore.Request:
-        all_headers = {
-            "Host": urlsplit(url).netloc.rpartition("@")[2],
-            "User-Agent": "kowalski-node",
-            "Accept": "*/*",
-            **headers,
-        }
-        if body:
-            all_headers["Content-Length"] = str(len(body))
         timeouts = {"connect": self._connect_timeout_s, "pool": self._connect_timeout_s}
         try:
+            all_headers = {
+                "Host": urlsplit(url).netloc.rpartition("@")[2],
+                "User-Agent": "kowalski-node",
+                "Accept": "*/*",
+                **headers,
+            }
+            if body:
+                all_headers["Content-Length"] = str(len(body))
             return httpcore.Request(
                 method,
                 url,

@@ -126,8 +126,8 @@ def candidate(url: str, *, api_key: str | None = None, is_explicit: bool = False
         ConfigError: it is no address.
     """
     text = url.strip()
-    parts = urlsplit(text if "://" in text else f"http://{text}")
     try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ConfigError(f"bad backend address {_without_key(url)!r}: {error}") from error

@@ -77,7 +77,9 @@ async def test_a_server_that_goes_silent_costs_the_timeout_and_no_more(answer: b
 
 
 @pytest.mark.trio
-@pytest.mark.parametrize("url", ["http://", "ftp://127.0.0.1/", "http://127.0.0.1:1/\n"])
+@pytest.mark.parametrize(
+    "url", ["http://", "ftp://127.0.0.1/", "http://127.0.0.1:1/\n", "http://[::1"]
+)
 async def test_an_address_that_is_none_is_unreachable(url: str) -> None:
     assert (await fetch_error(url)).code == "unreachable"
 
