@@ -30,6 +30,8 @@ Look: TypeAlias = Callable[[Sequence[Candidate]], Awaitable[tuple[Finding, ...]]
 RATE_WEIGHT = 0.3
 # Fewer tokens say more about the clock than about the model.
 RATED_TOKENS_MIN = 4
+# More is a clock too coarse; peers take such a rate for a lie.
+TOKENS_PER_S_MAX = 100_000.0
 RETRY_AFTER_S = 1.0
 # A server that fails makes us look again, but not in a busy loop.
 LOOK_GAP_S = 1.0
@@ -252,7 +254,7 @@ class _Observed:
             since, timed = (self._started_at, tokens)
         elapsed_s = trio.current_time() - since
         if elapsed_s > 0:
-            self._record.rate(timed / elapsed_s)
+            self._record.rate(min(timed / elapsed_s, TOKENS_PER_S_MAX))
 
 
 @contextlib.asynccontextmanager
