@@ -1,0 +1,287 @@
+"""One message of every kind, with every field set: what the golden frames decode to.
+
+Never edit an example whose frame was released; a new kind gets a new one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kowalski.protocol.codec import encode
+from kowalski.protocol.ids import Address, ContentHash, MeshId, PeerId, TaskId
+from kowalski.protocol.messages import (
+    base,
+    content,
+    folding,
+    inference,
+    journal,
+    membership,
+    repl,
+    task,
+    telemetry,
+    trust,
+)
+
+SUBMITTER: Final = PeerId("12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA")
+COORDINATOR: Final = PeerId("12D3KooWH3uVF6wv47WnArKHk5p6cvgCJEb74UTmxztmQDc298L3")
+WORKER: Final = PeerId("12D3KooWRm8J3iL796zPFi2EtGGtUJn58AG67gcqzMFHZnnsTzqD")
+MESH: Final = MeshId("lyyy7dhzzpretiyick4mueznneo626ur")
+TASK: Final = TaskId("01JD9ZK3V7Q8M2T4X6B0C1D2E3")
+HASH: Final = ContentHash("5e" * 32)
+PARENT: Final = ContentHash("0f" * 32)
+HOME: Final = (Address("/ip4/192.168.1.7/tcp/4170"), Address("/ip6/fd00::7/tcp/4170"))
+BOOT: Final = "00c0ffee00c0ffee"
+REF: Final = content.ContentRef(hash=HASH, bytes_total=104_857_600, holders=(SUBMITTER, WORKER))
+INPUTS: Final = (repl.Input(name="novel.txt", content=REF),)
+USAGE: Final = inference.Usage(prompt_tokens=1200, completion_tokens=345, is_estimate=True)
+ANSWER: Final = repl.AnswerVariable(content="There are 17 of them.", is_ready=True)
+
+HOT: Final = telemetry.Hot(
+    repl=telemetry.Occupancy(running=2, queued=1, slots=8),
+    inference=telemetry.Occupancy(running=1, queued=3, slots=1),
+    folding=telemetry.Occupancy(running=0, queued=0, slots=4),
+    memory_used=0.5,
+    cpu_used=0.1,
+    tokens_per_s={"qwen3:8b": 41.5, "llama3.2:1b": 100_000.0},
+)
+
+PROFILE: Final = telemetry.Profile(
+    boot=BOOT,
+    sequence=2**53,
+    name="küche",
+    version="0.1.0",
+    roles=("submit", "repl", "infer"),
+    addresses=HOME,
+    sandbox="bubblewrap",
+    languages=(telemetry.Language(name="python", version="3.12.1"),),
+    models=(telemetry.Model(name="qwen3:8b", context_tokens=40_960, is_warm=True),),
+    cpu="AMD Ryzen 7 7840U",
+    cores=16,
+    memory_bytes=34_359_738_368,
+    system="Linux 6.12 x86_64",
+    hot=HOT,
+)
+
+CERTIFICATE: Final = trust.Certificate(
+    mesh=MESH,
+    peer=WORKER,
+    roles=("submit", "coordinate", "repl", "infer", "fold", "admin"),
+    not_after_unix_s=1_795_000_000,
+    epoch=3,
+)
+SIGNED: Final = trust.SignedCertificate(
+    frame=encode(CERTIFICATE), root_key=bytes(range(32)), signature=bytes(range(64))
+)
+MEMBERS: Final = (trust.KnownMember(certificate=SIGNED, addresses=HOME),)
+
+SPEC: Final = task.TaskSpec(
+    prompt="How often does Ishmael say “sea”?",
+    mode="rlm",
+    model="qwen3:8b",
+    inputs=INPUTS,
+    max_iterations=30,
+    cell_timeout_s=12.5,
+    timeout_s=600.0,
+    seed=42,
+)
+CELL_STARTED: Final = journal.CellStarted(
+    cell=1,
+    language="python",
+    code="print(context.count('sea'))\n",
+    peer=WORKER,
+    why="idle, 2 ms away",
+)
+ENTRY: Final = task.Entry(term=2, index=5, parent=PARENT, body=encode(CELL_STARTED))
+
+_ALL: Final[tuple[base.Message, ...]] = (
+    base.Cancel(),
+    base.Failed(code="backend", detail="the model server closed the stream"),
+    base.Refused(reason="busy", detail="2 running, 4 queued", retry_after_s=1.5),
+    content.ContentAsked(hash=HASH, offset=524_288, bytes_max=524_288),
+    content.ContentChunk(data=b"\x00\xff chunk", bytes_total=268_435_456),
+    folding.FoldAsked(
+        text="Call me Ishmael.",
+        content=REF,
+        budget_tokens=1000,
+        question="Who is speaking?",
+        remaining_s=9.75,
+    ),
+    folding.FoldDone(
+        text="Ishmael.",
+        content=REF,
+        source_tokens=5,
+        tokens=2,
+        algorithm="density",
+        held_s=0.25,
+        hot=HOT,
+    ),
+    inference.CompletionAsked(
+        task=TASK,
+        term=2,
+        model="qwen3:8b",
+        messages=(
+            inference.ChatMessage(role="system", content="Be brief."),
+            inference.ChatMessage(role="user", content="How many?"),
+            inference.ChatMessage(role="assistant", content="17"),
+        ),
+        max_tokens=512,
+        temperature=0.5,
+        remaining_s=60.0,
+    ),
+    inference.CompletionDelta(text="Sev\N{COMBINING DIAERESIS}enteen 🐋"),
+    inference.CompletionDone(
+        model="qwen3:8b", finish_reason="stop", usage=USAGE, held_s=1.125, hot=HOT
+    ),
+    journal.BudgetSpent(limit="iterations", detail="30 of 30"),
+    journal.CancelHeard(reason="the owner pressed Ctrl-C"),
+    journal.CellFailed(cell=3, code="unsupported", detail="no peer speaks cobol"),
+    journal.CellFinished(
+        cell=1,
+        peer=WORKER,
+        status="error",
+        output="Traceback …",
+        output_bytes=1_000_000,
+        full=REF,
+        answer=ANSWER,
+        variables_digest="ab" * 32,
+        exit_code=-9,
+        is_session_alive=False,
+        duration_s=0.75,
+    ),
+    CELL_STARTED,
+    journal.Closed(outcome="answered", answer="17", full=REF, detail="after 3 turns"),
+    journal.Folded(
+        text="[turns 1 to 4 folded]", original=REF, source_tokens=90_000, tokens=900, peer=WORKER
+    ),
+    journal.ModelFailed(call=4, code="timeout", detail="no reply within 60 s"),
+    journal.ModelReplied(
+        call=3,
+        text="```python\nprint(1)\n```",
+        model="qwen3:8b",
+        peer=WORKER,
+        usage=USAGE,
+        duration_s=3.5,
+    ),
+    journal.Opened(mode="rlm", model="qwen3:8b", seed=42, why="the context is long"),
+    journal.SubCallAnswered(
+        cell=1,
+        ordinal=2,
+        prompt=HASH,
+        model="qwen3:8b",
+        peer=WORKER,
+        text="a whale",
+        error="cut short",
+        usage=USAGE,
+    ),
+    membership.Hello(
+        certificate=SIGNED,
+        boot=BOOT,
+        name="küche",
+        addresses=HOME,
+        members=MEMBERS,
+        profile=PROFILE,
+    ),
+    membership.Ready(),
+    membership.RoundTrip(),
+    membership.Welcome(
+        certificate=SIGNED,
+        boot=BOOT,
+        name="laptop",
+        addresses=HOME,
+        members=MEMBERS,
+        profile=PROFILE,
+    ),
+    repl.CellAsked(
+        task=TASK,
+        term=2,
+        cell=4,
+        language="python",
+        code="x = llm_query('?')",
+        inputs=INPUTS,
+        after=(1, 2, 3),
+        keeps_session=False,
+        seed=42,
+        timeout_s=30.0,
+        remaining_s=480.5,
+    ),
+    repl.CellDone(
+        task=TASK,
+        cell=4,
+        status="output_flood",
+        stdout="0\n1\n",
+        stderr="warning",
+        stdout_bytes=200_000_000,
+        stderr_bytes=7,
+        full=REF,
+        value="'17'",
+        error="KeyboardInterrupt",
+        answer=ANSWER,
+        variables_digest="ab" * 32,
+        exit_code=137,
+        is_session_alive=True,
+        duration_s=30.0,
+        held_s=30.5,
+        hot=HOT,
+    ),
+    repl.CellOutput(stream="stderr", data=b"\xff\x00 not UTF-8"),
+    repl.SessionClosed(task=TASK, term=2),
+    repl.SubCallsAnswered(
+        batch=1,
+        results=(repl.SubCallResult(text="a whale"), repl.SubCallResult(error="no model")),
+    ),
+    repl.SubCallsAsked(
+        batch=1,
+        calls=(repl.SubCall(prompt="What is it?", model="qwen3:8b"), repl.SubCall(prompt="Why?")),
+    ),
+    task.Accepted(task=TASK, term=2, index=5, digest=HASH),
+    task.Announced(
+        tasks=(
+            task.TaskHeadline(
+                task=TASK,
+                term=2,
+                state="running",
+                coordinator=COORDINATOR,
+                mode="rlm",
+                entries=6,
+                head="How often does Ishmael say “sea”?",
+                submitter_name="laptop",
+            ),
+        )
+    ),
+    task.CancelTask(task=TASK, term=2, reason="the owner pressed Ctrl-C"),
+    task.EntryOffered(task=TASK, entry=ENTRY),
+    task.Grant(
+        task=TASK,
+        term=2,
+        spec=SPEC,
+        prefix_entries=5,
+        last_digest=PARENT,
+        standbys=(SUBMITTER, WORKER),
+        lease_s=3.0,
+        remaining_s=590.25,
+    ),
+    task.Prefix(task=TASK, start=5, entries=(ENTRY,)),
+    task.PrefixAsked(task=TASK, term=2, start=5),
+    task.Progress(
+        task=TASK,
+        term=2,
+        kind="cell_output",
+        peer=WORKER,
+        cell=1,
+        language="python",
+        text="17\n",
+        why="idle, 2 ms away",
+    ),
+    task.Renewal(task=TASK, term=2, lease_s=3.0, remaining_s=589.25),
+    task.Settle(task=TASK, term=2),
+    task.Settled(task=TASK, term=2),
+    telemetry.HotDelta(boot=BOOT, sequence=17, hot=HOT),
+    PROFILE,
+    CERTIFICATE,
+    trust.InviteProven(proof=bytes(32), name="laptop"),
+    trust.JoinAsked(invite=bytes(range(16)), nonce=bytes(range(32))),
+    trust.JoinGranted(certificate=SIGNED, members=MEMBERS),
+    trust.MeshProven(root_key=bytes(range(32)), signature=bytes(range(64)), nonce=bytes(16)),
+)
+
+EXAMPLES: Final[dict[str, base.Message]] = {message.KIND: message for message in _ALL}
