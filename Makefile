@@ -15,8 +15,9 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 test: setup ## everything CI checks: lint, types, imports, then the tests
-	@$(MAKE) --no-print-directory -j2 static
-	@$(MAKE) --no-print-directory pytest
+	@$(MAKE) --no-print-directory --keep-going -j2 static; static=$$?; \
+	$(MAKE) --no-print-directory pytest || exit; \
+	[ $$static = 0 ] || { echo "make test: lint, types or imports failed: see above"; exit 1; }
 
 demo: setup ## three nodes on this machine share one task, and lose one of them
 	@$(BIN)/kowalski-node demo $(DEMO_FLAGS)
