@@ -1,0 +1,123 @@
+"""What a worker remembers of the cells it was asked to run: fences, sessions, finished work.
+
+A cell is known by (task, cell): asked again when it is finished, it is answered again and not run
+again. A term below the highest heard for a task is refused, whoever sends it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from kowalski.protocol.ids import TaskId
+from kowalski.protocol.messages.repl import CellAsked, CellDone
+
+TASKS_MAX = 10_000
+FINISHED_MAX = 1000
+
+SessionKey = tuple[TaskId, str]
+"""Task and language."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDesk:
+    terms: dict[TaskId, int] = field(default_factory=dict)
+    """Highest term heard, by task; the longest unheard are forgotten first."""
+    ran: dict[SessionKey, tuple[int, ...]] = field(default_factory=dict)
+    """Cells that each open session has run, in order."""
+    finished: dict[tuple[TaskId, int], CellDone] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerAgain:
+    done: CellDone
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLost:
+    """The asker thinks of a session that is not here, or that has run other cells."""
+
+    ran: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunAnew:
+    """In a new session; an older one of this task and language goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOn:
+    """In the session that is here."""
+
+
+Decision = Stale | AnswerAgain | SessionLost | RunAnew | RunOn
+
+
+def hear_term(desk: WorkerDesk, task: TaskId, term: int) -> tuple[WorkerDesk, Stale | None]:
+    highest = desk.terms.get(task, 0)
+    if term < highest:
+        return desk, Stale(highest)
+    kept = {name: heard for name, heard in desk.terms.items() if name != task}
+    if len(kept) >= TASKS_MAX:
+        kept.pop(next(iter(kept)))
+    return replace(desk, terms={**kept, task: term}), None
+
+
+def ask(desk: WorkerDesk, asked: CellAsked) -> tuple[WorkerDesk, Decision]:
+    """What to do with a request to run a cell."""
+    desk, stale = hear_term(desk, asked.task, asked.term)
+    if stale is not None:
+        return desk, stale
+    ran = desk.ran.get((asked.task, asked.language))
+    done = desk.finished.get((asked.task, asked.cell))
+    if ran is not None and (asked.after == ran or (done and asked.after == ran[:-1])):
+        # In the second case the cell itself was the last: the answer got lost on its way.
+        return desk, AnswerAgain(done) if done and asked.cell in ran else RunOn()
+    if asked.after:
+        return desk, SessionLost(ran)
+    return desk, RunAnew()
+
+
+def finish(desk: WorkerDesk, asked: CellAsked, done: CellDone) -> WorkerDesk:
+    """The cell has run; remember it as long as its session lives."""
+    key = (asked.task, asked.language)
+    if not done.is_session_alive or not asked.keeps_session:
+        return lose(desk, key)
+    finished = {**desk.finished, (asked.task, asked.cell): done}
+    if len(finished) > FINISHED_MAX:
+        finished.pop(next(iter(finished)))
+    ran = (*desk.ran.get(key, ()), asked.cell) if asked.after else (asked.cell,)
+    return replace(desk, ran={**desk.ran, key: ran}, finished=finished)
+
+
+def lose(desk: WorkerDesk, key: SessionKey) -> WorkerDesk:
+    """A session is gone: closed, killed or evicted."""
+    gone = desk.ran.get(key, ())
+    return replace(
+        desk,
+        ran={name: cells for name, cells in desk.ran.items() if name != key},
+        finished={
+            name: done
+            for name, done in desk.finished.items()
+            if name[0] != key[0] or name[1] not in gone
+        },
+    )
+
+
+def forget(desk: WorkerDesk, task: TaskId) -> WorkerDesk:
+    """The task is settled. Its fence stays, so that stragglers are still refused."""
+    for key in [key for key in desk.ran if key[0] == task]:
+        desk = lose(desk, key)
+    return desk
+
+
+def check(desk: WorkerDesk) -> None:
+    """What must hold after every step."""
+    known = {(key[0], cell) for key, cells in desk.ran.items() for cell in cells}
+    assert set(desk.finished) <= known
+    assert len(desk.terms) <= TASKS_MAX
+    assert len(desk.finished) <= FINISHED_MAX

@@ -1,0 +1,304 @@
+"""The room that runs other peers' cells in this node's sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+import trio
+
+from kowalski.mesh.content_store import ContentStore, Requester
+from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.core import worker_desk
+from kowalski.node.core.worker_desk import WorkerDesk
+from kowalski.node.repl.seam import (
+    CellOutcome,
+    ReplSession,
+    SessionsHost,
+    StreamName,
+    SubCall,
+    SubCallResult,
+)
+from kowalski.protocol.errors import (
+    PeerUnreachableError,
+    RemoteProtocolError,
+    RequestFailedError,
+    RequestRefusedError,
+)
+from kowalski.protocol.limits import OUTPUT_CHARS_SHOWN
+from kowalski.protocol.messages import repl as wire
+from kowalski.protocol.messages.base import Message
+from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.telemetry import Hot, Occupancy
+from kowalski.rlm.truncation import head_and_tail
+
+log = structlog.get_logger(__name__)
+
+PROTOCOL = "/kowalski/repl/1"
+OUTPUT_PIECE_BYTES = 32 * 1024
+OUTPUT_PIECES_MAX = 256
+IDLE_S_MAX = 600.0
+ANSWER_CHARS_MAX = 256 * 1024
+RETRY_AFTER_S = 1.0
+
+
+class ReplRoom:
+    """Serves `/kowalski/repl/1`. One session a task and language, kept until the asker is done."""
+
+    def __init__(
+        self,
+        host: SessionsHost,
+        store: ContentStore,
+        requester: Requester,
+        *,
+        hot: Callable[[], Hot],
+    ) -> None:
+        self._host = host
+        self._store = store
+        self._requester = requester
+        self._hot = hot
+        self._desk = WorkerDesk()
+        self._sessions: dict[worker_desk.SessionKey, ReplSession] = {}
+        self._used_at: dict[worker_desk.SessionKey, float] = {}
+        self._locks: dict[worker_desk.SessionKey, trio.Lock] = {}
+        self._running = 0
+        self._queued = 0
+
+    @property
+    def occupancy(self) -> Occupancy:
+        return Occupancy(running=self._running, queued=self._queued, slots=self._host.slots)
+
+    async def answer(self, conversation: Conversation, request: Message) -> Message:
+        match request:
+            case wire.CellAsked():
+                return await self._cell(conversation, request)
+            case wire.SessionClosed():
+                return await self._close(request)
+            case _:
+                raise RemoteProtocolError(f"{request.KIND} in a repl conversation")
+
+    async def _cell(self, conversation: Conversation, asked: wire.CellAsked) -> wire.CellDone:
+        if asked.language not in self._host.languages:
+            known = ", ".join(sorted(self._host.languages)) or "no language"
+            raise RequestRefusedError("unsupported", f"no {asked.language} here, only {known}")
+        started = trio.current_time()
+        key = (asked.task, asked.language)
+        if not asked.keeps_session:
+            key = (asked.task, f"{asked.language} cell {asked.cell}")
+        self._queued += 1
+        waiting = True
+        lock = self._locks.setdefault(key, trio.Lock())
+        try:
+            async with lock:
+                inputs = await self._inputs(asked)
+                self._queued -= 1
+                waiting = False
+                return await self._run(conversation, asked, key, inputs, started)
+        finally:
+            if waiting:
+                self._queued -= 1
+            if key not in self._sessions and not lock.statistics().tasks_waiting:
+                self._locks.pop(key, None)
+
+    async def _inputs(self, asked: wire.CellAsked) -> Mapping[str, Path]:
+        """Every input on this device's disk; each crosses to a peer once."""
+        paths: dict[str, Path] = {}
+        for one in asked.inputs:
+            try:
+                paths[one.name] = await self._store.fetch(one.content, self._requester)
+            except PeerUnreachableError as lost:
+                raise RequestFailedError("content", f"input {one.name}: {lost}") from lost
+        return paths
+
+    async def _run(
+        self,
+        conversation: Conversation,
+        asked: wire.CellAsked,
+        key: worker_desk.SessionKey,
+        inputs: Mapping[str, Path],
+        started: float,
+    ) -> wire.CellDone:
+        self._desk, decision = worker_desk.ask(self._desk, asked)
+        match decision:
+            case worker_desk.Stale(term=term):
+                raise RequestRefusedError("stale", f"term {asked.term}, {term} was heard")
+            case worker_desk.AnswerAgain(done=done):
+                return done
+            case worker_desk.SessionLost(ran=ran):
+                raise RequestRefusedError("session_lost", f"cells {asked.after} asked, {ran} here")
+            case worker_desk.RunAnew():
+                await self._drop(key)
+                session = await self._open(asked, inputs)
+                self._sessions[key] = session
+            case worker_desk.RunOn():
+                session = self._sessions[key]
+        self._running += 1
+        self._used_at[key] = trio.current_time()
+        try:
+            outcome = await _run_cell(session, conversation, asked)
+            done = await self._done(asked, outcome, started)
+        except BaseException:
+            # Cut off in the middle: nobody knows what this session holds now.
+            with trio.CancelScope(shield=True):
+                await self._drop(key)
+            raise
+        finally:
+            self._running -= 1
+        self._desk = worker_desk.finish(self._desk, asked, done)
+        if key not in self._desk.ran:
+            await self._drop(key)
+        return done
+
+    async def _open(self, asked: wire.CellAsked, inputs: Mapping[str, Path]) -> ReplSession:
+        try:
+            return await self._host.open(asked.language, inputs, asked.seed)
+        except RequestRefusedError as no:
+            idle = min(
+                (key for key in self._sessions if not self._locks[key].locked()),
+                key=lambda key: self._used_at[key],
+                default=None,
+            )
+            if no.reason != "busy" or idle is None:
+                raise RequestRefusedError(no.reason, no.detail, RETRY_AFTER_S) from no
+        # Its journal makes it replayable, here or elsewhere.
+        log.info("session-evicted", task=idle[0], language=idle[1])
+        await self._drop(idle)
+        return await self._host.open(asked.language, inputs, asked.seed)
+
+    async def _done(
+        self, asked: wire.CellAsked, outcome: CellOutcome, started: float
+    ) -> wire.CellDone:
+        stdout, stderr = _text(outcome.stdout), _text(outcome.stderr)
+        shown_out = head_and_tail(stdout, OUTPUT_CHARS_SHOWN)
+        shown_err = head_and_tail(stderr, OUTPUT_CHARS_SHOWN)
+        full: ContentRef | None = None
+        if shown_out.omitted_chars or shown_err.omitted_chars:
+            full = await self._store.put((stdout + stderr).encode())
+        answer = outcome.answer
+        return wire.CellDone(
+            task=asked.task,
+            cell=asked.cell,
+            status="error" if outcome.status == "cancelled" else outcome.status,
+            stdout=shown_out.text,
+            stderr=shown_err.text,
+            stdout_bytes=outcome.stdout_bytes,
+            stderr_bytes=outcome.stderr_bytes,
+            full=full,
+            value=_shown(outcome.value),
+            error=_shown(outcome.error),
+            answer=None
+            if answer is None
+            else wire.AnswerVariable(
+                content=answer.content[:ANSWER_CHARS_MAX], is_ready=answer.ready
+            ),
+            variables_digest=outcome.variables_digest[:64],
+            exit_code=outcome.exit_code,
+            is_session_alive=outcome.session_alive,
+            duration_s=outcome.duration_s,
+            held_s=trio.current_time() - started,
+            hot=self._hot(),
+        )
+
+    async def _close(self, request: wire.SessionClosed) -> wire.SessionClosed:
+        self._desk, stale = worker_desk.hear_term(self._desk, request.task, request.term)
+        if stale is not None:
+            raise RequestRefusedError("stale", f"term {request.term}, {stale.term} was heard")
+        for key in [key for key in self._sessions if key[0] == request.task]:
+            await self._drop(key)
+        self._desk = worker_desk.forget(self._desk, request.task)
+        return request
+
+    async def _drop(self, key: worker_desk.SessionKey) -> None:
+        self._desk = worker_desk.lose(self._desk, key)
+        self._used_at.pop(key, None)
+        if session := self._sessions.pop(key, None):
+            await session.close()
+
+    async def evict_idle(self, *, idle_s: float = IDLE_S_MAX) -> None:
+        """Close sessions that nobody has used for `idle_s`, until cancelled."""
+        while True:
+            await trio.sleep(idle_s / 10)
+            now = trio.current_time()
+            for key, used_at in list(self._used_at.items()):
+                if used_at + idle_s <= now and not self._locks[key].locked():
+                    log.info("session-idle", task=key[0], language=key[1])
+                    await self._drop(key)
+
+
+async def _run_cell(
+    session: ReplSession, conversation: Conversation, asked: wire.CellAsked
+) -> CellOutcome:
+    """Run the cell, with its output on the way to the asker as it comes."""
+    pieces_in, pieces_out = trio.open_memory_channel[wire.CellOutput](OUTPUT_PIECES_MAX)
+    answers = _SubCallDesk(conversation)
+
+    def on_output(stream: StreamName, data: bytes) -> None:
+        for start in range(0, len(data), OUTPUT_PIECE_BYTES):
+            piece = data[start : start + OUTPUT_PIECE_BYTES]
+            try:
+                pieces_in.send_nowait(wire.CellOutput(stream=stream, data=piece))
+            except trio.WouldBlock:
+                return  # for showing only: what counts is in the outcome
+
+    async def forward() -> None:
+        async for piece in pieces_out:
+            await conversation.send(piece)
+
+    async with open_plain_nursery() as nursery:
+        nursery.start_soon(forward)
+        nursery.start_soon(answers.listen)
+        outcome = await session.run_cell(
+            asked.code,
+            timeout_s=min(asked.timeout_s, asked.remaining_s),
+            on_output=on_output,
+            on_sub_calls=answers.ask,
+        )
+        pieces_in.close()
+        answers.scope.cancel()
+    return outcome
+
+
+class _SubCallDesk:
+    """Carries a cell's sub-calls to the asker, and each batch's results back to who waits."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._waiting: dict[int, trio.MemorySendChannel[tuple[wire.SubCallResult, ...]]] = {}
+        self._batches = 0
+        self.scope = trio.CancelScope()
+
+    async def ask(self, calls: tuple[SubCall, ...]) -> tuple[SubCallResult, ...]:
+        self._batches += 1
+        batch = self._batches
+        results_in, results_out = trio.open_memory_channel[tuple[wire.SubCallResult, ...]](1)
+        self._waiting[batch] = results_in
+        records = tuple(
+            wire.SubCall(kind=call.kind, prompt=call.prompt, model=call.model) for call in calls
+        )
+        try:
+            await self._conversation.send(wire.SubCallsAsked(batch=batch, calls=records))
+            results = await results_out.receive()
+        finally:
+            del self._waiting[batch]
+        if len(results) != len(calls):
+            raise RemoteProtocolError(f"{len(results)} results for {len(calls)} sub-calls")
+        return tuple(SubCallResult(text=one.text, error=one.error) for one in results)
+
+    async def listen(self) -> None:
+        with self.scope:
+            while True:
+                message = await self._conversation.receive()
+                if not isinstance(message, wire.SubCallsAnswered):
+                    raise RemoteProtocolError(f"{message.KIND} while a cell runs")
+                if waiting := self._waiting.get(message.batch):
+                    waiting.send_nowait(message.results)
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+def _shown(text: str | None) -> str | None:
+    return None if text is None else head_and_tail(text, OUTPUT_CHARS_SHOWN).text
