@@ -57,14 +57,23 @@ find_python() {
 
 # --- packages of the system --------------------------------------------------------------------
 
-# One per line: the program that shows it is there, its Debian package, what it is for.
-system_programs() {
+# One per line: the program or file that shows it is there, its Debian package, what it is for.
+system_packages() {
     cat <<'LIST'
 bwrap bubblewrap the sandbox that code cells run in
 ip iproute2 the tests that put nodes into network namespaces
+/usr/lib/*/libgomp.so.1 libgomp1 llama.cpp, of the extra [llama]
 avahi-daemon avahi-daemon the test that foreign mDNS programs see a node
 avahi-browse avahi-utils the test that foreign mDNS programs see a node
 LIST
+}
+
+is_there() { # PROGRAM or /PATTERN/OF/A/FILE
+    case $1 in
+    # shellcheck disable=SC2086  # the pattern is to be expanded
+    /*) ls $1 >/dev/null 2>&1 ;;
+    *) have "$1" ;;
+    esac
 }
 
 apt_install() { # PACKAGE... : quiet, and no questions
@@ -81,12 +90,12 @@ may_apt() { [ "$(id -u)" = 0 ] && [ "${SYSTEM_PACKAGES:-yes}" != no ]; }
 install_system_packages() {
     have apt-get || return 0
     missing=
-    while read -r program package reason; do
-        have "$program" && continue
+    while read -r sign package reason; do
+        is_there "$sign" && continue
         say "missing: $package, for $reason"
         missing="$missing $package"
     done <<LIST
-$(system_programs)
+$(system_packages)
 LIST
     [ -n "$missing" ] || return 0
     if ! may_apt; then
