@@ -69,8 +69,8 @@ LIST
 }
 
 is_there() { # PROGRAM or /PATTERN/OF/A/FILE
-    case $1 in
     # shellcheck disable=SC2086  # the pattern is to be expanded
+    case $1 in
     /*) ls $1 >/dev/null 2>&1 ;;
     *) have "$1" ;;
     esac
