@@ -1,0 +1,86 @@
+"""Real sessions for tests, or a skip with the reason why there can be none here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from kowalski.node.repl.detection import bubblewrap_here
+from kowalski.node.repl.limits import Limits
+from kowalski.node.repl.sandbox import Sandbox
+from kowalski.node.repl.seam import CellOutcome, StreamName, SubCall, SubCallResult
+from kowalski.node.repl.sessions import KernelHost, KernelSession, open_sessions_host
+
+VERSIONS = {"python": f"{sys.version_info.major}.{sys.version_info.minor}", "bash": "5"}
+
+Reply = Callable[[SubCall], SubCallResult]
+
+
+def sandbox_here() -> Sandbox:
+    found = bubblewrap_here()
+    if isinstance(found, str):
+        pytest.skip(found)
+    return found
+
+
+class Talk:
+    """One session, with everything that a test does not care about filled in."""
+
+    def __init__(self, session: KernelSession) -> None:
+        self.session = session
+        self.heard: list[tuple[StreamName, bytes]] = []
+        self.batches: list[tuple[SubCall, ...]] = []
+        self.reply: Reply = lambda call: SubCallResult(text=call.prompt.upper())
+        self.reply_delay_s = 0.0
+
+    async def __call__(self, code: str, *, timeout_s: float = 20.0) -> CellOutcome:
+        return await self.session.run_cell(
+            code,
+            timeout_s=timeout_s,
+            on_output=lambda stream, data: self.heard.append((stream, data)),
+            on_sub_calls=self._answer,
+        )
+
+    async def _answer(self, calls: tuple[SubCall, ...]) -> tuple[SubCallResult, ...]:
+        self.batches.append(calls)
+        await trio.sleep(self.reply_delay_s)
+        return tuple(self.reply(call) for call in calls)
+
+
+@asynccontextmanager
+async def real_host(
+    *,
+    slots: int = 2,
+    warm: Mapping[str, int] | None = None,
+    limits: Limits | None = None,
+    sandbox: Sandbox | None = None,
+    scratch_path: Path | None = None,
+) -> AsyncIterator[KernelHost]:
+    async with open_sessions_host(
+        sandbox or sandbox_here(),
+        VERSIONS,
+        slots=slots,
+        warm=warm or {},
+        limits=limits,
+        scratch_path=scratch_path,
+    ) as host:
+        yield host
+
+
+@asynccontextmanager
+async def talk_to(
+    language: str = "python",
+    *,
+    inputs: Mapping[str, Path] | None = None,
+    seed: int = 0,
+    limits: Limits | None = None,
+    sandbox: Sandbox | None = None,
+) -> AsyncIterator[Talk]:
+    async with real_host(limits=limits, sandbox=sandbox) as host:
+        session = await host.open(language, inputs or {}, seed)
+        yield Talk(session)
