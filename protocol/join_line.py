@@ -70,8 +70,8 @@ def parse(text: str) -> JoinLine:
     if not isinstance(values, list) or len(values) < len(_FIELDS):
         raise ConfigError("join line from a program unlike this one: fields are missing")
     fields = dict(zip(_FIELDS, values, strict=False))
-    if isinstance(fields["mesh"], bytes):
-        fields["mesh"] = base64.b32encode(fields["mesh"]).decode().lower()
+    mesh = fields["mesh"]
+    fields["mesh"] = base64.b32encode(mesh).decode().lower() if isinstance(mesh, bytes) else None
     try:
         return JoinLine.model_validate(fields)
     except ValidationError as invalid:

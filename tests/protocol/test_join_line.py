@@ -69,7 +69,7 @@ def test_a_line_fits_a_qr_code_and_a_terminal() -> None:
 
 
 def test_the_largest_line_is_still_read() -> None:
-    addresses = tuple(Address(f"/dns4/{'x' * 248}/{n:02}") for n in range(10, 26))
+    addresses = tuple(Address(f"/dns4/{'x' * 247}/{n:02}") for n in range(10, 26))
     line = LINE.model_copy(update={"addresses": addresses, "roles": ROLES})
     assert join_line.parse(line.render()) == line
 
@@ -141,7 +141,7 @@ def test_one_mistyped_character_is_noticed(at: int, character: str) -> None:
 def test_two_characters_exchanged_are_noticed(at: int) -> None:
     exchanged = TEXT[:at] + TEXT[at + 1] + TEXT[at] + TEXT[at + 2 :]
     if TEXT[at] != TEXT[at + 1]:
-        assert "mistyped" in why(exchanged) or at + 2 == len(TEXT)
+        assert "mistyped" in why(exchanged)
 
 
 def test_a_character_that_is_never_in_one_is_pointed_at() -> None:
