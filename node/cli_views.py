@@ -1,0 +1,149 @@
+"""The commands that look at the mesh, and the small ones that steer it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from kowalski.node import cli_render as render
+from kowalski.node.cli_session import PROGRAM, Session, duration_option, given, with_session
+from kowalski.node.control_client import NodeNotRunningError
+from kowalski.node.control_line import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@click.command()
+@with_session
+def peers(session: Session) -> None:
+    """Who is in the mesh, and how busy."""
+    done = session.ask_node("peers", {})
+    if session.as_json:
+        session.print_json(done)
+    else:
+        session.result(render.peers(done, is_terminal=render.is_terminal()))
+
+
+@click.command()
+@with_session
+def status(session: Session) -> None:
+    """What the node on this machine is and does."""
+    _print_fields(session, session.ask_node("status", {}))
+
+
+@click.command()
+@click.argument("task", required=False)
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@with_session
+def tasks(session: Session, task: str | None, limit: int) -> None:
+    """The latest tasks, or everything about one."""
+    if task is not None:
+        _print_fields(session, session.ask_node("task", {"task": task}))
+        return
+    done = session.ask_node("tasks", {"limit": limit})
+    if session.as_json:
+        session.print_json(done)
+    else:
+        session.result(render.tasks(done, is_terminal=render.is_terminal()))
+
+
+@click.command()
+@click.argument("task")
+@with_session
+def cancel(session: Session, task: str) -> None:
+    """Stop a task wherever it runs."""
+    done = session.ask_node("cancel", {"task": task})
+    if session.as_json:
+        session.print_json(done)
+    else:
+        session.say(f"task {task} {render.text(done.get('state') or 'cancelled')}")
+
+
+@click.command()
+@click.option("--roles", help="What the newcomer may do, by commas; all of it otherwise.")
+@duration_option("--ttl", "24h", "How long it is good.")
+@click.option("--uses", type=click.IntRange(1, 1000), default=1, show_default=True)
+@with_session
+def invite(session: Session, roles: str | None, ttl: float, uses: int) -> None:
+    """Print a line that lets another device join this mesh."""
+    chosen = None if roles is None else [role for role in roles.replace(",", " ").split() if role]
+    done = session.ask_node("invite", given(roles=chosen, ttl_s=ttl, uses=uses))
+    if session.as_json:
+        session.print_json(done)
+        return
+    line = render.text(done.get("line") or done.get("invite"))
+    session.result(line)
+    session.say(
+        f"on the other device: {PROGRAM} start --join {line[:12]}...\n"
+        f"it holds a secret; good for {uses} use{'s' if uses > 1 else ''}"
+        f" within {render.duration(ttl)}"
+    )
+
+
+@click.command()
+@with_session
+def doctor(session: Session) -> None:
+    """Find out what keeps this machine from being a good node."""
+    try:
+        done = session.ask_node("doctor", {})
+    except NodeNotRunningError:
+        session.say(f"no node is running here; examining the machine alone ({PROGRAM} start)")
+        done = _examine_alone(session)
+    if session.as_json:
+        session.print_json(done)
+    else:
+        session.result(render.checks(done))
+    if any(check.get("verdict") == "fail" for check in render.rows_of(done.get("checks"))):
+        raise click.exceptions.Exit(ExitCode.FAILED)
+
+
+def _examine_alone(session: Session) -> dict[str, object]:
+    import functools
+
+    import trio
+
+    from kowalski.node import doctor as examination
+    from kowalski.node.config import load_config
+
+    config, _ = load_config({"data_dir": session.data_dir}, os.environ, session.config)
+    examine = functools.partial(
+        examination.examine,
+        data_dir=config.data_dir,
+        p2p_host=config.listen_host,
+        p2p_port=config.p2p_port,
+        is_node_running=False,
+    )
+    return examination.as_reply(trio.run(examine))
+
+
+@click.group()
+def config() -> None:
+    """The settings of the node."""
+
+
+@config.command("show")
+@with_session
+def show(session: Session) -> None:
+    """Every setting with where it comes from."""
+    from kowalski.node.config import load_config, settings
+
+    loaded, sources = load_config({"data_dir": session.data_dir}, os.environ, session.config)
+    lines = settings(loaded, sources)
+    if session.as_json:
+        rows = {line.key: {"value": line.value, "source": line.source} for line in lines}
+        session.print_json({"settings": rows})
+        return
+    rows_shown = [(line.key, render.text(line.value), line.source) for line in lines]
+    session.result(
+        render.table(("KEY", "VALUE", "FROM"), rows_shown, is_terminal=render.is_terminal())
+    )
+
+
+def _print_fields(session: Session, done: Mapping[str, object]) -> None:
+    if session.as_json:
+        session.print_json(done)
+    else:
+        session.result(render.fields(done))

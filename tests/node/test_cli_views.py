@@ -1,0 +1,113 @@
+"""peers, status, tasks, cancel, invite, doctor and config show."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+from click.testing import CliRunner, Result
+
+from kowalski.node.cli import cli
+from tests.node.scripted_node import Script, scripted_node
+
+
+def invoke(tmp_path: Path, scripts: dict[str, Script], *args: str) -> Result:
+    with scripted_node(tmp_path, scripts):
+        return CliRunner().invoke(cli, [*args, "--data-dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("command", "verb", "done", "part"),
+    [
+        (["peers"], "peers", {"peers": [{"name": "desk", "state": "alive"}]}, "desk  alive"),
+        (["status"], "status", {"name": "desk", "uptime_s": 3}, "uptime_s"),
+        (["tasks"], "tasks", {"tasks": [{"task": "T1", "state": "answered"}]}, "T1    answered"),
+        (["tasks", "T1"], "task", {"task": "T1", "journal": [{"n": 1}]}, "  n 1"),
+        (["doctor"], "doctor", {"checks": [{"name": "clock", "verdict": "ok"}]}, "ok    clock"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_view_asks_its_verb_and_prints_for_people_and_programs(
+    tmp_path: Path, command: list[str], verb: str, done: dict[str, object], part: str
+) -> None:
+    shown = invoke(tmp_path, {verb: Script(done)}, *command)
+    assert shown.exit_code == 0, shown.output
+    assert part.removesuffix("_s") in shown.stdout
+    in_json = invoke(tmp_path, {verb: Script(done)}, *command, "--json")
+    assert json.loads(in_json.stdout) == done
+
+
+def test_a_task_id_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
+    assert invoke(tmp_path, {"task": Script()}, "tasks", "../x").exit_code == 2
+
+
+def test_cancel_says_what_became_of_the_task(tmp_path: Path) -> None:
+    ended = invoke(tmp_path, {"cancel": Script({"state": "cancelled"})}, "cancel", "T1")
+    assert (ended.exit_code, ended.stderr) == (0, "task T1 cancelled\n")
+
+
+def test_invite_prints_the_line_alone_on_stdout(tmp_path: Path) -> None:
+    with scripted_node(tmp_path, {"invite": Script({"line": "kw1:abc"})}) as node:
+        args = ["invite", "--ttl", "2h", "--uses", "3", "--roles", "repl,infer"]
+        ended = CliRunner().invoke(cli, [*args, "--data-dir", str(tmp_path)])
+    assert (ended.exit_code, ended.stdout) == (0, "kw1:abc\n")
+    assert node.heard == [("invite", {"roles": ["repl", "infer"], "ttl_s": 7200.0, "uses": 3})]
+
+
+def test_an_unknown_role_in_an_invite_is_a_usage_error(tmp_path: Path) -> None:
+    ended = invoke(tmp_path, {"invite": Script()}, "invite", "--roles", "cook")
+    assert ended.exit_code == 2
+    assert "roles.0" in ended.stderr
+
+
+def test_the_doctor_fails_if_a_check_fails(tmp_path: Path) -> None:
+    checks = [{"name": "clock", "verdict": "fail", "found": "1970", "cure": "set it"}]
+    ended = invoke(tmp_path, {"doctor": Script({"checks": checks})}, "doctor")
+    assert ended.exit_code == 1
+    assert "set it" in ended.stdout
+
+
+def test_without_a_node_the_doctor_examines_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its multicast is to stay on loopback here.
+    loopback = {
+        name: addresses
+        for name, addresses in psutil.net_if_addrs().items()
+        if any(a.family == socket.AF_INET and a.address == "127.0.0.1" for a in addresses)
+    }
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: loopback)
+    monkeypatch.setenv("KOWALSKI_P2P_PORT", "0")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    ended = CliRunner().invoke(cli, ["doctor", "--json", "--data-dir", str(tmp_path)])
+    assert ended.exit_code == 0, ended.output
+    names = {check["name"] for check in json.loads(ended.stdout)["checks"]}
+    assert {"platform", "multicast", "p2p port", "event loop"} <= names
+
+
+def test_config_show_tells_where_each_setting_comes_from(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('name = "desk"\napi_key = "hush"\n')
+    runner = CliRunner(env={"KOWALSKI_HTTP_PORT": "99"})
+    args = ["config", "show", "--config", str(file), "--data-dir", str(tmp_path / "data")]
+    shown = runner.invoke(cli, args)
+    assert shown.exit_code == 0
+    rows = {line.split()[0]: line.split()[1:] for line in shown.stdout.splitlines()}
+    assert rows["name"] == ["desk", str(file)]
+    assert rows["http_port"] == ["99", "KOWALSKI_HTTP_PORT"]
+    assert rows["data_dir"] == [str(tmp_path / "data"), "--data-dir"]
+    assert rows["p2p_port"] == ["4170", "default"]
+    assert "hush" not in shown.stdout
+    in_json = json.loads(runner.invoke(cli, [*args, "--json"]).stdout)["settings"]
+    assert in_json["http_port"] == {"value": 99, "source": "KOWALSKI_HTTP_PORT"}
+
+
+def test_config_show_names_the_key_that_it_does_not_know(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("p2p_prot = 1\n")
+    ended = CliRunner().invoke(cli, ["config", "show", "--config", str(file)])
+    assert ended.exit_code == 2
+    assert "did you mean 'p2p_port'?" in ended.stderr

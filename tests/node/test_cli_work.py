@@ -1,0 +1,229 @@
+"""submit, run, ask and fold against a scripted node."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from kowalski.node.cli import cli
+from tests.node.scripted_node import Script, ScriptedNode, scripted_node
+
+
+def invoke(
+    tmp_path: Path, scripts: dict[str, Script], *args: str, stdin: bytes | None = None
+) -> tuple[Result, ScriptedNode]:
+    with scripted_node(tmp_path, scripts) as node:
+        environ = {"KOWALSKI_DATA_DIR": str(tmp_path)}
+        ended = CliRunner(env=environ).invoke(cli, args, input=stdin)
+    return ended, node
+
+
+def request_of(node: ScriptedNode) -> dict[str, Any]:
+    ((_, request),) = node.heard
+    return request
+
+
+ANSWERED = Script(
+    {
+        "task": "T1",
+        "state": "answered",
+        "answer": "42",
+        "mode": "blocks",
+        "stats": {"turns": 2},
+        "ran": [{"what": "cell 1", "peer": "P", "name": "desk", "why": "it is idle"}],
+    },
+    ({"kind": "submitted", "task": "T1"}, {"kind": "turn", "n": 1}),
+)
+
+
+def test_submit_prints_the_answer_on_stdout_and_the_way_there_on_stderr(tmp_path: Path) -> None:
+    ended, node = invoke(tmp_path, {"submit": ANSWERED}, "submit", "why")
+    assert (ended.exit_code, ended.stdout) == (0, "42\n")
+    for part in ("task T1", "turn 1", "cell 1  desk  it is idle", "turns 2"):
+        assert part in ended.stderr
+    assert request_of(node) == {
+        "prompt": "why",
+        "mode": "auto",
+        "context": [],
+        "timeout_s": 3600.0,
+        "follow": True,
+    }
+
+
+def test_submit_passes_on_what_was_asked(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same.txt").write_text("")
+    files = [str(tmp_path / name) for name in ("a/same.txt", "b/same.txt")]
+    (tmp_path / "one.txt").write_text("")
+    ended, node = invoke(
+        tmp_path, {"submit": ANSWERED}, "submit", "-", "--mode", "rlm", "--model", "m",
+        "--timeout", "2m", "--max-iterations", "3", "--task-id", "mine",
+        "-c", files[0], "-c", files[1], "--context", str(tmp_path / "one.txt"),
+        stdin=b"from stdin",
+    )  # fmt: skip
+    assert ended.exit_code == 0, ended.output
+    assert request_of(node) == {
+        "prompt": "from stdin",
+        "mode": "rlm",
+        "model": "m",
+        "timeout_s": 120.0,
+        "max_iterations": 3,
+        "task_id": "mine",
+        "follow": True,
+        "context": [
+            {"name": files[0], "path": files[0]},
+            {"name": files[1], "path": files[1]},
+            {"name": "one.txt", "path": str(tmp_path / "one.txt")},
+        ],
+    }
+
+
+def test_submit_in_json_is_events_and_then_the_result(tmp_path: Path) -> None:
+    ended, _ = invoke(tmp_path, {"submit": ANSWERED}, "submit", "why", "--json")
+    *events, done = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [event["kind"] for event in events] == ["submitted", "turn"]
+    assert done["answer"] == "42"
+    assert ended.stderr == ""
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_task_without_an_answer_ends_with_1(tmp_path: Path, state: str, flags: list[str]) -> None:
+    script = Script({"task": "T1", "state": state, "reason": "out of time"})
+    ended, _ = invoke(tmp_path, {"submit": script}, "submit", "why", *flags)
+    assert ended.exit_code == 1
+    assert "out of time" in (ended.stdout if flags else ended.stderr)
+
+
+def test_a_detached_submit_prints_the_task_and_nothing_else(tmp_path: Path) -> None:
+    script = Script({"task": "T1", "state": "running"})
+    ended, node = invoke(tmp_path, {"submit": script}, "submit", "why", "--detach")
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (0, "T1\n", "")
+    assert request_of(node)["follow"] is False
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("submit", ""),
+        ("submit", "  \n"),
+        ("submit",),
+        ("submit", "a", "--file", "b"),
+        ("submit", "a", "--context", "/nonexistent/file"),
+        ("submit", "a", "--mode", "fast"),
+        ("submit", "a", "--timeout", "soon"),
+        ("ask", ""),
+        ("ask",),
+        ("ask", "a", "--temperature", "-1"),
+        ("run",),
+        ("run", "-"),
+        ("run", "-c", "1"),
+        ("run", "-c", " ", "-l", "python"),
+        ("run", "/nonexistent/program.py"),
+        ("fold",),
+        ("fold", "/nonexistent/file"),
+        ("fold", "-", "-b", "5", "-r", "0.5"),
+        ("fold", "-", "-r", "0"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_told_without_asking_any_node(tmp_path: Path, args: tuple[str, ...]) -> None:
+    ended = CliRunner().invoke(cli, [*args, "--data-dir", str(tmp_path)], input=b"text")
+    assert ended.exit_code == 2, ended.output
+    assert ended.stdout == ""
+    assert "Error: " in ended.stderr
+
+
+def output(stream: str, text: str) -> dict[str, object]:
+    return {"kind": "output", "stream": stream, "text": text}
+
+
+def test_run_gives_each_stream_to_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "program.py"
+    file.write_text("print(1)")
+    script = Script(
+        {"exit_code": 0, "name": "desk", "duration_s": 0.5, "attempts": 2, "why": "it is idle"},
+        (output("stdout", "a"), output("stderr", "warn\n"), output("stdout", "b\n")),
+    )
+    ended, node = invoke(tmp_path, {"run": script}, "run", str(file), "--", "-x", "--json")
+    assert (ended.exit_code, ended.stdout) == (0, "ab\n")
+    expected = "warn\nexit code 0 on desk after 500 ms; 2 attempts; it is idle\n"
+    assert ended.stderr == expected
+    assert request_of(node) == {
+        "language": "python",
+        "code": "print(1)",
+        "timeout_s": 600.0,
+        "args": ["-x", "--json"],
+    }
+
+
+@pytest.mark.parametrize("exit_code", [1, 5, 130, None])
+def test_a_program_that_fails_makes_run_fail_with_1(tmp_path: Path, exit_code: int | None) -> None:
+    script = Script({"exit_code": exit_code, "status": "timeout"})
+    ended, _ = invoke(tmp_path, {"run": script}, "run", "-l", "bash", "-c", "false")
+    assert ended.exit_code == 1
+    assert ("timeout" if exit_code is None else f"exit code {exit_code}") in ended.stderr
+
+
+def test_run_takes_code_and_its_arguments_or_stdin(tmp_path: Path) -> None:
+    ok = Script({"exit_code": 0})
+    _, by_flag = invoke(tmp_path, {"run": ok}, "run", "-l", "python", "-c", "1", "one", "two")
+    assert request_of(by_flag)["args"] == ["one", "two"]
+    _, by_stdin = invoke(tmp_path, {"run": ok}, "run", "-l", "python", "-", stdin=b"print(2)")
+    assert request_of(by_stdin)["code"] == "print(2)"
+
+
+def test_ask_streams_the_text_and_says_who_wrote_it(tmp_path: Path) -> None:
+    script = Script(
+        {"text": "hello", "model": "m", "name": "desk", "usage": {"total_tokens": 7}},
+        ({"kind": "delta", "text": "hel"}, {"kind": "delta", "text": "lo"}),
+    )
+    ended, node = invoke(
+        tmp_path, {"ask": script}, "ask", "why", "-s", "be brief", "--temperature", "0",
+        "--max-tokens", "9",
+    )  # fmt: skip
+    assert (ended.exit_code, ended.stdout) == (0, "hello\n")
+    assert ended.stderr == "m on desk; total_tokens 7\n"
+    assert request_of(node) == {
+        "prompt": "why",
+        "system": "be brief",
+        "temperature": 0.0,
+        "max_tokens": 9,
+        "timeout_s": 600.0,
+    }
+
+
+def test_ask_prints_an_answer_that_came_in_one_piece(tmp_path: Path) -> None:
+    ended, _ = invoke(tmp_path, {"ask": Script({"text": "hello"})}, "ask", "why")
+    assert ended.stdout == "hello\n"
+
+
+FOLDED = Script(
+    {"text": "short", "source_tokens": 9, "tokens": 3, "algorithm": "spans", "name": "desk"}
+)
+
+
+def test_fold_names_a_file_and_sends_a_short_stdin(tmp_path: Path) -> None:
+    file = tmp_path / "long.txt"
+    file.write_text("long")
+    ended, node = invoke(tmp_path, {"fold": FOLDED}, "fold", str(file), "-b", "5")
+    assert (ended.exit_code, ended.stdout) == (0, "short\n")
+    assert ended.stderr == "9 to 3 tokens by spans on desk\n"
+    assert request_of(node) == {"path": str(file), "budget_tokens": 5, "timeout_s": 600.0}
+    _, node = invoke(tmp_path, {"fold": FOLDED}, "fold", "-", "-r", "0.5", stdin=b"long\xff")
+    assert request_of(node)["text"] == "long\ufffd"
+
+
+def test_a_stdin_too_long_for_the_socket_goes_by_a_file_that_is_gone_afterwards(
+    tmp_path: Path,
+) -> None:
+    content = b"line\n" * 300_000
+    ended, node = invoke(tmp_path, {"fold": FOLDED}, "fold", "-", stdin=content)
+    assert ended.exit_code == 0
+    assert node.contents == [content]
+    assert not Path(request_of(node)["path"]).exists()
