@@ -269,7 +269,11 @@ async def test_final_var_names_the_variables_that_there_are() -> None:
 
 
 async def test_the_digest_follows_the_variables_and_repeats_in_another_session() -> None:
-    code = "x = [1, {'a': {3, 'b'}}]\ns = {str(i) for i in range(50)}\nimport random; r = random.random()"
+    code = (
+        "x = [1, {'a': {3, 'b'}}]\n"
+        "s = {str(i) for i in range(50)}\n"
+        "import random; r = random.random()"
+    )
     digests = []
     for _ in range(2):
         async with talk_to(seed=7) as cell:
