@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from kowalski.node.backends.seam import CompletionRequest, EstimateTokens
 
 MODELS_MAX = 1000
-NAME_CHARS_MAX = 300
+# As on the wire.
+NAME_CHARS_MAX = 256
 
 
 class OllamaBackend:

@@ -17,7 +17,8 @@ from kowalski.node.backends.seam import BackendError, ModelInfo
 GetJson: TypeAlias = Callable[[str], Awaitable[object]]
 
 MODELS_MAX = 1000
-NAME_CHARS_MAX = 300
+# As on the wire.
+NAME_CHARS_MAX = 256
 CONTEXT_NAMES = ("max_model_len", "context_length", "max_context_length", "n_ctx")
 
 # Servers that do not tell how much they do at once. vLLM batches by itself (max_num_seqs 256), an
