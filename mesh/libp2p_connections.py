@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
 import trio
 from libp2p.abc import INetStream, INetwork, INotifee
 from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from kowalski.mesh.libp2p_streams import WEATHER
@@ -26,10 +28,14 @@ CLOSE_S = 2.0
 
 
 class Connections(INotifee):  # type: ignore[misc]
-    """Open connections by peer. `nursery` watches each of them for its end."""
+    """Open connections by peer. `nursery` watches each of them for its end.
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    `on_fewer` hears of a peer that lost one connection and has another.
+    """
+
+    def __init__(self, nursery: trio.Nursery, on_fewer: Callable[[ID], None]) -> None:
         self._nursery = nursery
+        self._on_fewer = on_fewer
         self._open: dict[PeerId, list[SwarmConn]] = {}
         self._send, self.events = trio.open_memory_channel[ConnectionEvent](EVENTS_MAX)
 
@@ -73,7 +79,9 @@ class Connections(INotifee):  # type: ignore[misc]
         # Earlier by the two tenths of a second that py-libp2p takes to tidy up before it says so.
         await conn.muxed_conn.event_shutting_down.wait()
         self._open[peer].remove(conn)
-        if not self._open[peer]:
+        if self._open[peer]:
+            self._on_fewer(conn.muxed_conn.peer_id)
+        else:
             del self._open[peer]
             await self._send.send(Disconnected(peer))
 

@@ -6,7 +6,8 @@ py-libp2p is changed, except for where its connections log. `docs/upstream.md` h
 
 # py-libp2p annotates interfaces that lack half of what its classes have, and its objects are
 # extended here.
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportPrivateImportUsage=false
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportPrivateUsage=false
+# pyright: reportPrivateImportUsage=false
 
 from __future__ import annotations
 
@@ -46,6 +47,7 @@ class Guard(Enum):
     SERVICE_TASKS = auto()
     INBOUND_SLOTS = auto()
     OWN_DIALS = auto()
+    GOSSIP_STREAMS = auto()
 
 
 def guard_stream_handlers(network: Swarm) -> None:
@@ -172,7 +174,37 @@ class AllowedTopics:
         return topic.startswith(self._prefix) and len(topic) <= self._chars_max
 
 
-def guard_host(host: BasicHost, router: GossipSub, guards: frozenset[Guard]) -> None:
+def guard_gossip_streams(pubsub: Pubsub) -> None:
+    """Who comes back gets a new gossip stream, even before the old connection is tidied up.
+
+    The old stream would count as the one it has, and nothing would be written to it until the next
+    message finds it broken.
+    """
+    greet = pubsub._handle_new_peer  # noqa: SLF001 no public way
+
+    async def greet_afresh(peer_id: ID) -> None:
+        _forget_dead_stream(pubsub, peer_id)
+        await greet(peer_id)
+
+    pubsub._handle_new_peer = greet_afresh  # noqa: SLF001 no public way
+
+
+def renew_gossip_stream(pubsub: Pubsub, peer_id: ID) -> None:
+    """To be called when one of several connections to a peer has ended."""
+    pubsub.manager.run_task(pubsub._handle_new_peer_with_retry, peer_id)  # noqa: SLF001 as above
+
+
+def _forget_dead_stream(pubsub: Pubsub, peer_id: ID) -> None:
+    stream = pubsub.peers.get(peer_id)
+    if stream is not None and stream.muxed_conn.event_shutting_down.is_set():
+        del pubsub.peers[peer_id]
+        if (queue := pubsub.peer_queues.pop(peer_id, None)) is not None:
+            queue.close()
+        pubsub._forget_all_subscriptions(peer_id)  # noqa: SLF001 as above
+        pubsub.router.remove_peer(peer_id)
+
+
+def guard_host(host: BasicHost, pubsub: Pubsub, guards: frozenset[Guard]) -> None:
     """Put the guards up that need no running service."""
     network = host.get_network()
     if Guard.STREAM_HANDLERS in guards:
@@ -182,7 +214,9 @@ def guard_host(host: BasicHost, router: GossipSub, guards: frozenset[Guard]) -> 
     if Guard.OWN_DIALS in guards:
         guard_own_dials(network)
     if Guard.SERVICE_TASKS in guards:
-        guard_heartbeat(router)
+        guard_heartbeat(pubsub.router)
+    if Guard.GOSSIP_STREAMS in guards:
+        guard_gossip_streams(pubsub)
 
 
 def quieten() -> None:

@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_address
 
 import structlog
@@ -49,8 +50,9 @@ from kowalski.mesh.libp2p_guards import (
     guard_pubsub_size,
     guard_service_tasks,
     quieten,
+    renew_gossip_stream,
 )
-from kowalski.mesh.libp2p_streams import WEATHER, open_negotiated, serve_stream, shielded
+from kowalski.mesh.libp2p_streams import WEATHER, open_negotiated, serve_stream
 from kowalski.mesh.libp2p_yamux import Patience, SteadyMuxing
 from kowalski.mesh.transport import ConnectionEvent, Gossip, Stream, StreamHandler
 from kowalski.protocol.errors import ConfigError, PeerUnreachableError
@@ -64,6 +66,8 @@ CLOSE_S = 5.0
 # One gossip RPC may carry several messages, and control messages beside them.
 RPC_BYTES_MAX = 8 * GOSSIP_BYTES_MAX
 TOPIC_PREFIX = "kowalski/"
+
+_NAME_FAMILIES = {"dns": socket.AF_UNSPEC, "dns4": socket.AF_INET, "dns6": socket.AF_INET6}
 
 
 @asynccontextmanager
@@ -87,30 +91,54 @@ async def open_libp2p_transport(
     """
     quieten()
     addresses = [_listenable(address) for address in listen]
-    host, pubsub, router = _assemble(identity, addresses, connections_max)
+    host, pubsub = _assemble(identity, addresses, connections_max)
     network: Swarm = host.get_network()
     network.upgrader.muxer_multistream = SteadyMuxing(
         patience=patience, streams_max=streams_max, negotiate_timeout_s=HANDSHAKE_S
     )
-    guard_host(host, router, guards)
+    guard_host(host, pubsub, guards)
     guard_pubsub_size(pubsub, AllowedTopics(TOPIC_PREFIX), topics_max)
-    async with (
-        trio.open_nursery() as nursery,
-        host.run(addresses),
-        background_trio_service(pubsub),
-        background_trio_service(router),
-    ):
-        if Guard.SERVICE_TASKS in guards:
-            for service in (network, pubsub, router):
-                guard_service_tasks(service.get_manager())
-        # A dial before the services run would wait for them uncancellably.
-        await pubsub.wait_until_ready()
-        connections = Connections(nursery)
-        network.register_notifee(connections)
+    closing = trio.Event()
+    async with trio.open_nursery() as nursery:
         try:
-            yield Libp2pTransport(identity.peer, host, connections, pubsub, nursery)
+            run = partial(_run, host, pubsub, addresses=addresses, guards=guards, closing=closing)
+            yield await nursery.start(run)
         finally:
-            with shielded(CLOSE_S):
+            closing.set()
+
+
+async def _run(
+    host: BasicHost,
+    pubsub: Pubsub,
+    *,
+    addresses: list[Multiaddr],
+    guards: frozenset[Guard],
+    closing: trio.Event,
+    task_status: trio.TaskStatus[Libp2pTransport],
+) -> None:
+    network: Swarm = host.get_network()
+    # In a task of its own and shielded, so that a block that is cancelled can still say goodbye to
+    # its peers, and its exceptions do not pass through the nurseries of four services.
+    with trio.CancelScope(shield=True):
+        async with (
+            # A connection before the services run would wait for them uncancellably: listen last.
+            host.run([]),
+            background_trio_service(pubsub),
+            background_trio_service(pubsub.router),
+            trio.open_nursery() as nursery,
+        ):
+            if Guard.SERVICE_TASKS in guards:
+                for service in (network, pubsub, pubsub.router):
+                    guard_service_tasks(service.get_manager())
+            await pubsub.wait_until_ready()
+            connections = Connections(nursery, partial(renew_gossip_stream, pubsub))
+            network.register_notifee(connections)
+            await network.listen(*addresses)
+            if len(network.listeners) < len(addresses):
+                raise ConfigError(f"cannot listen on all of {', '.join(map(str, addresses))}")
+            task_status.started(Libp2pTransport(host, connections, pubsub, nursery))
+            await closing.wait()
+            with trio.move_on_after(CLOSE_S):
                 await connections.close_all()
                 await host.close()
             nursery.cancel_scope.cancel()
@@ -120,18 +148,13 @@ class Libp2pTransport:
     """See `kowalski.mesh.transport.Transport`."""
 
     def __init__(
-        self,
-        peer: PeerId,
-        host: BasicHost,
-        connections: Connections,
-        pubsub: Pubsub,
-        nursery: trio.Nursery,
+        self, host: BasicHost, connections: Connections, pubsub: Pubsub, nursery: trio.Nursery
     ) -> None:
-        self._peer = peer
+        self._peer = PeerId(str(host.get_id()))
         self._host = host
         self._network: Swarm = host.get_network()
         self._connections = connections
-        self._topics = GossipTopics(pubsub, peer, nursery)
+        self._topics = GossipTopics(pubsub, self._peer, nursery)
         self._nursery = nursery
         self._dials: dict[PeerId, trio.Lock] = {}
 
@@ -160,17 +183,14 @@ class Libp2pTransport:
         await trio.lowlevel.checkpoint()
         if peer == self._peer:
             raise PeerUnreachableError("dialling ourselves")
-        try:
-            maddr, peer_id = Multiaddr(address), ID.from_base58(peer)
-        except ValueError as error:
-            raise PeerUnreachableError(f"malformed address {address} of {peer}") from error
         lock = self._dials.setdefault(peer, trio.Lock())
         try:
             with trio.fail_after(timeout_s):
                 async with lock:
                     if peer not in self._connections.peers:
-                        await self._network.dial_addr(maddr, peer_id)
-        except (*WEATHER, trio.TooSlowError) as error:
+                        maddr = await _dialable(address)
+                        await self._network.dial_addr(maddr, ID.from_base58(peer))
+        except (*WEATHER, ValueError, trio.TooSlowError) as error:
             raise PeerUnreachableError(f"no {peer} at {address}: {_root(error)}") from error
         finally:
             if not lock.locked():
@@ -239,7 +259,7 @@ class _Opening:
 
 def _assemble(
     identity: Identity, addresses: list[Multiaddr], connections_max: int
-) -> tuple[BasicHost, Pubsub, GossipSub]:
+) -> tuple[BasicHost, Pubsub]:
     key_pair = create_new_key_pair(seed=identity.private_key_bytes)
     noise_key = create_noise_key_pair().private_key
     host = new_host(
@@ -286,7 +306,17 @@ def _assemble(
     # Its sequence numbers start at the time in seconds and count messages: after a restart they
     # would repeat, and everybody would drop ours as seen.
     pubsub.counter = time.time_ns()
-    return host, pubsub, router
+    return host, pubsub
+
+
+async def _dialable(address: Address) -> Multiaddr:
+    """Look a name up as the system does; py-libp2p asks name servers alone, not mDNS or a file."""
+    _, family, host, *rest = address.split("/")
+    if family in _NAME_FAMILIES:
+        found = await trio.socket.getaddrinfo(host, None, _NAME_FAMILIES[family])
+        ip = found[0][4][0]
+        return Multiaddr(f"/ip{ip_address(ip).version}/{ip}/{'/'.join(rest)}")
+    return Multiaddr(address)
 
 
 def _listenable(address: Address) -> Multiaddr:

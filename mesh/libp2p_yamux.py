@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import structlog
 import trio
 from libp2p.abc import IMuxedConn, ISecureConn
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.network.connection.exceptions import RawConnError
 from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
@@ -46,6 +47,10 @@ CREDIT_BYTES_FIRST = 64 * 1024
 WINDOW_BYTES_MAX = 4 * 1024 * 1024
 # After our own event loop stood still, bytes that arrived in time may still wait to be read.
 OWN_DELAY_S = 0.25
+# Acknowledgements and pongs that wait to be sent, 12 bytes each.
+REPLIES_MAX = 4096
+# A goodbye waits this long behind a frame that does not leave.
+GOODBYE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +168,7 @@ class SteadyStream(YamuxStream):  # type: ignore[misc]
         frame = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_WINDOW_UPDATE, 0, self.stream_id, credit)
         try:
             await self.conn._write_frame(frame)  # noqa: SLF001 the mux's own stream
-        except RawConnError:
+        except (RawConnError, ConnectionClosedError):
             log.debug("no-credit-on-a-lost-connection", peer=str(self.conn.peer_id))
 
 
@@ -179,6 +184,9 @@ class SteadyYamux(Yamux):  # type: ignore[misc]
         self.patience = patience
         self._streams_max = streams_max
         self._heard_at = trio.current_time()
+        self._frame_reader: trio.lowlevel.Task | None = None
+        self._replies: list[bytes] = []
+        self._has_replies = trio.Event()
         self._listen_in(secured_conn)
 
     def _listen_in(self, secured_conn: ISecureConn) -> None:
@@ -213,9 +221,15 @@ class SteadyYamux(Yamux):  # type: ignore[misc]
             await stream.reset()
 
     async def _write_frame(self, data: bytes) -> None:
+        if trio.lowlevel.current_task() is self._frame_reader:
+            self._reply(data)
+            return
         async with self._write_lock:
             if self.event_shutting_down.is_set():
                 raise RawConnError("connection is closed")
+            data, self._replies = b"".join((*self._replies, data)), []
+            if not data:
+                return
             # Noise numbers its messages: half of one on the wire, and the peer can decrypt nothing
             # that comes after it. So a frame leaves whole, or the connection ends.
             with shielded(self.patience.write_s) as writing:
@@ -224,6 +238,25 @@ class SteadyYamux(Yamux):  # type: ignore[misc]
                 await self._break_off(f"took no frame for {self.patience.write_s} s")
             if self.event_shutting_down.is_set():
                 raise RawConnError("connection is closed")
+
+    def _reply(self, frame: bytes) -> None:
+        """Let somebody else send what the frame reader answers: it must not stop reading.
+
+        Two ends that each wait for the other to read would wait for ever.
+        """
+        self._replies.append(frame)
+        if len(self._replies) > REPLIES_MAX:
+            self.condemn("asks, and does not read the answers")
+        self._has_replies.set()
+
+    async def _send_replies(self) -> None:
+        while True:
+            await self._has_replies.wait()
+            self._has_replies = trio.Event()
+            try:
+                await self._write_frame(b"")
+            except (RawConnError, ConnectionClosedError):
+                return
 
     async def _measure_rtt_loop(self) -> None:
         """Ping when it has been silent, and end the connection when nothing comes back."""
@@ -238,7 +271,7 @@ class SteadyYamux(Yamux):  # type: ignore[misc]
             ping = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_PING, FLAG_SYN, 0, self._ping_id)
             try:
                 await self._write_frame(ping)
-            except (RawConnError, OSError):
+            except (RawConnError, ConnectionClosedError):
                 return
             with trio.move_on_after(self.patience.ping_s):
                 await self._ping_event.wait()
@@ -261,6 +294,9 @@ class SteadyYamux(Yamux):  # type: ignore[misc]
             await self.secured_conn.close()
 
     async def handle_incoming(self) -> None:
+        assert self._nursery is not None
+        self._frame_reader = trio.lowlevel.current_task()
+        self._nursery.start_soon(self._send_replies)
         await super().handle_incoming()
         if not self.event_closed.is_set():
             await self._cleanup_on_error()
@@ -270,6 +306,11 @@ class SteadyYamux(Yamux):  # type: ignore[misc]
         await super()._cleanup_on_error()
 
     async def close(self, error_code: int = 0) -> None:
+        with trio.move_on_after(GOODBYE_S) as waiting:
+            async with self._write_lock:
+                pass
+        if waiting.cancelled_caught:
+            await self._break_off(f"took no goodbye for {GOODBYE_S} s")
         self._note_ends()
         for stream in self.streams.values():
             # A local close marks every stream as finished by the peer; without this, a reader
