@@ -13,7 +13,7 @@ import sys
 import click
 
 from kowalski import __version__
-from kowalski.node import cli_start, cli_views, cli_work
+from kowalski.node import cli_doctor, cli_start, cli_views, cli_work
 from kowalski.node.cli_session import PROGRAM, Session, with_session
 
 
@@ -70,7 +70,7 @@ for _command in (
     cli_views.tasks,
     cli_views.cancel,
     cli_views.invite,
-    cli_views.doctor,
+    cli_doctor.doctor,
     cli_views.config,
     cli_start.demo,
 ):

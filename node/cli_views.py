@@ -9,8 +9,6 @@ import click
 
 from kowalski.node import cli_render as render
 from kowalski.node.cli_session import PROGRAM, Session, duration_option, given, with_session
-from kowalski.node.control_client import NodeNotRunningError
-from kowalski.node.control_line import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,42 +79,6 @@ def invite(session: Session, roles: str | None, ttl: float, uses: int) -> None:
         f"it holds a secret; good for {uses} use{'s' if uses > 1 else ''}"
         f" within {render.duration(ttl)}"
     )
-
-
-@click.command()
-@with_session
-def doctor(session: Session) -> None:
-    """Find out what keeps this machine from being a good node."""
-    try:
-        done = session.ask_node("doctor", {})
-    except NodeNotRunningError:
-        session.say(f"no node is running here; examining the machine alone ({PROGRAM} start)")
-        done = _examine_alone(session)
-    if session.as_json:
-        session.print_json(done)
-    else:
-        session.result(render.checks(done))
-    if any(check.get("verdict") == "fail" for check in render.rows_of(done.get("checks"))):
-        raise click.exceptions.Exit(ExitCode.FAILED)
-
-
-def _examine_alone(session: Session) -> dict[str, object]:
-    import functools
-
-    import trio
-
-    from kowalski.node import doctor as examination
-    from kowalski.node.config import load_config
-
-    config, _ = load_config({"data_dir": session.data_dir}, os.environ, session.config)
-    examine = functools.partial(
-        examination.examine,
-        data_dir=config.data_dir,
-        p2p_host=config.listen_host,
-        p2p_port=config.p2p_port,
-        is_node_running=False,
-    )
-    return examination.as_reply(trio.run(examine))
 
 
 @click.group()

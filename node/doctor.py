@@ -24,6 +24,9 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kowalski.node.backends.probing import Finding
+    from kowalski.node.repl.sandbox import SandboxVerdict
+
 Verdict = Literal["ok", "warn", "fail"]
 
 # Administratively scoped (RFC 2365), so that it leaves no site and disturbs no mDNS.
@@ -71,7 +74,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class SandboxFound:
-    """What the room of the hands found; `tier` None: nothing here contains code."""
+    """What the room of the hands found; `tier` None: nothing here contains code, so none runs."""
 
     tier: str | None
     reason: str
@@ -84,7 +87,7 @@ class BackendFound:
 
     url: str
     kind: str
-    models: int = 0
+    models: int | None = None
     problem: str = ""
 
 
@@ -116,6 +119,20 @@ async def examine(
         checks += check_backends(backends)
     checks.append(await check_event_loop())
     return tuple(checks)
+
+
+def sandbox_found(verdict: SandboxVerdict, *, is_offered: bool) -> SandboxFound:
+    tier = None if verdict.sandbox is None else verdict.tier
+    return SandboxFound(tier, verdict.reason, is_offered)
+
+
+def backends_found(findings: Sequence[Finding]) -> tuple[BackendFound, ...]:
+    """Of the places looked at: those with a server, and those that the owner named."""
+    return tuple(
+        BackendFound(each.url, each.kind or "", problem=each.why_not)
+        for each in findings
+        if each.backend is not None or each.is_explicit
+    )
 
 
 def as_reply(checks: Sequence[Check]) -> dict[str, object]:
@@ -260,7 +277,7 @@ async def _multicast_problem(address: str, timeout_s: float) -> str | None:
 
 async def check_port(host: str, port: int, *, is_node_running: bool, timeout_s: float) -> Check:
     """With a node: that its port answers. Without: that nobody else sits on it."""
-    place = f"{host}:{port}"
+    place = f"{host} port {port}"
     if is_node_running:
         try:
             with trio.fail_after(timeout_s):
@@ -270,7 +287,8 @@ async def check_port(host: str, port: int, *, is_node_running: bool, timeout_s: 
         return Check("p2p port", "ok", f"{place} answers")
     if port == 0:
         return Check("p2p port", "ok", "any free one")
-    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_STREAM) as probe:
+    family = trio.socket.AF_INET6 if ":" in host else trio.socket.AF_INET
+    with trio.socket.socket(family, trio.socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             await probe.bind((host, port))
@@ -287,13 +305,15 @@ def check_sandbox(sandbox: SandboxFound) -> Check:
     if sandbox.tier is None:
         cure = "install bubblewrap, or start with --no-repl"
         return Check("sandbox", "warn", f"none: {sandbox.reason}", cure)
-    return Check("sandbox", "ok", f"{sandbox.tier}: {sandbox.reason}")
+    if sandbox.tier == "none":
+        return Check("sandbox", "warn", sandbox.reason, "start without --unsafe-repl")
+    return Check("sandbox", "ok", sandbox.reason)
 
 
 def check_backends(backends: Sequence[BackendFound]) -> list[Check]:
     """No model here is fine: others in the mesh may have one."""
     checks = [
-        Check("model server", "ok", f"{each.kind} at {each.url}, {each.models} models")
+        Check("model server", "ok", _server(each))
         if not each.problem
         else Check("model server", "warn", f"{each.url}: {each.problem}", "start it, or unname it")
         for each in backends
@@ -303,6 +323,11 @@ def check_backends(backends: Sequence[BackendFound]) -> list[Check]:
             "model server", "ok", "none on this device; models of peers are used if there are any"
         )
     ]
+
+
+def _server(backend: BackendFound) -> str:
+    models = "" if backend.models is None else f", {backend.models} models"
+    return f"{backend.kind} at {backend.url}{models}"
 
 
 async def check_event_loop(*, naps: int = 25, nap_s: float = 0.01) -> Check:

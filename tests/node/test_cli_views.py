@@ -1,12 +1,10 @@
-"""peers, status, tasks, cancel, invite, doctor and config show."""
+"""peers, status, tasks, cancel, invite and config show."""
 
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
-import psutil
 import pytest
 from click.testing import CliRunner, Result
 
@@ -26,7 +24,6 @@ def invoke(tmp_path: Path, scripts: dict[str, Script], *args: str) -> Result:
         (["status"], "status", {"name": "desk", "uptime_s": 3}, "uptime_s"),
         (["tasks"], "tasks", {"tasks": [{"task": "T1", "state": "answered"}]}, "T1    answered"),
         (["tasks", "T1"], "task", {"task": "T1", "journal": [{"n": 1}]}, "  n 1"),
-        (["doctor"], "doctor", {"checks": [{"name": "clock", "verdict": "ok"}]}, "ok    clock"),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -61,31 +58,6 @@ def test_an_unknown_role_in_an_invite_is_a_usage_error(tmp_path: Path) -> None:
     ended = invoke(tmp_path, {"invite": Script()}, "invite", "--roles", "cook")
     assert ended.exit_code == 2
     assert "roles.0" in ended.stderr
-
-
-def test_the_doctor_fails_if_a_check_fails(tmp_path: Path) -> None:
-    checks = [{"name": "clock", "verdict": "fail", "found": "1970", "cure": "set it"}]
-    ended = invoke(tmp_path, {"doctor": Script({"checks": checks})}, "doctor")
-    assert ended.exit_code == 1
-    assert "set it" in ended.stdout
-
-
-def test_without_a_node_the_doctor_examines_the_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Its multicast is to stay on loopback here.
-    loopback = {
-        name: addresses
-        for name, addresses in psutil.net_if_addrs().items()
-        if any(a.family == socket.AF_INET and a.address == "127.0.0.1" for a in addresses)
-    }
-    monkeypatch.setattr(psutil, "net_if_addrs", lambda: loopback)
-    monkeypatch.setenv("KOWALSKI_P2P_PORT", "0")
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    ended = CliRunner().invoke(cli, ["doctor", "--json", "--data-dir", str(tmp_path)])
-    assert ended.exit_code == 0, ended.output
-    names = {check["name"] for check in json.loads(ended.stdout)["checks"]}
-    assert {"platform", "multicast", "p2p port", "event loop"} <= names
 
 
 def test_config_show_tells_where_each_setting_comes_from(tmp_path: Path) -> None:

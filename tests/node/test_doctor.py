@@ -9,7 +9,9 @@ import pytest
 import trio
 
 from kowalski.node import doctor
+from kowalski.node.backends.probing import Finding
 from kowalski.node.doctor import BackendFound, Check, Interface, SandboxFound
+from kowalski.node.repl.sandbox import SandboxVerdict
 
 LOOPBACK = (Interface("lo", ("127.0.0.1",)),)
 LAN = Interface("eth0", ("192.168.1.7",))
@@ -93,7 +95,19 @@ def test_without_a_sandbox_the_cure_is_named() -> None:
     assert missing.verdict == "warn"
     assert "bwrap" in missing.found
     assert doctor.check_sandbox(SandboxFound("bubblewrap", "works")).verdict == "ok"
+    assert doctor.check_sandbox(SandboxFound("none", "not contained")).verdict == "warn"
     assert doctor.check_sandbox(SandboxFound(None, "", is_offered=False)).verdict == "ok"
+
+
+def test_what_the_rooms_found_is_taken_over() -> None:
+    verdict = SandboxVerdict(None, "none", "bwrap is not installed")
+    assert doctor.sandbox_found(verdict, is_offered=True).tier is None
+    findings = [
+        Finding("http://usual", is_explicit=False, why_not="refused"),
+        Finding("http://named", is_explicit=True, why_not="refused"),
+    ]
+    (backend,) = doctor.backends_found(findings)
+    assert (backend.url, backend.problem) == ("http://named", "refused")
 
 
 def test_model_servers_are_listed_and_none_is_fine() -> None:
