@@ -199,6 +199,10 @@ class CellRun:
         if reason in ("timeout", "cancelled") and self._kernel.is_alive:
             with trio.move_on_after(self._limits.interrupt_grace_s):
                 await self._interrupt()
+        if reason == "died" and not self._fault:
+            # Already dying: its own exit code says more than ours.
+            with trio.move_on_after(self._limits.interrupt_grace_s):
+                await self._kernel.spawned.wait_dead()
         if self._done is None:
             self._kernel.spawned.kill()
             with trio.move_on_after(_DEATH_S_MAX):

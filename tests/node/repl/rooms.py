@@ -52,6 +52,13 @@ class Talk:
         return tuple(self.reply(call) for call in calls)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Something outside this process comes true: a process starts, a kernel is ready."""
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110 - nobody could set an event
+            await trio.sleep(0.01)
+
+
 @asynccontextmanager
 async def real_host(
     *,

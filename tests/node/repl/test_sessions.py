@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from kowalski.node.repl.limits import Limits, SessionLimits
+from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
+from tests.node.repl.rooms import Talk, real_host, sandbox_here, talk_to, until
+
+pytestmark = [pytest.mark.real, pytest.mark.trio]
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def children() -> set[int]:
+    found: set[int] = set()
+    for thread in Path("/proc/self/task").iterdir():
+        words = (thread / "children").read_text().split()
+        found.update(int(word) for word in words)
+    return found
+
+
+def processes_with(word: str) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if word.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+async def test_nothing_is_left_after_the_host_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "input").write_text("x")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    await trio.to_thread.run_sync(lambda: None)
+    files, ours = open_files(), children()
+    async with real_host(scratch_path=scratch, warm={"python": 1}) as host:
+        cell = Talk(await host.open("python", {"in": tmp_path / "input"}, 0))
+        marker = "4711.0815"
+        await cell(
+            f"import subprocess, os\n"
+            f"subprocess.Popen(['sleep', '{marker}'])\n"
+            f"stubborn = 'trap \"\" TERM INT HUP; sleep {marker}'\n"
+            "subprocess.Popen(['setsid', '-f', 'sh', '-c', stubborn])\n"
+            "context"
+        )
+        await until(lambda: len(processes_with(marker)) >= 2)
+        other = Talk(await host.open("bash", {}, 0))
+        await other("x=1")
+        assert children() > ours
+    assert processes_with(marker) == []
+    assert children() == ours
+    assert open_files() == files
+    assert list(scratch.iterdir()) == []
+
+
+async def test_closing_a_session_in_the_middle_of_a_cell_ends_the_cell(tmp_path: Path) -> None:
+    async with real_host(scratch_path=tmp_path) as host, trio.open_nursery() as nursery:
+        cell = Talk(await host.open("python", {}, 0))
+        ends: list[str] = []
+
+        async def run() -> None:
+            ends.append((await cell("print('x')\nwhile True: pass")).status)
+
+        nursery.start_soon(run)
+        await until(lambda: bool(cell.heard))
+        with trio.fail_after(5):
+            await cell.session.close()
+            await cell.session.close()
+        assert list(tmp_path.iterdir()) == []
+        assert host.slots_free == host.slots
+    assert ends == ["died"]
+
+
+async def test_cancelling_everything_leaves_nothing_behind() -> None:
+    ours = children()
+    with trio.move_on_after(0.5):
+        async with talk_to() as cell:
+            await cell("import time; time.sleep(60)")
+    assert children() == ours
+
+
+async def test_two_sessions_see_nothing_of_each_other() -> None:
+    async with real_host() as host:
+        one = Talk(await host.open("python", {}, 0))
+        two = Talk(await host.open("python", {}, 0))
+        await one("secret = 'mine'; open('/tmp/file', 'w').write('mine')")
+        await one("import subprocess; p = subprocess.Popen(['sleep', '4242'])")
+        assert (await two("'secret' in globals()")).value == "False"
+        assert (await two("import os; os.listdir('/tmp'), os.listdir('/job')")).value == "([], [])"
+        seen = await two(
+            "[open(f'/proc/{p}/cmdline').read() for p in os.listdir('/proc') if p.isdigit()]"
+        )
+        assert "4242" not in (seen.value or "")
+        assert (await one("secret")).value == "'mine'"
+
+
+async def test_cells_of_two_sessions_run_at_the_same_time() -> None:
+    async with real_host() as host:
+        talks = [Talk(await host.open("python", {}, 0)) for _ in range(2)]
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for cell in talks:
+                nursery.start_soon(cell, "import time; time.sleep(0.5)")
+        assert trio.current_time() - started < 0.9
+
+
+async def test_a_full_host_and_an_unknown_language_are_refused() -> None:
+    async with real_host(slots=1) as host:
+        session = await host.open("python", {}, 0)
+        assert host.slots_free == 0
+        with pytest.raises(RequestRefusedError) as refused:
+            await host.open("python", {}, 0)
+        assert (refused.value.reason, refused.value.retry_after_s is None) == ("busy", False)
+        with pytest.raises(RequestRefusedError, match="unsupported"):
+            await host.open("cobol", {}, 0)
+        await session.close()
+        await (await host.open("python", {}, 0)).close()
+
+
+async def test_a_second_cell_at_the_same_time_is_refused() -> None:
+    async with talk_to() as cell, trio.open_nursery() as nursery:
+        nursery.start_soon(cell, "print('x')\nimport time; time.sleep(60)")
+        await until(lambda: bool(cell.heard))
+        with pytest.raises(RequestRefusedError, match="busy"):
+            await cell("1")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_missing_input_fails_the_opening_and_frees_the_slot(tmp_path: Path) -> None:
+    async with real_host(slots=1) as host:
+        with pytest.raises(RequestFailedError, match="cannot open a session"):
+            await host.open("python", {"x": tmp_path / "missing"}, 0)
+        assert host.slots_free == 1
+        await host.open("python", {}, 0)
+
+
+async def test_a_warm_kernel_is_taken_and_replaced() -> None:
+    async with real_host(slots=3, warm={"python": 1}) as host:
+        for seed in range(3):
+            await until(lambda: host.warm_ready > 0)
+            ready = host.warm_ready
+            cell = Talk(await host.open("python", {}, seed))
+            assert host.warm_ready == ready - 1
+            assert (await cell("1 + 1")).value == "2"
+
+
+async def test_a_warm_kernel_sees_the_inputs_of_its_session(tmp_path: Path) -> None:
+    (tmp_path / "late").write_text("made after the kernel started")
+    async with real_host(warm={"python": 1}) as host:
+        await until(lambda: host.warm_ready > 0)
+        cell = Talk(await host.open("python", {"late": tmp_path / "late"}, 0))
+        assert (await cell("context")).value == "'made after the kernel started'"
+
+
+async def test_the_seed_decides_what_chance_brings() -> None:
+    found = []
+    for seed in (1, 1, 2):
+        async with talk_to(seed=seed) as cell:
+            found.append((await cell("import random; random.random()")).value)
+    assert found[0] == found[1] != found[2]
+
+
+async def test_a_thread_that_grows_between_cells_loses_the_session() -> None:
+    limits = Limits(session=SessionLimits(memory_bytes=100 * 1024 * 1024))
+    async with talk_to(limits=limits) as cell:
+        await cell(
+            "import mmap, threading\n"
+            "def grow():\n"
+            "    global m\n"
+            "    go.wait()\n"
+            "    m = mmap.mmap(-1, 300 << 20); m.write(b'x' * (300 << 20))\n"
+            "go = threading.Event()\n"
+            "threading.Thread(target=grow, daemon=True).start()\n"
+            "threading.Timer(0.2, go.set).start()"
+        )
+        await until(lambda: not cell.session.is_alive)
+        lost = await cell("1")
+        assert lost.status == "died"
+        assert "memory" in (lost.error or "")
+
+
+async def test_a_sandbox_that_does_not_start_is_told_in_its_own_words() -> None:
+    sandbox = sandbox_here()
+    broken = type(sandbox)(  # the interpreter is not there
+        **{
+            **{name: getattr(sandbox, name) for name in sandbox.__slots__},  # type: ignore[attr-defined]
+            "interpreter": "/usr/bin/no-such-python",
+        }
+    )
+    async with real_host(sandbox=broken) as host:
+        with pytest.raises(RequestFailedError, match="no-such-python"):
+            await host.open("python", {}, 0)
