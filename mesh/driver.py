@@ -49,6 +49,8 @@ class Driver(Generic[State, Event, Effect]):
         """Step the machine with `event` and perform what follows, now.
 
         Called from within `perform`, the event waits until the effects before it are performed.
+        When `perform` raises, the machine is as if `event` had never come, and the caller hears
+        of it: effects that must be durable come first for that reason.
         """
         self._pending.append(event)
         if self._is_stepping:
@@ -62,11 +64,16 @@ class Driver(Generic[State, Event, Effect]):
             self._rearm.set()
 
     def _step_once(self, event: Event) -> None:
-        now = self._clock()
-        self.state, effects = self._step(self.state, event, now)
+        now, before = self._clock(), self.state
+        self.state, effects = self._step(before, event, now)
         self.recorder.append((now, event, effects))
-        for effect in effects:
-            self._perform(effect)
+        try:
+            for effect in effects:
+                self._perform(effect)
+        except Exception:
+            self.state = before
+            self._pending.clear()
+            raise
 
     async def run(self) -> None:
         """Keep the machine's time until cancelled."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from kowalski.node.core.fences import Fences, Stale
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.repl import CellAsked, CellDone
 
-TASKS_MAX = 10_000
 FINISHED_MAX = 1000
 
 SessionKey = tuple[TaskId, str]
@@ -20,16 +20,10 @@ SessionKey = tuple[TaskId, str]
 
 @dataclass(frozen=True, slots=True)
 class WorkerDesk:
-    terms: dict[TaskId, int] = field(default_factory=dict)
-    """Highest term heard, by task; the longest unheard are forgotten first."""
+    fences: Fences = field(default_factory=Fences)
     ran: dict[SessionKey, tuple[int, ...]] = field(default_factory=dict)
     """Cells that each open session has run, in order."""
     finished: dict[tuple[TaskId, int], CellDone] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Stale:
-    term: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +52,8 @@ Decision = Stale | AnswerAgain | SessionLost | RunAnew | RunOn
 
 
 def hear_term(desk: WorkerDesk, task: TaskId, term: int) -> tuple[WorkerDesk, Stale | None]:
-    highest = desk.terms.get(task, 0)
-    if term < highest:
-        return desk, Stale(highest)
-    kept = {name: heard for name, heard in desk.terms.items() if name != task}
-    if len(kept) >= TASKS_MAX:
-        kept.pop(next(iter(kept)))
-    return replace(desk, terms={**kept, task: term}), None
+    fences, stale = desk.fences.hear(task, term)
+    return replace(desk, fences=fences), stale
 
 
 def ask(desk: WorkerDesk, asked: CellAsked) -> tuple[WorkerDesk, Decision]:
@@ -119,5 +108,4 @@ def check(desk: WorkerDesk) -> None:
     """What must hold after every step."""
     known = {(key[0], cell) for key, cells in desk.ran.items() for cell in cells}
     assert set(desk.finished) <= known
-    assert len(desk.terms) <= TASKS_MAX
     assert len(desk.finished) <= FINISHED_MAX

@@ -12,6 +12,7 @@ from kowalski.mesh.content_store import ContentStore, Requester
 from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core import worker_desk
+from kowalski.node.core.fences import Stale
 from kowalski.node.core.worker_desk import WorkerDesk
 from kowalski.node.repl.seam import (
     CellOutcome,
@@ -122,7 +123,7 @@ class ReplRoom:
     ) -> wire.CellDone:
         self._desk, decision = worker_desk.ask(self._desk, asked)
         match decision:
-            case worker_desk.Stale(term=term):
+            case Stale(term=term):
                 raise RequestRefusedError("stale", f"term {asked.term}, {term} was heard")
             case worker_desk.AnswerAgain(done=done):
                 return done

@@ -1,0 +1,473 @@
+"""One task led in one term: the session machine with hands.
+
+Everything that happens is journalled and offered to the submitter in order; what the session wants
+next is sent to peers. A conversation with the submitter may break and come back: the work goes on
+meanwhile, as long as the lease is held.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from kowalski.mesh.content_store import ContentStore
+from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.mesh import Mesh
+from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.core.coordinator_lease import Lease
+from kowalski.node.services import repl, session_inputs
+from kowalski.node.services.outbox import Outbox
+from kowalski.node.services.placed_work import ANY_MODEL, PlacedWork, Weather
+from kowalski.node.services.task_cells import CellLimits, Outlook, TaskCells
+from kowalski.protocol import ids
+from kowalski.protocol.errors import (
+    PeerUnreachableError,
+    RemoteProtocolError,
+    RequestFailedError,
+    RequestRefusedError,
+)
+from kowalski.protocol.ids import ContentHash, PeerId
+from kowalski.protocol.messages import journal
+from kowalski.protocol.messages import task as wire
+from kowalski.protocol.messages.base import Message, line
+from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.folding import FoldAsked
+from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
+from kowalski.protocol.messages.repl import SessionClosed, SubCall, SubCallResult
+from kowalski.rlm import session as machine
+from kowalski.rlm.journal import GENESIS, check_chain, digest, entry_of, event_of
+
+log = structlog.get_logger(__name__)
+
+TEXT_CHARS_MAX = 200_000
+"""Four bytes each still fit a journal entry."""
+
+PROGRESS_CHARS_MAX = 16_384
+SUB_CALLS_AT_A_TIME = 16
+CLOSING_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds."""
+
+    hold_s: float = 60.0
+    """How long to go on without hearing from the submitter before everything is dropped."""
+
+
+class Coordination:
+    """Lead `grant.task` in `grant.term`. `run` does the work, `attend` talks to the submitter."""
+
+    def __init__(
+        self,
+        grant: wire.Grant,
+        *,
+        mesh: Mesh,
+        work: PlacedWork,
+        store: ContentStore,
+        patience: Patience,
+    ) -> None:
+        self.term = grant.term
+        self._task = grant.task
+        self._spec = grant.spec
+        self._mesh = mesh
+        self._work = work
+        self._store = store
+        self._patience = patience
+        now = trio.current_time()
+        self._lease = Lease(grant.term, now + grant.lease_s)
+        self._renewed = trio.Event()
+        self._deadline_at = now + grant.remaining_s
+        self._heard_at = now
+        self._prefix: list[wire.Entry] = []
+        self._prefix_goal = (grant.prefix_entries, grant.last_digest)
+        self._prefix_is_whole = trio.Event()
+        self._outbox = Outbox()
+        self._entries = 0
+        self._last_digest = GENESIS
+        self._session: machine.Session | None = None
+        self._finish: machine.Finish | None = None
+        self._is_finished = trio.Event()
+        self._nursery: trio.Nursery
+        self.scope = trio.CancelScope()
+        self.ended = trio.Event()
+        self._sub_calls = trio.CapacityLimiter(SUB_CALLS_AT_A_TIME)
+        self._cells = TaskCells(
+            grant.task,
+            grant.term,
+            mesh=mesh,
+            work=work,
+            outlook=Outlook(self._record, self._progress, self._sub_call, _together),
+            limits=CellLimits(grant.spec.cell_timeout_s, grant.spec.seed, self._remaining_s),
+        )
+
+    # --- talking to the submitter ---------------------------------------------------------------
+
+    async def attend(self, conversation: Conversation, grant: wire.Grant) -> Message:
+        """Serve one conversation until the task is settled or the submitter is gone."""
+        self._renew(grant.lease_s)
+        self._outbox.start_over(grant.prefix_entries)
+        if not self._prefix_is_whole.is_set():
+            self._ask_prefix()
+        async with open_plain_nursery() as nursery:
+            nursery.start_soon(self._outbox.send_all, conversation)
+            while True:
+                message = await conversation.receive()
+                self._heard_at = trio.current_time()
+                if isinstance(message, wire.Settle):
+                    nursery.cancel_scope.cancel()
+                    break
+                self._hear(message)
+        self.scope.cancel()
+        return wire.Settled(task=self._task, term=self.term)
+
+    def _hear(self, message: Message) -> None:
+        match message:
+            case wire.Renewal(term=self.term, lease_s=lease_s):
+                self._renew(lease_s)
+            case wire.Accepted(term=self.term, index=index):
+                self._outbox.accepted(index)
+            case wire.Prefix(start=start, entries=entries) if start == len(self._prefix):
+                self._prefix += entries
+                self._ask_prefix()
+            case wire.CancelTask(term=self.term, reason=reason):
+                self._happened(journal.CancelHeard(reason=reason or "cancelled"))
+            case wire.Renewal() | wire.Accepted() | wire.Prefix() | wire.CancelTask():
+                pass  # of another term, or twice
+            case _:
+                raise RemoteProtocolError(f"{message.KIND} from a submitter")
+
+    def _renew(self, lease_s: float) -> None:
+        self._lease = self._lease.renewed(self.term, lease_s, trio.current_time())
+        self._renewed.set()
+
+    def _ask_prefix(self) -> None:
+        """Ask for the entries that are still missing, or begin."""
+        goal, last_digest = self._prefix_goal
+        if len(self._prefix) < goal:
+            start = len(self._prefix)
+            self._outbox.say(wire.PrefixAsked(task=self._task, term=self.term, start=start))
+            return
+        if check_chain(self._task, self._prefix) != last_digest:
+            raise RemoteProtocolError("the entries do not end in the digest that was granted")
+        self._entries, self._last_digest = goal, last_digest
+        self._prefix_is_whole.set()
+
+    # --- the work -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Lead the task to its end; returns when it is settled, deposed or forgotten."""
+        try:
+            with self.scope:
+                await self._prefix_is_whole.wait()
+                async with open_plain_nursery() as nursery:
+                    nursery.start_soon(self._watch_submitter)
+                    await self._lead()
+                    self._record(await self._closing())
+                    await trio.sleep_forever()  # until it is settled
+        finally:
+            self.ended.set()
+            with trio.CancelScope(shield=True), trio.move_on_after(CLOSING_S):
+                await self._close_sessions()
+
+    async def _lead(self) -> None:
+        try:
+            with trio.move_on_at(self._deadline_at):
+                await self._work_through()
+                return
+            limit = f"{self._spec.timeout_s:g} s are over"
+            self._happened(journal.BudgetSpent(limit="timeout", detail=limit))
+        except (RemoteProtocolError, PeerUnreachableError) as error:
+            self._finish = machine.Finish("failed", "", f"inputs: {error}")
+        except Exception as bug:  # the submitter must hear of it, and the node live on
+            log.exception("coordination-died", task=self._task)
+            self._finish = machine.Finish("failed", "", f"internal: {type(bug).__name__}: {bug}")
+
+    async def _work_through(self) -> None:
+        outset = await session_inputs.gather(self._spec, self._store, self._mesh)
+        events = [event_of(entry) for entry in self._prefix]
+        for event in events:
+            self._cells.hear(event)
+            if isinstance(event, journal.Closed):
+                return  # everything is said; the submitter has it
+        fresh = machine.new_session(self._spec, limits=outset.limits, inputs=outset.texts)
+        self._session = machine.replay(fresh, events)
+        async with open_plain_nursery() as self._nursery:
+            if events:
+                self._perform(machine.outstanding(self._session))
+            else:
+                self._open(outset)
+            await self._is_finished.wait()
+            self._nursery.cancel_scope.cancel()
+
+    def _open(self, outset: session_inputs.Outset) -> None:
+        opened = machine.open_session(
+            self._spec,
+            languages=outset.languages,
+            models=outset.models,
+            limits=outset.limits,
+            inputs=outset.texts,
+        )
+        if isinstance(opened, machine.CannotOpen):
+            refusal = machine.Finish("failed", "", f"{opened.code}: {opened.detail}")
+            self._perform((refusal,))
+        else:
+            self._happened(opened)
+
+    def _happened(self, event: journal.SessionEvent) -> None:
+        """Journal `event`, step the session with it, and do what it wants."""
+        if self._finish is not None:
+            return
+        self._record(event)
+        if self._session is None:  # it ended before it began
+            is_cancelled = isinstance(event, journal.CancelHeard)
+            why = event.reason if isinstance(event, journal.CancelHeard) else "timeout"
+            self._finish = machine.Finish("cancelled" if is_cancelled else "failed", "", why)
+            return
+        self._session, effects = machine.step(self._session, event)
+        self._perform(effects)
+
+    def _record(self, event: journal.SessionEvent) -> None:
+        """Append to the journal and offer it to the submitter."""
+        entry = entry_of(self.term, self._entries, self._last_digest, event)
+        self._entries += 1
+        self._last_digest = digest(self._task, entry)
+        self._cells.hear(event)
+        self._outbox.offer(wire.EntryOffered(task=self._task, entry=entry))
+
+    def _perform(self, effects: Sequence[machine.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case machine.AskModel():
+                    self._nursery.start_soon(self._ask_model, effect)
+                case machine.RunCell():
+                    self._nursery.start_soon(self._run_cell, effect)
+                case machine.Fold():
+                    self._nursery.start_soon(self._fold, effect)
+                case machine.Note(text=text):
+                    self._progress("note", text=text)
+                case machine.Finish():
+                    self._finish = self._finish or effect
+                    self._is_finished.set()
+
+    async def _ask_model(self, effect: machine.AskModel) -> None:
+        await self._until_lease_held()
+        self._progress("asking", text=effect.purpose)
+        started = trio.current_time()
+        asked = CompletionAsked(
+            task=self._task,
+            term=self.term,
+            model=effect.model,
+            messages=effect.messages,
+            remaining_s=self._remaining_s(),
+        )
+        try:
+            reply = await self._work.complete(
+                asked,
+                on_delta=lambda text: self._progress("delta", text=text),
+                on_restart=lambda why: self._progress("restart", why=why),
+            )
+        except Weather as error:
+            self._happened(
+                journal.ModelFailed(
+                    call=effect.call, code=_code(error, "model_failed"), detail=line(str(error))
+                )
+            )
+            return
+        self._happened(
+            journal.ModelReplied(
+                call=effect.call,
+                text=reply.text,
+                model=reply.done.model,
+                peer=reply.placed.peer,
+                usage=reply.done.usage,
+                duration_s=trio.current_time() - started,
+            )
+        )
+
+    async def _run_cell(self, effect: machine.RunCell) -> None:
+        await self._until_lease_held()
+        session = self._session
+        assert session is not None
+        if not self._cells.inputs:
+            self._cells.inputs = await session_inputs.cell_inputs(
+                self._spec, session.prompt_input, self._store
+            )
+        self._happened(await self._cells.run(effect))
+
+    async def _fold(self, effect: machine.Fold) -> None:
+        await self._until_lease_held()
+        original = await self._store.put(effect.text.encode())
+        asked = FoldAsked(
+            content=original,
+            budget_tokens=effect.budget_tokens,
+            remaining_s=self._remaining_s(),
+        )
+        try:
+            folded = await self._work.fold(asked)
+        except Weather as error:
+            detail = line(f"folding: {error}")
+            self._happened(journal.BudgetSpent(limit="window", detail=detail))
+            return
+        self._happened(
+            journal.Folded(
+                text=folded.text,
+                original=original,
+                source_tokens=folded.done.source_tokens,
+                tokens=folded.done.tokens,
+                peer=folded.placed.peer,
+            )
+        )
+
+    async def _sub_call(self, call: SubCall) -> journal.SubCallAnswered:
+        """Answer what a cell asks. Never raises for weather: that is an answer, too."""
+        prompt = ids.content_hash(call.prompt.encode())
+        session = self._session
+        assert session is not None
+        if call.kind == "history":
+            contents = [message.content for message in session.history]
+            text = json.dumps(contents)[:TEXT_CHARS_MAX]
+            return journal.SubCallAnswered(cell=0, ordinal=0, prompt=prompt, text=text)
+        if call.kind == "unfold":
+            return await self._unfold(session, call, prompt)
+        asked = CompletionAsked(
+            task=self._task,
+            term=self.term,
+            model=call.model or session.model or ANY_MODEL,
+            messages=(ChatMessage(role="user", content=call.prompt),),
+            remaining_s=self._remaining_s(),
+        )
+        await self._until_lease_held()
+        try:
+            async with self._sub_calls:
+                reply = await self._work.complete(asked)
+        except Weather as error:
+            return journal.SubCallAnswered(
+                cell=0, ordinal=0, prompt=prompt, model=call.model, error=line(str(error))
+            )
+        return journal.SubCallAnswered(
+            cell=0,
+            ordinal=0,
+            prompt=prompt,
+            model=reply.done.model,
+            peer=reply.placed.peer,
+            text=reply.text,
+            usage=reply.done.usage,
+        )
+
+    async def _unfold(
+        self, session: machine.Session, call: SubCall, prompt: ContentHash
+    ) -> journal.SubCallAnswered:
+        ref = next((fold for fold in session.folds if fold.hash == call.prompt), None)
+        answered = journal.SubCallAnswered(cell=0, ordinal=0, prompt=prompt)
+        if ref is None:
+            error = f"no fold has the handle {call.prompt[:80]}"
+            return answered.model_copy(update={"error": error})
+        try:
+            await self._store.fetch(ref, self._mesh)
+        except PeerUnreachableError as lost:
+            return answered.model_copy(update={"error": line(str(lost))})
+        text = (await self._store.read(ref)).decode(errors="replace")
+        return answered.model_copy(update={"text": text[:TEXT_CHARS_MAX]})
+
+    # --- ends -----------------------------------------------------------------------------------
+
+    async def _closing(self) -> journal.Closed:
+        """The last entry. A long answer goes by hash."""
+        finish = self._finish or machine.Finish("failed", "", "internal: it ended without an end")
+        data = finish.answer.encode()
+        full: ContentRef | None = None
+        if len(data) > TEXT_CHARS_MAX:
+            full = await self._store.put(data)
+        return journal.Closed(
+            outcome=finish.outcome,
+            answer=finish.answer if full is None else finish.answer[: TEXT_CHARS_MAX // 4],
+            full=full,
+            detail=line(finish.detail),
+        )
+
+    async def _close_sessions(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for peer in self._cells.peers:
+                nursery.start_soon(self._close_sessions_at, peer)
+
+    async def _close_sessions_at(self, peer: PeerId) -> None:
+        closed = SessionClosed(task=self._task, term=self.term)
+        try:
+            await self._mesh.request(
+                peer, repl.PROTOCOL, closed, SessionClosed, timeout_s=CLOSING_S / 2
+            )
+        except Weather as error:
+            # Idle sessions are evicted over there; a deposed coordinator's word is refused.
+            log.debug("session-not-closed", task=self._task, peer=peer, why=str(error))
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def _remaining_s(self) -> float:
+        return max(0.0, self._deadline_at - trio.current_time())
+
+    async def _until_lease_held(self) -> None:
+        """Dispatch nothing while the lease is over."""
+        while not self._lease.is_held(trio.current_time()):
+            self._renewed = trio.Event()
+            await self._renewed.wait()
+
+    async def _watch_submitter(self) -> None:
+        """Drop everything once the submitter was silent for too long."""
+        while True:
+            silent_until = self._heard_at + self._patience.hold_s
+            if silent_until <= trio.current_time():
+                log.info("submitter-gone", task=self._task, term=self.term)
+                self.scope.cancel()
+            await trio.sleep_until(max(silent_until, trio.current_time() + 0.01))
+
+    def _progress(
+        self,
+        kind: str,
+        *,
+        peer: PeerId | None = None,
+        cell: int | None = None,
+        language: str | None = None,
+        text: str = "",
+        why: str = "",
+    ) -> None:
+        self._outbox.say(
+            wire.Progress(
+                task=self._task,
+                term=self.term,
+                kind=kind,
+                peer=peer,
+                cell=cell,
+                language=language,
+                text=text[:PROGRESS_CHARS_MAX],
+                why=line(why),
+            )
+        )
+
+
+async def _together(
+    jobs: Iterable[Callable[[], Awaitable[SubCallResult]]],
+) -> list[SubCallResult]:
+    """All at once, in order."""
+    todo = list(jobs)
+    results: list[SubCallResult | None] = [None] * len(todo)
+
+    async def do(at: int, job: Callable[[], Awaitable[SubCallResult]]) -> None:
+        results[at] = await job()
+
+    async with open_plain_nursery() as nursery:
+        for at, job in enumerate(todo):
+            nursery.start_soon(do, at, job)
+    return [result for result in results if result is not None]
+
+
+def _code(error: Exception, otherwise: str) -> str:
+    if isinstance(error, RequestRefusedError):
+        return error.reason
+    if isinstance(error, RequestFailedError):
+        return error.code
+    return otherwise

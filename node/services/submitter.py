@@ -1,0 +1,299 @@
+"""The room of those who submit: the ledger with its disk, its conversations and its onlookers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.core.placement import load
+from kowalski.mesh.driver import Driver
+from kowalski.mesh.mesh import Mesh
+from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.core import task_ledger
+from kowalski.node.core.task_ledger import Task, TaskLedger
+from kowalski.node.services.coordinator import PROTOCOL
+from kowalski.node.services.placed_work import Weather
+from kowalski.node.storage import LedgerStorage, StorageError
+from kowalski.protocol.errors import RequestRefusedError
+from kowalski.protocol.ids import PeerId, TaskId
+from kowalski.protocol.limits import FRAME_BYTES_MAX
+from kowalski.protocol.messages import task as wire
+from kowalski.protocol.messages.base import Message
+from kowalski.rlm.journal import digest
+
+log = structlog.get_logger(__name__)
+
+PREFIX_ENTRIES_MAX = 64
+PREFIX_BYTES_MAX = FRAME_BYTES_MAX // 2
+WATCHED_MAX = 1024
+WEIGHTS_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an onlooker sees: the task as it is, and an entry or progress that is new."""
+
+    task: Task
+    entry: wire.Entry | None = None
+    progress: wire.Progress | None = None
+
+
+class _Talk:
+    """The conversation of one term."""
+
+    def __init__(self, task: Task, standbys: tuple[PeerId, ...]) -> None:
+        self.task = task
+        self.standbys = standbys
+        self.scope = trio.CancelScope()
+        self.to_say_in, self.to_say = trio.open_memory_channel[Message](1024)
+
+    def say(self, message: Message) -> None:
+        try:
+            self.to_say_in.send_nowait(message)
+        except trio.WouldBlock:
+            # It has not read a thousand messages; silence will end this term.
+            self.scope.cancel()
+
+
+class SubmitterRoom:
+    """Made once a node; `run` keeps it going."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        storage: LedgerStorage,
+        *,
+        params: task_ledger.Params | None = None,
+        unix_clock: Callable[[], float],
+    ) -> None:
+        self._mesh = mesh
+        self._storage = storage
+        self._unix_clock = unix_clock
+        self._talks: dict[TaskId, _Talk] = {}
+        self._onlookers: dict[TaskId, list[trio.MemorySendChannel[Seen]]] = {}
+        self._nursery: trio.Nursery
+        self._driver: Driver[TaskLedger, task_ledger.Event, task_ledger.Effect] = Driver(
+            TaskLedger(params or task_ledger.Params()),
+            step=task_ledger.step,
+            wake_at=task_ledger.wake_at,
+            time_passed=task_ledger.TimePassed(),
+            perform=self._perform,
+        )
+
+    # --- for those who submit and look ----------------------------------------------------------
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Latest first."""
+        return tuple(reversed(self._driver.state.tasks.values()))
+
+    def find(self, task: TaskId) -> Task:
+        """Raises RequestRefusedError: `unknown`."""
+        known = self._driver.state.tasks.get(task)
+        if known is None:
+            raise RequestRefusedError("unknown", f"no task {task} was submitted here")
+        return known
+
+    def submit(self, task: TaskId, spec: wire.TaskSpec) -> Task:
+        """Take the task in; when this returns it is on disk. The same again is the same task.
+
+        Raises:
+            RequestRefusedError: `conflict`, the id is taken by another task; `busy`, too many.
+        """
+        if refusal := task_ledger.why_refused(self._driver.state, task, spec):
+            raise RequestRefusedError(*refusal)
+        self._refresh_weights()
+        self._driver.handle(task_ledger.Submitted(task, spec, int(self._unix_clock())))
+        return self.find(task)
+
+    def cancel(self, task: TaskId, reason: str) -> None:
+        """Raises RequestRefusedError: `unknown`."""
+        self.find(task)
+        self._driver.handle(task_ledger.CancelAsked(task, reason))
+
+    def entries(self, task: TaskId) -> list[wire.Entry]:
+        return self._storage.entries(task)
+
+    @contextmanager
+    def watch(self, task: TaskId) -> Iterator[trio.MemoryReceiveChannel[Seen]]:
+        """See everything that becomes visible from now on. A slow onlooker misses progress."""
+        seen_in, seen = trio.open_memory_channel[Seen](WATCHED_MAX)
+        onlookers = self._onlookers.setdefault(task, [])
+        onlookers.append(seen_in)
+        try:
+            yield seen
+        finally:
+            onlookers.remove(seen_in)
+            if not onlookers:
+                self._onlookers.pop(task, None)
+            seen.close()
+
+    def _show(self, seen: Seen) -> None:
+        for onlooker in self._onlookers.get(seen.task.id, ()):
+            is_nearly_full = onlooker.statistics().current_buffer_used > WATCHED_MAX // 2
+            if seen.progress is not None and is_nearly_full:
+                continue
+            try:
+                onlooker.send_nowait(seen)
+            except trio.WouldBlock:
+                onlooker.close()  # it reads nothing; it may look again
+
+    # --- performing what the ledger decides -----------------------------------------------------
+
+    def _perform(self, effect: task_ledger.Effect) -> None:
+        match effect:
+            case task_ledger.Save(task=task):
+                self._storage.save(task)
+            case task_ledger.Append(task=task, entry=entry):
+                self._storage.append(task, entry, digest(task.id, entry))
+            case task_ledger.Show(task=task, entry=entry):
+                self._show(Seen(task, entry))
+            case task_ledger.GrantTerm(task=task, standbys=standbys):
+                self._end_talk(task.id)
+                talk = self._talks[task.id] = _Talk(task, standbys)
+                self._nursery.start_soon(self._hold_talk, talk)
+            case task_ledger.Revoke(task=task_id):
+                self._end_talk(task_id)
+            case task_ledger.Accept(task=task_id, term=term, index=index, digest=mark):
+                accepted = wire.Accepted(task=task_id, term=term, index=index, digest=mark)
+                self._say(task_id, accepted)
+            case task_ledger.Renew(task=task_id, term=term):
+                task = self.find(task_id)
+                self._say(
+                    task_id,
+                    wire.Renewal(
+                        task=task_id,
+                        term=term,
+                        lease_s=self._driver.state.params.lease_s,
+                        remaining_s=_remaining_s(task),
+                    ),
+                )
+            case task_ledger.PassCancel(task=task_id, term=term, reason=reason):
+                self._say(task_id, wire.CancelTask(task=task_id, term=term, reason=reason))
+            case task_ledger.SettleTask(task=task_id, term=term):
+                self._say(task_id, wire.Settle(task=task_id, term=term))
+
+    def _say(self, task: TaskId, message: Message) -> None:
+        if talk := self._talks.get(task):
+            talk.say(message)
+
+    def _end_talk(self, task: TaskId) -> None:
+        if talk := self._talks.pop(task, None):
+            talk.scope.cancel()
+
+    async def _hold_talk(self, talk: _Talk) -> None:
+        """Grant, and listen to the coordinator until its term is over."""
+        task, coordinator = talk.task, talk.task.coordinator
+        assert coordinator is not None
+        event: task_ledger.Event
+        try:
+            with talk.scope:
+                await self._talk(talk, coordinator)
+            event = task_ledger.SettledHeard(task.id, task.term)
+        except RequestRefusedError as no:
+            event = task_ledger.CoordinatorDeclined(task.id, task.term, str(no))
+        except StorageError as full:
+            # Nothing was accepted; the coordinator offers it again when the talk is resumed.
+            log.exception("entry-not-stored", task=task.id)
+            event = task_ledger.CoordinatorLost(task.id, task.term, str(full))
+        except Weather as error:
+            event = task_ledger.CoordinatorLost(task.id, task.term, str(error))
+        if talk.scope.cancelled_caught:
+            return  # this machine ended it
+        if self._talks.get(task.id) is talk:
+            del self._talks[task.id]
+        self._driver.handle(event)
+
+    async def _talk(self, talk: _Talk, coordinator: PeerId) -> None:
+        grant = wire.Grant(
+            task=talk.task.id,
+            term=talk.task.term,
+            spec=talk.task.spec,
+            prefix_entries=talk.task.entries,
+            last_digest=talk.task.last_digest,
+            standbys=talk.standbys,
+            lease_s=self._driver.state.params.lease_s,
+            remaining_s=_remaining_s(talk.task),
+        )
+        async with (
+            self._mesh.converse(coordinator, PROTOCOL, grant) as conversation,
+            open_plain_nursery() as nursery,
+        ):
+            nursery.start_soon(_say_all, talk, conversation)
+            while not self._hear(talk, await conversation.receive()):
+                pass
+            nursery.cancel_scope.cancel()
+
+    def _hear(self, talk: _Talk, message: Message) -> bool:
+        """Take one message; whether it was the last."""
+        task = talk.task
+        match message:
+            case wire.EntryOffered(entry=entry):
+                self._driver.handle(task_ledger.EntryHeard(task.id, entry))
+            case wire.PrefixAsked(start=start):
+                talk.say(wire.Prefix(task=task.id, start=start, entries=self._prefix(task, start)))
+            case wire.Progress():
+                self._driver.handle(task_ledger.CoordinatorHeard(task.id, task.term))
+                self._show(Seen(self.find(task.id), progress=message))
+            case wire.Settled():
+                return True
+            case _:
+                log.warning("unexpected-message", task=task.id, kind=message.KIND)
+        return False
+
+    def _prefix(self, task: Task, start: int) -> tuple[wire.Entry, ...]:
+        wanted = min(PREFIX_ENTRIES_MAX, max(0, task.entries - start))
+        fitting: list[wire.Entry] = []
+        size = 0
+        for entry in self._storage.entries(task.id, start, wanted):
+            size += len(entry.body) + 256
+            if fitting and size > PREFIX_BYTES_MAX:
+                break
+            fitting.append(entry)
+        return tuple(fitting)
+
+    # --- the tasks of an open room --------------------------------------------------------------
+
+    def _refresh_weights(self) -> None:
+        weights = {
+            one.peer: max(0.05, 1.0 - 0.5 * min(load(one, "code"), 1.5))
+            for one in self._mesh.candidates()
+            if one.is_routable and "coordinate" in one.roles
+        }
+        if weights != self._driver.state.weights:
+            self._driver.handle(task_ledger.WeightsChanged(weights))
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Keep the ledger going until cancelled; ready once the disk's tasks are in it."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for task in self._storage.tasks():
+                self._driver.handle(task_ledger.Restored(task))
+            self._mesh.listen(lambda _change: self._refresh_weights())
+            nursery.start_soon(self._keep_time)
+            task_status.started()
+            while True:
+                self._refresh_weights()
+                await trio.sleep(WEIGHTS_S)
+
+    async def _keep_time(self) -> None:
+        while True:
+            try:
+                await self._driver.run()
+            except StorageError:
+                log.exception("ledger-not-stored")
+                await trio.sleep(self._driver.state.params.renewal_s)
+
+
+async def _say_all(talk: _Talk, conversation: Conversation) -> None:
+    async for message in talk.to_say:
+        await conversation.send(message)
+
+
+def _remaining_s(task: Task) -> float:
+    return max(0.0, task.deadline_at - trio.current_time())
