@@ -179,6 +179,29 @@ async def test_events_of_two_children_do_not_mix(path: Path) -> None:
     assert all(len(text) == 100_000 and len(set(text)) == 1 for text in texts)
 
 
+async def test_nothing_follows_a_line_that_was_cut_short(path: Path) -> None:
+    patience = trio.CancelScope()
+    cut = trio.Event()
+
+    async def give_up(request: dict[str, object], emit: Emit) -> dict[str, object]:
+        with patience:
+            await emit({"text": "x" * (8 << 20)})
+        cut.set()
+        return {"after": "the cut"}
+
+    async with serving(path, {"give_up": give_up}):
+        stream = await trio.open_unix_socket(str(path))
+        async with stream:
+            await stream.send_all(b'{"verb":"give_up"}\n')
+            received = await stream.receive_some(100)
+            patience.cancel()
+            await cut.wait()
+            while data := await stream.receive_some():
+                received += data
+    assert received.startswith(b'{"event":')
+    assert received.endswith(b"xxx")
+
+
 @pytest.mark.parametrize(
     "sent",
     [

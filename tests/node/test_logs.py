@@ -103,6 +103,12 @@ def test_secrets_are_replaced_wherever_they_hide() -> None:
     assert shown["has_key"] is True
 
 
+def test_secrets_do_not_reach_the_stream(stream: io.StringIO) -> None:
+    configure_logging("info", "json", stream=stream)
+    structlog.get_logger("x").info("start", api_key="hush")
+    assert "hush" not in stream.getvalue()
+
+
 def test_a_stream_that_is_gone_does_not_end_the_node(stream: io.StringIO) -> None:
     configure_logging("info", "pretty", stream=stream)
     stream.close()
