@@ -41,6 +41,7 @@ Fault = Literal[
     "missing",  # 404
     "bad_request",  # 400
     "no_done",  # a finish reason but neither usage nor [DONE]
+    "no_end",  # the same, and the body does not end either
     "silent",  # no answer at all, until the client leaves
 ]
 STATUSES: Mapping[str, tuple[int, str]] = {
@@ -331,6 +332,9 @@ class ScriptedModelServer:
                 await wire.send(words.line(b'{"x": "\xff\xfe"}'))
             case "no_done":
                 await wire.send(words.end_without_usage())
+            case "no_end":
+                await wire.send(words.end_without_usage())
+                await trio.sleep_forever()
             case _:
                 assert fault == "eof"
         await wire.close_body()

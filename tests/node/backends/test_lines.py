@@ -119,3 +119,9 @@ def test_json_that_is_no_object_is_a_bad_reply(text: str) -> None:
 @given(st.text() | st.binary() | st.lists(st.integers()))
 def test_an_excerpt_is_short(value: object) -> None:
     assert len(excerpt(value)) < 900  # 80 characters, each escaped at worst as \U0001f600
+
+
+def test_a_line_end_of_two_bytes_may_be_cut_anywhere() -> None:
+    sent = b"data: a\r\ndata: b\r\n\r\ndata: c\r\n\r\n"
+    for place in range(len(sent)):
+        assert read_sse([sent[:place], sent[place:]]) == ["a\nb", "c"]

@@ -109,6 +109,14 @@ async def test_an_end_with_a_reason_but_without_the_done_mark_is_an_end() -> Non
 
 
 @pytest.mark.trio
+async def test_a_server_that_goes_silent_after_the_end_of_its_answer_has_answered() -> None:
+    script = Script(otherwise=Act("one two", "no_end", 1))
+    async with open_scripted_server(script) as server, open_http() as http:
+        events = await ask(openai_at(server.url, http), question(), idle_timeout_s=0.2)
+    assert events == [Delta("one"), Completed("stop", 1002, 1001, True)]
+
+
+@pytest.mark.trio
 @pytest.mark.parametrize("is_by_cancelling", [True, False])
 async def test_the_server_notices_within_a_second_that_nobody_listens(
     is_by_cancelling: bool,
