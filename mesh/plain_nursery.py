@@ -19,10 +19,11 @@ async def open_plain_nursery() -> AsyncIterator[trio.Nursery]:
         async with trio.open_nursery() as nursery:
             yield nursery
     except BaseExceptionGroup as group:
-        raise _first(group) from group.__cause__
+        raise first_error(group) from group.__cause__
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first leaf that is no cancellation, if there is one."""
     leaves = list(_leaves(group))
     return next((leaf for leaf in leaves if not isinstance(leaf, trio.Cancelled)), leaves[0])
 

@@ -1,0 +1,367 @@
+"""The composition root: opens every room of a node, gives each what it needs, closes them again.
+
+The only module that knows them all. `run_node` makes the real parts; `open_node` puts a node
+together from parts that are given, which is how tests and simulations have many in one process.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib import import_module
+
+import structlog
+import trio
+
+from kowalski.mesh.admission import join
+from kowalski.mesh.content_store import ContentStore
+from kowalski.mesh.conversation import open_asker
+from kowalski.mesh.core.connectivity import MemberArrived, MemberLeft, Sighted
+from kowalski.mesh.discovery import Discovery, open_discovery
+from kowalski.mesh.identity import Identity, load_or_create_identity
+from kowalski.mesh.invites import InviteBook
+from kowalski.mesh.membership_certificates import (
+    CertificateError,
+    Membership,
+    found_mesh,
+    load_membership,
+    save_membership,
+    verify,
+)
+from kowalski.mesh.mesh import CONTENT_PROTOCOL, Mesh, open_mesh
+from kowalski.mesh.plain_nursery import first_error
+from kowalski.mesh.remembered_peers import RememberedPeers
+from kowalski.mesh.telemetry_gossip import Self
+from kowalski.mesh.transport import Transport
+from kowalski.node import control, verbs
+from kowalski.node.backends.catalogue import Catalogue, open_catalogue
+from kowalski.node.backends.http import open_http
+from kowalski.node.backends.probing import Candidate, Finding, candidates, probe
+from kowalski.node.config import NodeConfig
+from kowalski.node.repl.detection import detect_sandbox
+from kowalski.node.repl.languages import probe_languages
+from kowalski.node.repl.sandbox import SandboxVerdict
+from kowalski.node.repl.seam import SessionsHost
+from kowalski.node.repl.sessions import open_sessions_host
+from kowalski.node.services import coordinator, folding, inference, repl
+from kowalski.node.services.placed_work import PlacedWork
+from kowalski.node.services.submitter import SubmitterRoom
+from kowalski.node.services.telemetry import NodeTelemetry
+from kowalski.node.storage import LedgerStorage, open_ledger_storage
+from kowalski.node.telemetry_sources import HotSource, read_profile
+from kowalski.protocol.errors import ConfigError, PeerUnreachableError
+from kowalski.protocol.ids import Address
+from kowalski.protocol.join_line import parse as parse_join_line
+from kowalski.protocol.messages.trust import Role
+from kowalski.rlm.tokens import estimate_tokens
+
+log = structlog.get_logger(__name__)
+
+TRANSPORT_MODULE = "kowalski.mesh.libp2p_transport"
+JOIN_DIAL_S = 5.0
+FOLDING_SLOTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What a node runs code and models with. `host` is None where nothing contains code."""
+
+    host: SessionsHost | None
+    verdict: SandboxVerdict
+    catalogue: Catalogue
+
+
+# --- a node of real parts -----------------------------------------------------------------------
+
+
+async def run_node(config: NodeConfig) -> None:
+    """Be a node until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigError: something that the operator can mend.
+    """
+    try:
+        with control.claim_data_dir(config.data_dir):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_stop_at_signal, nursery.cancel_scope)
+                await _run(config)
+    except BaseExceptionGroup as group:
+        raise first_error(group) from group.__cause__
+
+
+async def _stop_at_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            log.info("stopping", signal=signal.Signals(number).name)
+            scope.cancel()
+
+
+async def _run(config: NodeConfig) -> None:
+    started_at = trio.current_time()
+    identity = load_or_create_identity(config.identity_path)
+    async with AsyncExitStack() as stack:
+        storage = stack.enter_context(open_ledger_storage(config.ledger_path))
+        hands = await _open_hands(config, stack)
+        # Imported a moment ago in a thread: it takes a second, and only nodes need it.
+        from kowalski.mesh.libp2p_transport import open_libp2p_transport  # noqa: PLC0415
+
+        listen = Address(f"/ip4/{config.listen_host}/tcp/{config.p2p_port}")
+        transport = await stack.enter_async_context(
+            open_libp2p_transport(identity, listen=(listen,))
+        )
+        membership = await _membership(config, identity, transport)
+        node = await stack.enter_async_context(
+            open_node(config, transport, membership, hands, storage)
+        )
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        discovery: Discovery | None = None
+        if not config.no_mdns:
+            discovery = await stack.enter_async_context(
+                open_discovery(identity.peer, transport.addresses, membership.mesh)
+            )
+            nursery.start_soon(_follow_sightings, discovery, node.mesh)
+        here = verbs.Here(
+            config,
+            sandbox=hands.verdict,
+            languages=dict(hands.host.languages) if hands.host else {},
+            catalogue=hands.catalogue,
+            discovery=discovery,
+            started_at=started_at,
+            unix_clock=time.time,
+        )
+        served = verbs.verbs_of(node, here)
+        await nursery.start(control.serve_control, config.control_path, served)
+        _say_ready(config, node.mesh, trio.current_time() - started_at)
+        await trio.sleep_forever()
+
+
+async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
+    """Try the sandbox while libp2p is being imported, then look for model servers."""
+    tried: list[tuple[SandboxVerdict, dict[str, str]]] = []
+
+    async def try_sandbox() -> None:
+        tried.append(await _sandbox(config))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_import, TRANSPORT_MODULE)
+        nursery.start_soon(try_sandbox)
+    ((verdict, languages),) = tried
+    http = await stack.enter_async_context(open_http())
+    places = candidates(
+        config.backends,
+        ollama_host=config.ollama_host,
+        openai_base_url=config.openai_base_url,
+        openai_api_key=config.api_key.get_secret_value() if config.api_key else None,
+    )
+
+    async def look(wanted: Sequence[Candidate]) -> tuple[Finding, ...]:
+        return await probe(wanted, http=http, estimate_tokens=estimate_tokens)
+
+    catalogue = await stack.enter_async_context(
+        open_catalogue(places if "infer" in config.roles else (), look)
+    )
+    host: SessionsHost | None = None
+    if verdict.sandbox is not None and languages:
+        host = await stack.enter_async_context(
+            open_sessions_host(
+                verdict.sandbox,
+                languages,
+                slots=config.repl_slots,
+                scratch_path=config.content_path,
+            )
+        )
+    return Hands(host, verdict, catalogue)
+
+
+async def _import(module: str) -> None:
+    await trio.to_thread.run_sync(import_module, module)
+
+
+async def _sandbox(config: NodeConfig) -> tuple[SandboxVerdict, dict[str, str]]:
+    """Which tier works here, and the languages that work in it; none where none are offered."""
+    verdict = await detect_sandbox(allow_none=config.unsafe_repl, scratch_path=config.data_dir)
+    if verdict.sandbox is None:
+        log.warning("no-repl", why=verdict.reason)
+        return verdict, {}
+    if "repl" not in config.roles:
+        return verdict, {}
+    if verdict.tier == "none":
+        log.warning("UNSAFE-REPL", why="code of other peers runs here without a sandbox")
+    found = await probe_languages(verdict.sandbox, scratch_path=config.data_dir)
+    return verdict, dict(found.versions)
+
+
+async def _membership(config: NodeConfig, identity: Identity, transport: Transport) -> Membership:
+    """What the file says; else join with the line given; else found a mesh of one."""
+    known = load_membership(config.mesh_path)
+    if known is not None:
+        _check_membership(config, known, identity)
+        return known
+    if config.join is None:
+        membership = found_mesh(identity.peer, now_unix_s=int(time.time()))
+    else:
+        membership = await _join(config, identity, transport)
+    save_membership(config.mesh_path, membership)
+    return membership
+
+
+def _check_membership(config: NodeConfig, known: Membership, identity: Identity) -> None:
+    if config.join is not None:
+        line = parse_join_line(config.join.get_secret_value())
+        if line.mesh != known.mesh:
+            raise ConfigError(
+                f"this node is a member of mesh {known.mesh} already, the join line is of "
+                f"{line.mesh}; use another --data-dir for it, or delete {config.mesh_path}"
+            )
+    try:
+        verify(known.certificate, mesh=known.mesh, peer=identity.peer, now_unix_s=time.time())
+    except CertificateError as no:
+        raise ConfigError(
+            f"the membership in {config.mesh_path} does not hold: {no}; "
+            "delete the file and join again with a new invite"
+        ) from no
+
+
+async def _join(config: NodeConfig, identity: Identity, transport: Transport) -> Membership:
+    assert config.join is not None
+    line = parse_join_line(config.join.get_secret_value())
+    if line.not_after_unix_s < time.time():
+        raise ConfigError("the join line has expired; make a new one with: kowalski-node invite")
+    complaint = "it names no address"
+    for address in line.addresses:
+        try:
+            await transport.connect(line.inviter, address, timeout_s=JOIN_DIAL_S)
+            async with open_asker(transport) as asker:
+                return await join(identity.peer, config.name, line, asker, unix_clock=time.time)
+        except PeerUnreachableError as error:
+            complaint = str(error)
+        except BaseExceptionGroup as group:
+            raise first_error(group) from group.__cause__
+    raise ConfigError(f"the inviting peer cannot be reached ({complaint}); is its node running?")
+
+
+async def _follow_sightings(discovery: Discovery, mesh: Mesh) -> None:
+    async for seen in discovery.sightings:
+        if not seen.left and seen.mesh is not None:
+            mesh.sighted(Sighted(seen.peer, seen.addresses, seen.mesh))
+
+
+def _say_ready(config: NodeConfig, mesh: Mesh, after_s: float) -> None:
+    log.info(
+        "ready",
+        name=config.name,
+        peer=mesh.me,
+        mesh=mesh.membership.mesh,
+        addresses=mesh.facts_of(mesh.me).addresses,
+        after_s=round(after_s, 2),
+    )
+
+
+# --- a node of given parts ----------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def open_node(
+    config: NodeConfig,
+    transport: Transport,
+    membership: Membership,
+    hands: Hands,
+    storage: LedgerStorage,
+    *,
+    unix_clock: Callable[[], float] = time.time,
+    boot: str | None = None,
+) -> AsyncIterator[verbs.Node]:
+    """The rooms that the owner and the certificate allow, open for the length of the block."""
+    boot = boot or secrets.token_hex(8)
+    certificate = verify(
+        membership.certificate,
+        mesh=membership.mesh,
+        peer=transport.peer,
+        now_unix_s=unix_clock(),
+    )
+    roles = tuple(role for role in certificate.roles if role in config.roles)
+    telemetry = NodeTelemetry(
+        name=config.name,
+        boot=boot,
+        roles=_offered(roles, hands),
+        sandbox=hands.verdict.tier,
+        device=read_profile(),
+        source=HotSource(),
+        addresses=lambda: transport.addresses,
+    )
+    about = Self(config.name, boot, telemetry.profile, telemetry.hot)
+    invites = InviteBook(config.data_dir / "invites.json", unix_clock)
+    remembered = RememberedPeers(config.data_dir / "peers.json")
+    store = ContentStore(config.content_path, transport.peer)
+    async with (
+        open_mesh(transport, membership, about, invites, unix_clock=unix_clock) as mesh,
+        trio.open_nursery() as nursery,
+    ):
+        work = PlacedWork(mesh, store)
+        mesh.serve(CONTENT_PROTOCOL, store.answer)
+        rooms = _Rooms(mesh, work, store, hands, telemetry, nursery)
+        rooms.open(roles)
+        submitter = SubmitterRoom(mesh, storage, unix_clock=unix_clock)
+        await nursery.start(submitter.run)
+        mesh.listen(lambda change: _remember(remembered, change))
+        for peer, addresses in remembered.peers.items():
+            mesh.sighted(Sighted(peer, addresses))
+        for static in config.static_peers:
+            mesh.sighted(Sighted(static.peer, (static.address,), is_static=True))
+        nursery.start_soon(_announce_changes, hands.catalogue, mesh)
+        yield verbs.Node(mesh, submitter, work, store, invites)
+        nursery.cancel_scope.cancel()
+
+
+def _offered(roles: tuple[Role, ...], hands: Hands) -> tuple[Role, ...]:
+    return tuple(role for role in roles if role != "repl" or hands.host is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rooms:
+    """What the rooms that serve peers are opened with."""
+
+    mesh: Mesh
+    work: PlacedWork
+    store: ContentStore
+    hands: Hands
+    telemetry: NodeTelemetry
+    nursery: trio.Nursery
+
+    def open(self, roles: tuple[Role, ...]) -> None:
+        mesh, told, hot = self.mesh, self.telemetry.rooms, self.telemetry.hot
+        if "repl" in roles and self.hands.host is not None:
+            host = self.hands.host
+            cells = repl.ReplRoom(host, self.store, mesh, hot=hot)
+            mesh.serve(repl.PROTOCOL, cells.answer)
+            self.nursery.start_soon(cells.evict_idle)
+            told.repl = lambda: cells.occupancy
+            told.languages = lambda: dict(host.languages)
+        if "infer" in roles:
+            models = inference.InferenceRoom(self.hands.catalogue, hot=hot)
+            mesh.serve(inference.PROTOCOL, models.answer)
+            told.inference = lambda: models.occupancy
+            told.models = lambda: models.models
+            told.tokens_per_s = lambda: models.tokens_per_s
+        if "fold" in roles:
+            folds = folding.FoldingRoom(self.store, mesh, slots=FOLDING_SLOTS, hot=hot)
+            mesh.serve(folding.PROTOCOL, folds.answer)
+            told.folding = lambda: folds.occupancy
+        if "coordinate" in roles:
+            leader = coordinator.CoordinatorRoom(mesh, self.work, self.store, self.nursery)
+            mesh.serve(coordinator.PROTOCOL, leader.answer)
+
+
+def _remember(remembered: RememberedPeers, change: MemberArrived | MemberLeft) -> None:
+    if isinstance(change, MemberArrived):
+        remembered.remember(change.peer, change.addresses)
+
+
+async def _announce_changes(catalogue: Catalogue, mesh: Mesh) -> None:
+    while True:
+        await catalogue.wait_changed()
+        await mesh.announce_profile()

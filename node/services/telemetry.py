@@ -1,0 +1,87 @@
+"""What this node says of itself: its device, its rooms and how full they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from kowalski import __version__
+from kowalski.node.telemetry_sources import DeviceProfile, HotSource
+from kowalski.protocol.ids import Address
+from kowalski.protocol.messages.telemetry import Hot, Language, Model, Occupancy, Profile
+from kowalski.protocol.messages.trust import Role
+
+SAMPLE_S = 0.5
+"""A sample costs a quarter of a millisecond; within this time the last one will do."""
+
+
+@dataclass(slots=True)
+class Rooms:
+    """What the rooms that are open tell; filled in as they open."""
+
+    languages: Callable[[], dict[str, str]] = dict
+    models: Callable[[], tuple[Model, ...]] = tuple
+    tokens_per_s: Callable[[], dict[str, float]] = dict
+    repl: Callable[[], Occupancy] = Occupancy
+    inference: Callable[[], Occupancy] = Occupancy
+    folding: Callable[[], Occupancy] = Occupancy
+
+
+class NodeTelemetry:
+    def __init__(
+        self,
+        *,
+        name: str,
+        boot: str,
+        roles: tuple[Role, ...],
+        sandbox: str,
+        device: DeviceProfile,
+        source: HotSource,
+        addresses: Callable[[], tuple[Address, ...]],
+    ) -> None:
+        self.rooms = Rooms()
+        self._name = name
+        self._boot = boot
+        self._roles = roles
+        self._sandbox = sandbox
+        self._device = device
+        self._source = source
+        self._addresses = addresses
+        self._sample = source.sample(trio.current_time())
+        self._sampled_at = trio.current_time()
+
+    def profile(self, sequence: int) -> Profile:
+        device, rooms = self._device, self.rooms
+        languages = sorted(rooms.languages().items())
+        return Profile(
+            boot=self._boot,
+            sequence=sequence,
+            name=self._name,
+            version=__version__,
+            roles=self._roles,
+            addresses=self._addresses(),
+            sandbox=self._sandbox,
+            languages=tuple(Language(name=name, version=version) for name, version in languages),
+            models=rooms.models(),
+            cpu=device.cpu,
+            cores=max(1, round(device.cores)),
+            memory_bytes=device.memory_bytes or 0,
+            system=device.system,
+            hot=self.hot(),
+        )
+
+    def hot(self) -> Hot:
+        now = trio.current_time()
+        if now >= self._sampled_at + SAMPLE_S:
+            self._sample, self._sampled_at = self._source.sample(now), now
+        available, cpu = self._sample.memory_available, self._sample.cpu_used
+        return Hot(
+            repl=self.rooms.repl(),
+            inference=self.rooms.inference(),
+            folding=self.rooms.folding(),
+            memory_used=0.0 if available is None else 1.0 - available,
+            cpu_used=cpu or 0.0,
+            tokens_per_s=self.rooms.tokens_per_s(),
+        )

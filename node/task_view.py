@@ -1,0 +1,191 @@
+"""What a person is shown of a task: its journal and progress as events of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from kowalski.node.core.task_ledger import Task
+from kowalski.node.services.submitter import Seen
+from kowalski.protocol.ids import PeerId
+from kowalski.protocol.messages import journal
+from kowalski.protocol.messages.task import Entry, Progress
+from kowalski.rlm.journal import event_of
+
+Event = dict[str, object]
+NameOf = Callable[[PeerId], str]
+
+HEAD_CHARS = 72
+
+
+@dataclass(slots=True)
+class TaskView:
+    """Follows one task; `events` turns what is seen into what is shown."""
+
+    name_of: NameOf
+    mode: str = ""
+    term: int = 0
+    turns: int = 0
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    ran: dict[str, Event] = field(default_factory=dict)
+    """By what it was: who did it last, and why that one."""
+    _places: dict[int, tuple[str, PeerId]] = field(default_factory=dict)
+
+    def read(self, entries: Iterable[Entry]) -> None:
+        """Take in a journal without showing it."""
+        for entry in entries:
+            for _ in self._entry(event_of(entry)):
+                pass
+
+    def events(self, seen: Seen) -> Iterator[Event]:
+        task = seen.task
+        if task.coordinator is not None and task.term > self.term:
+            self.term = task.term
+            yield {
+                "kind": "coordinator",
+                "peer": task.coordinator,
+                "name": self.name_of(task.coordinator),
+                "term": task.term,
+                "why": task.why_waiting,
+            }
+        elif seen.entry is None and seen.progress is None and task.state == "waiting":
+            yield {"kind": "note", "text": f"waiting: {task.why_waiting}"}
+        if seen.entry is not None:
+            yield from self._entry(event_of(seen.entry))
+        if seen.progress is not None:
+            yield from self._progress(seen.progress)
+
+    def _entry(self, event: journal.SessionEvent) -> Iterator[Event]:  # noqa: C901 flat
+        match event:
+            case journal.Opened():
+                self.mode = event.mode
+                model = f", model {event.model}" if event.model else ", no model"
+                yield {"kind": "note", "text": f"mode {event.mode} ({event.why}){model}"}
+            case journal.CellStarted():
+                self._places[event.cell] = (event.language, event.peer)
+                self._credit(f"cell {event.cell} ({event.language})", event.peer, event.why)
+                yield self._cell(event.cell, "started", event.why)
+            case journal.CellFinished():
+                yield {
+                    **self._cell(event.cell, "done" if event.status == "ok" else event.status, ""),
+                    "duration_s": event.duration_s,
+                }
+            case journal.CellFailed():
+                yield self._cell(event.cell, f"failed: {event.code}", event.detail)
+            case journal.ModelReplied():
+                self._count_call(event.usage.prompt_tokens, event.usage.completion_tokens)
+                self._credit(f"call {event.call} ({event.model})", event.peer, "")
+                yield self._call(event.model, event.peer)
+                self.turns += 1
+                yield {"kind": "turn", "n": self.turns}
+            case journal.SubCallAnswered(peer=peer, model=model, usage=usage):
+                if peer is not None and usage is not None:
+                    self._count_call(usage.prompt_tokens, usage.completion_tokens)
+                    yield self._call(model or "", peer)
+            case journal.Folded():
+                yield {
+                    "kind": "fold",
+                    "peer": event.peer,
+                    "name": self.name_of(event.peer),
+                    "source_tokens": event.source_tokens,
+                    "tokens": event.tokens,
+                }
+            case journal.ModelFailed():
+                yield {"kind": "note", "text": f"model call failed: {event.detail}"}
+            case journal.BudgetSpent():
+                yield {"kind": "note", "text": f"budget spent: {event.limit} {event.detail}"}
+            case journal.CancelHeard():
+                yield {"kind": "note", "text": f"cancelled: {event.reason}"}
+            case journal.Closed():
+                pass  # the end is told by the reply
+
+    def _progress(self, progress: Progress) -> Iterator[Event]:
+        match progress.kind:
+            case "stdout" | "stderr":
+                yield {
+                    "kind": "output",
+                    "stream": progress.kind,
+                    "cell": progress.cell,
+                    "text": progress.text,
+                }
+            case "delta":
+                yield {"kind": "delta", "text": progress.text}
+            case "note":
+                yield {"kind": "note", "text": progress.text}
+            case "moved":
+                text = f"cell {progress.cell} {progress.language} moves: {progress.why}"
+                yield {"kind": "note", "text": text}
+            case "replayed" if progress.peer is not None:
+                text = f"cell {progress.cell} runs again on {self.name_of(progress.peer)}"
+                yield {"kind": "note", "text": f"{text}, to bring its variables back"}
+            case "restart":
+                yield {"kind": "note", "text": f"another peer begins anew: {progress.why}"}
+            case "diverged":
+                yield {"kind": "note", "text": f"cell {progress.cell}: {progress.why}"}
+            case _:
+                pass  # a newer coordinator has more to tell than we can show
+
+    def _cell(self, cell: int, status: str, why: str) -> Event:
+        language, peer = self._places.get(cell, ("", PeerId("")))
+        name = self.name_of(peer) if peer else ""
+        return {
+            "kind": "cell",
+            "cell": cell,
+            "language": language,
+            "peer": peer,
+            "name": name,
+            "status": status,
+            "why": why,
+        }
+
+    def _call(self, model: str, peer: PeerId) -> Event:
+        return {"kind": "call", "model": model, "peer": peer, "name": self.name_of(peer)}
+
+    def _count_call(self, prompt_tokens: int, completion_tokens: int) -> None:
+        self.calls += 1
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+
+    def _credit(self, what: str, peer: PeerId, why: str) -> None:
+        self.ran[what] = {"what": what, "peer": peer, "name": self.name_of(peer), "why": why}
+
+    def result(self, task: Task, answer: str) -> Event:
+        """The task as it stands, with what ran where."""
+        closed = task.answer
+        coordinator = task.coordinator
+        return {
+            "task": task.id,
+            "state": task.state,
+            "answer": answer,
+            "detail": closed.detail if closed else task.why_waiting,
+            "mode": self.mode or task.spec.mode,
+            "term": task.term,
+            "coordinator": coordinator,
+            "coordinator_name": self.name_of(coordinator) if coordinator else None,
+            "stats": {
+                "entries": task.entries,
+                "cells": len(self._places),
+                "turns": self.turns,
+                "calls": self.calls,
+                "prompt_tokens": self.prompt_tokens,
+                "completion_tokens": self.completion_tokens,
+            },
+            "ran": list(self.ran.values()),
+        }
+
+
+def headline(task: Task, name_of: NameOf, now_unix_s: float) -> Event:
+    """One row of `tasks`."""
+    return {
+        "task": task.id,
+        "state": task.state,
+        "mode": task.spec.mode,
+        "term": task.term,
+        "coordinator": task.coordinator,
+        "coordinator_name": name_of(task.coordinator) if task.coordinator else None,
+        "entries": task.entries,
+        "submitted_s_ago": max(0.0, now_unix_s - task.submitted_unix_s),
+        "prompt_head": " ".join(task.spec.prompt.split())[:HEAD_CHARS],
+    }

@@ -1,0 +1,461 @@
+"""What the control socket offers: each verb of the command line, done with this node's rooms."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from kowalski import __version__
+from kowalski.mesh.content_store import ContentStore
+from kowalski.mesh.discovery import Discovery
+from kowalski.mesh.invites import InviteBook
+from kowalski.mesh.mesh import Mesh, PeerFacts
+from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node import control_messages as asked
+from kowalski.node import doctor
+from kowalski.node.backends.catalogue import Catalogue
+from kowalski.node.config import NodeConfig
+from kowalski.node.control import Emit, Verb
+from kowalski.node.core.task_ledger import Task
+from kowalski.node.repl.sandbox import SandboxVerdict
+from kowalski.node.services.placed_work import ANY_MODEL, Placed, PlacedWork
+from kowalski.node.services.submitter import SubmitterRoom
+from kowalski.node.task_view import TaskView, headline
+from kowalski.protocol import ids
+from kowalski.protocol.errors import ConfigError, PeerUnreachableError, RequestRefusedError
+from kowalski.protocol.ids import TaskId
+from kowalski.protocol.join_line import JoinLine
+from kowalski.protocol.limits import (
+    CODE_BYTES_MAX,
+    INPUTS_MAX,
+    PROMPT_BYTES_MAX,
+    TEXT_BYTES_MAX,
+)
+from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.folding import FoldAsked
+from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
+from kowalski.protocol.messages.repl import CellAsked, Input
+from kowalski.protocol.messages.task import TaskSpec
+from kowalski.protocol.messages.trust import ROLES, Role
+from kowalski.rlm.parsing import LANGUAGES
+from kowalski.rlm.tokens import estimate_tokens
+
+Reply = dict[str, object]
+R = TypeVar("R", bound=asked.Request)
+
+ITERATIONS_BLOCKS = 5
+ITERATIONS_RLM = 30
+RATIO_DEFAULT = 0.25
+EVENTS_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The rooms of an open node that the verbs use."""
+
+    mesh: Mesh
+    submitter: SubmitterRoom
+    work: PlacedWork
+    store: ContentStore
+    invites: InviteBook
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What is known of this device and process."""
+
+    config: NodeConfig
+    sandbox: SandboxVerdict
+    languages: Mapping[str, str]
+    catalogue: Catalogue
+    discovery: Discovery | None
+    started_at: float
+    unix_clock: Callable[[], float]
+
+
+def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
+    verbs = _Verbs(node, here)
+    return {
+        "status": verbs.status,
+        "peers": verbs.peers,
+        "tasks": verbs.tasks,
+        "task": verbs.task,
+        "submit": verbs.submit,
+        "cancel": verbs.cancel,
+        "run": verbs.run,
+        "ask": verbs.ask,
+        "fold": verbs.fold,
+        "doctor": verbs.doctor,
+        "invite": verbs.invite,
+    }
+
+
+class _Verbs:
+    def __init__(self, node: Node, here: Here) -> None:
+        self._node = node
+        self._here = here
+
+    # --- looking --------------------------------------------------------------------------------
+
+    async def status(self, raw: Reply, _emit: Emit) -> Reply:
+        asked.parse(asked.StatusRequest, raw)
+        await trio.lowlevel.checkpoint()
+        here, mesh = self._here, self._node.mesh
+        us = mesh.facts_of(mesh.me)
+        ports = [address.rpartition("/")[2] for address in us.addresses]
+        models = us.profile.models if us.profile else ()
+        return {
+            "name": us.name,
+            "peer": mesh.me,
+            "mesh": mesh.membership.mesh,
+            "pid": os.getpid(),
+            "version": __version__,
+            "uptime_s": trio.current_time() - here.started_at,
+            "data_dir": str(here.config.data_dir),
+            "p2p_port": int(ports[0]) if ports and ports[0].isdigit() else None,
+            "http_port": None,
+            "control_path": str(here.config.control_path),
+            "addresses": list(us.addresses),
+            "roles": list(us.roles),
+            "sandbox": here.sandbox.tier,
+            "languages": dict(here.languages),
+            "models": [model.name for model in models],
+            "backends": [one.url for one in here.catalogue.findings if one.backend is not None],
+            "discovery": _discovery_words(here.discovery),
+            "load": _load(us),
+            "connections": sum(one.state == "member" and not one.is_self for one in mesh.facts()),
+            "tasks": sum(not task.is_over for task in self._node.submitter.tasks),
+        }
+
+    async def peers(self, raw: Reply, _emit: Emit) -> Reply:
+        asked.parse(asked.PeersRequest, raw)
+        await trio.lowlevel.checkpoint()
+        return {"peers": [_peer_row(one) for one in self._node.mesh.facts()]}
+
+    async def tasks(self, raw: Reply, _emit: Emit) -> Reply:
+        request = asked.parse(asked.TasksRequest, raw)
+        await trio.lowlevel.checkpoint()
+        latest = self._node.submitter.tasks[: request.limit]
+        now, name_of = self._here.unix_clock(), self._node.mesh.name_of
+        return {"tasks": [headline(task, name_of, now) for task in latest]}
+
+    async def task(self, raw: Reply, _emit: Emit) -> Reply:
+        request = asked.parse(asked.TaskRequest, raw)
+        task = self._node.submitter.find(request.task)
+        view = self._view()
+        view.read(self._node.submitter.entries(task.id))
+        now = self._here.unix_clock()
+        row = headline(task, self._node.mesh.name_of, now)
+        return {**row, **view.result(task, await self._answer(task))}
+
+    async def doctor(self, raw: Reply, _emit: Emit) -> Reply:
+        asked.parse(asked.DoctorRequest, raw)
+        here, mesh = self._here, self._node.mesh
+        port = mesh.facts_of(mesh.me).addresses[0].rpartition("/")[2]
+        checks = await doctor.examine(
+            data_dir=here.config.data_dir,
+            p2p_port=int(port),
+            is_node_running=True,
+            sandbox=doctor.sandbox_found(here.sandbox, is_offered="repl" in here.config.roles),
+            backends=doctor.backends_found(here.catalogue.findings),
+        )
+        return doctor.as_reply(checks)
+
+    # --- tasks ----------------------------------------------------------------------------------
+
+    async def submit(self, raw: Reply, emit: Emit) -> Reply:
+        """Take a task in, and follow it; hanging up leaves it going."""
+        request = asked.parse(asked.SubmitRequest, raw)
+        spec = await self._spec(request)
+        entropy = secrets.token_bytes(10)
+        name = request.task_id or ids.task_id(int(self._here.unix_clock() * 1000), entropy)
+        submitter = self._node.submitter
+        with submitter.watch(name) as seen:
+            task = submitter.submit(name, spec)
+            await emit({"kind": "submitted", "task": task.id, "mode": spec.mode})
+            if not request.follow:
+                return {"task": task.id, "state": task.state}
+            view = self._view()
+            view.read(submitter.entries(name))
+            while not submitter.find(name).is_over:
+                async for event in seen:
+                    for shown in view.events(event):
+                        await emit(shown)
+                    if event.task.is_over:
+                        break
+        task = submitter.find(name)
+        return view.result(task, await self._answer(task))
+
+    async def _spec(self, request: asked.SubmitRequest) -> TaskSpec:
+        size = len(request.prompt.encode())
+        if size > PROMPT_BYTES_MAX:
+            raise ConfigError(
+                f"a prompt of {size} bytes; at most {PROMPT_BYTES_MAX}: give long text as --context"
+            )
+        if len(request.context) > INPUTS_MAX:
+            raise ConfigError(f"{len(request.context)} context files; at most {INPUTS_MAX}")
+        names = [one.name for one in request.context]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ConfigError(f"two context files are named {twice}")
+        inputs = [
+            Input(name=one.name, content=await self._keep_file(Path(one.path)))
+            for one in request.context
+        ]
+        iterations = ITERATIONS_BLOCKS if request.mode == "blocks" else ITERATIONS_RLM
+        return TaskSpec(
+            prompt=request.prompt,
+            mode=request.mode,
+            model=request.model,
+            inputs=tuple(inputs),
+            max_iterations=request.max_iterations or iterations,
+            timeout_s=request.timeout_s,
+        )
+
+    async def _keep_file(self, path: Path) -> ContentRef:
+        try:
+            return await self._node.store.put_file(path)
+        except OSError as error:
+            raise ConfigError(f"context file {path}: {error.strerror or error}") from error
+
+    async def _answer(self, task: Task) -> str:
+        """All of it, wherever it lies."""
+        closed = task.answer
+        if closed is None or closed.full is None:
+            return closed.answer if closed else ""
+        try:
+            await self._node.store.fetch(closed.full, self._node.mesh)
+        except PeerUnreachableError as lost:
+            return f"{closed.answer}\n[the rest cannot be had: {lost}]"
+        return (await self._node.store.read(closed.full)).decode(errors="replace")
+
+    async def cancel(self, raw: Reply, _emit: Emit) -> Reply:
+        request = asked.parse(asked.CancelRequest, raw)
+        submitter = self._node.submitter
+        with submitter.watch(request.task) as seen:
+            submitter.cancel(request.task, "cancelled by its owner")
+            while not submitter.find(request.task).is_over:
+                await seen.receive()
+        task = submitter.find(request.task)
+        return {"task": task.id, "state": task.state, "answer": await self._answer(task)}
+
+    def _view(self) -> TaskView:
+        return TaskView(self._node.mesh.name_of)
+
+    # --- single pieces of work ------------------------------------------------------------------
+
+    async def run(self, raw: Reply, emit: Emit) -> Reply:
+        request = asked.parse(asked.RunRequest, raw)
+        language = LANGUAGES.get(request.language.lower())
+        if language is None:
+            known = ", ".join(sorted(set(LANGUAGES.values())))
+            raise ConfigError(f"unknown language {request.language}; known: {known}")
+        code = _with_arguments(language, request.code, request.args)
+        if len(code.encode()) > CODE_BYTES_MAX:
+            raise ConfigError(
+                f"a program of {len(code)} characters; at most {CODE_BYTES_MAX} bytes"
+            )
+        entropy = secrets.token_bytes(10)
+        cell = CellAsked(
+            task=TaskId("run-" + ids.task_id(int(self._here.unix_clock() * 1000), entropy)),
+            term=1,
+            cell=0,
+            language=language,
+            code=code,
+            keeps_session=False,
+            timeout_s=request.timeout_s,
+            remaining_s=request.timeout_s,
+        )
+        async with _emitting(emit) as tell:
+            done, placed = await self._node.work.run_alone(
+                cell,
+                on_output=lambda stream, data: tell(
+                    {"kind": "output", "stream": stream, "text": data.decode(errors="replace")}
+                ),
+                on_restart=lambda why: tell(
+                    {"kind": "note", "text": f"another peer begins anew: {why}"}
+                ),
+            )
+        return {
+            "exit_code": done.exit_code if done.exit_code is not None else int(done.status != "ok"),
+            "status": done.status,
+            "error": done.error,
+            "value": done.value,
+            "duration_s": done.duration_s,
+            **_who(placed),
+        }
+
+    async def ask(self, raw: Reply, emit: Emit) -> Reply:
+        request = asked.parse(asked.AskRequest, raw)
+        if len((request.prompt + (request.system or "")).encode()) > TEXT_BYTES_MAX:
+            raise ConfigError(f"more than {TEXT_BYTES_MAX} bytes; submit long text as --context")
+        system = (ChatMessage(role="system", content=request.system),) if request.system else ()
+        completion = CompletionAsked(
+            model=request.model or ANY_MODEL,
+            messages=(*system, ChatMessage(role="user", content=request.prompt)),
+            max_tokens=min(request.max_tokens, 1_000_000) if request.max_tokens else None,
+            temperature=min(request.temperature, 2.0) if request.temperature is not None else None,
+            remaining_s=request.timeout_s,
+        )
+        async with _emitting(emit) as tell:
+            reply = await self._node.work.complete(
+                completion,
+                on_delta=lambda text: tell({"kind": "delta", "text": text}),
+                on_restart=lambda why: tell({"kind": "restart", "text": why}),
+            )
+        usage = reply.done.usage
+        return {
+            "text": reply.text,
+            "model": reply.done.model,
+            "finish_reason": reply.done.finish_reason,
+            "usage": usage.model_dump(),
+            **_who(reply.placed),
+        }
+
+    async def fold(self, raw: Reply, _emit: Emit) -> Reply:
+        request = asked.parse(asked.FoldRequest, raw)
+        text = request.text if request.text is not None else await _read(request.path)
+        budget = request.budget_tokens
+        if budget is None:
+            ratio = request.ratio or RATIO_DEFAULT
+            budget = max(1, int(estimate_tokens(text) * ratio))
+        data = text.encode()
+        is_long = len(data) > TEXT_BYTES_MAX
+        folded = await self._node.work.fold(
+            FoldAsked(
+                text=None if is_long else text,
+                content=await self._node.store.put(data) if is_long else None,
+                budget_tokens=min(budget, 10_000_000),
+                question=request.question,
+                remaining_s=request.timeout_s,
+            )
+        )
+        done = folded.done
+        return {
+            "text": folded.text,
+            "source_tokens": done.source_tokens,
+            "tokens": done.tokens,
+            "ratio": done.tokens / done.source_tokens if done.source_tokens else 1.0,
+            "algorithm": done.algorithm,
+            **_who(folded.placed),
+        }
+
+    # --- the mesh -------------------------------------------------------------------------------
+
+    async def invite(self, raw: Reply, _emit: Emit) -> Reply:
+        request = asked.parse(asked.InviteRequest, raw)
+        await trio.lowlevel.checkpoint()
+        mesh = self._node.mesh
+        if mesh.membership.root is None:
+            raise RequestRefusedError(
+                "not_allowed", "only the node that founded the mesh has the key to invite with"
+            )
+        roles: tuple[Role, ...] = request.roles or tuple(role for role in ROLES if role != "admin")
+        invite = self._node.invites.issue(roles, ttl_s=int(request.ttl_s), uses=request.uses)
+        line = JoinLine(
+            mesh=mesh.membership.mesh,
+            inviter=mesh.me,
+            addresses=mesh.facts_of(mesh.me).addresses,
+            invite=bytes.fromhex(invite.id),
+            secret=bytes.fromhex(invite.secret),
+            not_after_unix_s=invite.not_after_unix_s,
+            roles=roles,
+        )
+        return {
+            "line": line.render(),
+            "mesh": mesh.membership.mesh,
+            "roles": list(roles),
+            "uses": request.uses,
+            "expires_in_s": request.ttl_s,
+        }
+
+
+@asynccontextmanager
+async def _emitting(emit: Emit) -> AsyncIterator[Callable[[Reply], None]]:
+    """A way to emit from where nobody may wait. Beyond a bound events are left out, not kept."""
+    events_in, events_out = trio.open_memory_channel[Reply](EVENTS_MAX)
+
+    async def forward() -> None:
+        async for event in events_out:
+            await emit(event)
+
+    def tell(event: Reply) -> None:
+        with suppress(trio.WouldBlock):
+            events_in.send_nowait(event)
+
+    async with open_plain_nursery() as nursery:
+        nursery.start_soon(forward)
+        with events_in:
+            yield tell
+
+
+async def _read(path: str | None) -> str:
+    assert path is not None, "the request was checked: either text or path"
+    try:
+        return (await trio.Path(path).read_bytes()).decode(errors="replace")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+
+
+def _with_arguments(language: str, code: str, arguments: tuple[str, ...]) -> str:
+    """The program with its arguments where it expects them."""
+    if not arguments:
+        return code
+    match language:
+        case "python":
+            return f"import sys; sys.argv[1:] = {list(arguments)!r}\n{code}"
+        case "bash":
+            return f"set -- {shlex.join(arguments)}\n{code}"
+        case _:
+            raise ConfigError(f"programs in {language} cannot be given arguments yet")
+
+
+def _who(placed: Placed) -> Reply:
+    return {
+        "peer": placed.peer,
+        "name": placed.name,
+        "why": placed.why,
+        "attempts": placed.attempts,
+    }
+
+
+def _load(facts: PeerFacts) -> float:
+    if facts.hot is None:
+        return 0.0
+    repl = facts.hot.repl
+    return (repl.running + repl.queued) / max(repl.slots, 1)
+
+
+def _peer_row(facts: PeerFacts) -> Reply:
+    profile, hot = facts.profile, facts.hot
+    return {
+        "peer": facts.peer,
+        "name": facts.name,
+        "state": facts.state,
+        "is_self": facts.is_self,
+        "rtt_ms": None if facts.rtt_s is None else round(facts.rtt_s * 1000, 2),
+        "load": _load(facts),
+        "cpu_percent": round(100 * hot.cpu_used, 1) if hot else None,
+        "memory_used_fraction": round(hot.memory_used, 3) if hot else None,
+        "languages": {one.name: one.version for one in profile.languages} if profile else {},
+        "models": [one.name for one in profile.models] if profile else [],
+        "sandbox": profile.sandbox if profile else None,
+        "roles": list(facts.roles),
+        "addresses": list(facts.addresses),
+        "age_s": None if facts.age_s is None else round(facts.age_s, 2),
+        "routable": facts.is_routable,
+        "why_not": facts.why_not,
+    }
+
+
+def _discovery_words(discovery: Discovery | None) -> str:
+    if discovery is None:
+        return "off"
+    return discovery.problem or "mdns"
