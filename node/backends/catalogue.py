@@ -191,11 +191,18 @@ class Catalogue:
         try:
             self._set_models(finding.url, await backend.list_models())
         except BackendError as error:
+            if self._is_answering(finding.url):
+                return  # Too busy to list; if it is dead, its answer will tell.
             why_not = f"{finding.kind} does not list its models: {error}"
             self._findings[finding.url] = dataclasses.replace(
                 finding, backend=None, why_not=why_not
             )
             self._set_models(finding.url, None)
+
+    def _is_answering(self, url: str) -> bool:
+        return url in self._models and any(
+            record.in_flight for (at, _), record in self._records.items() if at == url
+        )
 
     def _set_models(self, url: str, models: tuple[ModelInfo, ...] | None) -> None:
         if models == self._models.get(url):

@@ -185,6 +185,19 @@ async def test_a_server_that_fails_is_off_the_list_at_once_and_looked_for_soon(
 
 
 @pytest.mark.trio
+async def test_a_server_too_busy_to_list_its_models_stays_while_it_answers() -> None:
+    backend = server("s", WARM, delay_per_token_s=0)
+    house = device(backend)
+    async with open_catalogue(house.places(), house.look) as catalogue:
+        async with catalogue.complete(question(model="m"), idle_timeout_s=9):
+            backend.failure = BackendError("unreachable", "no answer within 2 s")
+            await catalogue.refresh()
+            assert names(catalogue) == [("m", "s")]
+        await catalogue.refresh()
+        assert names(catalogue) == []
+
+
+@pytest.mark.trio
 async def test_only_a_missing_model_is_taken_off_when_it_is_missing() -> None:
     backend = server("s", WARM, ModelInfo("other"), delay_per_token_s=0)
     house = device(backend)
