@@ -6,15 +6,14 @@ import pytest
 
 from tests.architecture.source_tree import ROOT, Module, modules, plant
 
-# Modules without a mirror, as patterns of paths, each with the reason. A pattern that no module needs
-# leaves the list.
+# Modules without a mirror, as patterns of paths, each with the reason. A pattern that no module
+# needs leaves the list.
 EXCEPTIONS: dict[str, str] = {
     "protocol/errors.py": "exception classes without code",
     "protocol/limits.py": "constants",
-    "protocol/messages/*.py": "declarations; test_golden_frames and test_wire_cddl hold every message",
+    "protocol/messages/*.py": "declarations; the golden frames and wire.cddl hold every message",
     "mesh/transport.py": "a seam; each implementation is held against it",
-    "mesh/libp2p_*.py": "one room with one face: tests/mesh/test_libp2p_transport.py, on real hosts",
-    "node/__main__.py": "starts the command line, and nothing else",
+    "mesh/libp2p_*.py": "one room, one face: test_libp2p_transport.py, on real hosts",
     "node/backends/seam.py": "a seam, without code of its own",
     "node/repl/seam.py": "a seam, without code of its own",
     "node/repl/limits.py": "data",
