@@ -57,8 +57,7 @@ def out_of_turns(session: Session, outputs: str) -> Session:
 
 def out_of_budget(session: Session, event: BudgetSpent) -> Session:
     why = f"{event.limit}: {event.detail or 'a limit of the task was reached'}"
-    is_draft = not (isinstance(session.stage, Running) and session.stage.is_prompt)
-    if not (is_draft and session.answer.strip()):
+    if not session.answer.strip():
         return finished(session, "failed", partial(session), why)
     if session.mode == "blocks":
         return unrefined(session, why)

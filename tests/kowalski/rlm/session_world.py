@@ -134,6 +134,8 @@ class World:
             self.journal.append(event)
             state, effects = session.step(state, event)
             session.check(state)
+            if any(isinstance(effect, Finish) for effect in effects):
+                waiting = []  # whatever still runs is stopped
             waiting += [list(self.answer(effect)) for effect in effects]
         return state
 

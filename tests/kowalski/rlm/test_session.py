@@ -213,6 +213,22 @@ def test_a_cancelled_task_keeps_the_outputs_so_far() -> None:
     assert "```output\nB\n```" in finish.answer
 
 
+def test_an_answer_that_the_prompts_own_blocks_set_ends_nothing() -> None:
+    finish = World(("Done.",)).go(spec(block("ready 42") + "\n" + block("c"), "blocks"))
+    assert finish.answer == "Done."
+
+
+def test_an_answer_set_while_refining_is_the_answer() -> None:
+    finish = World((block("ready 42"),)).go(spec(THREE, "blocks"))
+    assert finish == Finish("answered", "42", "")
+
+
+def test_a_cell_that_ends_twice_counts_as_it_ended_first() -> None:
+    state = opened(THREE, "blocks")
+    state, _ = session.step(state, finished(0, "A"))
+    assert session.step(state, finished(0, "B")) == (state, ())
+
+
 # --- any mode ------------------------------------------------------------------------------------
 
 
