@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from kowalski.node.control_line import ExitCode
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.services.submitter import Seen
 from kowalski.protocol.ids import PeerId
@@ -159,7 +160,8 @@ class TaskView:
             "task": task.id,
             "state": task.state,
             "answer": answer,
-            "detail": closed.detail if closed else task.why_waiting,
+            "reason": closed.detail if closed else task.why_waiting,
+            "exit_code": exit_code(task),
             "mode": self.mode or task.spec.mode,
             "term": task.term,
             "coordinator": coordinator,
@@ -174,6 +176,17 @@ class TaskView:
             },
             "ran": list(self.ran.values()),
         }
+
+
+NOBODY_CAN = frozenset({"no_language", "no_model", "no_peer", "no_coordinator", "unsupported"})
+
+
+def exit_code(task: Task) -> ExitCode:
+    """What a command that waited for the task ends with."""
+    if task.state == "answered":
+        return ExitCode.OK
+    code = task.answer.detail.partition(":")[0] if task.answer else ""
+    return ExitCode.NO_CAPACITY if code in NOBODY_CAN else ExitCode.FAILED
 
 
 def headline(task: Task, name_of: NameOf, now_unix_s: float) -> Event:

@@ -46,6 +46,7 @@ log = structlog.get_logger(__name__)
 TEXT_CHARS_MAX = 200_000
 """Four bytes each still fit a journal entry."""
 
+NOT_YET = frozenset({"no_language", "no_model"})
 PROGRESS_CHARS_MAX = 16_384
 SUB_CALLS_AT_A_TIME = 16
 CLOSING_S = 5.0
@@ -55,6 +56,9 @@ CLOSING_S = 5.0
 class Patience:
     """Seconds."""
 
+    capable_peer_s: float = 3.0
+    """How long to wait for a peer that has the language or the model."""
+    look_again_s: float = 0.25
     hold_s: float = 60.0
     """How long to go on without hearing from the submitter before everything is dropped."""
 
@@ -200,23 +204,29 @@ class Coordination:
             if events:
                 self._perform(machine.outstanding(self._session))
             else:
-                self._open(outset)
+                await self._open(outset)
             await self._is_finished.wait()
             self._nursery.cancel_scope.cancel()
 
-    def _open(self, outset: session_inputs.Outset) -> None:
-        opened = machine.open_session(
-            self._spec,
-            languages=outset.languages,
-            models=outset.models,
-            limits=outset.limits,
-            inputs=outset.texts,
-        )
-        if isinstance(opened, machine.CannotOpen):
-            refusal = machine.Finish("failed", "", f"{opened.code}: {opened.detail}")
-            self._perform((refusal,))
-        else:
-            self._happened(opened)
+    async def _open(self, outset: session_inputs.Outset) -> None:
+        """Decide the mode. Where nobody can do it yet, peers that just came get a moment."""
+        give_up_at = trio.current_time() + self._patience.capable_peer_s
+        while True:
+            opened = machine.open_session(
+                self._spec,
+                languages=session_inputs.languages(self._mesh),
+                models=session_inputs.models(self._mesh),
+                limits=outset.limits,
+                inputs=outset.texts,
+            )
+            if isinstance(opened, journal.Opened):
+                self._happened(opened)
+                return
+            if opened.code not in NOT_YET or trio.current_time() >= give_up_at:
+                refusal = machine.Finish("failed", "", f"{opened.code}: {opened.detail}")
+                self._perform((refusal,))
+                return
+            await trio.sleep(self._patience.look_again_s)
 
     def _happened(self, event: journal.SessionEvent) -> None:
         """Journal `event`, step the session with it, and do what it wants."""

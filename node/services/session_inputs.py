@@ -1,4 +1,4 @@
-"""What a session must know before it opens: its inputs' texts, and what the mesh can do now."""
+"""What a session must know to open: its inputs' texts, and what the mesh can do now."""
 
 from __future__ import annotations
 
@@ -28,11 +28,7 @@ WINDOW_TOKENS_DEFAULT = 8192
 
 @dataclass(frozen=True, slots=True)
 class Outset:
-    """`models` with the preferred first."""
-
     texts: tuple[InputText, ...]
-    languages: frozenset[str]
-    models: tuple[str, ...]
     limits: SessionLimits
 
 
@@ -53,7 +49,7 @@ async def gather(spec: TaskSpec, store: ContentStore, mesh: Mesh) -> Outset:
         else:
             head = await _head(given.content, store, mesh)
             texts.append(InputText(given.name, head.decode(errors="replace"), is_whole=False))
-    return Outset(tuple(texts), _languages(mesh), _models(mesh), _limits(spec, mesh))
+    return Outset(tuple(texts), _limits(spec, mesh))
 
 
 async def _head(ref: ContentRef, store: ContentStore, mesh: Mesh) -> bytes:
@@ -69,7 +65,8 @@ async def _head(ref: ContentRef, store: ContentStore, mesh: Mesh) -> bytes:
     raise PeerUnreachableError(f"no holder of input {ref.hash[:12]} can be reached")
 
 
-def _languages(mesh: Mesh) -> frozenset[str]:
+def languages(mesh: Mesh) -> frozenset[str]:
+    """What some peer runs now."""
     return frozenset(
         language
         for one in mesh.candidates()
@@ -78,7 +75,7 @@ def _languages(mesh: Mesh) -> frozenset[str]:
     )
 
 
-def _models(mesh: Mesh) -> tuple[str, ...]:
+def models(mesh: Mesh) -> tuple[str, ...]:
     """Everybody's, the best peer's first; each peer names its preferred one first."""
     names: list[str] = []
     for choice in mesh.rank(Need("inference")).choices:
