@@ -9,17 +9,21 @@ from pathlib import Path
 
 from kowalski.node.repl import canary
 from kowalski.node.repl.bubblewrap import BubblewrapSandbox
-from kowalski.node.repl.sandbox import Sandbox, SandboxVerdict, interpreter_prefix, is_root
+from kowalski.node.repl.sandbox import SandboxVerdict, interpreter_prefix, is_root
 from kowalski.node.repl.seccomp import filter_program
 from kowalski.node.repl.unsandboxed import Unsandboxed
 
 _FIRST_UID = 1_500_000
 _UIDS_PER_NODE = 64
-_PROGRAMS = "/usr/bin:/usr/local/bin:/bin"
+PROGRAMS_PATH = "/usr/bin:/usr/local/bin:/bin"
+"""Where a sandbox may come from. Not $PATH: this program is the boundary."""
 
 
 async def detect_sandbox(
-    *, allow_none: bool = False, scratch_path: Path | None = None
+    *,
+    allow_none: bool = False,
+    scratch_path: Path | None = None,
+    programs_path: str = PROGRAMS_PATH,
 ) -> SandboxVerdict:
     """Try the tiers, best first; takes about 0.1 s.
 
@@ -27,7 +31,7 @@ async def detect_sandbox(
     `none` will do.
     """
     details: dict[str, str] = {}
-    for tier, found in (("bubblewrap", bubblewrap_here()),):
+    for tier, found in (("bubblewrap", bubblewrap_here(programs_path)),):
         if isinstance(found, str):
             details[tier] = found
             continue
@@ -43,9 +47,9 @@ async def detect_sandbox(
     return SandboxVerdict(None, "none", reason, details)
 
 
-def bubblewrap_here() -> Sandbox | str:
+def bubblewrap_here(programs_path: str = PROGRAMS_PATH) -> BubblewrapSandbox | str:
     """The sandbox, not tried yet, or why there can be none."""
-    bwrap = shutil.which("bwrap", path=_PROGRAMS)
+    bwrap = shutil.which("bwrap", path=programs_path)
     if bwrap is None:
         return "bubblewrap is not installed: apt install bubblewrap"
     for program in ("/usr/bin/prlimit", "/usr/bin/setpriv"):

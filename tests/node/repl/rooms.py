@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from kowalski.node.repl.bubblewrap import BubblewrapSandbox
 from kowalski.node.repl.detection import bubblewrap_here
 from kowalski.node.repl.limits import Limits
 from kowalski.node.repl.sandbox import Sandbox
@@ -21,7 +22,7 @@ VERSIONS = {"python": f"{sys.version_info.major}.{sys.version_info.minor}", "bas
 Reply = Callable[[SubCall], SubCallResult]
 
 
-def sandbox_here() -> Sandbox:
+def sandbox_here() -> BubblewrapSandbox:
     found = bubblewrap_here()
     if isinstance(found, str):
         pytest.skip(found)

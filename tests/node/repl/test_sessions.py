@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -188,13 +189,7 @@ async def test_a_thread_that_grows_between_cells_loses_the_session() -> None:
 
 
 async def test_a_sandbox_that_does_not_start_is_told_in_its_own_words() -> None:
-    sandbox = sandbox_here()
-    broken = type(sandbox)(  # the interpreter is not there
-        **{
-            **{name: getattr(sandbox, name) for name in sandbox.__slots__},  # type: ignore[attr-defined]
-            "interpreter": "/usr/bin/no-such-python",
-        }
-    )
+    broken = replace(sandbox_here(), interpreter="/usr/bin/no-such-python")
     async with real_host(sandbox=broken) as host:
         with pytest.raises(RequestFailedError, match="no-such-python"):
             await host.open("python", {}, 0)

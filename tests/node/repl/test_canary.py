@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+
+import pytest
+
+from kowalski.node.repl import canary
+from tests.node.repl.rooms import sandbox_here
+
+pytestmark = [pytest.mark.real, pytest.mark.trio]
+
+ALLOW_EVERYTHING = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
+
+
+async def test_the_canary_cannot_get_out_of_a_working_sandbox() -> None:
+    assert await canary.escapes(sandbox_here()) == ()
+
+
+async def test_the_canary_notices_a_missing_filter() -> None:
+    seen = await canary.escapes(replace(sandbox_here(), system_call_filter=ALLOW_EVERYTHING))
+    assert "makes memory files" in seen
+    assert "opens AF_NETLINK sockets" in seen
+    assert "reads files of the host" not in seen
+
+
+async def test_a_sandbox_that_says_nothing_is_not_trusted() -> None:
+    (words,) = await canary.escapes(replace(sandbox_here(), bwrap="/bin/true"))
+    assert "no kernel" in words
+
+
+async def test_a_sandbox_that_does_not_exist_is_not_trusted() -> None:
+    (words,) = await canary.escapes(replace(sandbox_here(), bwrap="/no/such/bwrap"))
+    assert "/no/such/bwrap" in words

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kowalski.node.repl.detection import detect_sandbox
+from tests.node.repl.rooms import sandbox_here
+
+pytestmark = [pytest.mark.trio]
+
+
+@pytest.mark.real
+async def test_what_works_here_is_found_by_trial() -> None:
+    sandbox_here()
+    verdict = await detect_sandbox()
+    assert verdict.tier == "bubblewrap"
+    assert verdict.sandbox is not None
+    assert verdict.details == {"bubblewrap": "works"}
+
+
+async def test_a_missing_program_is_said_in_words_that_help(tmp_path: Path) -> None:
+    verdict = await detect_sandbox(programs_path=str(tmp_path))
+    assert verdict.sandbox is None
+    assert verdict.reason == "bubblewrap is not installed: apt install bubblewrap"
+
+
+async def test_an_owner_who_insists_gets_none_and_reads_what_it_means(tmp_path: Path) -> None:
+    verdict = await detect_sandbox(programs_path=str(tmp_path), allow_none=True)
+    assert verdict.sandbox is not None
+    assert verdict.sandbox.tier == verdict.tier == "none"
+    assert verdict.reason.startswith("code is not contained at all")
+
+
+@pytest.mark.real
+async def test_a_program_that_only_has_the_name_is_not_trusted(tmp_path: Path) -> None:
+    impostor = tmp_path / "bwrap"
+    impostor.write_text('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done; shift; exec "$@"\n')
+    impostor.chmod(0o755)
+    verdict = await detect_sandbox(programs_path=str(tmp_path))
+    assert verdict.sandbox is None
+    assert verdict.reason.startswith("code inside ")

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import platform
+from dataclasses import replace
+
+import pytest
+
+from kowalski.node.repl.languages import LANGUAGES, probe_languages
+from tests.node.repl.rooms import sandbox_here
+
+pytestmark = [pytest.mark.real, pytest.mark.trio]
+
+
+async def test_what_runs_inside_is_found_with_its_version() -> None:
+    probe = await probe_languages(sandbox_here())
+    assert probe.versions["python"] == platform.python_version()
+    assert probe.versions["bash"][0].isdigit()
+    assert set(probe.versions) | set(probe.failures) == set(LANGUAGES)
+
+
+async def test_what_does_not_run_inside_is_not_advertised() -> None:
+    broken = replace(sandbox_here(), interpreter="/usr/bin/no-such-python")
+    probe = await probe_languages(broken, ("python",))
+    assert probe.versions == {}
+    assert "no-such-python" in probe.failures["python"]
