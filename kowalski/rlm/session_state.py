@@ -23,12 +23,17 @@ Purpose = Literal["direct", "turn", "refine", "extract"]
 MESSAGE_TOKENS: Final = 4
 """What a chat template adds to a message: role and delimiters, 3 to 5 in the usual ones."""
 
+PROMPT_SHOWN_CHARS_MIN: Final = 4096
+"""A prompt up to this is shown whole under any limits; a longer one is an input of the cells too.
+No limit, so that cells find the same `context` whoever continues their session."""
+
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
     """How much of what is shown to a model, and how much of what it wants is run.
 
-    A session that is continued under other limits goes on well, but words itself differently.
+    A session may be continued under other limits for showing: it then words itself differently from
+    there on. Those with `_max` must stay as they were, since they decide which cells there are.
     """
 
     window_tokens: int = 100_000
@@ -38,7 +43,7 @@ class SessionLimits:
     """Of all cells of a turn."""
     reply_chars: int = 65_536
     prompt_chars: int = 16_384
-    """Of the question of an `rlm` session; a longer one is an input of its cells, too."""
+    """Of the question of an `rlm` session, at least `PROMPT_SHOWN_CHARS_MIN`."""
     head_chars: int = 400
     """Of one input, and of the first few of many."""
     reply_cells_max: int = 32
@@ -58,7 +63,7 @@ def limits_for(window_tokens: int) -> SessionLimits:
         output_chars=min(full.output_chars, window_tokens // 2),
         outputs_chars=min(full.outputs_chars, window_tokens),
         reply_chars=min(full.reply_chars, window_tokens),
-        prompt_chars=min(full.prompt_chars, window_tokens // 2),
+        prompt_chars=max(PROMPT_SHOWN_CHARS_MIN, min(full.prompt_chars, window_tokens // 2)),
     )
 
 
@@ -234,11 +239,11 @@ class Session:
     def prompt_input(self) -> str | None:
         """The name under which cells get the prompt as one more input, last; None: not at all.
 
-        In an `rlm` session without inputs the prompt is the context; one that is too long to be
+        In an `rlm` session without inputs the prompt is the context; one that may be too long to be
         shown whole is a part of it.
         """
         names = {given.name for given in self.spec.inputs}
-        if self.mode != "rlm" or (names and len(self.spec.prompt) <= self.limits.prompt_chars):
+        if self.mode != "rlm" or (names and len(self.spec.prompt) <= PROMPT_SHOWN_CHARS_MIN):
             return None
         return next(name for name in _prompt_names() if name not in names)
 

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from kowalski.rlm.prompts import render
-from kowalski.rlm.session_state import CellResult, Running, Session, SessionLimits
+from kowalski.rlm.session_state import (
+    PROMPT_SHOWN_CHARS_MIN,
+    CellResult,
+    Running,
+    Session,
+    SessionLimits,
+)
 from kowalski.rlm.truncation import head_and_tail
 
 UNREFINED: Final = "(No model refined this: {why}.)"
@@ -72,7 +78,8 @@ def outputs_of_turn(running: Running, limits: SessionLimits) -> str:
 
 def question(session: Session) -> str:
     """The first thing that is said in an `rlm` session, after the rules."""
-    asked = head_and_tail(session.spec.prompt, session.limits.prompt_chars).text
+    shown_chars = max(session.limits.prompt_chars, PROMPT_SHOWN_CHARS_MIN)
+    asked = head_and_tail(session.spec.prompt, shown_chars).text
     turns = session.spec.max_iterations
     return render("question", question=asked, context=_context(session), turns=turns)
 

@@ -6,7 +6,14 @@ import pytest
 
 from kowalski.protocol.messages.journal import Opened
 from kowalski.rlm import session
-from kowalski.rlm.session_state import Asking, Session, SessionLimits, check, limits_for
+from kowalski.rlm.session_state import (
+    PROMPT_SHOWN_CHARS_MIN,
+    Asking,
+    Session,
+    SessionLimits,
+    check,
+    limits_for,
+)
 from tests.kowalski.rlm.session_world import LIMITS, World, spec
 
 
@@ -39,9 +46,22 @@ def test_a_short_prompt_is_no_input_beside_others() -> None:
 
 
 def test_a_long_prompt_is_one_more_input_under_a_name_of_its_own() -> None:
-    prompt = "word " * LIMITS.prompt_chars
+    prompt = "x" * (PROMPT_SHOWN_CHARS_MIN + 1)
     assert opened(prompt, "data").prompt_input == "prompt"
     assert opened(prompt, "prompt", "prompt-2").prompt_input == "prompt-3"
+
+
+def test_the_context_is_the_same_under_any_limits() -> None:
+    for chars in (PROMPT_SHOWN_CHARS_MIN, PROMPT_SHOWN_CHARS_MIN + 1):
+        task = spec("x" * chars, inputs=["data"])
+        names = set()
+        for window_tokens in (1024, 8192, 1_000_000):
+            fresh = session.new_session(task, limits=limits_for(window_tokens))
+            state = session.replay(fresh, [Opened(mode="rlm", model="m")])
+            names.add(state.prompt_input)
+            is_whole = task.prompt in state.messages[1].content
+            assert is_whole or state.prompt_input is not None
+        assert len(names) == 1
 
 
 def test_only_a_session_with_code_at_its_heart_makes_the_prompt_an_input() -> None:
