@@ -16,7 +16,6 @@ EXCEPTIONS: dict[str, str] = {
     "mesh/libp2p_*.py": "one room, one face: test_libp2p_transport.py, on real hosts",
     "node/backends/seam.py": "a seam, without code of its own",
     "node/repl/seam.py": "a seam, without code of its own",
-    "node/repl/limits.py": "data",
 }
 
 
