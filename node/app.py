@@ -121,7 +121,12 @@ async def _run(config: NodeConfig) -> None:
         discovery: Discovery | None = None
         if not config.no_mdns:
             discovery = await stack.enter_async_context(
-                open_discovery(identity.peer, transport.addresses, membership.mesh)
+                open_discovery(
+                    identity.peer,
+                    transport.addresses,
+                    membership.mesh,
+                    interfaces=_interfaces(transport.addresses),
+                )
             )
             nursery.start_soon(_follow_sightings, discovery, node.mesh)
         here = verbs.Here(
@@ -242,6 +247,12 @@ async def _join(config: NodeConfig, identity: Identity, transport: Transport) ->
         except BaseExceptionGroup as group:
             raise first_error(group) from group.__cause__
     raise ConfigError(f"the inviting peer cannot be reached ({complaint}); is its node running?")
+
+
+def _interfaces(addresses: tuple[Address, ...]) -> tuple[str, ...] | None:
+    """Where to announce: who listens on loopback alone is nobody's business elsewhere."""
+    hosts = {address.split("/")[2] for address in addresses}
+    return ("127.0.0.1",) if hosts == {"127.0.0.1"} else None
 
 
 async def _follow_sightings(discovery: Discovery, mesh: Mesh) -> None:

@@ -32,6 +32,7 @@ class TaskView:
     completion_tokens: int = 0
     ran: dict[str, Event] = field(default_factory=dict)
     """By what it was: who did it last, and why that one."""
+    _waiting: str = ""
     _places: dict[int, tuple[str, PeerId]] = field(default_factory=dict)
 
     def read(self, entries: Iterable[Entry]) -> None:
@@ -51,7 +52,8 @@ class TaskView:
                 "term": task.term,
                 "why": task.why_waiting,
             }
-        elif seen.entry is None and seen.progress is None and task.state == "waiting":
+        elif task.state == "waiting" and task.why_waiting != self._waiting:
+            self._waiting = task.why_waiting
             yield {"kind": "note", "text": f"waiting: {task.why_waiting}"}
         if seen.entry is not None:
             yield from self._entry(event_of(seen.entry))

@@ -1,0 +1,353 @@
+"""Three nodes on this machine, a real task over real input, and the loss of one of them.
+
+Real processes, real libp2p on loopback, real mDNS, the real sandbox. The input is the source of
+Python's standard library, collected where this runs. With a model server at hand the loop with a
+model runs too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kowalski.node import places
+from kowalski.node.control_client import NodeGoneError, NodeNotRunningError, converse
+from kowalski.node.control_line import ExitCode
+from kowalski.protocol.errors import KowalskiError
+
+Event = dict[str, object]
+
+NAMES = ("desktop", "laptop", "minipc")
+INPUT_BYTES = 10_000_000
+START_S = 30.0
+MEET_S = 20.0
+TASK_S = 180.0
+
+PROMPT = """\
+Which modules of Python's standard library define the most functions, and how much of the library is
+comment? The library's source is the context.
+
+```python
+import re
+modules = {}
+for part in context.split("\\x0c# file: ")[1:]:
+    name, _, source = part.partition("\\n")
+    modules[name] = source
+defs = re.compile(r"^[ \\t]*(?:async )?def ", re.M)
+functions = {name: len(defs.findall(source)) for name, source in modules.items()}
+print(len(modules), "modules,", sum(functions.values()), "functions")
+```
+
+```bash
+lines=$(wc -l < "$CONTEXT")
+comments=$(grep -cE '^[[:space:]]*#' "$CONTEXT")
+echo "$comments of $lines lines are comments"
+```
+
+```python
+top = sorted(functions, key=lambda name: (-functions[name], name))[:5]
+for name in top:
+    print(f"{functions[name]:5} {name}")
+```
+
+```bash
+echo "$((100 * comments / lines)) percent"
+```
+"""
+
+QUESTION = "How many lines of the context begin with 'class '? Count them with code, in `context`."
+
+
+def main(
+    *, json_output: bool, keep: bool, data_dir: Path | None, model_url: str | None
+) -> ExitCode:
+    """Run the demonstration; the exit code says whether everything happened as promised."""
+    show = _Show(as_json=json_output)
+    try:
+        with contextlib.ExitStack() as stack:
+            if data_dir is None:
+                made = tempfile.mkdtemp(prefix="kowalski-demo-")
+                folder = Path(made)
+                show.say(f"working in {folder}")
+            else:
+                folder = data_dir
+                folder.mkdir(parents=True, exist_ok=True)
+            cluster = stack.enter_context(_cluster(folder, model_url, show, keep=keep))
+            return _tell_the_story(cluster, show)
+    except KeyboardInterrupt:
+        show.say("interrupted")
+        return ExitCode.INTERRUPTED
+    except (KowalskiError, OSError, _DemoError) as error:
+        show.say(f"the demonstration failed: {error}")
+        return ExitCode.FAILED
+
+
+class _DemoError(Exception):
+    """Something promised did not happen."""
+
+
+class _Show:
+    """What a person, or a program, sees."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._began = time.monotonic()
+
+    def say(self, text: str) -> None:
+        at_s = time.monotonic() - self._began
+        if self._as_json:
+            self.event({"kind": "note", "text": text})
+        else:
+            sys.stdout.write(f"[{at_s:5.1f} s] {text}\n")
+            sys.stdout.flush()
+
+    def event(self, event: Event) -> None:
+        if self._as_json:
+            sys.stdout.write(json.dumps(event) + "\n")
+            sys.stdout.flush()
+
+
+# --- three nodes --------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Node:
+    name: str
+    data_dir: Path
+    process: subprocess.Popen[bytes]
+    peer: str = ""
+
+    def ask(self, verb: str, **request: object) -> Event:
+        return converse(_control(self.data_dir), verb, request, on_event=lambda _event: None)
+
+
+@dataclass(slots=True)
+class _Cluster:
+    folder: Path
+    model_url: str | None
+    nodes: list[_Node] = field(default_factory=list)
+
+    def named(self, name: str) -> _Node:
+        return next(node for node in self.nodes if node.name == name)
+
+
+def _control(data_dir: Path) -> Path:
+    return places.control_path(data_dir)
+
+
+@contextlib.contextmanager
+def _cluster(folder: Path, model_url: str | None, show: _Show, *, keep: bool) -> Iterator[_Cluster]:
+    """Start the first node, invite the others, wait until each knows all."""
+    cluster = _Cluster(folder, model_url)
+    try:
+        first = _start(cluster, NAMES[0], join=None)
+        _wait_until_up(first)
+        line = str(first.ask("invite", ttl_s=3600.0, uses=len(NAMES))["line"])
+        show.say(f"{first.name} is up: a mesh of one; it invites the others with {line[:24]}...")
+        others = [_start(cluster, name, join=line) for name in NAMES[1:]]
+        for node in others:
+            _wait_until_up(node)
+        _wait_until_met(cluster)
+        show.say("they have found each other: " + ", ".join(node.name for node in cluster.nodes))
+        yield cluster
+    finally:
+        if keep:
+            for node in cluster.nodes:
+                show.say(f"{node.name} goes on: kowalski-node status --data-dir {node.data_dir}")
+        else:
+            _stop(cluster)
+
+
+def _start(cluster: _Cluster, name: str, *, join: str | None) -> _Node:
+    data_dir = cluster.folder / name
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "kowalski.node", "start", "--data-dir", str(data_dir)]
+    command += ["--name", name, "--p2p-port", "0", "--http-port", "0"]
+    command += ["--listen-host", "127.0.0.1"]
+    command += ["--join", join] if join else []
+    command += ["--backend", cluster.model_url] if cluster.model_url else []
+    if name == NAMES[0]:
+        command.append("--no-repl")  # whoever asks has better things to do than to compute
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("KOWALSKI_")}
+    with (data_dir / "node.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+        )
+    node = _Node(name, data_dir, process)
+    cluster.nodes.append(node)
+    return node
+
+
+def _wait_until_up(node: _Node) -> None:
+    give_up_at = time.monotonic() + START_S
+    while time.monotonic() < give_up_at:
+        if node.process.poll() is not None:
+            break
+        try:
+            node.peer = str(node.ask("status")["peer"])
+        except (NodeNotRunningError, NodeGoneError):
+            time.sleep(0.05)
+        else:
+            return
+    log = (node.data_dir / "node.log").read_text(errors="replace")[-2000:]
+    raise _DemoError(f"{node.name} did not come up; its log ends:\n{log}")
+
+
+def _wait_until_met(cluster: _Cluster) -> None:
+    give_up_at = time.monotonic() + MEET_S
+    wanted = {node.peer for node in cluster.nodes}
+    while time.monotonic() < give_up_at:
+        if all(_members_seen_by(node) >= wanted for node in cluster.nodes):
+            return
+        time.sleep(0.05)
+    raise _DemoError(f"the nodes did not find each other within {MEET_S:g} s")
+
+
+def _members_seen_by(node: _Node) -> set[str]:
+    rows = node.ask("peers")["peers"]
+    assert isinstance(rows, list)
+    return {str(row["peer"]) for row in rows if row["routable"]}
+
+
+def _stop(cluster: _Cluster) -> None:
+    for node in cluster.nodes:
+        if node.process.poll() is None:
+            node.process.terminate()
+    for node in cluster.nodes:
+        try:
+            node.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            node.process.kill()
+            node.process.wait(timeout=10)
+
+
+# --- the story ----------------------------------------------------------------------------------
+
+
+def _tell_the_story(cluster: _Cluster, show: _Show) -> ExitCode:
+    library = cluster.folder / "stdlib.txt"
+    show.say(f"collected {_collect(library) / 1e6:.1f} MB of Python's standard library")
+    asker = cluster.nodes[0]
+    loss = _Loss(cluster, show)
+    done = _submit(asker, loss.watch, prompt=PROMPT, mode="blocks", file=library)
+    _print_result(done, show)
+    if done["state"] != "answered":
+        raise _DemoError(f"the task ended {done['state']}: {done.get('reason')}")
+    expected = f"{_count_functions(library)} functions"
+    if expected not in str(done["answer"]):
+        raise _DemoError(f"the answer does not say {expected!r}")
+    show.say(f"checked: counted here, without the mesh, it is {expected} as well")
+    if loss.victim is None:
+        raise _DemoError("nobody was killed on the way: no cell ran on another node")
+    models = asker.ask("status")["models"]
+    peers = asker.ask("peers")["peers"]
+    assert isinstance(peers, list)
+    if models or any(row["models"] for row in peers):
+        show.say("a model is at hand: the same context, with a model that writes the code")
+        done = _submit(asker, loss.tell, prompt=QUESTION, mode="rlm", file=library)
+        _print_result(done, show)
+    else:
+        show.say("no model server was found on the usual ports, so the model's part is left out")
+    return ExitCode.OK
+
+
+class _Loss:
+    """Kills the node that ran the first python cell, as soon as that cell is done."""
+
+    def __init__(self, cluster: _Cluster, show: _Show) -> None:
+        self._cluster = cluster
+        self._show = show
+        self.victim: _Node | None = None
+
+    def watch(self, event: Event) -> None:
+        self.tell(event)
+        is_done = event.get("kind") == "cell" and event.get("status") == "done"
+        if not is_done or event.get("language") != "python" or self.victim is not None:
+            return
+        victim = self._cluster.named(str(event["name"]))
+        if victim is self._cluster.nodes[0]:
+            return
+        os.kill(victim.process.pid, signal.SIGKILL)
+        victim.process.wait(timeout=10)
+        self.victim = victim
+        self._show.say(f"killed {victim.name} (kill -9), which holds the task's python variables")
+
+    def tell(self, event: Event) -> None:
+        self._show.event(event)
+        text = _words(event)
+        if text:
+            self._show.say(text)
+
+
+def _words(event: Event) -> str:
+    match event.get("kind"):
+        case "coordinator":
+            why = f" ({event['why']})" if event.get("why") else ""
+            return f"led by {event['name']}, term {event['term']}{why}"
+        case "cell":
+            place = f"cell {event['cell']} {event['language']} on {event['name']}"
+            why = f": {event['why']}" if event.get("why") else ""
+            return f"{place} {event['status']}{why}"
+        case "call":
+            return f"model {event['model']} on {event['name']}"
+        case "note":
+            return str(event.get("text"))
+        case _:
+            return ""
+
+
+def _submit(
+    node: _Node, on_event: Callable[[Event], None], *, prompt: str, mode: str, file: Path
+) -> Event:
+    request = {
+        "prompt": prompt,
+        "mode": mode,
+        "context": [{"name": file.name, "path": str(file)}],
+        "timeout_s": TASK_S,
+    }
+    return converse(
+        _control(node.data_dir), "submit", request, on_event=on_event, silence_s=TASK_S + 30
+    )
+
+
+def _print_result(done: Event, show: _Show) -> None:
+    show.event({"kind": "result", **done})
+    show.say(f"{done['state']}. What ran where:")
+    ran = done["ran"]
+    assert isinstance(ran, list)
+    for row in ran:
+        show.say(f"  {row['what']:22} {row['name']:8} {row['why']}")
+    show.say("The answer:\n\n" + str(done["answer"]))
+
+
+def _collect(target: Path) -> int:
+    """Python's standard library in one file, about ten megabytes; how many bytes it became."""
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    size = 0
+    with target.open("w", encoding="utf-8") as file:
+        for path in sorted(folder.rglob("*.py")):
+            name = path.relative_to(folder).as_posix()
+            if "site-packages" in name or size >= INPUT_BYTES:
+                continue
+            try:
+                source = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError):
+                continue  # test files with odd encodings
+            size += file.write(f"\f# file: {name}\n{source.replace(chr(12), ' ')}\n")
+    return size
+
+
+def _count_functions(library: Path) -> int:
+    lines = library.read_text(encoding="utf-8").split("\n")
+    heads = (line.lstrip().removeprefix("async ") for line in lines)
+    return sum(head.startswith("def ") for head in heads)
