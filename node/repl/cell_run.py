@@ -12,6 +12,7 @@ from typing import Literal
 
 import trio
 
+from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.repl.kernel import Kernel
 from kowalski.node.repl.kernel_frames import Calls, Done
 from kowalski.node.repl.limits import CellLimits, SessionLimits
@@ -87,7 +88,7 @@ class CellRun:
     async def run(self) -> CellOutcome:
         started = trio.current_time()
         try:
-            async with trio.open_nursery() as nursery:
+            async with open_plain_nursery() as nursery:
                 for stream in self._kept:
                     nursery.start_soon(self._pump, stream)
                 nursery.start_soon(self._watch)

@@ -29,6 +29,7 @@ from kowalski.protocol.errors import (
     RequestFailedError,
 )
 
+_FOLDER_PREFIX = "kowalski-session-"
 _DEATH_S_MAX = 2.0
 _WORDS_BYTES_MAX = 2000
 
@@ -147,7 +148,7 @@ def _spawn(
     slot: int,
     scratch: Path | None,
 ) -> Kernel:
-    folder = Path(tempfile.mkdtemp(prefix="kowalski-session-", dir=scratch))
+    folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", dir=scratch))
     folders = Folders(inputs=folder / "inputs", job=folder / "job")
     undo = contextlib.ExitStack()
     with undo:
@@ -224,6 +225,18 @@ def _last_words(fd: int) -> str:
         return os.read(fd, _WORDS_BYTES_MAX).decode("utf-8", "replace").strip()
     except OSError:
         return ""
+
+
+def remove_leftovers(scratch: Path | None) -> None:
+    """Remove the folders of sessions whose node was killed before it could; blocks on disk."""
+    for folder in Path(scratch or tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+        pid = folder.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            _remove(folder)
+        except (ValueError, PermissionError):
+            continue
 
 
 def _remove(folder: Path) -> None:

@@ -12,9 +12,16 @@ from pathlib import Path
 
 import trio
 
+from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.repl.artefacts import collect_artefacts
 from kowalski.node.repl.cell_run import CellRun, over_limit
-from kowalski.node.repl.kernel import Kernel, KernelImage, kernel_image, start_kernel
+from kowalski.node.repl.kernel import (
+    Kernel,
+    KernelImage,
+    kernel_image,
+    remove_leftovers,
+    start_kernel,
+)
 from kowalski.node.repl.languages import LANGUAGES
 from kowalski.node.repl.limits import Limits
 from kowalski.node.repl.sandbox import Sandbox
@@ -188,23 +195,21 @@ class KernelHost:
         self._opening += 1
         try:
             kernel, slot = self._take_warm(language) or await self._start(language)
-            try:
-                await kernel.open_session(inputs, seed)
-            except (PeerUnreachableError, OSError) as error:
-                raise RequestFailedError("sandbox", f"cannot open a session: {error}") from error
-            except trio.Cancelled:
-                raise
-            else:
-                session = KernelSession(kernel, language, self._limits, self)
-                self._sessions[session] = slot
-                slot = -1
-                return session
-            finally:
-                if slot >= 0:
-                    await kernel.close()
-                    self._free.append(slot)
+            session = KernelSession(kernel, language, self._limits, self)
+            self._sessions[session] = slot
         finally:
             self._opening -= 1
+        try:
+            await kernel.open_session(inputs, seed)
+            if self._is_closed:
+                raise RequestRefusedError("busy", "closing")
+        except (PeerUnreachableError, OSError) as error:
+            await session.close()
+            raise RequestFailedError("sandbox", f"cannot open a session: {error}") from error
+        except (trio.Cancelled, RequestRefusedError):
+            await session.close()
+            raise
+        return session
 
     def forget(self, session: KernelSession) -> None:
         """Called by a session that closed itself: its slot is free again."""
@@ -295,6 +300,7 @@ async def open_sessions_host(
     """
     if warm is None:
         warm = {"python": 1} if "python" in languages else {}
+    await trio.to_thread.run_sync(remove_leftovers, scratch_path)
     host = KernelHost(
         sandbox,
         languages,
@@ -305,7 +311,7 @@ async def open_sessions_host(
         start_timeout_s=start_timeout_s,
     )
     try:
-        async with trio.open_nursery() as nursery:
+        async with open_plain_nursery() as nursery:
             nursery.start_soon(host.keep_warm)
             nursery.start_soon(host.watch_idle)
             yield host

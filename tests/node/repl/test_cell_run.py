@@ -6,7 +6,8 @@ import pytest
 import trio
 
 from kowalski.node.repl.limits import CellLimits, Limits, SessionLimits
-from kowalski.node.repl.seam import SubCallResult
+from kowalski.node.repl.seam import SubCall, SubCallResult
+from kowalski.protocol.errors import PeerUnreachableError
 from tests.node.repl.rooms import talk_to, until
 
 pytestmark = [pytest.mark.real, pytest.mark.trio]
@@ -219,6 +220,18 @@ async def test_more_batches_at_once_than_allowed_are_errors() -> None:
             "sum(isinstance(f, LLMError) for f in found)"
         )
         assert outcome.value == "4"
+
+
+async def test_an_error_of_who_answers_comes_out_as_it_is_and_ends_the_cell() -> None:
+    async with talk_to() as cell:
+
+        def fail(_: SubCall) -> SubCallResult:
+            raise PeerUnreachableError("the asker is gone")
+
+        cell.reply = fail
+        with pytest.raises(PeerUnreachableError):
+            await cell("x = 1\nllm_query('a')")
+        assert (await cell("x")).value == "1"
 
 
 async def test_answers_of_megabytes_arrive() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import marshal
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import trio
 
 from kowalski.node.repl.canary import PYTHON_KERNEL
-from kowalski.node.repl.kernel import KernelImage, kernel_image, start_kernel
+from kowalski.node.repl.kernel import KernelImage, kernel_image, remove_leftovers, start_kernel
 from kowalski.node.repl.limits import SessionLimits
 from kowalski.protocol.errors import RequestFailedError
 from tests.node.repl.rooms import sandbox_here
@@ -65,6 +66,18 @@ async def test_a_kernel_that_does_not_come_up_is_told_in_its_words_and_leaves_no
         await start(tmp_path, image_of(source), timeout_s=0.5)
     assert list(tmp_path.iterdir()) == []
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_folders_of_a_killed_node_are_removed_and_those_of_a_living_one_kept(
+    tmp_path: Path,
+) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for name in (f"kowalski-session-{ended.pid}-a", f"kowalski-session-{os.getpid()}-b", "other"):
+        (tmp_path / name / "job").mkdir(parents=True)
+    remove_leftovers(tmp_path)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [f"kowalski-session-{os.getpid()}-b", "other"]
 
 
 @pytest.mark.trio
