@@ -7,7 +7,6 @@ without a wire.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -47,7 +46,7 @@ from kowalski.protocol.limits import MEMBERS_MAX
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentAsked, ContentChunk
 from kowalski.protocol.messages.membership import Hello, RoundTrip
-from kowalski.protocol.messages.telemetry import Hot, Profile
+from kowalski.protocol.messages.telemetry import Hot, Occupancy, Profile
 from kowalski.protocol.messages.trust import KnownMember
 
 log = structlog.get_logger(__name__)
@@ -111,7 +110,8 @@ class Mesh:
         self._book = CertificateBook(self.me, membership.mesh, unix_clock)
         self._rooms: dict[str, Answer] = {}
         self._listeners: list[Callable[[MemberArrived | MemberLeft], None]] = []
-        self._in_flight: Counter[tuple[PeerId, Kind]] = Counter()
+        self._in_flight: dict[tuple[PeerId, Kind], list[float]] = {}
+        """When each request that is still on its way or under way was sent."""
         self._dials = trio.CapacityLimiter(DIALS_AT_A_TIME)
         self._telemetry = TelemetryGossip(
             transport,
@@ -213,11 +213,12 @@ class Mesh:
     @contextmanager
     def sending(self, peer: PeerId, kind: Kind) -> Iterator[None]:
         """Count a request as on its way to `peer`, for the choices made meanwhile."""
-        self._in_flight[peer, kind] += 1
+        started, sent_at = self._in_flight.setdefault((peer, kind), []), trio.current_time()
+        started.append(sent_at)
         try:
             yield
         finally:
-            self._in_flight[peer, kind] -= 1
+            started.remove(sent_at)
 
     def hear_reply(self, peer: PeerId, hot: Hot | None) -> None:
         """Take the values that came with a reply."""
@@ -229,23 +230,35 @@ class Mesh:
 
     def _candidate(self, facts: PeerFacts, profile: Profile) -> Candidate:
         hot = facts.hot or profile.hot
-        kinds: tuple[Kind, ...] = ("code", "inference", "folding")
+        occupancy: dict[Kind, Occupancy] = {
+            "code": hot.repl,
+            "inference": hot.inference,
+            "folding": hot.folding,
+        }
         return Candidate(
             peer=facts.peer,
             name=facts.name,
             roles=frozenset(facts.roles),
             languages=frozenset(language.name for language in profile.languages),
             models=frozenset(model.name for model in profile.models),
-            occupancy={"code": hot.repl, "inference": hot.inference, "folding": hot.folding},
+            occupancy=occupancy,
             memory_used=hot.memory_used,
             tokens_per_s=dict(hot.tokens_per_s),
             rtt_s=facts.rtt_s,
             is_routable=facts.is_routable,
-            # Our own values are never stale, so our own requests are in them already.
-            own_in_flight={}
-            if facts.is_self
-            else {kind: self._in_flight[facts.peer, kind] for kind in kinds},
+            own_in_flight={
+                kind: self._unheard_of(facts, kind, at) for kind, at in occupancy.items()
+            },
         )
+
+    def _unheard_of(self, facts: PeerFacts, kind: Kind, at: Occupancy) -> int:
+        """How many of our requests the peer's values cannot tell of yet."""
+        sent = self._in_flight.get((facts.peer, kind), [])
+        if facts.is_self:
+            # Our own values are never stale; only what has not reached its room is missing.
+            return max(0, len(sent) - at.running - at.queued)
+        heard_at = trio.current_time() - (facts.age_s or 0.0)
+        return sum(sent_at >= heard_at for sent_at in sent)
 
     def facts(self) -> tuple[PeerFacts, ...]:
         """Everybody we know of, ourselves first."""
