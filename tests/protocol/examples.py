@@ -231,7 +231,10 @@ _ALL: Final[tuple[base.Message, ...]] = (
     ),
     repl.SubCallsAsked(
         batch=1,
-        calls=(repl.SubCall(prompt="What is it?", model="qwen3:8b"), repl.SubCall(prompt="Why?")),
+        calls=(
+            repl.SubCall(prompt="What is it?", model="qwen3:8b"),
+            repl.SubCall(kind="unfold", prompt=HASH),
+        ),
     ),
     task.Accepted(task=TASK, term=2, index=5, digest=HASH),
     task.Announced(
