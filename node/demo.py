@@ -9,28 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
-import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from kowalski.node import places
-from kowalski.node.control_client import NodeGoneError, NodeNotRunningError, converse
 from kowalski.node.control_line import ExitCode
+from kowalski.node.local_cluster import Event, LocalCluster, LocalNode, NodeTroubleError
 from kowalski.protocol.errors import KowalskiError
-
-Event = dict[str, object]
 
 NAMES = ("desktop", "laptop", "minipc")
 INPUT_BYTES = 10_000_000
-START_S = 30.0
-MEET_S = 20.0
 TASK_S = 180.0
 
 PROMPT = """\
@@ -82,18 +73,14 @@ def main(
             else:
                 folder = data_dir
                 folder.mkdir(parents=True, exist_ok=True)
-            cluster = stack.enter_context(_cluster(folder, model_url, show, keep=keep))
+            cluster = stack.enter_context(_three_nodes(folder, model_url, show, keep=keep))
             return _tell_the_story(cluster, show)
     except KeyboardInterrupt:
         show.say("interrupted")
         return ExitCode.INTERRUPTED
-    except (KowalskiError, OSError, _DemoError) as error:
+    except (KowalskiError, OSError) as error:
         show.say(f"the demonstration failed: {error}")
         return ExitCode.FAILED
-
-
-class _DemoError(Exception):
-    """Something promised did not happen."""
 
 
 class _Show:
@@ -117,47 +104,22 @@ class _Show:
             sys.stdout.flush()
 
 
-# --- three nodes --------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Node:
-    name: str
-    data_dir: Path
-    process: subprocess.Popen[bytes]
-    peer: str = ""
-
-    def ask(self, verb: str, **request: object) -> Event:
-        return converse(_control(self.data_dir), verb, request, on_event=lambda _event: None)
-
-
-@dataclass(slots=True)
-class _Cluster:
-    folder: Path
-    model_url: str | None
-    nodes: list[_Node] = field(default_factory=list)
-
-    def named(self, name: str) -> _Node:
-        return next(node for node in self.nodes if node.name == name)
-
-
-def _control(data_dir: Path) -> Path:
-    return places.control_path(data_dir)
-
-
 @contextlib.contextmanager
-def _cluster(folder: Path, model_url: str | None, show: _Show, *, keep: bool) -> Iterator[_Cluster]:
+def _three_nodes(
+    folder: Path, model_url: str | None, show: _Show, *, keep: bool
+) -> Iterator[LocalCluster]:
     """Start the first node, invite the others, wait until each knows all."""
-    cluster = _Cluster(folder, model_url)
+    cluster = LocalCluster(folder)
+    options = ["--backend", model_url] if model_url else []
     try:
-        first = _start(cluster, NAMES[0], join=None)
-        _wait_until_up(first)
-        line = str(first.ask("invite", ttl_s=3600.0, uses=len(NAMES))["line"])
+        # Whoever asks has better things to do than to compute.
+        first = cluster.start(NAMES[0], "--no-repl", *options)
+        first.wait_until_up()
+        line = first.invite(uses=len(NAMES))
         show.say(f"{first.name} is up: a mesh of one; it invites the others with {line[:24]}...")
-        others = [_start(cluster, name, join=line) for name in NAMES[1:]]
-        for node in others:
-            _wait_until_up(node)
-        _wait_until_met(cluster)
+        for name in NAMES[1:]:
+            cluster.start(name, "--join", line, *options)
+        cluster.wait_until_met()
         show.say("they have found each other: " + ", ".join(node.name for node in cluster.nodes))
         yield cluster
     finally:
@@ -165,76 +127,13 @@ def _cluster(folder: Path, model_url: str | None, show: _Show, *, keep: bool) ->
             for node in cluster.nodes:
                 show.say(f"{node.name} goes on: kowalski-node status --data-dir {node.data_dir}")
         else:
-            _stop(cluster)
-
-
-def _start(cluster: _Cluster, name: str, *, join: str | None) -> _Node:
-    data_dir = cluster.folder / name
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "kowalski.node", "start", "--data-dir", str(data_dir)]
-    command += ["--name", name, "--p2p-port", "0", "--http-port", "0"]
-    command += ["--listen-host", "127.0.0.1"]
-    command += ["--join", join] if join else []
-    command += ["--backend", cluster.model_url] if cluster.model_url else []
-    if name == NAMES[0]:
-        command.append("--no-repl")  # whoever asks has better things to do than to compute
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("KOWALSKI_")}
-    with (data_dir / "node.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
-        )
-    node = _Node(name, data_dir, process)
-    cluster.nodes.append(node)
-    return node
-
-
-def _wait_until_up(node: _Node) -> None:
-    give_up_at = time.monotonic() + START_S
-    while time.monotonic() < give_up_at:
-        if node.process.poll() is not None:
-            break
-        try:
-            node.peer = str(node.ask("status")["peer"])
-        except (NodeNotRunningError, NodeGoneError):
-            time.sleep(0.05)
-        else:
-            return
-    log = (node.data_dir / "node.log").read_text(errors="replace")[-2000:]
-    raise _DemoError(f"{node.name} did not come up; its log ends:\n{log}")
-
-
-def _wait_until_met(cluster: _Cluster) -> None:
-    give_up_at = time.monotonic() + MEET_S
-    wanted = {node.peer for node in cluster.nodes}
-    while time.monotonic() < give_up_at:
-        if all(_members_seen_by(node) >= wanted for node in cluster.nodes):
-            return
-        time.sleep(0.05)
-    raise _DemoError(f"the nodes did not find each other within {MEET_S:g} s")
-
-
-def _members_seen_by(node: _Node) -> set[str]:
-    rows = node.ask("peers")["peers"]
-    assert isinstance(rows, list)
-    return {str(row["peer"]) for row in rows if row["routable"]}
-
-
-def _stop(cluster: _Cluster) -> None:
-    for node in cluster.nodes:
-        if node.process.poll() is None:
-            node.process.terminate()
-    for node in cluster.nodes:
-        try:
-            node.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            node.process.kill()
-            node.process.wait(timeout=10)
+            cluster.stop()
 
 
 # --- the story ----------------------------------------------------------------------------------
 
 
-def _tell_the_story(cluster: _Cluster, show: _Show) -> ExitCode:
+def _tell_the_story(cluster: LocalCluster, show: _Show) -> ExitCode:
     library = cluster.folder / "stdlib.txt"
     show.say(f"collected {_collect(library) / 1e6:.1f} MB of Python's standard library")
     asker = cluster.nodes[0]
@@ -242,13 +141,13 @@ def _tell_the_story(cluster: _Cluster, show: _Show) -> ExitCode:
     done = _submit(asker, loss.watch, prompt=PROMPT, mode="blocks", file=library)
     _print_result(done, show)
     if done["state"] != "answered":
-        raise _DemoError(f"the task ended {done['state']}: {done.get('reason')}")
+        raise NodeTroubleError(f"the task ended {done['state']}: {done.get('reason')}")
     expected = f"{_count_functions(library)} functions"
     if expected not in str(done["answer"]):
-        raise _DemoError(f"the answer does not say {expected!r}")
+        raise NodeTroubleError(f"the answer does not say {expected!r}")
     show.say(f"checked: counted here, without the mesh, it is {expected} as well")
     if loss.victim is None:
-        raise _DemoError("nobody was killed on the way: no cell ran on another node")
+        raise NodeTroubleError("nobody was killed on the way: no cell ran on another node")
     models = asker.ask("status")["models"]
     peers = asker.ask("peers")["peers"]
     assert isinstance(peers, list)
@@ -264,10 +163,10 @@ def _tell_the_story(cluster: _Cluster, show: _Show) -> ExitCode:
 class _Loss:
     """Kills the node that ran the first python cell, as soon as that cell is done."""
 
-    def __init__(self, cluster: _Cluster, show: _Show) -> None:
+    def __init__(self, cluster: LocalCluster, show: _Show) -> None:
         self._cluster = cluster
         self._show = show
-        self.victim: _Node | None = None
+        self.victim: LocalNode | None = None
 
     def watch(self, event: Event) -> None:
         self.tell(event)
@@ -277,8 +176,7 @@ class _Loss:
         victim = self._cluster.named(str(event["name"]))
         if victim is self._cluster.nodes[0]:
             return
-        os.kill(victim.process.pid, signal.SIGKILL)
-        victim.process.wait(timeout=10)
+        victim.kill()
         self.victim = victim
         self._show.say(f"killed {victim.name} (kill -9), which holds the task's python variables")
 
@@ -307,7 +205,7 @@ def _words(event: Event) -> str:
 
 
 def _submit(
-    node: _Node, on_event: Callable[[Event], None], *, prompt: str, mode: str, file: Path
+    node: LocalNode, on_event: Callable[[Event], None], *, prompt: str, mode: str, file: Path
 ) -> Event:
     request = {
         "prompt": prompt,
@@ -315,9 +213,7 @@ def _submit(
         "context": [{"name": file.name, "path": str(file)}],
         "timeout_s": TASK_S,
     }
-    return converse(
-        _control(node.data_dir), "submit", request, on_event=on_event, silence_s=TASK_S + 30
-    )
+    return node.ask("submit", request, on_event=on_event, silence_s=TASK_S + 30)
 
 
 def _print_result(done: Event, show: _Show) -> None:
