@@ -138,7 +138,7 @@ install_uv() { # PYTHON
     else
         set -- "$1" -m pip --python "$venv/bin/python"
     fi
-    "$@" install -q --disable-pip-version-check "uv==$uv_version"
+    "$@" install -qq --disable-pip-version-check "uv==$uv_version"
 }
 
 install_packages() {

@@ -28,7 +28,7 @@ grep -v '^fastecdsa==' "$root/constraints.txt" >"$where/constraints.txt"
 # A copy: an install from a folder builds inside it.
 git -C "$root" archive --prefix=source/ HEAD | tar -x -C "$where"
 start=$(date +%s)
-"$where/venv/bin/python" -m pip install -q --disable-pip-version-check --no-cache-dir \
+"$where/venv/bin/python" -m pip install -qq --disable-pip-version-check --no-cache-dir \
     --constraint "$where/constraints.txt" "$where/source"
 taken_s=$(($(date +%s) - start))
 echo "pip-install-check: installed in $taken_s s, $(du -sh "$where/venv" | cut -f 1)"
