@@ -1,7 +1,7 @@
 """Several nodes as processes on this machine: for the demonstration, benchmarks and tests.
 
-Each has a data directory of its own, listens on loopback at any free port, and is spoken to over its
-control socket. Whoever starts them stops them.
+Each has a data directory of its own, listens on loopback at any free port, and is spoken to over
+its control socket. Whoever starts them stops them.
 """
 
 from __future__ import annotations
