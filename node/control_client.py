@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from kowalski.node import control_line
@@ -66,7 +66,9 @@ def converse(
     with _connected(path) as connection:
         connection.settimeout(silence_s)
         lines = control_line.LineBuffer(control_line.REPLY_BYTES_MAX)
-        with _weather(silence_s):
+        # A node may answer without having read it all (busy, or a line too long), and close: the
+        # answer can be read all the same.
+        with _weather(silence_s), suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(line)
         while True:
             with _weather(silence_s):

@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,15 @@ def test_an_unknown_command_and_an_unknown_shell_are_usage_errors() -> None:
     assert CliRunner().invoke(cli, ["completion", "tcsh"]).exit_code == 2
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Children hear SIGINT even where a shell started the tests in the background, deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("command", [["run", "-l", "python", "-c", "1"], ["ask", "why"]])
 def test_interrupting_run_and_ask_cancels_them_and_ends_with_130(
     tmp_path: Path, command: list[str]
@@ -89,6 +99,7 @@ def test_interrupting_run_and_ask_cancels_them_and_ends_with_130(
         assert node.was_cancelled.wait(20)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupting_submit_says_that_the_task_goes_on(tmp_path: Path) -> None:
     script = Script(events=({"kind": "submitted", "task": "T1"},), hangs=True)
     with (

@@ -82,6 +82,25 @@ def test_an_error_carries_its_exit_code_and_hint(tmp_path: Path) -> None:
     assert (caught.value.code, caught.value.exit_code, caught.value.hint) == ("busy", 5, "wait")
 
 
+def test_an_answer_is_read_though_the_request_was_not(tmp_path: Path) -> None:
+    reply = b'{"error":{"code":"busy","message":"full","exit_code":5,"hint":null}}\n'
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+
+        def refuse() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(reply)
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        # More than the socket holds, so that sending it cannot end before the other side closes.
+        with pytest.raises(VerbFailedError, match="full"):
+            converse(tmp_path / "s", "echo", {"text": "x" * 1_000_000}, on_event=nothing)
+        thread.join(10)
+
+
 def test_nobody_there_is_not_running(tmp_path: Path) -> None:
     with pytest.raises(NodeNotRunningError):
         converse(tmp_path / "s", "echo", {}, on_event=nothing)
