@@ -128,7 +128,10 @@ def _print_answer(session: Session, done: dict[str, object]) -> None:
             if not has_answered and done.get(name):
                 session.say(f"  {render.field(done, name)}")
     if not has_answered:
-        raise click.exceptions.Exit(ExitCode.FAILED)
+        # The node knows better than "failed" where nobody had a model, or nobody was allowed to.
+        told = done.get("exit_code")
+        code = told if isinstance(told, int) and 0 < told < 128 else ExitCode.FAILED
+        raise click.exceptions.Exit(code)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

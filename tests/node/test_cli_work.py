@@ -100,6 +100,17 @@ def test_a_task_without_an_answer_ends_with_1(tmp_path: Path, state: str, flags:
     assert "out of time" in (ended.stdout if flags else ended.stderr)
 
 
+@pytest.mark.parametrize(
+    ("told", "exit_code"), [(5, 5), (4, 4), (0, 1), (None, 1), ("5", 1), (300, 1)]
+)
+def test_the_node_may_say_how_a_task_without_an_answer_ends(
+    tmp_path: Path, told: object, exit_code: int
+) -> None:
+    script = Script({"task": "T1", "state": "failed", "exit_code": told})
+    ended, _ = invoke(tmp_path, {"submit": script}, "submit", "why")
+    assert ended.exit_code == exit_code
+
+
 def test_a_detached_submit_prints_the_task_and_nothing_else(tmp_path: Path) -> None:
     script = Script({"task": "T1", "state": "running"})
     ended, node = invoke(tmp_path, {"submit": script}, "submit", "why", "--detach")
