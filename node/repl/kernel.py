@@ -81,7 +81,7 @@ class Kernel:
             self.spawned.kill()
             with trio.move_on_after(_DEATH_S_MAX):
                 await self.spawned.wait_dead()
-            await self.channel.aclose()
+            self.channel.close()
             for fd in (self.stdout, self.stderr):
                 trio.lowlevel.notify_closing(fd)
                 os.close(fd)

@@ -21,6 +21,7 @@ FRAME_BYTES_MAX = 8 * 1024 * 1024
 """`kernels/channel.py` keeps to the same bound and tells the cell when a prompt is too long."""
 
 _HEAD_BYTES = 4
+_FRAME_ENDS_S_MAX = 0.25
 _READ_BYTES = 256 * 1024
 _TOLD_CHARS_MAX = 64 * 1024
 # A cut mark comes on top of what the kernel keeps.
@@ -67,11 +68,12 @@ _adapter: TypeAdapter[KernelFrame] = TypeAdapter(Annotated[KernelFrame, Field(di
 class KernelChannel:
     """One reader; any number of senders, one frame at a time.
 
-    Cancelling either is harmless, but a frame cut while being sent leaves the channel `is_broken`.
+    Cancelling either is harmless. A frame that a cancelled sender could not finish in time, because
+    nobody reads, leaves the channel `is_broken`.
     """
 
     def __init__(self, end: socket.socket) -> None:
-        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(end))
+        self._socket = trio.socket.from_stdlib_socket(end)
         self._sending = trio.Lock()
         self._received = bytearray()
         self.is_broken = False
@@ -82,12 +84,11 @@ class KernelChannel:
         async with self._sending:
             if self.is_broken:
                 raise PeerUnreachableError("a frame was cut")
-            self.is_broken = True
             try:
-                await self._stream.send_all(len(body).to_bytes(_HEAD_BYTES, "big") + body)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                await self._write(len(body).to_bytes(_HEAD_BYTES, "big") + body)
+            except (OSError, trio.ClosedResourceError) as error:
+                self.is_broken = True
                 raise PeerUnreachableError("the kernel is gone") from error
-            self.is_broken = False
 
     async def receive(self) -> KernelFrame:
         """The next frame.
@@ -98,8 +99,8 @@ class KernelChannel:
         """
         while (body := self._take()) is None:
             try:
-                data = await self._stream.receive_some(_READ_BYTES)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                data = await self._socket.recv(_READ_BYTES)
+            except (OSError, trio.ClosedResourceError) as error:
                 raise PeerUnreachableError("the kernel is gone") from error
             if not data:
                 raise PeerUnreachableError("the kernel is gone")
@@ -109,8 +110,22 @@ class KernelChannel:
         except ValidationError as error:
             raise RemoteProtocolError(f"no kernel's frame: {error.error_count()} errors") from error
 
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+    def close(self) -> None:
+        """Whoever sends or receives meanwhile hears that the kernel is gone."""
+        self._socket.close()
+
+    async def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[await self._socket.send(rest) :]
+        except trio.Cancelled:
+            # Half a frame would cost the session; the kernel reads all the time.
+            with trio.CancelScope(shield=True), trio.move_on_after(_FRAME_ENDS_S_MAX):
+                while rest:
+                    rest = rest[await self._socket.send(rest) :]
+            self.is_broken = bool(rest)
+            raise
 
     def _take(self) -> bytes | None:
         if len(self._received) < _HEAD_BYTES:

@@ -209,6 +209,21 @@ async def test_a_sub_call_that_never_ends_is_ended_by_an_interrupt() -> None:
         assert (await cell("x, llm_query('b')")).value == "(1, 'B')"
 
 
+async def test_an_interrupt_never_cuts_a_frame_in_half() -> None:
+    async with talk_to() as cell:
+        for _ in range(8):
+            async with trio.open_nursery() as nursery:
+                cell.batches.clear()
+
+                async def interrupt() -> None:
+                    await until(lambda: bool(cell.batches))
+                    cell.session.interrupt()
+
+                nursery.start_soon(interrupt)
+                stopped = await cell("prompt = 'x' * 7_000_000\nwhile True: llm_query(prompt)")
+                assert (stopped.status, stopped.session_alive) == ("cancelled", True)
+
+
 async def test_more_batches_at_once_than_allowed_are_errors() -> None:
     limits = Limits(cell=CellLimits(sub_call_batches=2))
     async with talk_to(limits=limits) as cell:

@@ -6,6 +6,7 @@ import socket
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +35,7 @@ async def hear(data: bytes) -> Ready | Calls | Done:
             with trio.fail_after(5):
                 return await channel.receive()
         finally:
-            await channel.aclose()
+            channel.close()
 
 
 @pytest.mark.trio
@@ -98,7 +99,34 @@ async def test_a_cancelled_receive_loses_nothing() -> None:
         assert scope.cancelled_caught
         theirs.sendall(whole[10:])
         assert (await channel.receive()) == Ready(op="ready", version="3")
-        await channel.aclose()
+        channel.close()
+
+
+@pytest.mark.trio
+async def test_a_cancelled_sender_ends_its_frame_when_somebody_reads() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        channel = KernelChannel(ours)
+
+        scope = trio.CancelScope()
+        message = {"code": "x" * 5_000_000}
+
+        async def send() -> None:
+            with scope:
+                await channel.send(message)
+
+        def read() -> bytes:
+            with theirs.makefile("rb") as file:
+                return file.read(int.from_bytes(file.read(4), "big"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            assert json.loads(await trio.to_thread.run_sync(read)) == message
+        assert scope.cancelled_caught
+        assert not channel.is_broken
+        channel.close()
 
 
 @pytest.mark.trio
@@ -111,4 +139,4 @@ async def test_a_frame_cut_while_being_sent_breaks_the_channel_for_good() -> Non
         assert channel.is_broken
         with pytest.raises(PeerUnreachableError):
             await channel.send({"op": "interrupt"})
-        await channel.aclose()
+        channel.close()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kowalski.node.repl.seam import SubCallResult
+from kowalski.node.repl.seam import Answer, SubCallResult
 from tests.node.repl.rooms import talk_to
 
 pytestmark = [pytest.mark.real, pytest.mark.trio]
@@ -235,7 +235,7 @@ async def test_unfold_and_history_ask_the_host() -> None:
 async def test_reserved_functions_come_back_after_each_cell() -> None:
     async with talk_to() as cell:
         await cell("llm_query = None\ndel FINAL\n__builtins__ = {}")
-        assert (await cell("FINAL(llm_query('x'))")).answer is not None
+        assert (await cell("FINAL(llm_query('x'))")).answer == Answer("X", ready=True)
         assert (await cell("len('abc')")).value == "3"
 
 
