@@ -46,6 +46,7 @@ class Utf8BytesMax:
         return core_schema.no_info_after_validator_function(self._checked, handler(source))
 
     def _checked(self, text: str) -> str:
+        text = sayable(text)
         if len(text) * 4 > self.bytes_max and len(text.encode()) > self.bytes_max:
             raise ValueError(f"more than {self.bytes_max} bytes of UTF-8")
         return text
@@ -55,8 +56,23 @@ Text = Annotated[str, Utf8BytesMax(TEXT_BYTES_MAX)]
 """What models, programs and people say at length. Longer ones go by hash."""
 
 
+def sayable(text: str) -> str:
+    """`text` as UTF-8 can carry it: surrogate pairs joined, a lone half replaced by U+FFFD.
+
+    Programs print such halves, and model servers send them when they cut between tokens.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def line(text: str) -> str:
-    """`text` as a `Line`: cut where it is too long."""
+    """`text` as a `Line`: cut where it is too long, and made sayable."""
+    text = sayable(text)
     return text if len(text) <= LINE_CHARS_MAX else text[: LINE_CHARS_MAX - 2] + " …"
 
 
