@@ -52,7 +52,7 @@ from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.telemetry import NodeTelemetry
 from kowalski.node.storage import LedgerStorage, open_ledger_storage
-from kowalski.node.telemetry_sources import HotSource, read_profile
+from kowalski.node.telemetry_sources import DeviceProfile, HotSample, HotSource, read_profile
 from kowalski.protocol.errors import ConfigError, PeerUnreachableError
 from kowalski.protocol.ids import Address
 from kowalski.protocol.join_line import parse as parse_join_line
@@ -64,6 +64,14 @@ log = structlog.get_logger(__name__)
 TRANSPORT_MODULE = "kowalski.mesh.libp2p_transport"
 JOIN_DIAL_S = 5.0
 FOLDING_SLOTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a node runs on, and how busy that is at a time of a monotonic clock."""
+
+    profile: DeviceProfile
+    sample: Callable[[float], HotSample]
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,9 +293,11 @@ async def open_node(
     *,
     unix_clock: Callable[[], float] = time.time,
     boot: str | None = None,
+    device: Device | None = None,
 ) -> AsyncIterator[verbs.Node]:
     """The rooms that the owner and the certificate allow, open for the length of the block."""
     boot = boot or secrets.token_hex(8)
+    device = device or Device(read_profile(), HotSource().sample)
     certificate = verify(
         membership.certificate,
         mesh=membership.mesh,
@@ -300,22 +310,26 @@ async def open_node(
         boot=boot,
         roles=_offered(roles, hands),
         sandbox=hands.verdict.tier,
-        device=read_profile(),
-        source=HotSource(),
+        device=device.profile,
+        sample=device.sample,
         addresses=lambda: transport.addresses,
     )
     about = Self(config.name, boot, telemetry.profile, telemetry.hot)
     invites = InviteBook(config.data_dir / "invites.json", unix_clock)
     remembered = RememberedPeers(config.data_dir / "peers.json")
     store = ContentStore(config.content_path, transport.peer)
+
+    def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
+        rooms = _Rooms(mesh, PlacedWork(mesh, store), store, hands, telemetry, nursery)
+        rooms.open(roles)
+
     async with (
-        open_mesh(transport, membership, about, invites, unix_clock=unix_clock) as mesh,
+        open_mesh(
+            transport, membership, about, invites, unix_clock=unix_clock, furnish=furnish
+        ) as mesh,
         trio.open_nursery() as nursery,
     ):
         work = PlacedWork(mesh, store)
-        mesh.serve(CONTENT_PROTOCOL, store.answer)
-        rooms = _Rooms(mesh, work, store, hands, telemetry, nursery)
-        rooms.open(roles)
         submitter = SubmitterRoom(mesh, storage, unix_clock=unix_clock)
         await nursery.start(submitter.run)
         mesh.listen(lambda change: _remember(remembered, change))
@@ -345,6 +359,7 @@ class _Rooms:
 
     def open(self, roles: tuple[Role, ...]) -> None:
         mesh, told, hot = self.mesh, self.telemetry.rooms, self.telemetry.hot
+        mesh.serve(CONTENT_PROTOCOL, self.store.answer)
         if "repl" in roles and self.hands.host is not None:
             host = self.hands.host
             cells = repl.ReplRoom(host, self.store, mesh, hot=hot)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import trio
 
 from kowalski import __version__
-from kowalski.node.telemetry_sources import DeviceProfile, HotSource
+from kowalski.node.telemetry_sources import DeviceProfile, HotSample
 from kowalski.protocol.ids import Address
 from kowalski.protocol.messages.telemetry import Hot, Language, Model, Occupancy, Profile
 from kowalski.protocol.messages.trust import Role
@@ -38,7 +38,7 @@ class NodeTelemetry:
         roles: tuple[Role, ...],
         sandbox: str,
         device: DeviceProfile,
-        source: HotSource,
+        sample: Callable[[float], HotSample],
         addresses: Callable[[], tuple[Address, ...]],
     ) -> None:
         self.rooms = Rooms()
@@ -47,9 +47,9 @@ class NodeTelemetry:
         self._roles = roles
         self._sandbox = sandbox
         self._device = device
-        self._source = source
+        self._take_sample = sample
         self._addresses = addresses
-        self._sample = source.sample(trio.current_time())
+        self._sample = sample(trio.current_time())
         self._sampled_at = trio.current_time()
 
     def profile(self, sequence: int) -> Profile:
@@ -75,7 +75,7 @@ class NodeTelemetry:
     def hot(self) -> Hot:
         now = trio.current_time()
         if now >= self._sampled_at + SAMPLE_S:
-            self._sample, self._sampled_at = self._source.sample(now), now
+            self._sample, self._sampled_at = self._take_sample(now), now
         available, cpu = self._sample.memory_available, self._sample.cpu_used
         return Hot(
             repl=self.rooms.repl(),

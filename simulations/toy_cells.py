@@ -1,0 +1,122 @@
+"""A language of a few words for scripted cells: what a cell does can be read off its code.
+
+wait 2.5            works for so many seconds
+keep x 41           sets a variable, for later cells too
+show x              prints `x is 41`, or fails if no cell has set it
+say WORDS           prints
+flood 20000         prints so many characters
+ask PROMPT          a sub-call; prints the reply
+ask-many 100 WORDS  so many sub-calls in one batch, `WORDS 0` to `WORDS 99`; prints the replies
+answer WORDS        sets the answer, and that it is ready
+draft WORDS         sets the answer, not ready; `answer` and `draft` put in `$reply`
+fail WORDS          ends with an error
+die                 takes the session with it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kowalski.node.repl.scripted_sessions import ScriptedCell, ScriptedState
+from kowalski.node.repl.seam import Answer, CellOutcome, SubCall, SubCallResult
+
+FLOOD = "0123456789abcde\n"
+
+
+@dataclass(slots=True)
+class _Run:
+    variables: dict[str, str]
+    answers: list[SubCallResult]
+    printed: list[str] = field(default_factory=list)
+    error: str | None = None
+    answer: Answer | None = None
+    is_alive: bool = True
+    reply: str = ""
+
+    def take(self, count: int) -> list[str]:
+        """The next answers to sub-calls, as words."""
+        taken, self.answers = self.answers[:count], self.answers[count:]
+        words = [one.text if one.error is None else f"[{one.error}]" for one in taken]
+        self.reply = " | ".join(word or "" for word in words)
+        return [word or "" for word in words]
+
+    def do(self, line: str) -> None:  # noqa: C901 a flat table
+        word, _, rest = line.strip().partition(" ")
+        match word:
+            case "keep":
+                name, _, value = rest.partition(" ")
+                self.variables[name] = value
+            case "show" if rest in self.variables:
+                self.printed.append(f"{rest} is {self.variables[rest]}")
+            case "show":
+                self.error = f"NameError: {rest}"
+            case "say":
+                self.printed.append(rest)
+            case "flood":
+                self.printed.append((FLOOD * (int(rest) // len(FLOOD) + 1))[: int(rest)])
+            case "ask":
+                self.printed += self.take(1)
+            case "ask-many" | "ask-big":
+                self.printed += self.take(int(rest.partition(" ")[0]))
+            case "answer" | "draft":
+                self.answer = Answer(rest.replace("$reply", self.reply), word == "answer")
+            case "fail":
+                self.error = rest
+            case "die":
+                self.is_alive = False
+            case "wait" | "":
+                pass
+            case _:
+                self.error = f"SyntaxError: {line}"
+
+    def run(self, code: str) -> None:
+        for line in code.splitlines():
+            if self.error is None and self.is_alive:
+                self.do(line)
+
+
+def sub_calls(code: str) -> tuple[SubCall, ...]:
+    calls: list[SubCall] = []
+    for line in code.splitlines():
+        word, _, rest = line.strip().partition(" ")
+        if word == "ask":
+            calls.append(SubCall(rest))
+        elif word == "ask-many":
+            count, _, prompt = rest.partition(" ")
+            calls += [SubCall(f"{prompt} {number}") for number in range(int(count))]
+        elif word == "ask-big":
+            count, _, size = rest.partition(" ")
+            calls += [SubCall(f"{number} ".ljust(int(size), "x")) for number in range(int(count))]
+    return tuple(calls)
+
+
+def toy_script(code: str, state: ScriptedState) -> ScriptedCell:
+    """A `scripted_sessions.Script`."""
+    seconds = (line.split()[1] for line in code.splitlines() if line.strip().startswith("wait "))
+
+    def outcome_of(results: tuple[SubCallResult, ...]) -> CellOutcome:
+        run = _Run(_variables(state.codes), list(results))
+        run.run(code)
+        stdout = "".join(f"{text}\n" for text in run.printed).encode()
+        if not run.is_alive:
+            return CellOutcome("died", stdout, error="it died", session_alive=False)
+        return CellOutcome(
+            "ok" if run.error is None else "error",
+            stdout,
+            error=run.error,
+            answer=run.answer,
+            exit_code=int(run.error is not None),
+        )
+
+    return ScriptedCell(
+        duration_s=sum(map(float, seconds)), sub_calls=sub_calls(code), outcome_of=outcome_of
+    )
+
+
+def _variables(codes: tuple[str, ...]) -> dict[str, str]:
+    """What the cells before this one have set."""
+    run = _Run({}, [])
+    for code in codes:
+        run.error, run.is_alive = None, True
+        run.run("\n".join(line for line in code.splitlines() if not line.startswith("ask")))
+    return run.variables
