@@ -440,8 +440,13 @@ async def open_mesh(
     unix_clock: Callable[[], float],
     params: connectivity.Params | None = None,
     timeouts: Timeouts | None = None,
+    furnish: Callable[[Mesh, trio.Nursery], None] | None = None,
 ) -> AsyncIterator[Mesh]:
-    """Be in the mesh for the length of the block."""
+    """Be in the mesh for the length of the block.
+
+    `furnish` opens the rooms above, their tasks in the nursery given, before anybody can meet us:
+    what we say of ourselves at a first meeting is then what we are.
+    """
     async with open_asker(transport) as asker, trio.open_nursery() as nursery:
         mesh = Mesh(
             transport,
@@ -454,6 +459,8 @@ async def open_mesh(
             params=params or connectivity.Params(),
             timeouts=timeouts or Timeouts(),
         )
+        if furnish is not None:
+            furnish(mesh, nursery)
         await nursery.start(mesh.run)
         yield mesh
         nursery.cancel_scope.cancel()
