@@ -16,6 +16,11 @@ from math import inf
 from kowalski.protocol.ids import Address, MeshId, PeerId
 
 PEERS_MAX = 1024
+"""That were heard of."""
+
+STRANGERS_MAX = 256
+"""Connected peers beyond those, of whom nobody had heard."""
+
 ADDRESSES_PER_PEER_MAX = 8
 
 
@@ -52,6 +57,10 @@ class Peer:
     standing: Standing = Standing.ABSENT
     addresses: tuple[Address, ...] = ()
     attempts: int = 0
+    """Dials, or questions on this connection, that failed in a row."""
+    unproven: int = 0
+    """Connections in a row that ended before membership was proven on them."""
+    shunned_until: float = -inf
     act_at: float = inf
     """When to dial, to ask, or to measure next, by standing."""
     since: float = 0.0
@@ -248,13 +257,9 @@ def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) ->
         case MembershipRefused(why=why):
             return _refused(state, known, why, now)
         case Measured(rtt_s=rtt_s):
-            return _put(state, replace(known, misses=0, seen_at=now, rtt_s=_ewma(known, rtt_s))), ()
+            return _measured(state, known, rtt_s, now), ()
         case MeasureMissed():
             return _missed(state, known)
-
-
-def _ewma(peer: Peer, rtt_s: float) -> float:
-    return rtt_s if peer.rtt_s is None else 0.7 * peer.rtt_s + 0.3 * rtt_s
 
 
 def _put(state: Connectivity, peer: Peer) -> Connectivity:
@@ -269,10 +274,16 @@ def _yield_s(state: Connectivity, peer: PeerId) -> float:
     return 0.0 if state.me < peer else state.params.yield_s
 
 
-def _backoff_s(state: Connectivity, peer: Peer) -> float:
+def _merged(news: tuple[Address, ...], known: tuple[Address, ...]) -> tuple[Address, ...]:
+    """The news first; but whoever names many addresses does not displace all that we knew."""
+    first = news[: ADDRESSES_PER_PEER_MAX // 2]
+    return tuple(dict.fromkeys((*first, *known, *news)))[:ADDRESSES_PER_PEER_MAX]
+
+
+def _backoff_s(state: Connectivity, peer: Peer, failures: int) -> float:
     """Exponential with full-ish jitter, drawn from who, whom and how often: no dice in here."""
-    ceiling = min(state.params.retry_s * 2.0 ** min(peer.attempts, 16), state.params.retry_s_max)
-    draw = blake2b(f"{state.me} {peer.id} {peer.attempts}".encode(), digest_size=2).digest()
+    ceiling = min(state.params.retry_s * 2.0 ** min(failures, 16), state.params.retry_s_max)
+    draw = blake2b(f"{state.me} {peer.id} {failures}".encode(), digest_size=2).digest()
     return ceiling * (0.5 + int.from_bytes(draw, "big") / 131072)
 
 
@@ -281,7 +292,7 @@ def _retry(state: Connectivity, peer: Peer, standing: Standing, why: str, now: f
         peer,
         standing=standing,
         attempts=peer.attempts + 1,
-        act_at=now + _backoff_s(state, peer),
+        act_at=now + _backoff_s(state, peer, peer.attempts),
         complaint=why,
     )
 
@@ -289,23 +300,27 @@ def _retry(state: Connectivity, peer: Peer, standing: Standing, why: str, now: f
 def _sighted(state: Connectivity, event: Sighted, now: float) -> Step:
     if event.peer == state.me or event.mesh not in {None, state.mesh}:
         return state, ()
+    soon = now + _yield_s(state, event.peer)
     known = state.peers.get(event.peer)
     if known is None:
         if len(state.peers) >= PEERS_MAX:
             return state, ()
-        act_at = now + _yield_s(state, event.peer)
-        peer = Peer(event.peer, act_at=act_at, since=now, seen_at=now, is_static=event.is_static)
+        peer = Peer(event.peer, act_at=soon, since=now, seen_at=now, is_static=event.is_static)
     else:
         peer = replace(known, seen_at=now, is_static=known.is_static or event.is_static)
-    fresh = tuple(dict.fromkeys((*event.addresses, *peer.addresses)))[:ADDRESSES_PER_PEER_MAX]
-    if known is not None and known.standing is Standing.ABSENT and fresh != known.addresses:
-        soon = now + _yield_s(state, event.peer)
-        peer = replace(peer, act_at=min(peer.act_at, soon), attempts=0)
-    peer = replace(peer, addresses=fresh)
+        is_news = not set(event.addresses) <= set(known.addresses)
+        if is_news and known.standing is Standing.ABSENT:
+            act_at = max(min(known.act_at, soon), known.shunned_until)
+            peer = replace(peer, act_at=act_at, attempts=0)
+    peer = replace(peer, addresses=_merged(event.addresses, peer.addresses))
     return _due_now(_put(state, peer), peer, now)
 
 
 def _opened(state: Connectivity, peer_id: PeerId, now: float) -> Step:
+    if peer_id == state.me:
+        return state, ()
+    if peer_id not in state.peers and len(state.peers) >= PEERS_MAX + STRANGERS_MAX:
+        return state, (HangUp(peer_id, "too many peers are connected"),)
     known = state.peers.get(peer_id, Peer(peer_id))
     if known.is_connected:
         return state, ()
@@ -324,30 +339,37 @@ def _opened(state: Connectivity, peer_id: PeerId, now: float) -> Step:
 def _closed(state: Connectivity, known: Peer, now: float) -> Step:
     if not known.is_connected:
         return state, ()
+    was_member = known.standing is Standing.MEMBER
     if not known.addresses:
         state = _without(state, known.id)
     else:
-        # At once the first time: a restarted peer is back within a second.
-        wait_s = state.params.retry_s + _yield_s(state, known.id)
-        act_at = max(now + wait_s, known.act_at if known.standing is Standing.ABSENT else 0.0)
-        state = _put(
-            state,
-            replace(
-                known, standing=Standing.ABSENT, act_at=act_at, since=now, attempts=0, rtt_s=None
-            ),
+        unproven = 0 if was_member else known.unproven + 1
+        # Soon where it was a member: a restarted peer is back within a second.
+        wait_s = _backoff_s(state, known, unproven) if unproven else state.params.retry_s
+        peer = replace(
+            known,
+            standing=Standing.ABSENT,
+            act_at=now + wait_s + _yield_s(state, known.id),
+            since=now,
+            attempts=0,
+            unproven=unproven,
+            rtt_s=None,
         )
-    return state, (MemberLeft(known.id),) if known.standing is Standing.MEMBER else ()
+        state = _put(state, peer)
+    return state, (MemberLeft(known.id),) if was_member else ()
 
 
 def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], now: float) -> Step:
     if not known.is_connected:
         return state, ()
-    merged = tuple(dict.fromkeys((*addresses, *known.addresses)))[:ADDRESSES_PER_PEER_MAX]
+    merged = _merged(addresses, known.addresses)
     peer = replace(
         known,
         standing=Standing.MEMBER,
         addresses=merged,
         attempts=0,
+        unproven=0,
+        shunned_until=-inf,
         misses=0,
         since=now if known.standing is not Standing.MEMBER else known.since,
         seen_at=now,
@@ -360,16 +382,37 @@ def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], no
 
 
 def _refused(state: Connectivity, known: Peer, why: str, now: float) -> Step:
-    peer = replace(
-        known, standing=Standing.ABSENT, act_at=now + state.params.shun_s, since=now, complaint=why
-    )
-    left = (MemberLeft(peer.id),) if known.standing is Standing.MEMBER else ()
-    return _put(state, peer), (*left, HangUp(peer.id, why))
+    left = (MemberLeft(known.id),) if known.standing is Standing.MEMBER else ()
+    if known.addresses:
+        shunned_until = now + state.params.shun_s
+        shunned = replace(
+            known,
+            standing=Standing.ABSENT,
+            act_at=shunned_until,
+            shunned_until=shunned_until,
+            since=now,
+            rtt_s=None,
+            complaint=why,
+        )
+        state = _put(state, shunned)
+    else:
+        # Whom we could not dial anyway need not be remembered; passers-by would fill our memory.
+        state = _without(state, known.id)
+    return state, (*left, HangUp(known.id, why))
+
+
+def _measured(state: Connectivity, known: Peer, rtt_s: float, now: float) -> Connectivity:
+    if known.standing is not Standing.MEMBER:
+        return state  # the measure of a connection that has ended
+    smooth_s = rtt_s if known.rtt_s is None else 0.7 * known.rtt_s + 0.3 * rtt_s
+    return _put(state, replace(known, misses=0, seen_at=now, rtt_s=smooth_s))
 
 
 def _missed(state: Connectivity, known: Peer) -> Step:
+    if known.standing is not Standing.MEMBER:
+        return state, ()
     peer = replace(known, misses=known.misses + 1)
-    if peer.standing is Standing.MEMBER and peer.misses == 2 * state.params.misses_max:
+    if peer.misses == 2 * state.params.misses_max:
         # A half-open link: drop it, so that dialling can begin anew.
         return _put(state, peer), (HangUp(peer.id, f"{peer.misses} round trips unanswered"),)
     return _put(state, peer), ()
@@ -412,8 +455,13 @@ def _due_now(state: Connectivity, peer: Peer, now: float) -> Step:
 def check(state: Connectivity) -> None:
     """What must hold after every step."""
     assert state.me not in state.peers
-    assert len(state.peers) <= PEERS_MAX + 256, "connections may exceed what was heard of"
+    assert len(state.peers) <= PEERS_MAX + STRANGERS_MAX
     for name, peer in state.peers.items():
         assert name == peer.id
         assert len(peer.addresses) <= ADDRESSES_PER_PEER_MAX
+        assert len(set(peer.addresses)) == len(peer.addresses)
         assert state.is_routable(name) <= state.is_member(name)
+        assert peer.standing is not Standing.DIALLING or peer.addresses
+        assert peer.standing is not Standing.MEMBER or peer.act_at < inf
+        waits = peer.standing in {Standing.DIALLING, Standing.ASKING}
+        assert not waits or peer.act_at == inf, "somebody is at it"

@@ -1,0 +1,405 @@
+from collections import Counter
+from dataclasses import replace
+from math import inf
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from kowalski.mesh.core.connectivity import (
+    ADDRESSES_PER_PEER_MAX,
+    PEERS_MAX,
+    STRANGERS_MAX,
+    AskingFailed,
+    AskMembership,
+    ConnectionClosed,
+    ConnectionOpened,
+    Connectivity,
+    Dial,
+    DialFailed,
+    Effect,
+    Event,
+    HangUp,
+    Measure,
+    Measured,
+    MeasureMissed,
+    MemberArrived,
+    MemberLeft,
+    MembershipProven,
+    MembershipRefused,
+    Params,
+    Sighted,
+    Standing,
+    TimePassed,
+    check,
+    step,
+    wake_at,
+)
+from kowalski.protocol.ids import Address, MeshId, PeerId
+
+ME = PeerId("MMMMMMMM")
+LOWER = PeerId("AAAAAAAA")
+HIGHER = PeerId("ZZZZZZZZ")
+OURS, OTHERS = MeshId("a" * 32), MeshId("b" * 32)
+HERE, THERE = Address("/memory/here"), Address("/memory/there")
+PARAMS = Params()
+
+
+def after(*events: Event, now: float = 0.0, of: Connectivity | None = None) -> Connectivity:
+    """What becomes of `of`, or of a fresh start, by these events at `now`."""
+    state = of or Connectivity(ME, OURS)
+    for event in events:
+        state, _ = step(state, event, now)
+        check(state)
+    return state
+
+
+def until(state: Connectivity, wanted: type[Effect], *, limit: float) -> float | None:
+    """When letting time pass first leads to such an effect."""
+    while (now := wake_at(state)) <= limit:
+        state, effects = step(state, TimePassed(), now)
+        if any(isinstance(effect, wanted) for effect in effects):
+            return now
+    return None
+
+
+def member(peer: PeerId = HIGHER) -> Connectivity:
+    return after(Sighted(peer, (HERE,)), ConnectionOpened(peer), MembershipProven(peer, (HERE,)))
+
+
+# --- whom to dial, and when ---------------------------------------------------------------------
+
+
+def test_a_higher_peer_is_dialled_at_once() -> None:
+    _, effects = step(Connectivity(ME, OURS), Sighted(HIGHER, (HERE,), OURS), 5.0)
+    assert effects == (Dial(HIGHER, (HERE,)),)
+
+
+def test_a_lower_peer_is_left_the_time_to_dial_us() -> None:
+    state, effects = step(Connectivity(ME, OURS), Sighted(LOWER, (HERE,), OURS), 5.0)
+    assert effects == ()
+    assert wake_at(state) == 5.0 + PARAMS.yield_s
+    assert step(state, TimePassed(), wake_at(state))[1] == (Dial(LOWER, (HERE,)),)
+
+
+def test_of_two_connected_peers_the_lower_asks_at_once_and_the_higher_later() -> None:
+    _, asked = step(Connectivity(ME, OURS), ConnectionOpened(HIGHER), 1.0)
+    assert asked == (AskMembership(HIGHER),)
+    state, asked = step(Connectivity(ME, OURS), ConnectionOpened(LOWER), 1.0)
+    assert asked == ()
+    assert until(state, AskMembership, limit=10) == 1.0 + PARAMS.yield_s
+
+
+@pytest.mark.parametrize("sighting", [Sighted(HIGHER, (HERE,), OTHERS), Sighted(ME, (HERE,), OURS)])
+def test_other_meshes_and_we_ourselves_are_not_dialled(sighting: Sighted) -> None:
+    state, effects = step(Connectivity(ME, OURS), sighting, 0.0)
+    assert effects == ()
+    assert state.peers == {}
+
+
+def test_a_sighting_without_an_address_waits_for_one() -> None:
+    state = after(Sighted(HIGHER, ()))
+    assert until(state, Dial, limit=3600) is None
+    _, effects = step(state, Sighted(HIGHER, (HERE,)), 1.0)
+    assert effects == (Dial(HIGHER, (HERE,)),)
+
+
+def test_a_connected_peer_is_not_dialled() -> None:
+    state = after(ConnectionOpened(HIGHER))
+    assert step(state, Sighted(HIGHER, (HERE,)), 0.0)[1] == ()
+
+
+def test_failed_dials_are_repeated_ever_more_rarely_but_never_more_than_the_limit_apart() -> None:
+    state, now, waits = after(Sighted(HIGHER, (HERE,))), 0.0, []
+    for _ in range(40):
+        state, _ = step(state, DialFailed(HIGHER, "nobody"), now)
+        waits.append(wake_at(state) - now)
+        now = wake_at(state)
+        state, effects = step(state, TimePassed(), now)
+        assert effects == (Dial(HIGHER, (HERE,)),)
+    assert waits[0] <= PARAMS.retry_s
+    assert max(waits) <= PARAMS.retry_s_max
+    assert min(waits[6:]) >= PARAMS.retry_s_max / 2
+
+
+def test_a_new_address_is_tried_soon_whatever_failed_before() -> None:
+    state = after(Sighted(HIGHER, (HERE,)))
+    for _ in range(8):
+        state = after(DialFailed(HIGHER, "nobody"), of=state)
+        state = replace(state, peers={HIGHER: replace(state.peers[HIGHER], act_at=100.0)})
+    _, effects = step(state, Sighted(HIGHER, (THERE,)), 1.0)
+    assert effects == (Dial(HIGHER, (THERE, HERE)),)
+
+
+def test_the_same_addresses_in_another_order_are_no_news() -> None:
+    state = after(Sighted(HIGHER, (HERE, THERE)), DialFailed(HIGHER, "nobody"))
+    assert step(state, Sighted(HIGHER, (THERE, HERE)), 0.0)[1] == ()
+
+
+def test_a_lost_member_is_dialled_again_within_a_second() -> None:
+    state, effects = step(member(), ConnectionClosed(HIGHER), 10.0)
+    assert effects == (MemberLeft(HIGHER),)
+    assert until(state, Dial, limit=100) == 10.0 + PARAMS.retry_s
+
+
+def test_who_hangs_up_before_proving_anything_is_dialled_ever_more_rarely() -> None:
+    state, now, waits = after(Sighted(HIGHER, (HERE,))), 0.0, []
+    for _ in range(20):
+        state = after(ConnectionOpened(HIGHER), ConnectionClosed(HIGHER), now=now, of=state)
+        waits.append(wake_at(state) - now)
+        now = wake_at(state)
+        state, effects = step(state, TimePassed(), now)
+        assert effects == (Dial(HIGHER, (HERE,)),)
+    assert max(waits) <= PARAMS.retry_s_max
+    assert min(waits[8:]) >= PARAMS.retry_s_max / 2
+
+
+def test_a_peer_not_heard_of_for_a_day_is_forgotten_unless_the_owner_named_it() -> None:
+    state = after(Sighted(HIGHER, (HERE,)), Sighted(LOWER, (HERE,), is_static=True))
+    state = after(DialFailed(HIGHER, "nobody"), DialFailed(LOWER, "nobody"), of=state)
+    late = after(TimePassed(), now=PARAMS.forget_s + 1, of=state)
+    assert HIGHER not in late.peers
+    assert late.peers[LOWER].standing is Standing.DIALLING
+
+
+# --- strangers ----------------------------------------------------------------------------------
+
+
+def test_a_peer_that_cannot_prove_its_membership_is_hung_up_on_and_left_alone() -> None:
+    state = after(Sighted(HIGHER, (HERE,)), ConnectionOpened(HIGHER))
+    state, effects = step(state, MembershipRefused(HIGHER, "wrong_mesh"), 10.0)
+    assert effects == (HangUp(HIGHER, "wrong_mesh"),)
+    state = after(ConnectionClosed(HIGHER), now=10.1, of=state)
+    assert until(state, Dial, limit=1000) == 10.0 + PARAMS.shun_s
+
+
+def test_a_shunned_peer_does_not_talk_itself_free_with_new_addresses() -> None:
+    state = after(Sighted(HIGHER, (HERE,)), ConnectionOpened(HIGHER))
+    state = after(MembershipRefused(HIGHER, "expired"), of=state)
+    state, effects = step(state, Sighted(HIGHER, (THERE,)), 1.0)
+    assert effects == ()
+    assert until(state, Dial, limit=1000) == PARAMS.shun_s
+
+
+def test_a_connected_stranger_has_only_so_long_to_prove_itself() -> None:
+    state = after(ConnectionOpened(HIGHER), AskingFailed(HIGHER, "does not speak it"))
+    while (now := wake_at(state)) < PARAMS.stranger_s:
+        state = after(TimePassed(), AskingFailed(HIGHER, "does not speak it"), now=now, of=state)
+    assert now == PARAMS.stranger_s
+    _, effects = step(state, TimePassed(), now)
+    assert effects == (HangUp(HIGHER, "does not speak it"),)
+
+
+def test_a_newcomer_that_joins_in_time_becomes_a_member() -> None:
+    state = after(ConnectionOpened(HIGHER), AskingFailed(HIGHER, "does not speak it"))
+    _, effects = step(state, MembershipProven(HIGHER, (HERE,)), PARAMS.stranger_s - 1)
+    assert effects[0] == MemberArrived(HIGHER, (HERE,))
+
+
+def test_passers_by_are_not_remembered() -> None:
+    state = Connectivity(ME, OURS)
+    for number in range(100):
+        passer_by = PeerId(f"Z{number:07}")
+        opened = ConnectionOpened(passer_by)
+        state = after(opened, MembershipRefused(passer_by, "wrong_mesh"), of=state)
+    assert state.peers == {}
+
+
+def test_proof_on_a_connection_that_is_gone_counts_for_nothing() -> None:
+    state = after(Sighted(LOWER, (HERE,)))
+    state, effects = step(state, MembershipProven(LOWER, (HERE,)), 0.0)
+    assert effects == ()
+    assert state.members == ()
+
+
+# --- members ------------------------------------------------------------------------------------
+
+
+def test_a_proven_peer_is_a_member_and_measured_from_then_on() -> None:
+    state = after(ConnectionOpened(HIGHER))
+    assert not state.is_member(HIGHER)
+    state, effects = step(state, MembershipProven(HIGHER, (HERE,)), 1.0)
+    assert effects == (MemberArrived(HIGHER, (HERE,)), Measure(HIGHER))
+    assert state.is_routable(HIGHER)
+    assert until(state, Measure, limit=100) == 1.0 + PARAMS.measure_s
+
+
+def test_a_member_that_proves_itself_again_does_not_arrive_again() -> None:
+    _, effects = step(member(), MembershipProven(HIGHER, (HERE,)), 1.0)
+    assert MemberArrived(HIGHER, (HERE,)) not in effects
+
+
+def test_two_misses_make_a_member_unroutable_and_one_measure_brings_it_back() -> None:
+    state = after(MeasureMissed(HIGHER), of=member())
+    assert state.is_routable(HIGHER)
+    state = after(MeasureMissed(HIGHER), of=state)
+    assert not state.is_routable(HIGHER)
+    assert state.is_member(HIGHER)
+    assert after(Measured(HIGHER, 0.01), of=state).is_routable(HIGHER)
+
+
+def test_a_link_that_stays_silent_is_hung_up_once() -> None:
+    state, told = member(), []
+    for _ in range(3 * PARAMS.misses_max):
+        state, effects = step(state, MeasureMissed(HIGHER), 0.0)
+        told += effects
+    assert told == [HangUp(HIGHER, "4 round trips unanswered")]
+    state = after(ConnectionClosed(HIGHER), now=1.0, of=state)
+    assert until(state, Dial, limit=10) == 1.0 + PARAMS.retry_s
+
+
+def test_round_trips_are_smoothed_with_three_tenths_of_the_newest() -> None:
+    state = after(Measured(HIGHER, 0.1), Measured(HIGHER, 0.2), of=member())
+    assert state.peers[HIGHER].rtt_s == pytest.approx(0.7 * 0.1 + 0.3 * 0.2)
+
+
+def test_misses_and_measures_of_an_ended_connection_do_not_count_on_the_next() -> None:
+    state = after(ConnectionClosed(HIGHER), of=member())
+    state = after(Measured(HIGHER, 9.0), *[MeasureMissed(HIGHER)] * 5, of=state)
+    state = after(ConnectionOpened(HIGHER), MembershipProven(HIGHER, ()), of=state)
+    assert state.is_routable(HIGHER)
+    assert state.peers[HIGHER].rtt_s is None
+
+
+def test_a_member_that_loses_its_membership_leaves_once() -> None:
+    state, effects = step(member(), MembershipRefused(HIGHER, "expired"), 0.0)
+    assert effects == (MemberLeft(HIGHER), HangUp(HIGHER, "expired"))
+    assert step(state, ConnectionClosed(HIGHER), 0.0)[1] == ()
+
+
+# --- limits -------------------------------------------------------------------------------------
+
+
+def test_what_is_heard_of_has_a_limit() -> None:
+    state = Connectivity(ME, OURS)
+    for number in range(PEERS_MAX + 10):
+        state, _ = step(state, Sighted(PeerId(f"Z{number:07}"), (HERE,)), 0.0)
+    assert len(state.peers) == PEERS_MAX
+
+
+def test_strangers_beyond_the_limit_are_hung_up_on() -> None:
+    state = Connectivity(ME, OURS)
+    for number in range(PEERS_MAX + STRANGERS_MAX):
+        state, _ = step(state, ConnectionOpened(PeerId(f"Z{number:07}")), 0.0)
+    state, effects = step(state, ConnectionOpened(PeerId("Zonetoomany")), 0.0)
+    assert effects == (HangUp(PeerId("Zonetoomany"), "too many peers are connected"),)
+    check(state)
+
+
+def test_the_addresses_of_a_peer_have_a_limit_and_its_own_do_not_displace_what_we_knew() -> None:
+    claimed = tuple(Address(f"/memory/{number}") for number in range(16))
+    state = after(Sighted(HIGHER, (HERE,)), ConnectionOpened(HIGHER))
+    state = after(MembershipProven(HIGHER, claimed), of=state)
+    addresses = state.peers[HIGHER].addresses
+    assert len(addresses) == ADDRESSES_PER_PEER_MAX
+    assert addresses[0] == claimed[0]
+    assert HERE in addresses
+
+
+# --- any history --------------------------------------------------------------------------------
+
+PEERS = [PeerId(f"{letter}" * 8) for letter in "ABYZ"]
+peers = st.sampled_from(PEERS)
+some_addresses = st.lists(
+    st.integers(0, 11).map(lambda n: Address(f"/memory/{n}")), max_size=4, unique=True
+).map(tuple)
+
+
+class AnyHistory(RuleBasedStateMachine):
+    """Events in any order, those included that no network would bring."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = Connectivity(ME, OURS)
+        self.now = 1000.0
+        self.events: list[tuple[Event, float]] = []
+        self.told: Counter[PeerId] = Counter()
+        self.shunned_until: dict[PeerId, float] = {}
+
+    def happens(self, event: Event) -> tuple[Effect, ...]:
+        before = self.state
+        self.state, effects = step(before, event, self.now)
+        assert step(before, event, self.now) == (self.state, effects), "not a function"
+        check(self.state)
+        for effect in effects:
+            self.watch(before, effect)
+        return effects
+
+    def watch(self, before: Connectivity, effect: Effect) -> None:
+        known = before.peers.get(effect.peer)
+        match effect:
+            case MemberArrived(peer=peer):
+                self.told[peer] += 1
+                self.shunned_until.pop(peer, None)
+            case MemberLeft(peer=peer):
+                self.told[peer] -= 1
+            case Dial(peer=peer, addresses=addresses):
+                assert addresses
+                assert known is None or not known.is_connected
+                assert self.shunned_until.get(peer, -inf) <= self.now
+            case _:
+                pass
+
+    @rule(peer=peers, addresses=some_addresses, mesh=st.sampled_from([None, OURS, OTHERS]))
+    def sighted(self, peer: PeerId, addresses: tuple[Address, ...], mesh: MeshId | None) -> None:
+        before = self.state
+        self.happens(Sighted(peer, addresses, mesh))
+        assert mesh != OTHERS or self.state == before
+
+    @rule(peer=peers, addresses=some_addresses)
+    def named_by_the_owner(self, peer: PeerId, addresses: tuple[Address, ...]) -> None:
+        self.happens(Sighted(peer, addresses, is_static=True))
+
+    @rule(peer=peers)
+    def opened(self, peer: PeerId) -> None:
+        self.happens(ConnectionOpened(peer))
+
+    @rule(peer=peers)
+    def closed(self, peer: PeerId) -> None:
+        self.happens(ConnectionClosed(peer))
+        assert peer not in self.state.members
+
+    @rule(peer=peers, addresses=some_addresses)
+    def proven(self, peer: PeerId, addresses: tuple[Address, ...]) -> None:
+        self.happens(MembershipProven(peer, addresses))
+
+    @rule(peer=peers)
+    def refused(self, peer: PeerId) -> None:
+        self.happens(MembershipRefused(peer, "expired"))
+        if peer in self.state.peers:
+            self.shunned_until[peer] = self.now + PARAMS.shun_s
+
+    @rule(peer=peers, make=st.sampled_from([DialFailed, AskingFailed]))
+    def failed(self, peer: PeerId, make: type[DialFailed | AskingFailed]) -> None:
+        self.happens(make(peer, "weather"))
+
+    @rule(peer=peers, rtt_s=st.floats(0, 10))
+    def measured(self, peer: PeerId, rtt_s: float) -> None:
+        self.happens(Measured(peer, rtt_s))
+
+    @rule(peer=peers, times=st.integers(1, 5))
+    def missed(self, peer: PeerId, times: int) -> None:
+        for _ in range(times):
+            self.happens(MeasureMissed(peer))
+
+    @rule(seconds=st.floats(0, 100_000))
+    def time_goes_on(self, seconds: float) -> None:
+        self.now += seconds
+
+    @precondition(lambda self: wake_at(self.state) < inf)
+    @rule()
+    def the_timer_rings(self) -> None:
+        due = wake_at(self.state)
+        self.now = max(self.now, due)
+        self.happens(TimePassed())
+        assert wake_at(self.state) > self.now, "no progress"
+
+    @invariant()
+    def arrivals_and_departures_are_told_exactly_once(self) -> None:
+        assert {peer for peer, count in self.told.items() if count} == set(self.state.members)
+        assert all(count in {0, 1} for count in self.told.values())
+
+
+TestAnyHistory = AnyHistory.TestCase
+TestAnyHistory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
