@@ -17,7 +17,8 @@ from kowalski.protocol.ids import PeerId, TaskId
 WEIGHT_STEP = 1 / 16
 """Weights are quantised, so that the noise of telemetry does not move tasks."""
 
-_FULL = 1 << 64
+_DRAW_BITS = 52
+"""With the half, what a float holds exactly: no draw is rounded up to 1."""
 
 
 def quantised(weight: float) -> float:
@@ -28,11 +29,12 @@ def order(
     task: TaskId, weights: Mapping[PeerId, float], *, excluding: Iterable[PeerId | None] = ()
 ) -> tuple[PeerId, ...]:
     """Coordinator first, then its standbys."""
-    left = [peer for peer in weights if peer not in set(excluding)]
+    excluded = frozenset(excluding)
+    left = [peer for peer in weights if peer not in excluded]
     return tuple(sorted(left, key=lambda p: (-score(task, p, quantised(weights[p])), p)))
 
 
 def score(task: TaskId, peer: PeerId, weight: float) -> float:
     digest = blake2b(f"{task}\0{peer}".encode(), digest_size=8).digest()
-    draw = (int.from_bytes(digest, "big") + 0.5) / _FULL
+    draw = ((int.from_bytes(digest, "big") >> (64 - _DRAW_BITS)) + 0.5) / 2**_DRAW_BITS
     return -weight / log(draw)
