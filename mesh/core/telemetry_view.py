@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.telemetry import Hot, HotDelta, Profile
 
-RETIRED_BOOTS_MAX = 8
+RETIRED_BOOTS_MAX = 64
+"""Restarts of one peer after which what it said before the first of them could be replayed."""
 
 
 @dataclass(frozen=True, slots=True)
