@@ -1,0 +1,52 @@
+from math import inf
+
+import pytest
+
+from kowalski.mesh.core.announcements import Params, has_moved, hot_due_at
+from kowalski.protocol.messages.telemetry import Hot, Occupancy
+
+PARAMS = Params()
+STILL = Hot(
+    repl=Occupancy(running=1, slots=4),
+    memory_used=0.5,
+    cpu_used=0.5,
+    tokens_per_s={"small": 100.0},
+)
+
+
+def test_who_has_said_nothing_yet_speaks_at_once() -> None:
+    assert hot_due_at(PARAMS, None, STILL, 100.0) == -inf
+
+
+def test_what_stands_still_is_said_every_five_seconds() -> None:
+    assert hot_due_at(PARAMS, STILL, STILL, 100.0) == 105.0
+
+
+def test_what_moved_is_said_a_second_after_the_last_word() -> None:
+    moved = STILL.model_copy(update={"cpu_used": 0.75})
+    assert hot_due_at(PARAMS, STILL, moved, 100.0) == 101.0
+
+
+@pytest.mark.parametrize(
+    ("change", "moved"),
+    [
+        ({"memory_used": 0.625}, True),
+        ({"memory_used": 0.5625}, False),
+        ({"cpu_used": 0.375}, True),
+        ({"cpu_used": 0.4375}, False),
+        ({"repl": Occupancy(running=2, slots=4)}, True),
+        ({"repl": Occupancy(running=1, queued=1, slots=4)}, True),
+        ({"repl": Occupancy(running=1, slots=5)}, False),
+        ({"inference": Occupancy(running=1, slots=8)}, True),
+        ({"folding": Occupancy(queued=1, slots=1)}, True),
+        ({"tokens_per_s": {"small": 111.0}}, False),
+        ({"tokens_per_s": {"small": 112.0}}, True),
+        ({"tokens_per_s": {"small": 89.0}}, True),
+        ({"tokens_per_s": {}}, True),
+        ({"tokens_per_s": {"small": 100.0, "large": 0.0}}, True),
+    ],
+)
+def test_a_tenth_of_the_range_or_of_the_value_is_a_move(
+    change: dict[str, object], moved: bool
+) -> None:
+    assert has_moved(PARAMS, STILL, STILL.model_copy(update=change)) is moved

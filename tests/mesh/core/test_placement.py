@@ -1,0 +1,194 @@
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from kowalski.mesh.core.placement import (
+    UNMEASURED_RTT_S,
+    UNMEASURED_TOKENS_PER_S,
+    Candidate,
+    Kind,
+    Need,
+    Ranking,
+    load,
+    rank,
+)
+from kowalski.protocol.ids import PeerId
+from kowalski.protocol.messages.telemetry import Occupancy
+
+PYTHON = Need("code", language="python")
+ANY_MODEL = Need("inference")
+FOLDING = Need("folding")
+
+
+def candidate(name: str = "one", **changes: object) -> Candidate:
+    """A peer that can do everything and does nothing."""
+    able = Candidate(
+        peer=PeerId(f"peer{name}"),
+        name=name,
+        roles=frozenset({"repl", "infer", "fold"}),
+        languages=frozenset({"python"}),
+        models=frozenset({"small"}),
+        occupancy=dict.fromkeys(("code", "inference", "folding"), Occupancy(slots=4)),
+        memory_used=0.5,
+        tokens_per_s={"small": 50.0},
+        rtt_s=0.001,
+        is_routable=True,
+        own_in_flight={},
+    )
+    return replace(able, **changes)  # type: ignore[arg-type]
+
+
+def names(ranking: Ranking) -> list[str]:
+    return [choice.name for choice in ranking.choices]
+
+
+def busy(kind: Kind, running: int, queued: int = 0, slots: int = 4) -> dict[Kind, Occupancy]:
+    idle: dict[Kind, Occupancy] = dict(candidate().occupancy)
+    return {**idle, kind: Occupancy(running=running, queued=queued, slots=slots)}
+
+
+# --- who cannot ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("need", "changes", "why"),
+    [
+        (PYTHON, {"is_routable": False}, "not reachable now"),
+        (PYTHON, {"roles": frozenset({"infer", "fold"})}, "does not offer repl"),
+        (PYTHON, {"languages": frozenset({"bash"})}, "no python"),
+        (ANY_MODEL, {"roles": frozenset({"repl"})}, "does not offer infer"),
+        (ANY_MODEL, {"models": frozenset()}, "no model"),
+        (Need("inference", model="large"), {}, "no model large"),
+        (FOLDING, {"roles": frozenset({"repl"})}, "does not offer fold"),
+    ],
+)
+def test_a_peer_that_cannot_is_left_out_and_told_why(
+    need: Need, changes: dict[str, object], why: str
+) -> None:
+    ranking = rank(need, [candidate("able", models=frozenset({"small", "large"}))])
+    assert names(ranking) == ["able"]
+    ranking = rank(need, [candidate("unable", **changes)])
+    assert ranking.best is None
+    assert [(no.name, no.why) for no in ranking.rejections] == [("unable", why)]
+    assert ranking.explain() == f"unable: {why}"
+
+
+def test_a_peer_that_was_tried_is_left_out() -> None:
+    one, two = candidate("one"), candidate("two")
+    ranking = rank(PYTHON, [one, two], excluding=frozenset({one.peer}))
+    assert names(ranking) == ["two"]
+    assert ranking.explain() == "one: tried already"
+
+
+def test_an_empty_view_says_so() -> None:
+    assert rank(PYTHON, []).explain() == "no peers are known"
+
+
+def test_a_peer_without_a_name_is_called_by_the_end_of_its_id() -> None:
+    ranking = rank(PYTHON, [candidate("", peer=PeerId("AAAA123456"), is_routable=False)])
+    assert ranking.explain() == "123456: not reachable now"
+
+
+# --- who can, in which order --------------------------------------------------------------------
+
+
+def test_code_goes_to_the_less_loaded_and_the_nearer() -> None:
+    idle = candidate("idle")
+    loaded = candidate("loaded", occupancy=busy("code", running=2))
+    far = candidate("far", rtt_s=0.1)
+    assert names(rank(PYTHON, [loaded, far, idle])) == ["idle", "far", "loaded"]
+
+
+def test_load_counts_running_queued_and_our_own_on_their_way() -> None:
+    one = candidate(occupancy=busy("code", running=2, queued=1), own_in_flight={"code": 3})
+    assert load(one, "code") == (2 + 1 + 3) / 4
+    assert load(one, "inference") == 0.0
+    assert load(candidate(occupancy=busy("code", running=1, slots=0)), "code") == 1.0
+
+
+@pytest.mark.parametrize("need", [PYTHON, ANY_MODEL])
+def test_our_own_requests_in_flight_send_the_next_one_elsewhere(need: Need) -> None:
+    busy_with_ours = candidate("first", own_in_flight={need.kind: 2})
+    assert names(rank(need, [busy_with_ours, candidate("second")])) == ["second", "first"]
+
+
+def test_requests_of_another_kind_in_flight_do_not_count() -> None:
+    one = candidate("one", own_in_flight={"folding": 9})
+    (choice,) = rank(PYTHON, [one]).choices
+    assert choice.score == rank(PYTHON, [candidate("one")]).choices[0].score
+
+
+def test_inference_goes_to_the_faster_until_it_has_to_share() -> None:
+    fast = candidate("fast", tokens_per_s={"small": 90.0})
+    slow = candidate("slow", tokens_per_s={"small": 40.0})
+    assert names(rank(ANY_MODEL, [slow, fast])) == ["fast", "slow"]
+    shared = replace(fast, occupancy=busy("inference", running=8))  # 90 / (1 + 2) = 30
+    assert names(rank(ANY_MODEL, [slow, shared])) == ["slow", "fast"]
+
+
+def test_inference_counts_the_speed_of_the_model_that_is_asked_for() -> None:
+    both = frozenset({"small", "large"})
+    one = candidate("one", models=both, tokens_per_s={"small": 90.0, "large": 5.0})
+    two = candidate("two", models=both, tokens_per_s={"small": 20.0, "large": 20.0})
+    assert names(rank(Need("inference", model="large"), [one, two])) == ["two", "one"]
+    assert names(rank(Need("inference", model="small"), [one, two])) == ["one", "two"]
+    assert names(rank(ANY_MODEL, [one, two])) == ["one", "two"]
+
+
+def test_a_model_that_served_nothing_yet_counts_as_slow_and_is_still_tried() -> None:
+    fresh = candidate("fresh", tokens_per_s={})
+    slower = candidate("slower", tokens_per_s={"small": UNMEASURED_TOKENS_PER_S / 2})
+    faster = candidate("faster", tokens_per_s={"small": UNMEASURED_TOKENS_PER_S * 2})
+    assert names(rank(ANY_MODEL, [slower, fresh, faster])) == ["faster", "fresh", "slower"]
+
+
+def test_folding_goes_to_the_nearest() -> None:
+    near, far = candidate("near", rtt_s=0.001), candidate("far", rtt_s=0.02)
+    unmeasured = candidate("unmeasured", rtt_s=None)
+    assert names(rank(FOLDING, [far, unmeasured, near])) == ["near", "far", "unmeasured"]
+    assert UNMEASURED_RTT_S > 0.02
+
+
+def test_the_local_node_wins_only_what_it_is_better_at() -> None:
+    here = candidate("here", rtt_s=0.0)
+    assert names(rank(PYTHON, [candidate("there", rtt_s=0.001), here]))[0] == "here"
+    overloaded = replace(here, occupancy=busy("code", running=4))
+    assert names(rank(PYTHON, [candidate("there", rtt_s=0.001), overloaded]))[0] == "there"
+
+
+def test_equals_are_ordered_by_a_hash_so_that_no_name_is_favoured() -> None:
+    alike = [candidate(f"{number:03}") for number in range(50)]
+    ranking = names(rank(PYTHON, alike))
+    assert ranking == names(rank(PYTHON, reversed(alike)))
+    assert ranking != sorted(ranking)
+    firsts = Counter(
+        rank(
+            Need("code", language=language),
+            [replace(one, languages=frozenset({language})) for one in alike[:4]],
+        )
+        .choices[0]
+        .name
+        for language in map(str, range(200))
+    )
+    assert set(firsts) == {"000", "001", "002", "003"}
+
+
+def test_differences_below_a_millionth_are_ties() -> None:
+    one, two = candidate("one", rtt_s=0.001), candidate("two", rtt_s=0.001 + 1e-9)
+    swapped = replace(one, rtt_s=two.rtt_s), replace(two, rtt_s=one.rtt_s)
+    assert names(rank(PYTHON, [one, two])) == names(rank(PYTHON, swapped))
+
+
+@pytest.mark.parametrize(
+    ("need", "words"),
+    [
+        (PYTHON, "score 0.696: load 0.50, round trip 1.0 ms"),
+        (ANY_MODEL, "score 0.500: 50 tokens/s, load 0.00, memory 50% used"),
+        (FOLDING, "score 0.909: round trip 1.0 ms"),
+    ],
+)
+def test_a_choice_says_what_it_was_made_from(need: Need, words: str) -> None:
+    best = rank(need, [candidate(occupancy=busy("code", running=2))]).best
+    assert best is not None
+    assert best.why == words
