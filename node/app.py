@@ -362,7 +362,7 @@ class _Rooms:
         mesh.serve(CONTENT_PROTOCOL, self.store.answer)
         if "repl" in roles and self.hands.host is not None:
             host = self.hands.host
-            cells = repl.ReplRoom(host, self.store, mesh, hot=hot)
+            cells = repl.ReplRoom(host, self.store, mesh, self.nursery, hot=hot)
             mesh.serve(repl.PROTOCOL, cells.answer)
             self.nursery.start_soon(cells.evict_idle)
             told.repl = lambda: cells.occupancy

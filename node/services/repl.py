@@ -53,12 +53,14 @@ class ReplRoom:
         host: SessionsHost,
         store: ContentStore,
         requester: Requester,
+        nursery: trio.Nursery,
         *,
         hot: Callable[[], Hot],
     ) -> None:
         self._host = host
         self._store = store
         self._requester = requester
+        self._nursery = nursery
         self._hot = hot
         self._desk = WorkerDesk()
         self._sessions: dict[worker_desk.SessionKey, ReplSession] = {}
@@ -148,8 +150,9 @@ class ReplRoom:
         finally:
             self._running -= 1
         self._desk = worker_desk.finish(self._desk, asked, done)
-        if key not in self._desk.ran:
-            await self._drop(key)
+        if key not in self._desk.ran and (used_up := self._forget(key)):
+            # The asker has its answer; it need not wait for the broom.
+            self._nursery.start_soon(used_up.close)
         return done
 
     async def _open(self, asked: wire.CellAsked, inputs: Mapping[str, Path]) -> ReplSession:
@@ -212,10 +215,14 @@ class ReplRoom:
         return request
 
     async def _drop(self, key: worker_desk.SessionKey) -> None:
+        if session := self._forget(key):
+            await session.close()
+
+    def _forget(self, key: worker_desk.SessionKey) -> ReplSession | None:
+        """The session, which is nobody's any more; the caller closes it."""
         self._desk = worker_desk.lose(self._desk, key)
         self._used_at.pop(key, None)
-        if session := self._sessions.pop(key, None):
-            await session.close()
+        return self._sessions.pop(key, None)
 
     async def evict_idle(self, *, idle_s: float = IDLE_S_MAX) -> None:
         """Close sessions that nobody has used for `idle_s`, until cancelled."""
