@@ -70,6 +70,14 @@ def sayable(text: str) -> str:
     return text
 
 
+def fitting(text: str, bytes_max: int = TEXT_BYTES_MAX) -> str:
+    """`text` as a `Text`: cut between characters where it is too heavy, and made sayable."""
+    text = sayable(text)
+    if len(text) * 4 <= bytes_max:
+        return text
+    return text.encode()[:bytes_max].decode(errors="ignore")
+
+
 def line(text: str) -> str:
     """`text` as a `Line`: cut where it is too long, and made sayable."""
     text = sayable(text)

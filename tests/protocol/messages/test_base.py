@@ -37,6 +37,20 @@ def test_messages_with_the_same_contents_are_equal() -> None:
     assert len({base.Refused(reason="busy"), base.Refused(reason="busy")}) == 1
 
 
+@pytest.mark.parametrize("character", ["x", "é", "魚", "🐋", "\udc00"])
+def test_any_text_can_be_cut_to_fit_and_to_no_less_than_fits(character: str) -> None:
+    long = base.fitting(character * TEXT_BYTES_MAX)
+    assert TEXT_BYTES_MAX - 4 < len(long.encode()) <= TEXT_BYTES_MAX
+    assert SubCall(prompt=long).prompt == long
+
+
+@given(st.text(max_size=20), st.integers(0, 90))
+def test_what_is_cut_is_a_beginning(text: str, bytes_max: int) -> None:
+    cut = base.fitting(text, bytes_max)
+    assert text.startswith(cut)
+    assert cut == text or len(cut.encode()) <= bytes_max < len(text.encode())
+
+
 @pytest.mark.parametrize("word", ["Busy", "not member", "", "1st", "x" * 41, "busy\n", "größe"])
 def test_a_code_is_a_short_word_for_machines(word: str) -> None:
     with pytest.raises(ValidationError):
