@@ -36,6 +36,7 @@ class Driver(Generic[State, Event, Effect]):
     ) -> None:
         self.state = state
         self.recorder: deque[tuple[float, Event, tuple[Effect, ...]]] = deque(maxlen=RECORDED_STEPS)
+        """The last steps that were performed: the same events at the same times lead here again."""
         self._step = step
         self._wake_at = wake_at
         self._time_passed = time_passed
@@ -49,31 +50,39 @@ class Driver(Generic[State, Event, Effect]):
         """Step the machine with `event` and perform what follows, now.
 
         Called from within `perform`, the event waits until the effects before it are performed.
-        When `perform` raises, the machine is as if `event` had never come, and the caller hears
-        of it: effects that must be durable come first for that reason.
+        When `perform` raises, the machine is as if the event had never come, nor those that its
+        effects led to, and the caller hears of it: effects that must be durable come first for
+        that reason.
         """
         self._pending.append(event)
         if self._is_stepping:
             return
         self._is_stepping = True
+        failure: Exception | None = None
         try:
             while self._pending:
-                self._step_once(self._pending.popleft())
+                try:
+                    self._step_once(self._pending.popleft())
+                except Exception as error:  # noqa: BLE001 raised below
+                    failure = failure or error
         finally:
             self._is_stepping = False
             self._rearm.set()
+        if failure is not None:
+            raise failure
 
     def _step_once(self, event: Event) -> None:
-        now, before = self._clock(), self.state
+        now, before, waiting = self._clock(), self.state, len(self._pending)
         self.state, effects = self._step(before, event, now)
-        self.recorder.append((now, event, effects))
         try:
             for effect in effects:
                 self._perform(effect)
         except Exception:
             self.state = before
-            self._pending.clear()
+            while len(self._pending) > waiting:
+                self._pending.pop()
             raise
+        self.recorder.append((now, event, effects))
 
     async def run(self) -> None:
         """Keep the machine's time until cancelled."""
