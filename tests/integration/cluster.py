@@ -1,0 +1,278 @@
+"""Nodes as processes, for tests: on loopback, or each in a network namespace of its own.
+
+Every node, and every run of the command line, gets a data directory, a home and an environment of
+its own, so that nothing of the developer's machine leaks in. Only processes started here are ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kowalski.node.local_cluster import LocalCluster, LocalNode
+
+ROOT = Path(__file__).resolve().parents[2]
+CLI_S = 60.0
+LOOK_S = 0.02
+HOLD_S = 30.0
+START_S = 60.0
+
+FOREIGN = ("KOWALSKI_", "OLLAMA_HOST", "OPENAI_", "XDG_", "PYTEST_")
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    home.mkdir(parents=True, exist_ok=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    return kept | {"HOME": str(home)}
+
+
+def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = HOLD_S) -> None:
+    """Look until `holds`; where nothing tells when a fact about another process changes."""
+    give_up_at = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < give_up_at, f"not within {timeout_s:g} s: {what}"
+        time.sleep(LOOK_S)
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """One run of the command line."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    duration_s: float
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """What `--json` printed."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return self.lines[-1]
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line.get("kind") == kind]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """What `--json` says of a failure."""
+        error: dict[str, Any] = self.result["error"]
+        return error
+
+
+# --- nodes --------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(slots=True)
+class Cluster(LocalCluster):
+    """`prefix` of `start` is a command that becomes the node, such as one that enters a network."""
+
+    spoken: list[subprocess.Popen[bytes]] = dataclasses.field(default_factory=list)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return clean_environment(self.folder / "home")
+
+    def start(self, name: str, *options: str, prefix: Sequence[str] = ()) -> LocalNode:
+        data_dir = self.folder / name
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        where = [] if prefix else ["--p2p-port", "0", "--listen-host", "127.0.0.1"]
+        command = [*prefix, sys.executable, "-m", "kowalski.node", "start"]
+        command += ["--data-dir", str(data_dir), "--name", name, "--http-port", "0"]
+        with (data_dir / "node.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*command, *where, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                cwd=self.folder,
+            )
+        node = LocalNode(name, data_dir, process)
+        self.nodes = [other for other in self.nodes if other.name != name] + [node]
+        return node
+
+    def form(self, options: Mapping[str, Sequence[str]]) -> list[LocalNode]:
+        """Start a mesh: the first founds it, the others join with a line; wait until all met."""
+        (first, *others) = options
+        founder = self.start(first, *options[first])
+        founder.wait_until_up(START_S)
+        if others:
+            line = founder.invite(uses=len(others))
+            for name in others:
+                self.start(name, "--join", line, *options[name])
+        self.wait_until_met(START_S)
+        return [self.named(name) for name in options]
+
+    def cli(
+        self,
+        node: LocalNode | None,
+        *arguments: str,
+        stdin: bytes = b"",
+        timeout_s: float = CLI_S,
+    ) -> Ended:
+        """Run `kowalski-node` as the owner of `node` would."""
+        began = time.monotonic()
+        done = subprocess.run(
+            self._command(node, arguments),
+            input=stdin,
+            capture_output=True,
+            env=self.environment,
+            cwd=self.folder,
+            timeout=timeout_s,
+            check=False,
+        )
+        stdout, stderr = done.stdout.decode(), done.stderr.decode()
+        return Ended(done.returncode, stdout, stderr, time.monotonic() - began)
+
+    def begin_cli(self, node: LocalNode, *arguments: str) -> subprocess.Popen[bytes]:
+        """The same, to be spoken with while it runs."""
+        process = subprocess.Popen(
+            self._command(node, arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+            cwd=self.folder,
+        )
+        self.spoken.append(process)
+        return process
+
+    def _command(self, node: LocalNode | None, arguments: Sequence[str]) -> list[str]:
+        command = [sys.executable, "-m", "kowalski.node", *arguments]
+        if node is not None:
+            # Before the rest: `run FILE ARGS` takes everything behind it for the program's.
+            command[4:4] = ["--data-dir", str(node.data_dir)]
+        return command
+
+    def logs(self) -> str:
+        return "\n".join(f"----- {node.name}\n{whole_log(node)}" for node in self.nodes)
+
+    def close(self) -> None:
+        for process in self.spoken:
+            process.kill()
+            process.communicate()
+        self.stop()
+
+
+def whole_log(node: LocalNode) -> str:
+    return (node.data_dir / "node.log").read_text(errors="replace")[-20_000:]
+
+
+@contextlib.contextmanager
+def open_cluster(folder: Path) -> Iterator[Cluster]:
+    """A cluster without nodes yet; their logs are told when the block fails."""
+    cluster = Cluster(folder)
+    try:
+        yield cluster
+    except BaseException:
+        sys.stdout.write(cluster.logs())
+        raise
+    finally:
+        cluster.close()
+
+
+def child_processes(pid: int) -> set[int]:
+    """The process ids of all descendants, from /proc."""
+    found: set[int] = set()
+    waiting = [pid]
+    while waiting:
+        parent = waiting.pop()
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                children = (task / "children").read_text().split()
+                waiting += [int(child) for child in children]
+                found.update(int(child) for child in children)
+    return found
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process that is more than a zombie."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+# --- namespaces ---------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Lan:
+    """Machines on one switch, as namespaces: `10.77.0.1` is the first one's address."""
+
+    tag: str
+    machines: tuple[str, ...]
+
+    def address(self, machine: str) -> str:
+        return f"10.77.0.{self.machines.index(machine) + 1}"
+
+    def entering(self, machine: str) -> list[str]:
+        """A command prefix. Unlike `ip netns exec` it leaves mounts, /sys among them, alone."""
+        return ["nsenter", f"--net=/run/netns/{self.tag}-{machine}", "--"]
+
+    def run(self, machine: str, *command: str, timeout_s: float = 10.0) -> str:
+        done = subprocess.run(
+            [*self.entering(machine), *command],
+            capture_output=True,
+            timeout=timeout_s,
+            check=True,
+        )
+        return done.stdout.decode()
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=10)
+
+
+@contextlib.contextmanager
+def open_lan(*machines: str) -> Iterator[Lan]:
+    """Namespaces with one bridge between them; skips where there may be none.
+
+    The bridge lives in a namespace too, so that the machine's own network stays as it is.
+    """
+    if os.geteuid() != 0 or not shutil.which("ip") or not shutil.which("nsenter"):
+        pytest.skip("network namespaces need root, ip and nsenter")
+    lan = Lan(f"kw{secrets.token_hex(3)}", machines)
+    switch = f"{lan.tag}-switch"
+    try:
+        _ip("netns", "add", switch)
+    except subprocess.CalledProcessError as no:
+        pytest.skip(f"no network namespaces here: {no.stderr.decode().strip()}")
+    try:
+        _ip("-n", switch, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
+        _ip("-n", switch, "link", "set", "br0", "up")
+        for machine in machines:
+            space = f"{lan.tag}-{machine}"
+            _ip("netns", "add", space)
+            _ip("-n", space, "link", "set", "lo", "up")
+            port = f"port-{machine}"
+            far = ["peer", "name", "eth0", "netns", space]
+            _ip("-n", switch, "link", "add", "name", port, "type", "veth", *far)
+            _ip("-n", switch, "link", "set", port, "master", "br0", "up")
+            _ip("-n", space, "addr", "add", f"{lan.address(machine)}/24", "dev", "eth0")
+            _ip("-n", space, "link", "set", "eth0", "up")
+            _ip("-n", space, "route", "add", "default", "dev", "eth0")
+        yield lan
+    finally:
+        for space in (*(f"{lan.tag}-{machine}" for machine in machines), switch):
+            with contextlib.suppress(subprocess.CalledProcessError):
+                _ip("netns", "del", space)
