@@ -75,7 +75,7 @@ def fold(text: str, *, budget_tokens: int, question: str | None = None) -> Folde
     """
     source_tokens = estimate_tokens(text)
     source_hash = content_hash(text.encode("utf-8", "surrogatepass"))
-    if source_tokens <= budget_tokens:
+    if source_tokens <= max(0, budget_tokens):
         return Folded(text, source_tokens, source_tokens, 1.0, ALGORITHM, source_hash, 1, 1)
     units = _units(text, fence_chars_max=int(budget_tokens * 4 * _FENCE_SHARE))
     folded = ""

@@ -85,21 +85,36 @@ def test_a_mark_stands_wherever_something_is_missing_and_nowhere_else() -> None:
     assert folded.text.count(MARK) == gaps
 
 
-def test_headings_of_the_highest_levels_are_kept() -> None:
+def test_headings_of_the_highest_levels_are_kept_however_dull() -> None:
     parts = [
-        f"# Chapter {c}\n\n"
-        + "".join(f"## Part {c}.{p}\n\n{FILLER[p * 500 : p * 500 + 5000]}\n\n" for p in range(4))
-        for c in range(6)
+        f"# Sentence {n} speaks of subject {n * 7} at length\n\n"
+        + "".join(f"## At length\n\n{FILLER[p * 500 : p * 500 + 5000]}\n\n" for p in range(4))
+        for n in range(6)
     ]
     folded = share("".join(parts), 5)
-    assert [f"# Chapter {c}\n" in folded.text for c in range(6)] == [True] * 6
+    assert re.findall(r"^# .*", folded.text, re.MULTILINE) == [
+        f"# Sentence {n} speaks of subject {n * 7} at length" for n in range(6)
+    ]
 
 
-def test_the_last_line_of_a_traceback_is_kept_whole() -> None:
-    conclusion = "builtins.Oops: the thing is that. It is a thing. And so on it goes with this.\n"
+def test_the_last_line_of_a_traceback_is_kept_whole_however_dull() -> None:
+    conclusion = "Sentence 1 speaks of subject 7 at length. Sentence 2 speaks of subject 14.\n"
     body = "".join(f'  File "a.py", line {n}, in f\n    f(n)\n' for n in range(50))
     text = f"{FILLER}Traceback (most recent call last):\n{body}{conclusion}{FILLER}"
     assert conclusion in share(text, 5).text
+
+
+def test_what_was_said_once_is_worth_less_than_what_was_not() -> None:
+    ways = ("again", "briefly", "clearly", "daily", "even")
+    words = ("alpha", "beta", "gamma", "delta")
+    text = "".join(
+        f"- {' '.join(word + 'x' * topic for word in words)} {way}\n"
+        for topic in range(1, 25)
+        for way in ways
+    )
+    folded = share(text, 30)
+    assert 25 <= folded.kept_segments <= 45
+    assert len(set(re.findall(r"alphax+", folded.text))) == 24
 
 
 def test_a_fence_is_kept_whole_or_not_at_all() -> None:

@@ -17,9 +17,12 @@ def best(question: str, *texts: str) -> str:
 FILLER = tuple(f"what is the reason that you need item {n} there" for n in range(9))
 
 
-def test_one_rare_word_outweighs_many_common_ones() -> None:
-    question = "what is the reason that you need a carburettor"
-    assert best(question, *FILLER, "carburettor") == "carburettor"
+def test_one_rare_word_outweighs_several_that_are_half_as_rare() -> None:
+    texts = [
+        f"something else entirely {n}" if n % 4 else f"oil brake wheel pedal {n}" for n in range(40)
+    ]
+    rare = "carburettor and more x"
+    assert best("oil brake wheel pedal or carburettor", *texts, texts[1], rare) == rare
 
 
 def test_word_forms_meet() -> None:
