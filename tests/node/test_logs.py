@@ -55,12 +55,12 @@ def test_lines_below_the_level_are_not_written(stream: io.StringIO) -> None:
 
 def test_libraries_come_out_in_the_same_form_from_warning_up(stream: io.StringIO) -> None:
     configure_logging("debug", "json", stream=stream)
-    logging.getLogger("libp2p.host").info("chatter")
-    logging.getLogger("libp2p.host").warning("%s stream%s", 3, "s")
+    logging.getLogger("zeroconf").info("chatter")
+    logging.getLogger("zeroconf").warning("%s stream%s", 3, "s")
     (line,) = lines(stream)
     assert (line["event"], line["logger"], line["level"]) == (
         "3 streams",
-        "libp2p.host",
+        "zeroconf",
         "warning",
     )
 
