@@ -30,14 +30,17 @@ pytestmark = [pytest.mark.real, pytest.mark.netns]
 ROLES = {"a": "submit", "b": "submit,coordinate", "c": "submit,repl,infer,fold"}
 MODEL_PORT = 8080
 
-TURNS = (
-    "```python\n"
-    "first = llm_query('ECHO: alpha')\n"
-    "rest = llm_query_batched(['ECHO: beta', 'ECHO: gamma', 'ECHO: delta'])\n"
-    "print(len(context), first, rest)\n"
-    "```",
-    "```python\nanswer['content'] = ' '.join([first, *rest])\nanswer['ready'] = True\n```",
-)
+LOOK = """\
+```python
+first = llm_query('ECHO: alpha')
+rest = llm_query_batched(['ECHO: beta', 'ECHO: gamma', 'ECHO: delta'])
+print(len(context), first, rest)
+```"""
+ANSWER = """\
+```python
+answer['content'] = ' '.join([first, *rest])
+answer['ready'] = True
+```"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Home:
 @contextlib.contextmanager
 def _model_server(lan: Lan, folder: Path) -> Iterator[None]:
     script = folder / "script.json"
-    script.write_text(json.dumps({"root": TURNS, "counts_turns": True}))
+    script.write_text(json.dumps({"root": [LOOK, ANSWER], "counts_turns": True}))
     command = [*lan.entering("c"), sys.executable, "-m", "tests.scripted_model_server"]
     process = subprocess.Popen(
         [*command, "--port", str(MODEL_PORT), "--script", str(script)],
