@@ -27,7 +27,8 @@ LANGUAGES: Mapping[str, Language] = {
     language.name: language
     for language in (
         Language("python", PYTHON_KERNEL, "print('hello')"),
-        Language("bash", ("channel.py", "bash_kernel.py"), "echo hello"),
+        Language("bash", ("channel.py", "leading.py", "bash_kernel.py"), "echo hello"),
+        Language("js", ("channel.py", "leading.py", "js_kernel.py"), "console.log('hello')"),
     )
 }
 

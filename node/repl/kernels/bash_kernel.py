@@ -1,4 +1,4 @@
-# Runs cells of bash. `channel.py` stands in front.
+# Runs cells of bash. `channel.py` and `leading.py` stand in front.
 #
 # One bash lives on and sources each cell, so variables, functions and the working folder stay. It saves
 # its state after every cell and when it exits; a cell that ends it (`exit 3`, `set -e`, an interrupt) is
@@ -6,15 +6,10 @@
 
 import hashlib
 import re
-import select
-import signal
-import subprocess
-import tempfile
 
-INTERRUPT_AGAIN_S = 0.05
 CHANGES_BY_ITSELF = re.compile(
-    r"^declare -\S+ (_|E?UID|GROUPS|BASH\w*|COLUMNS|COMP_\w+|DIRSTACK|EPOCH\w+|FUNCNAME|HISTCMD|LINENO|LINES"
-    r"|OLDPWD|PIPESTATUS|PPID|RANDOM|SECONDS|SHELLOPTS|SHLVL|SRANDOM|__kowalski\w*)(=|$)"
+    r"^declare -\S+ (_|E?UID|GROUPS|BASH\w*|COLUMNS|COMP_\w+|DIRSTACK|EPOCH\w+|FUNCNAME|HISTCMD"
+    r"|LINENO|LINES|OLDPWD|PIPESTATUS|PPID|RANDOM|SECONDS|SHELLOPTS|SHLVL|SRANDOM|__kowalski\w*)(=|$)"
 )
 
 LOOP = r"""
@@ -41,111 +36,38 @@ done
 """
 
 
-class Shell:
-    """One bash and the two pipes it is led by."""
-
-    def __init__(self, state):
-        cells_r, self._cells = os.pipe()
-        self.status, status_w = os.pipe()
-        self.process = subprocess.Popen(
-            [
-                "bash",
-                "--noprofile",
-                "--norc",
-                "-c",
-                LOOP,
-                "bash",
-                state,
-                str(cells_r),
-                str(status_w),
-            ],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(cells_r, status_w),
-            process_group=0,
-        )
-        os.close(cells_r)
-        os.close(status_w)
-        self.death = os.pidfd_open(self.process.pid)
-
-    def source(self, path):
-        os.write(self._cells, f"{path}\n".encode())
-
-    def interrupt(self):
-        try:
-            os.killpg(self.process.pid, signal.SIGINT)
-        except ProcessLookupError:
-            pass
-
-    def close(self):
-        self.process.wait()
-        for fd in (self._cells, self.status, self.death):
-            os.close(fd)
-
-
-class Session:
+class Bash(Led):
     def __init__(self, channel):
-        self._channel = channel
-        self._folder = tempfile.mkdtemp(prefix="cells-")
-        self._state = os.path.join(self._folder, "state")
-        self._shell = None
-        self._is_interrupted = False
+        super().__init__(channel)
+        self._state = os.path.join(self.folder, "state")
+
+    def argv(self):
+        return ["bash", "--noprofile", "--norc", "-c", LOOP, "bash", self._state]
 
     def open(self, message):
         inputs = message["inputs"]
         with open(f"{self._state}.opening", "w") as file:
             file.write(f"RANDOM={message['seed'] % 32768}\n")
             if len(inputs) == 1:
-                file.write(f"export CONTEXT={_quoted(*inputs.values())}\n")
-        self._start()
+                file.write(f"export CONTEXT={quoted(*inputs.values())}\n")
+        self.start()
 
-    def run(self, message):
-        number = message["cell"]
-        path = os.path.join(self._folder, f"cell-{number}")
-        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(message["code"] + "\n")
-        self._is_interrupted = False
-        if self._shell is None:
-            self._start()
-        self._shell.source(path)
-        code, has_ended = self._wait()
-        done = {"op": "done", "cell": number, "status": "ok" if code == 0 else "error"}
-        done.update(value=None, error=None, exit_code=code & 0xFF, digest=self._digest())
+    def order_of(self, path, number):
+        return path
+
+    def outcome(self, code):
+        done = {"exit_code": code & 0xFF, "digest": self._digest()}
         if code:
-            done["error"] = f"exit code {code}"
-        if has_ended:
-            done["error"] = f"the cell ended with exit {code}; the session goes on"
-        if has_ended and self._is_interrupted:
-            done.update(status="interrupted", error="interrupted")
+            done.update(status="error", error=f"exit code {code}")
         return done
 
-    def _wait(self):
-        """The cell's exit code, and whether its bash is gone with it."""
-        again = None
-        while True:
-            shell = self._shell
-            ready, _, _ = select.select(
-                [self._channel.fd, shell.status, shell.death], [], [], again
-            )
-            if shell.status in ready:
-                line = os.read(shell.status, 64)
-                if line:
-                    return int(line), False
-            if shell.death in ready:
-                code = shell.process.wait()
-                shell.close()
-                self._start()
-                return (128 - code if code < 0 else code), True
-            if self._channel.fd in ready:
-                message = self._channel.receive()
-                if message is None:
-                    os._exit(0)
-                if message["op"] == "interrupt":
-                    self._is_interrupted, again = True, INTERRUPT_AGAIN_S
-            if self._is_interrupted:
-                shell.interrupt()
-
-    def _start(self):
-        self._shell = Shell(self._state)
+    def lost(self, code):
+        self.start()
+        done = {"status": "error", "exit_code": code & 0xFF, "digest": self._digest()}
+        done["error"] = f"the cell ended with exit {code}; the session goes on"
+        if self.is_interrupted:
+            done.update(status="interrupted", error="interrupted")
+        return done
 
     def _digest(self):
         """SHA-256 over the variables, but for those that change by themselves."""
@@ -160,33 +82,8 @@ class Session:
         return digest.hexdigest()
 
 
-def _quoted(text):
+def quoted(text):
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def _version():
-    told = subprocess.run(
-        ["bash", "--norc", "-c", 'printf %s "${BASH_VERSION%%(*}"'], capture_output=True, check=True
-    )
-    return told.stdout.decode()
-
-
-def main():
-    channel = Channel(int(sys.argv[1]))
-    close_all_but(channel.fd)
-    be_modest()
-    # Not SIG_IGN: bash would inherit that, and could not trap what is ignored.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    session = Session(channel)
-    channel.send({"op": "ready", "version": _version()})
-    while True:
-        message = channel.receive()
-        if message is None:
-            os._exit(0)
-        if message["op"] == "open":
-            session.open(message)
-        elif message["op"] == "cell":
-            channel.send(session.run(message))
-
-
-main()
+lead(Bash, ["bash", "--norc", "-c", 'printf %s "${BASH_VERSION%%(*}"'])

@@ -17,7 +17,7 @@ from kowalski.node.repl.sandbox import Sandbox
 from kowalski.node.repl.seam import CellOutcome, StreamName, SubCall, SubCallResult
 from kowalski.node.repl.sessions import KernelHost, KernelSession, open_sessions_host
 
-VERSIONS = {"python": f"{sys.version_info.major}.{sys.version_info.minor}", "bash": "5"}
+VERSIONS = {"python": f"{sys.version_info.major}.{sys.version_info.minor}", "bash": "5", "js": "20"}
 
 Reply = Callable[[SubCall], SubCallResult]
 

@@ -1,0 +1,147 @@
+# Leads an interpreter of another language through its cells: a child that reads lines of JSON from one
+# pipe and writes lines of JSON to another. `channel.py` stands in front; the file behind says what the
+# child is (`Led`) and what its lines mean.
+
+import select
+import signal
+import subprocess
+import tempfile
+
+INTERRUPT_AGAIN_S = 0.05
+LINE_BYTES_MAX = 64 * 1024 * 1024
+
+
+class Child:
+    """One interpreter and the two pipes it is led by. Its last two arguments are their numbers."""
+
+    def __init__(self, argv):
+        orders_r, self._orders = os.pipe()
+        self.reports, reports_w = os.pipe()
+        self._received = bytearray()
+        self.process = subprocess.Popen(
+            [*argv, str(orders_r), str(reports_w)],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(orders_r, reports_w),
+            process_group=0,
+        )
+        os.close(orders_r)
+        os.close(reports_w)
+        self.death = os.pidfd_open(self.process.pid)
+
+    def order(self, text):
+        data = f"{text}\n".encode("utf-8", "replace")
+        while data:
+            try:
+                data = data[os.write(self._orders, data) :]
+            except BrokenPipeError:
+                return  # its death is noticed in a moment
+
+    def reported(self):
+        """Whole lines, after `reports` became readable."""
+        self._received += os.read(self.reports, 1 << 20)
+        if len(self._received) > LINE_BYTES_MAX:
+            raise FrameTooLongError(f"report of {len(self._received)} bytes")
+        *lines, rest = self._received.split(b"\n")
+        self._received = rest
+        return lines
+
+    def interrupt(self):
+        try:
+            os.killpg(self.process.pid, signal.SIGINT)
+        except ProcessLookupError:
+            pass
+
+    def close(self):
+        self.process.wait()
+        for fd in (self._orders, self.reports, self.death):
+            os.close(fd)
+
+
+class Led:
+    """A session of another language. Below it: `argv`, `open`, `order_of`, `outcome`, `lost`."""
+
+    def __init__(self, channel):
+        self.channel = channel
+        self.folder = tempfile.mkdtemp(prefix="cells-")
+        self.child = None
+        self.is_interrupted = False
+
+    def start(self):
+        self.child = Child(self.argv())
+
+    def run(self, message):
+        number = message["cell"]
+        path = os.path.join(self.folder, f"cell-{number}")
+        with open(path, "w", encoding="utf-8", errors="replace") as file:
+            file.write(message["code"] + "\n")
+        self.is_interrupted = False
+        if self.child is None:
+            self.start()
+        self.child.order(self.order_of(path, number))
+        done = {"op": "done", "cell": number, "status": "ok", "value": None, "error": None}
+        done.update(self._result())
+        return done
+
+    def _result(self):
+        again = asked = None
+        while True:
+            child = self.child
+            ready, _, _ = select.select(
+                [self.channel.fd, child.reports, child.death], [], [], again
+            )
+            if child.reports in ready:
+                for line in child.reported():
+                    report = json.loads(line)
+                    if isinstance(report, dict) and "calls" in report:
+                        asked = self._ask(report)
+                    else:
+                        return self.outcome(report)
+            if child.death in ready:
+                code = child.process.wait()
+                child.close()
+                return self.lost(128 - code if code < 0 else code)
+            if self.channel.fd in ready:
+                message = self.channel.receive()
+                if message is None:
+                    os._exit(0)
+                if message["op"] == "interrupt":
+                    self.is_interrupted, again = True, INTERRUPT_AGAIN_S
+                elif message["op"] == "answers":
+                    child.order(json.dumps({"id": message["id"], "results": message["results"]}))
+                    asked = None
+            if self.is_interrupted and asked is not None:
+                # It waits in a blocking read, which no signal ends.
+                child.order(json.dumps({"id": asked, "results": None}))
+                asked = None
+            elif self.is_interrupted:
+                child.interrupt()
+
+    def _ask(self, report):
+        """Pass a question on; the number under which it now waits, if it does."""
+        number, calls = report["id"], report["calls"]
+        try:
+            self.channel.send({"op": "calls", "id": number, "calls": calls})
+        except FrameTooLongError as error:
+            results = [{"error": str(error)}] * len(calls)
+            self.child.order(json.dumps({"id": number, "results": results}))
+            return None
+        return number
+
+
+def lead(make, version_argv):
+    channel = Channel(int(sys.argv[1]))
+    close_all_but(channel.fd)
+    be_modest()
+    # Not SIG_IGN: a child would inherit that, and could not trap what is ignored.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    version = subprocess.run(version_argv, capture_output=True, check=True).stdout.decode().strip()
+    session = make(channel)
+    channel.send({"op": "ready", "version": version})
+    while True:
+        message = channel.receive()
+        if message is None:
+            os._exit(0)
+        if message["op"] == "open":
+            session.open(message)
+        elif message["op"] == "cell":
+            channel.send(session.run(message))
