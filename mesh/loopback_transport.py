@@ -1,8 +1,8 @@
 """A network inside one process, for virtual time: real bytes, made-up wires.
 
-Streams are reliable and ordered until they are reset; a message takes the link's latency; gossip
-may be lost. Links can be cut and peers killed. `LoopbackNetwork` is the world, `transport()` one
-peer in it.
+Streams are reliable and ordered until they are reset, and hold their writer back when nobody reads;
+a message takes the link's latency; gossip may be lost. Links can be cut and peers killed.
+`LoopbackNetwork` is the world, `transport()` one peer in it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
 from math import inf
 
 import structlog
@@ -25,13 +27,17 @@ from kowalski.mesh.transport import (
     Stream,
     StreamHandler,
 )
-from kowalski.protocol.errors import KowalskiError, PeerUnreachableError
+from kowalski.protocol.errors import KowalskiError, LocalProtocolError, PeerUnreachableError
 from kowalski.protocol.ids import Address, PeerId, Topic
+from kowalski.protocol.limits import GOSSIP_BYTES_MAX
 
 log = structlog.get_logger(__name__)
 
 RECEIVE_BYTES_MAX = 64 * 1024
-EVENTS_MAX = 1024
+WINDOW_BYTES = 256 * 1024
+"""Sent and not read yet, of one stream and direction."""
+WRITE_TIMEOUT_S = 10.0
+"""How long a writer waits for its reader to make room."""
 GOSSIP_QUEUE_MAX = 256
 
 
@@ -53,6 +59,9 @@ class LoopbackNetwork:
         self._random = random.Random(seed)  # noqa: S311 weather, not secrets
         self._peers: dict[PeerId, LoopbackTransport] = {}
         self._cut: set[frozenset[PeerId]] = set()
+        self._in_the_air: list[tuple[float, int, LoopbackTransport, Topic, Gossip]] = []
+        self._gossips = count()
+        self._has_news = trio.Event()
 
     @asynccontextmanager
     async def transport(self, peer: PeerId) -> AsyncIterator[LoopbackTransport]:
@@ -64,36 +73,39 @@ class LoopbackNetwork:
         try:
             yield transport
         finally:
-            self.kill(peer)
+            if self._peers.get(peer) is transport:  # else it was killed, and may be back
+                self.kill(peer)
 
     def kill(self, peer: PeerId) -> None:
         """Like SIGKILL: every connection of `peer` is gone, and nobody can dial it."""
-        if transport := self._peers.pop(peer, None):
-            for other in list(transport.connections):
-                self._drop(other, peer)
-                transport.lose(other)
+        if transport := self._peers.get(peer):
+            for other in transport.connections:
+                self.drop(other, peer)
+            del self._peers[peer]
 
     def cut(self, one: PeerId, other: PeerId) -> None:
         """Cut the link between two peers: open connections break, and dials fail."""
         self._cut.add(frozenset((one, other)))
-        self._drop(one, other)
+        self.drop(one, other)
 
     def mend(self, one: PeerId, other: PeerId) -> None:
         self._cut.discard(frozenset((one, other)))
 
-    def _drop(self, one: PeerId, other: PeerId) -> None:
+    def drop(self, one: PeerId, other: PeerId) -> None:
+        """Break the connection between two peers, if there is one."""
         for me, them in ((one, other), (other, one)):
             if transport := self._peers.get(me):
                 transport.lose(them)
 
-    def find(self, me: PeerId, other: PeerId) -> LoopbackTransport:
+    def find(self, me: LoopbackTransport, other: PeerId) -> LoopbackTransport:
         """The transport of `other` as dialled by `me`.
 
         Raises:
-            PeerUnreachableError: it is down, or the link is cut.
+            PeerUnreachableError: one of them is down, or the link is cut.
         """
         transport = self._peers.get(other)
-        if transport is None or me not in self._peers or frozenset((me, other)) in self._cut:
+        is_cut = frozenset((me.peer, other)) in self._cut
+        if transport is None or is_cut or self._peers.get(me.peer) is not me:
             raise PeerUnreachableError(f"nobody answers at {other}")
         return transport
 
@@ -115,8 +127,21 @@ class LoopbackNetwork:
                     continue
                 heard.add(other)
                 arrives_s = delay_s + self.travel_s()
-                self._nursery.start_soon(receiver.hear, arrives_s, topic, Gossip(origin, data))
+                arrival = trio.current_time() + arrives_s
+                gossip = Gossip(origin, data)
+                # In the order in which it was said, where it arrives at the same time.
+                heappush(self._in_the_air, (arrival, next(self._gossips), receiver, topic, gossip))
                 frontier.append((other, arrives_s))
+        self._has_news.set()
+
+    async def carry_gossip(self) -> None:
+        while True:
+            while self._in_the_air and self._in_the_air[0][0] <= trio.current_time():
+                _, _, receiver, topic, gossip = heappop(self._in_the_air)
+                receiver.hear(topic, gossip)
+            self._has_news = trio.Event()
+            with trio.move_on_at(self._in_the_air[0][0] if self._in_the_air else inf):
+                await self._has_news.wait()
 
     def run(self, handler: StreamHandler, stream: Stream) -> None:
         self._nursery.start_soon(_handle, handler, stream)
@@ -139,7 +164,9 @@ async def open_loopback_network(
     *, seed: int = 0, weather: Weather | None = None
 ) -> AsyncIterator[LoopbackNetwork]:
     async with trio.open_nursery() as nursery:
-        yield LoopbackNetwork(nursery, seed, weather or Weather())
+        network = LoopbackNetwork(nursery, seed, weather or Weather())
+        nursery.start_soon(network.carry_gossip)
+        yield network
         nursery.cancel_scope.cancel()
 
 
@@ -151,8 +178,9 @@ class LoopbackTransport:
         self._peer = peer
         self._streams: dict[PeerId, set[_End]] = {}
         self._handlers: dict[str, StreamHandler] = {}
-        self._topics: dict[Topic, tuple[Callable[[PeerId], bool], _Latest]] = {}
-        self._events_in, self._events_out = trio.open_memory_channel[ConnectionEvent](EVENTS_MAX)
+        self._topics: dict[Topic, list[_Listener]] = {}
+        # Not bounded: an event is never lost, and no connection waits for their reader.
+        self._events_in, self._events_out = trio.open_memory_channel[ConnectionEvent](inf)
 
     @property
     def peer(self) -> PeerId:
@@ -171,13 +199,16 @@ class LoopbackTransport:
         return self._events_out
 
     async def connect(self, peer: PeerId, address: Address, *, timeout_s: float) -> None:
+        if peer == self._peer:
+            raise PeerUnreachableError(f"{peer} is ourselves")
         if peer in self._streams:
+            await trio.lowlevel.checkpoint()
             return
         with trio.move_on_after(timeout_s) as patience:
             await trio.sleep(2 * self._network.travel_s())
         if patience.cancelled_caught or address != f"/memory/{peer}":
             raise PeerUnreachableError(f"nobody answers at {address}")
-        other = self._network.find(self._peer, peer)
+        other = self._network.find(self, peer)
         self.join(peer)
         other.join(self._peer)
 
@@ -189,36 +220,38 @@ class LoopbackTransport:
     def lose(self, peer: PeerId) -> None:
         ends = self._streams.pop(peer, None)
         if ends is not None:
-            for end in ends:
+            for end in tuple(ends):
                 end.break_off()
             self._events_in.send_nowait(Disconnected(peer))
 
     async def disconnect(self, peer: PeerId) -> None:
         await trio.lowlevel.checkpoint()
         if peer in self._streams:
-            self._network._drop(self._peer, peer)  # noqa: SLF001 one room
+            self._network.drop(self._peer, peer)
 
     async def open_stream(self, peer: PeerId, protocol: str, *, timeout_s: float) -> Stream:
         with trio.move_on_after(timeout_s) as patience:
             await trio.sleep(2 * self._network.travel_s())
         if patience.cancelled_caught or peer not in self._streams:
             raise PeerUnreachableError(f"no connection to {peer}")
-        other = self._network.find(self._peer, peer)
+        other = self._network.find(self, peer)
         handler = other.handler(protocol)
         if handler is None:
             raise PeerUnreachableError(f"{peer} does not speak {protocol}")
-        ours, theirs = _End(self._network, peer), _End(self._network, self._peer)
+        ours, theirs = self.new_end(peer), other.new_end(self._peer)
         ours.other, theirs.other = theirs, ours
-        self._streams[peer].add(ours)
-        other.adopt(self._peer, theirs)
         self._network.run(handler, theirs)
         return ours
 
     def handler(self, protocol: str) -> StreamHandler | None:
         return self._handlers.get(protocol)
 
-    def adopt(self, peer: PeerId, end: _End) -> None:
-        self._streams[peer].add(end)
+    def new_end(self, peer: PeerId) -> _End:
+        """Our end of a stream with `peer`, kept until it is over."""
+        ends = self._streams[peer]
+        end = _End(self._network, peer, on_over=ends.discard)
+        ends.add(end)
+        return end
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         self._handlers[protocol] = handler
@@ -227,33 +260,38 @@ class LoopbackTransport:
         self, topic: Topic, *, admits: Callable[[PeerId], bool]
     ) -> trio.MemoryReceiveChannel[Gossip]:
         await trio.lowlevel.checkpoint()
-        latest = _Latest()
-        self._topics[topic] = (admits, latest)
-        return latest.channel
+        send, receive = trio.open_memory_channel[Gossip](GOSSIP_QUEUE_MAX)
+        self._topics.setdefault(topic, []).append(_Listener(admits, send, receive.clone()))
+        return receive
 
     def wants(self, topic: Topic, origin: PeerId) -> bool:
-        return topic in self._topics and self._topics[topic][0](origin)
+        return any(listener.admits(origin) for listener in self._topics.get(topic, ()))
 
-    async def hear(self, after_s: float, topic: Topic, gossip: Gossip) -> None:
-        await trio.sleep(after_s)
-        if topic in self._topics:
-            self._topics[topic][1].put(gossip)
+    def hear(self, topic: Topic, gossip: Gossip) -> None:
+        for listener in self._topics.get(topic, ()):
+            if listener.admits(gossip.origin):
+                listener.put(gossip)
 
     async def publish(self, topic: Topic, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
+        if len(data) > GOSSIP_BYTES_MAX:
+            raise LocalProtocolError(f"gossip of {len(data)} bytes")
         self._network.spread(self._peer, topic, data)
 
 
-class _Latest:
+@dataclass(frozen=True, slots=True)
+class _Listener:
     """A bounded channel that drops its oldest message when it is full."""
 
-    def __init__(self) -> None:
-        self._send, self.channel = trio.open_memory_channel[Gossip](GOSSIP_QUEUE_MAX)
+    admits: Callable[[PeerId], bool]
+    send: trio.MemorySendChannel[Gossip]
+    # The same channel's other end, to make room at; also keeps it open when its reader leaves.
+    oldest: trio.MemoryReceiveChannel[Gossip]
 
     def put(self, gossip: Gossip) -> None:
-        if self._send.statistics().current_buffer_used >= GOSSIP_QUEUE_MAX:
-            self.channel.receive_nowait()
-        self._send.send_nowait(gossip)
+        if self.send.statistics().current_buffer_used >= GOSSIP_QUEUE_MAX:
+            self.oldest.receive_nowait()
+        self.send.send_nowait(gossip)
 
 
 class _End:
@@ -261,12 +299,17 @@ class _End:
 
     other: _End
 
-    def __init__(self, network: LoopbackNetwork, peer: PeerId) -> None:
+    def __init__(
+        self, network: LoopbackNetwork, peer: PeerId, *, on_over: Callable[[_End], None]
+    ) -> None:
         self._network = network
         self._peer = peer
+        self._on_over = on_over
         self._arriving: deque[tuple[float, bytes]] = deque()
+        self._unread_bytes = 0
         self._last_arrival = -inf
         self._changed = trio.Event()
+        self._has_room = trio.Event()
         self._is_broken = False
         self._has_finished = False
 
@@ -276,16 +319,33 @@ class _End:
 
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
-        if self._is_broken or self._has_finished:
-            raise PeerUnreachableError(f"the stream to {self._peer} is gone")
-        for start in range(0, len(data), RECEIVE_BYTES_MAX):
-            self.other.arrive(data[start : start + RECEIVE_BYTES_MAX])
+        for start in range(0, max(len(data), 1), RECEIVE_BYTES_MAX):
+            piece = data[start : start + RECEIVE_BYTES_MAX]
+            with trio.move_on_after(WRITE_TIMEOUT_S) as patience:
+                while self.is_open and not self.other.has_room_for(piece):
+                    self._has_room = trio.Event()
+                    await self._has_room.wait()
+            if patience.cancelled_caught:
+                raise PeerUnreachableError(f"{self._peer} read nothing for {WRITE_TIMEOUT_S:g} s")
+            if not self.is_open:
+                raise PeerUnreachableError(f"the stream to {self._peer} is gone")
+            if piece:
+                self.other.arrive(piece)
+
+    @property
+    def is_open(self) -> bool:
+        return not self._is_broken and not self._has_finished
+
+    def has_room_for(self, piece: bytes) -> bool:
+        return self._unread_bytes + len(piece) <= WINDOW_BYTES
 
     def arrive(self, data: bytes) -> None:
         at = max(self._last_arrival, trio.current_time() + self._network.travel_s())
         self._last_arrival = at
         self._arriving.append((at, data))
+        self._unread_bytes += len(data)
         self._changed.set()
+        self._note_if_over()
 
     async def receive(self) -> bytes:
         await trio.lowlevel.checkpoint()
@@ -293,16 +353,35 @@ class _End:
             if self._is_broken:
                 raise PeerUnreachableError(f"{self._peer} reset the stream")
             if self._arriving and self._arriving[0][0] <= trio.current_time():
-                return self._arriving[0][1] and self._arriving.popleft()[1]  # the end stays
+                return self._take()
             self._changed = trio.Event()
             with trio.move_on_at(self._arriving[0][0] if self._arriving else inf):
                 await self._changed.wait()
 
+    def _take(self) -> bytes:
+        data = self._arriving[0][1]
+        if data:
+            self._arriving.popleft()
+            self._unread_bytes -= len(data)
+            self.other.wake_writer()
+            self._note_if_over()
+        return data  # the end itself stays, to be read again
+
+    def _note_if_over(self) -> None:
+        """Whether both sides have finished, and all was read."""
+        if self._has_finished and self._arriving and not self._arriving[0][1]:
+            self._on_over(self)
+
+    def wake_writer(self) -> None:
+        self._has_room.set()
+
     async def finish(self) -> None:
         await trio.lowlevel.checkpoint()
-        if not self._has_finished and not self._is_broken:
+        if self.is_open:
             self._has_finished = True
+            self._has_room.set()
             self.other.arrive(b"")
+            self._note_if_over()
 
     async def reset(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -312,3 +391,5 @@ class _End:
     def break_off(self) -> None:
         self._is_broken = True
         self._changed.set()
+        self._has_room.set()
+        self._on_over(self)
