@@ -13,9 +13,15 @@ from dataclasses import dataclass
 import structlog
 
 from kowalski.mesh import membership_certificates as certificates
+from kowalski.mesh.certificate_book import CertificateBook
 from kowalski.mesh.conversation import Asker, Conversation
 from kowalski.mesh.invites import InviteBook
-from kowalski.mesh.membership_certificates import CertificateError, Membership
+from kowalski.mesh.membership_certificates import (
+    Authority,
+    CertificateError,
+    Membership,
+    Seal,
+)
 from kowalski.protocol.errors import (
     ConfigError,
     KowalskiError,
@@ -23,7 +29,7 @@ from kowalski.protocol.errors import (
     RequestFailedError,
     RequestRefusedError,
 )
-from kowalski.protocol.ids import Address, PeerId
+from kowalski.protocol.ids import Address, MeshId, PeerId
 from kowalski.protocol.join_line import JoinLine
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.membership import Hello, Ready, RoundTrip, Welcome
@@ -35,6 +41,9 @@ from kowalski.protocol.messages.trust import (
     JoinGranted,
     KnownMember,
     MeshProven,
+    RenewalAsked,
+    Role,
+    Roster,
     SignedCertificate,
 )
 
@@ -43,6 +52,7 @@ log = structlog.get_logger(__name__)
 MEMBERSHIP_PROTOCOL = "/kowalski/membership/1"
 JOIN_PROTOCOL = "/kowalski/join/1"
 NONCE_BYTES = 16
+RENEWAL_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,7 @@ class Proven:
     addresses: tuple[Address, ...]
     members: tuple[KnownMember, ...]
     profile: Profile | None
+    roster: Roster | None
 
 
 class MembershipError(KowalskiError):
@@ -68,20 +79,16 @@ class Admission:
 
     def __init__(
         self,
-        me: PeerId,
-        membership: Membership,
+        book: CertificateBook,
         *,
         introduce: Callable[[], Hello],
         on_proven: Callable[[Proven], None],
         is_member: Callable[[PeerId], bool],
-        unix_clock: Callable[[], float],
     ) -> None:
-        self._me = me
-        self._membership = membership
+        self._book = book
         self._introduce = introduce
         self._on_proven = on_proven
         self._is_member = is_member
-        self._unix_clock = unix_clock
 
     async def ask(self, peer: PeerId, asker: Asker, *, timeout_s: float) -> None:
         """Prove ourselves to `peer` and have it do the same; `on_proven` hears of success.
@@ -133,6 +140,7 @@ class Admission:
                 addresses=ours.addresses,
                 members=ours.members,
                 profile=ours.profile,
+                roster=ours.roster,
             )
         )
         answer = await conversation.receive()
@@ -142,12 +150,10 @@ class Admission:
         return Ready()
 
     def _check(self, peer: PeerId, shown: Hello | Welcome) -> Proven:
-        certificate = certificates.verify(
-            shown.certificate,
-            mesh=self._membership.mesh,
-            peer=peer,
-            now_unix_s=self._unix_clock(),
-        )
+        if shown.roster is not None:
+            # First what both know of revocations, then who the other is.
+            self._book.hear_roster(shown.roster)
+        certificate = self._book.check(peer, shown.certificate)
         return Proven(
             peer,
             certificate,
@@ -157,6 +163,7 @@ class Admission:
             shown.addresses,
             shown.members,
             shown.profile,
+            shown.roster,
         )
 
 
@@ -164,33 +171,49 @@ class Admission:
 
 
 class Doorkeeper:
-    """Serves the join conversation where the mesh's root key is."""
+    """Serves the join conversation where somebody may let others in: the root, and admins."""
 
     def __init__(
         self,
         me: PeerId,
-        membership: Membership,
+        authority: Callable[[], Authority | None],
         invites: InviteBook,
+        book: CertificateBook,
         *,
         known_members: Callable[[], tuple[KnownMember, ...]],
+        is_member: Callable[[PeerId], bool],
         unix_clock: Callable[[], float],
     ) -> None:
         self._me = me
-        self._membership = membership
+        self._authority = authority
         self._invites = invites
+        self._book = book
         self._known_members = known_members
+        self._is_member = is_member
         self._unix_clock = unix_clock
 
     async def answer(self, conversation: Conversation, request: Message) -> Message:
-        if not isinstance(request, JoinAsked):
-            raise RemoteProtocolError(f"{request.KIND} in a join conversation")
-        root = self._membership.root
-        if root is None:
+        authority = self._authority()
+        if authority is None:
             raise RequestRefusedError("not_allowed", "this peer cannot let anybody in")
+        match request:
+            case JoinAsked():
+                return await self._let_in(conversation, request, authority)
+            case RenewalAsked():
+                return self._renew(conversation.peer, authority)
+            case _:
+                raise RemoteProtocolError(f"{request.KIND} in a join conversation")
+
+    async def _let_in(
+        self, conversation: Conversation, request: JoinAsked, authority: Authority
+    ) -> Message:
         joiner, nonce = conversation.peer, secrets.token_bytes(NONCE_BYTES)
         transcript = certificates.join_transcript(joiner, self._me, request.nonce, nonce)
+        seal = certificates.mesh_proof(authority, transcript)
         await conversation.send(
-            MeshProven(root_key=root.public_key, signature=root.prove(transcript), nonce=nonce)
+            MeshProven(
+                root_key=seal.root_key, signature=seal.signature, nonce=nonce, issuer=seal.issuer
+            )
         )
         shown = await conversation.receive()
         if not isinstance(shown, InviteProven):
@@ -202,8 +225,21 @@ class Doorkeeper:
             raise RequestRefusedError("not_allowed", "this invite is unknown, spent or expired")
         self._invites.spend(invite.id)
         log.info("joined", peer=joiner, name=shown.name, roles=invite.roles)
+        return self._grant(joiner, invite.roles, authority, self._book.next_epoch(joiner))
+
+    def _renew(self, member: PeerId, authority: Authority) -> Message:
+        """The same again, for longer. A certificate that has ended is renewed, too."""
+        known = self._book.certificate(member)
+        if known is None or not self._is_member(member):
+            raise RequestRefusedError("not_member", "prove your membership first")
+        log.info("renewed", peer=member)
+        return self._grant(member, known.roles, authority, known.epoch)
+
+    def _grant(
+        self, peer: PeerId, roles: tuple[Role, ...], authority: Authority, epoch: int
+    ) -> JoinGranted:
         now_unix_s = int(self._unix_clock())
-        signed = root.certify(joiner, invite.roles, now_unix_s=now_unix_s)
+        signed = certificates.certify(authority, peer, roles, now_unix_s=now_unix_s, epoch=epoch)
         return JoinGranted(certificate=signed, members=self._known_members())
 
 
@@ -224,9 +260,8 @@ async def join(
             if not isinstance(shown, MeshProven):
                 raise RemoteProtocolError(f"{shown.KIND} in place of a proof")
             transcript = certificates.join_transcript(me, line.inviter, nonce, shown.nonce)
-            if not certificates.is_mesh_proof(
-                line.mesh, shown.root_key, transcript, shown.signature
-            ):
+            seal = Seal(shown.root_key, shown.signature, shown.issuer)
+            if not certificates.is_mesh_proof(line.mesh, line.inviter, transcript, seal):
                 raise ConfigError("the peer that answered cannot prove that it is of this mesh")
             proof = certificates.invite_proof(line.secret, transcript)
             await asked.send(InviteProven(proof=proof, name=name))
@@ -239,3 +274,19 @@ async def join(
     except (CertificateError, RemoteProtocolError) as broken:
         raise ConfigError(f"joining failed: {broken}") from broken
     return Membership(line.mesh, granted.certificate, None)
+
+
+async def renew(
+    me: PeerId, mesh: MeshId, admin: PeerId, asker: Asker, *, unix_clock: Callable[[], float]
+) -> SignedCertificate:
+    """Our certificate anew, from a connected admin.
+
+    Raises:
+        PeerUnreachableError, RequestRefusedError, RequestFailedError, RemoteProtocolError: weather.
+        CertificateError: what came does not hold.
+    """
+    granted = await asker.request(
+        admin, JOIN_PROTOCOL, RenewalAsked(), JoinGranted, timeout_s=RENEWAL_TIMEOUT_S
+    )
+    certificates.verify(granted.certificate, mesh=mesh, peer=me, now_unix_s=unix_clock())
+    return granted.certificate

@@ -7,9 +7,11 @@ without a wire.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -30,8 +32,17 @@ from kowalski.mesh.core import announcements, connectivity
 from kowalski.mesh.core.connectivity import Connectivity, MemberArrived, MemberLeft
 from kowalski.mesh.core.placement import Candidate, Kind, Need, Ranking, rank
 from kowalski.mesh.driver import Driver
+from kowalski.mesh.identity import Identity
 from kowalski.mesh.invites import InviteBook
-from kowalski.mesh.membership_certificates import Membership
+from kowalski.mesh.membership_certificates import (
+    Authority,
+    Membership,
+    authority_of,
+    decode_certificate,
+    revoke,
+)
+from kowalski.mesh.renewal import Renewal
+from kowalski.mesh.roster_gossip import RosterGossip
 from kowalski.mesh.telemetry_gossip import Self, TelemetryGossip
 from kowalski.mesh.transport import Connected, Transport
 from kowalski.protocol import ids
@@ -47,7 +58,7 @@ from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentAsked, ContentChunk
 from kowalski.protocol.messages.membership import Hello, RoundTrip
 from kowalski.protocol.messages.telemetry import Hot, Occupancy, Profile
-from kowalski.protocol.messages.trust import KnownMember
+from kowalski.protocol.messages.trust import KnownMember, Role, SignedCertificate
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +66,7 @@ M = TypeVar("M", bound=Message)
 
 CONTENT_PROTOCOL = "/kowalski/content/1"
 DIALS_AT_A_TIME = 8
+REFUSALS_LOGGED_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +75,21 @@ class Timeouts:
     membership_s: float = 5.0
     measure_s: float = 2.0
     telemetry_tick_s: float = 0.5
+
+
+def _forget_it(_membership: Membership) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What outlives the process: `identity` signs for admins, `roster_path` holds revocations,
+    `on_renewed` is told of a new certificate.
+    """
+
+    identity: Identity | None = None
+    roster_path: Path | None = None
+    on_renewed: Callable[[Membership], None] = _forget_it
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +125,31 @@ class Mesh:
         unix_clock: Callable[[], float],
         params: connectivity.Params,
         timeouts: Timeouts,
+        keeping: Keeping,
     ) -> None:
         self.me = transport.peer
         self.membership = membership
+        self._keeping = keeping
+        self.refused: Counter[str] = Counter()
+        """Requests that were refused because of who asked, by reason."""
         self._transport = transport
         self._about = about
         self._asker = asker
         self._nursery = nursery
         self._unix_clock = unix_clock
         self._timeouts = timeouts
-        self._book = CertificateBook(self.me, membership.mesh, unix_clock)
+        self._book = CertificateBook(self.me, membership.mesh, unix_clock, keeping.roster_path)
+        self._book.enter(
+            self.me, membership.certificate, decode_certificate(membership.certificate.frame)
+        )
+        self._roster = RosterGossip(
+            transport,
+            ids.topic(membership.mesh, "roster"),
+            self._book,
+            on_revoked=self._on_revoked,
+        )
         self._rooms: dict[str, Answer] = {}
+        self._logged_refusals: set[tuple[PeerId, str, str]] = set()
         self._listeners: list[Callable[[MemberArrived | MemberLeft], None]] = []
         self._in_flight: dict[tuple[PeerId, Kind], list[float]] = {}
         """When each request that is still on its way or under way was sent."""
@@ -129,15 +170,28 @@ class Mesh:
             perform=self._perform,
         )
         self._admission = Admission(
-            self.me,
-            membership,
+            self._book,
             introduce=self._introduce,
             on_proven=self._on_proven,
             is_member=self.is_member,
-            unix_clock=unix_clock,
         )
         self._doorkeeper = Doorkeeper(
-            self.me, membership, invites, known_members=self._known, unix_clock=unix_clock
+            self.me,
+            self.authority,
+            invites,
+            self._book,
+            known_members=self._known,
+            is_member=self.is_member,
+            unix_clock=unix_clock,
+        )
+        self._renewal = Renewal(
+            self.me,
+            ours=lambda: self.membership.certificate,
+            adopt=self._adopt,
+            authority=self.authority,
+            admins=self._admins,
+            asker=asker,
+            unix_clock=unix_clock,
         )
 
     # --- for the rooms above --------------------------------------------------------------------
@@ -166,10 +220,41 @@ class Mesh:
         """Tell of an address: from discovery, the owner, or the last run."""
         self._driver.handle(sighting)
 
-    def serve(self, protocol: str, answer: Answer) -> None:
-        """Answer members' requests of `protocol`, our own included."""
-        self._rooms[protocol] = answer
-        conversation.serve(self._transport, protocol, answer, admits=self.is_member)
+    def serve(
+        self, protocol: str, answer: Answer, *, askers: frozenset[Role] | None = None
+    ) -> None:
+        """Answer requests of `protocol` by members, our own included.
+
+        Only members whose certificate has one of the roles in `askers`, where that is given.
+        """
+
+        async def checked(asking: Conversation, request: Message) -> Message:
+            if refusal := self._why_not(asking.peer, askers):
+                self._count_refusal(asking.peer, refusal, protocol)
+                raise refusal
+            return await answer(asking, request)
+
+        self._rooms[protocol] = checked
+        conversation.serve(self._transport, protocol, checked)
+
+    def _why_not(self, peer: PeerId, askers: frozenset[Role] | None) -> RequestRefusedError | None:
+        """Why this peer may not ask for this; looked up at each request, where it takes effect."""
+        if not self.is_member(peer):
+            return RequestRefusedError("not_member", "prove your membership first")
+        roles = self._book.roles(peer)
+        if askers is not None and askers.isdisjoint(roles):
+            needed = " or ".join(sorted(askers))
+            has = ", ".join(roles) or "none"
+            return RequestRefusedError("not_allowed", f"needs role {needed}; you have {has}")
+        return None
+
+    def _count_refusal(self, peer: PeerId, refusal: RequestRefusedError, protocol: str) -> None:
+        """Every refusal is counted; the first of a kind and peer is logged."""
+        self.refused[refusal.reason] += 1
+        key = (peer, refusal.reason, protocol)
+        if key not in self._logged_refusals and len(self._logged_refusals) < REFUSALS_LOGGED_MAX:
+            self._logged_refusals.add(key)
+            log.warning("refused", peer=peer, protocol=protocol, why=str(refusal))
 
     @asynccontextmanager
     async def converse(
@@ -381,6 +466,7 @@ class Mesh:
             addresses=self._transport.addresses,
             members=self._known(),
             profile=self._telemetry.profile(),
+            roster=self._book.roster,
         )
 
     def _known(self) -> tuple[KnownMember, ...]:
@@ -396,12 +482,63 @@ class Mesh:
         return (ours, *others)[: MEMBERS_MAX // 2]
 
     def _on_proven(self, proven: Proven) -> None:
+        self._roster.hear(proven.roster)
         self._book.enter(proven.peer, proven.signed, proven.certificate, proven.name)
         self._telemetry.hear_profile(proven.peer, proven.profile)
         self._driver.handle(connectivity.MembershipProven(proven.peer, proven.addresses))
         for member in proven.members:
             if peer := self._book.meet(member):
                 self.sighted(connectivity.Sighted(peer, member.addresses))
+
+    # --- who may stay ---------------------------------------------------------------------------
+
+    def authority(self) -> Authority | None:
+        """What we may let others in with, and put them out; None for most members."""
+        if self._keeping.identity is None:
+            return self.membership.root
+        return authority_of(self.membership, self._keeping.identity)
+
+    def revoke(self, peer: PeerId, why: str) -> None:
+        """Put a member out, here at once and everywhere as the word spreads.
+
+        Raises:
+            RequestRefusedError: `not_allowed`, we are no admin, or it is ourselves.
+        """
+        authority = self.authority()
+        if authority is None:
+            raise RequestRefusedError("not_allowed", "only the founding node and admins revoke")
+        if peer == self.me:
+            raise RequestRefusedError("not_allowed", "a node does not revoke itself; it leaves")
+        known = self._book.certificate(peer)
+        epoch = known.epoch if known else self._book.next_epoch(peer)
+        now_unix_s = int(self._unix_clock())
+        self._roster.revoke(revoke(authority, peer, epoch=epoch, now_unix_s=now_unix_s, why=why))
+
+    @property
+    def roster_version(self) -> int:
+        return self._book.roster_version
+
+    @property
+    def is_revoked(self) -> bool:
+        """Somebody who may has put us out."""
+        return not self._book.roles(self.me)
+
+    def _on_revoked(self, peer: PeerId) -> None:
+        if peer == self.me:
+            log.error("we-are-revoked", cure="ask for a new invite, and join again")
+            return
+        self._driver.handle(connectivity.MembershipRefused(peer, "revoked"))
+
+    def _admins(self) -> tuple[PeerId, ...]:
+        return tuple(
+            peer for peer in self._driver.state.members if "admin" in self._book.roles(peer)
+        )
+
+    def _adopt(self, signed: SignedCertificate) -> None:
+        """Our certificate was renewed."""
+        self.membership = replace(self.membership, certificate=signed)
+        self._book.enter(self.me, signed, decode_certificate(signed.frame))
+        self._keeping.on_renewed(self.membership)
 
     async def announce_profile(self) -> None:
         """Gossip our profile now: languages or models have changed."""
@@ -422,7 +559,10 @@ class Mesh:
         conversation.serve(self._transport, JOIN_PROTOCOL, self._doorkeeper.answer)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._telemetry.listen)
+            await nursery.start(self._roster.listen)
             nursery.start_soon(self._telemetry.announce)
+            nursery.start_soon(self._roster.announce)
+            nursery.start_soon(self._renewal.run)
             nursery.start_soon(self._driver.run)
             nursery.start_soon(self._follow_connections)
             for peer in self._transport.connections:
@@ -440,6 +580,7 @@ async def open_mesh(
     unix_clock: Callable[[], float],
     params: connectivity.Params | None = None,
     timeouts: Timeouts | None = None,
+    keeping: Keeping | None = None,
     furnish: Callable[[Mesh, trio.Nursery], None] | None = None,
 ) -> AsyncIterator[Mesh]:
     """Be in the mesh for the length of the block.
@@ -458,6 +599,7 @@ async def open_mesh(
             unix_clock=unix_clock,
             params=params or connectivity.Params(),
             timeouts=timeouts or Timeouts(),
+            keeping=keeping or Keeping(),
         )
         if furnish is not None:
             furnish(mesh, nursery)

@@ -12,7 +12,7 @@ from typing import ClassVar
 from kowalski.protocol.limits import FRAME_BYTES_MAX
 from kowalski.protocol.messages.base import Boot, Message, Name
 from kowalski.protocol.messages.telemetry import Profile
-from kowalski.protocol.messages.trust import Addresses, Members, SignedCertificate
+from kowalski.protocol.messages.trust import Addresses, Members, Roster, SignedCertificate
 
 
 class Hello(Message):
@@ -27,6 +27,7 @@ class Hello(Message):
     addresses: Addresses
     members: Members = ()
     profile: Profile | None = None
+    roster: Roster | None = None
 
 
 class Welcome(Message):
@@ -41,6 +42,7 @@ class Welcome(Message):
     addresses: Addresses
     members: Members = ()
     profile: Profile | None = None
+    roster: Roster | None = None
 
 
 class Ready(Message):

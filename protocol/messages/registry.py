@@ -67,4 +67,7 @@ MESSAGES: Final[dict[str, type[base.Message]]] = {
     "trust/join-asked": trust.JoinAsked,
     "trust/join-granted": trust.JoinGranted,
     "trust/mesh-proven": trust.MeshProven,
+    "trust/renewal-asked": trust.RenewalAsked,
+    "trust/revocation": trust.Revocation,
+    "trust/roster": trust.Roster,
 }

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from kowalski.protocol.ids import AddressField, MeshIdField, PeerIdField
 from kowalski.protocol.limits import ADDRESSES_MAX, FRAME_BYTES_MAX, MEMBERS_MAX
-from kowalski.protocol.messages.base import Count, Message, Name, Record
+from kowalski.protocol.messages.base import Count, Line, Message, Name, Record
 
 Role = Literal["submit", "coordinate", "repl", "infer", "fold", "admin"]
 ROLES: tuple[Role, ...] = ("submit", "coordinate", "repl", "infer", "fold", "admin")
@@ -44,12 +44,61 @@ class Certificate(Message):
     epoch: Count
 
 
+class Issuer(Record):
+    """A member with role `admin`: its own certificate's frame, signed by the mesh root key."""
+
+    frame: Annotated[bytes, Field(max_length=2048)]
+    signature: Signature
+
+
 class SignedCertificate(Record):
-    """A certificate's frame exactly as signed, and the mesh root key's signature over it."""
+    """A certificate's frame exactly as signed.
+
+    The signature is the mesh root key's, or the key's of the peer in `issuer` where there is one.
+    """
 
     frame: Annotated[bytes, Field(max_length=2048)]
     root_key: Key
     signature: Signature
+    issuer: Issuer | None = None
+
+
+class Revocation(Message):
+    """Certificates of `peer` up to and including `epoch` are no good any more."""
+
+    KIND: ClassVar[str] = "trust/revocation"
+
+    mesh: MeshIdField
+    peer: PeerIdField
+    epoch: Count
+    issued_unix_s: Count
+    why: Line = ""
+
+
+class SignedRevocation(Record):
+    """Signed like a certificate: by the root key, or by an admin."""
+
+    frame: Annotated[bytes, Field(max_length=2048)]
+    root_key: Key
+    signature: Signature
+    issuer: Issuer | None = None
+
+
+class Roster(Message):
+    """All revocations that the sender knows of. Each proves itself; together they only grow."""
+
+    KIND: ClassVar[str] = "trust/roster"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    revocations: Annotated[
+        tuple[SignedRevocation, ...], Field(strict=False, fail_fast=True, max_length=MEMBERS_MAX)
+    ] = ()
+
+
+class RenewalAsked(Message):
+    """A member wants its certificate anew, from a peer that may issue; same roles, same epoch."""
+
+    KIND: ClassVar[str] = "trust/renewal-asked"
 
 
 class KnownMember(Record):
@@ -72,13 +121,14 @@ class JoinAsked(Message):
 
 
 class MeshProven(Message):
-    """The root key's signature over nonce, joiner and answering peer."""
+    """The root key's signature over nonces, joiner and answering peer, or an admin's."""
 
     KIND: ClassVar[str] = "trust/mesh-proven"
 
     root_key: Key
     signature: Signature
     nonce: Nonce
+    issuer: Issuer | None = None
 
 
 class InviteProven(Message):
