@@ -149,6 +149,7 @@ def start_with(cluster: Cluster, name: str, line: str) -> str:
         (lambda line: line.removeprefix("kw1:"), "begins with kw1:"),
         (lambda line: "", "the join line is empty"),
     ],
+    ids=["cut", "mistyped", "headless", "empty"],
 )  # fmt: skip
 def test_a_damaged_join_line_is_told_at_once_in_one_line(
     cluster: Cluster, tmp_path: Path, damage: Callable[[str], str], complaint: str
