@@ -33,6 +33,9 @@ log = structlog.get_logger(__name__)
 UNREAD_FRAMES_MAX = 1024
 """Of one request. Streams are always read, so a slow reader is stopped by a bound of our own."""
 
+UNREAD_BYTES_MAX = 32 * 1024 * 1024
+"""Of one request."""
+
 LAST_WORDS_S = 2.0
 """How long a cancelled side tries to say so before it leaves."""
 
@@ -65,41 +68,59 @@ class Conversation(Protocol):
 
 
 class _Inbox:
-    """The unread frames of one request, and how it ended."""
+    """The unread messages of one request, and how it ended."""
 
     def __init__(self) -> None:
-        self._frames: deque[codec.Envelope] = deque()
+        self._unread: deque[tuple[bytes | Message, bool]] = deque()
+        self._unread_bytes = 0
         self._changed = trio.Event()
         self._ended: Exception | None = None
         self.is_over = False
 
-    def put(self, envelope: codec.Envelope) -> None:
-        if len(self._frames) >= UNREAD_FRAMES_MAX:
-            self.end(RemoteProtocolError(f"more than {UNREAD_FRAMES_MAX} unread frames"))
-        elif self._ended is None:
-            self._frames.append(envelope)
-            self._changed.set()
+    def put(self, said: bytes | Message, *, is_last: bool) -> None:
+        """Keep a frame, or a message that was never one."""
+        if self._ended is not None:
+            return
+        size = len(said) if isinstance(said, bytes) else 0
+        if len(self._unread) >= UNREAD_FRAMES_MAX or self._unread_bytes + size > UNREAD_BYTES_MAX:
+            self.end(
+                RemoteProtocolError(
+                    f"more than {len(self._unread)} unread frames of {self._unread_bytes} bytes"
+                )
+            )
+            return
+        self._unread.append((said, is_last))
+        self._unread_bytes += size
+        self._changed.set()
 
     def end(self, why: Exception) -> None:
+        """Nothing comes any more; what is unread can still be had."""
         if self._ended is None:
             self._ended = why
             self._changed.set()
 
     async def get(self) -> Message:
-        while not self._frames:
+        while not self._unread:
             if self._ended is not None:
                 raise self._ended
             self._changed = trio.Event()
             await self._changed.wait()
-        envelope = self._frames.popleft()
-        if envelope.is_last:
+        said, is_last = self._unread.popleft()
+        if is_last:
             self.is_over = True
             self.end(PeerUnreachableError("the peer has said its last"))
-        return codec.decode(envelope.frame)
+        if isinstance(said, Message):
+            return said
+        self._unread_bytes -= len(said)
+        return codec.decode(said)
 
 
 class _Line:
-    """A stream with a lock: whole envelopes go out, one at a time."""
+    """A stream with a lock: whole envelopes go out, one at a time.
+
+    Who is cancelled while one is on its way leaves when it is out, at the latest after the
+    transport's write timeout: half an envelope would be the end of all requests on the stream.
+    """
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -108,7 +129,12 @@ class _Line:
     async def send(self, request: int, message: Message, *, is_last: bool = False) -> None:
         data = codec.seal(codec.Envelope(request, codec.encode(message), is_last))
         async with self._lock:
-            await self.stream.send(data)
+            with trio.CancelScope(shield=True):
+                try:
+                    await self.stream.send(data)
+                except PeerUnreachableError:
+                    await self.stream.reset()  # half of it may be out
+                    raise
 
 
 # --- the asker's side ---------------------------------------------------------------------------
@@ -163,7 +189,7 @@ class _Channel:
             while data := await self.line.stream.receive():
                 for envelope in reader.feed(data):
                     if asked := self.asked.get(envelope.request):
-                        asked.inbox.put(envelope)
+                        asked.inbox.put(envelope.frame, is_last=envelope.is_last)
         except (PeerUnreachableError, RemoteProtocolError) as error:
             why = error
         finally:
@@ -231,13 +257,18 @@ class Asker:
 
     async def _channel(self, peer: PeerId, protocol: str, timeout_s: float) -> _Channel:
         key = (peer, protocol)
-        async with self._opening.setdefault(key, trio.Lock()):
-            channel = self._channels.get(key)
-            if channel is None or channel.is_gone:
-                stream = await self._transport.open_stream(peer, protocol, timeout_s=timeout_s)
-                channel = self._channels[key] = _Channel(stream)
-                self._nursery.start_soon(self._read, key, channel)
-            return channel
+        opening = self._opening.setdefault(key, trio.Lock())
+        try:
+            async with opening:
+                channel = self._channels.get(key)
+                if channel is None or channel.is_gone:
+                    stream = await self._transport.open_stream(peer, protocol, timeout_s=timeout_s)
+                    channel = self._channels[key] = _Channel(stream)
+                    self._nursery.start_soon(self._read, key, channel)
+                return channel
+        finally:
+            if not opening.locked() and self._opening.get(key) is opening:
+                del self._opening[key]
 
     async def _read(self, key: tuple[PeerId, str], channel: _Channel) -> None:
         try:
@@ -245,8 +276,6 @@ class Asker:
         finally:
             if self._channels.get(key) is channel:
                 del self._channels[key]
-                if not self._opening[key].locked():
-                    del self._opening[key]
 
 
 @asynccontextmanager
@@ -271,16 +300,17 @@ async def _outcome(
 ) -> Message:
     """The last message: what `answer` returns, or what its error says."""
     try:
-        return await answer(conversation, first())
-    except RequestRefusedError as no:
-        return Refused(reason=no.reason, detail=line(no.detail), retry_after_s=no.retry_after_s)
-    except RequestFailedError as failure:
-        return Failed(code=failure.code, detail=line(failure.detail))
-    except RemoteProtocolError as broken:
-        log.warning("bad-request", peer=conversation.peer, error=str(broken))
-        return Failed(code="bad_request", detail=line(str(broken)))
-    except PeerUnreachableError as gone:
-        return Failed(code="unreachable", detail=line(str(gone)))
+        try:
+            return await answer(conversation, first())
+        except RequestRefusedError as no:
+            return Refused(reason=no.reason, detail=line(no.detail), retry_after_s=no.retry_after_s)
+        except RequestFailedError as failure:
+            return Failed(code=failure.code, detail=line(failure.detail))
+        except RemoteProtocolError as broken:
+            log.warning("bad-request", peer=conversation.peer, error=str(broken))
+            return Failed(code="bad_request", detail=line(str(broken)))
+        except PeerUnreachableError as gone:
+            return Failed(code="unreachable", detail=line(str(gone)))
     except Exception as bug:  # one request must not end a node
         log.exception("request-died", peer=conversation.peer)
         return Failed(code="internal", detail=line(f"{type(bug).__name__}: {bug}"))
@@ -313,7 +343,8 @@ class _Answering:
             except LocalProtocolError as bug:
                 log.exception("reply-too-large", kind=last.KIND)
                 too_large = Failed(code="internal", detail=line(str(bug)))
-                await self._line.send(self._number, too_large, is_last=True)
+                with suppress(PeerUnreachableError):
+                    await self._line.send(self._number, too_large, is_last=True)
 
 
 def serve(
@@ -339,6 +370,7 @@ def serve(
 async def _serve_stream(stream: Stream, answer: Answer) -> None:
     line_ = _Line(stream)
     running: dict[int, _Answering] = {}
+    newest = 0
     reader = codec.EnvelopeReader()
 
     async def run(number: int, answering: _Answering, first: codec.Envelope) -> None:
@@ -354,9 +386,11 @@ async def _serve_stream(stream: Stream, answer: Answer) -> None:
                     number = envelope.request
                     if answering := running.get(number):
                         _hear(answering, envelope)
-                    elif envelope.is_last:
-                        continue  # a cancel that crossed our last message
-                    elif len(running) >= IN_FLIGHT_MAX:
+                        continue
+                    if envelope.is_last or not _is_newer(number, newest):
+                        continue  # it has crossed our last message
+                    newest = number
+                    if len(running) >= IN_FLIGHT_MAX:
                         busy = Refused(reason="busy", detail=f"{len(running)} requests in flight")
                         await line_.send(number, busy, is_last=True)
                     else:
@@ -368,11 +402,16 @@ async def _serve_stream(stream: Stream, answer: Answer) -> None:
     await stream.reset()
 
 
+def _is_newer(number: int, newest: int) -> bool:
+    """Whether a request's number comes after `newest`; they go round (RFC 1982)."""
+    return 0 < (number - newest) % codec.REQUEST_MAX <= codec.REQUEST_MAX // 2
+
+
 def _hear(answering: _Answering, envelope: codec.Envelope) -> None:
     if envelope.is_last:
         answering.scope.cancel()
     else:
-        answering.inbox.put(envelope)
+        answering.inbox.put(envelope.frame, is_last=False)
 
 
 # --- both sides in one process ------------------------------------------------------------------
@@ -381,10 +420,10 @@ def _hear(answering: _Answering, envelope: codec.Envelope) -> None:
 class _Ear:
     """One side's half of a conversation with ourselves; messages are handed over as they are."""
 
-    def __init__(self, peer: PeerId, *, raises_no: bool) -> None:
+    def __init__(self, peer: PeerId, *, is_asker: bool) -> None:
         self._peer = peer
-        self._raises_no = raises_no
-        self._send, self._heard = trio.open_memory_channel[Message](UNREAD_FRAMES_MAX)
+        self._is_asker = is_asker
+        self.inbox = _Inbox()
         self.other: _Ear
 
     @property
@@ -392,23 +431,12 @@ class _Ear:
         return self._peer
 
     async def send(self, message: Message) -> None:
-        try:
-            await self.other._send.send(message)  # noqa: SLF001 the other half of this object
-        except trio.BrokenResourceError:
-            raise PeerUnreachableError("the other side has left") from None
+        await trio.lowlevel.checkpoint()
+        self.other.inbox.put(message, is_last=False)
 
     async def receive(self) -> Message:
-        try:
-            message = await self._heard.receive()
-        except trio.EndOfChannel:
-            raise PeerUnreachableError("the other side has said its last") from None
-        return _unless_no(message) if self._raises_no else message
-
-    def end(self) -> None:
-        self.other._send.close()  # noqa: SLF001 the other half of this object
-
-    def leave(self) -> None:
-        self._heard.close()
+        message = await self.inbox.get()
+        return _unless_no(message) if self._is_asker else message
 
 
 @asynccontextmanager
@@ -419,21 +447,22 @@ async def converse_with_ourselves(
 
     The answering task lives in `nursery`, so that errors in the block stay plain.
     """
-    asking, answering = _Ear(me, raises_no=True), _Ear(me, raises_no=False)
+    asking, answering = _Ear(me, is_asker=True), _Ear(me, is_asker=False)
     asking.other, answering.other = answering, asking
     scope = trio.CancelScope()
 
     async def run() -> None:
-        with scope:
-            last = await _outcome(answer, answering, lambda: request)
-            with suppress(PeerUnreachableError):
-                await answering.send(last)
-        answering.end()
-        answering.leave()
+        gone = PeerUnreachableError("the other side has left")
+        try:
+            with scope:
+                last = await _outcome(answer, answering, lambda: request)
+                asking.inbox.put(last, is_last=True)
+        finally:
+            answering.inbox.end(gone)
+            asking.inbox.end(gone)
 
     nursery.start_soon(run)
     try:
         yield asking
     finally:
-        asking.leave()
         scope.cancel()

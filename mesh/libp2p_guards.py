@@ -128,7 +128,13 @@ def guard_inbound_slots(network: Swarm) -> None:
             handshakes[address] -= 1
             if not handshakes[address]:
                 del handshakes[address]
-        if len(network.get_connections(muxed.peer_id)) > CONNECTIONS_PER_PEER_MAX:
+        # Ended ones stay listed for the two tenths of a second that it takes to tidy up.
+        live = [
+            connection
+            for connection in network.get_connections(muxed.peer_id)
+            if not connection.muxed_conn.event_shutting_down.is_set()
+        ]
+        if len(live) > CONNECTIONS_PER_PEER_MAX:
             await muxed.close()
         await muxed.event_closed.wait()
         # The caller would keep slot and task until the network stops; it gives them up on this.

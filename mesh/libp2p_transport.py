@@ -54,6 +54,7 @@ from kowalski.mesh.libp2p_guards import (
 )
 from kowalski.mesh.libp2p_streams import WEATHER, open_negotiated, serve_stream
 from kowalski.mesh.libp2p_yamux import Patience, SteadyMuxing
+from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.mesh.transport import ConnectionEvent, Gossip, Stream, StreamHandler
 from kowalski.protocol.errors import ConfigError, PeerUnreachableError
 from kowalski.protocol.ids import Address, PeerId, Topic
@@ -99,7 +100,7 @@ async def open_libp2p_transport(
     guard_host(host, pubsub, guards)
     guard_pubsub_size(pubsub, AllowedTopics(TOPIC_PREFIX), topics_max)
     closing = trio.Event()
-    async with trio.open_nursery() as nursery:
+    async with open_plain_nursery() as nursery:
         try:
             run = partial(_run, host, pubsub, addresses=addresses, guards=guards, closing=closing)
             yield await nursery.start(run)

@@ -55,6 +55,7 @@ from kowalski.node.storage import LedgerStorage, open_ledger_storage
 from kowalski.node.telemetry_sources import DeviceProfile, HotSample, HotSource, read_profile
 from kowalski.protocol.errors import ConfigError, PeerUnreachableError
 from kowalski.protocol.ids import Address
+from kowalski.protocol.join_line import JoinLine
 from kowalski.protocol.join_line import parse as parse_join_line
 from kowalski.protocol.messages.trust import Role
 from kowalski.rlm.tokens import estimate_tokens
@@ -110,7 +111,10 @@ async def _stop_at_signal(scope: trio.CancelScope) -> None:
 
 async def _run(config: NodeConfig) -> None:
     started_at = trio.current_time()
+    # What the operator mistyped is said before anything that takes time.
+    line = parse_join_line(config.join.get_secret_value()) if config.join is not None else None
     identity = load_or_create_identity(config.identity_path)
+    known = _known_membership(config, identity, line)
     async with AsyncExitStack() as stack:
         storage = stack.enter_context(open_ledger_storage(config.ledger_path))
         hands = await _open_hands(config, stack)
@@ -121,7 +125,7 @@ async def _run(config: NodeConfig) -> None:
         transport = await stack.enter_async_context(
             open_libp2p_transport(identity, listen=(listen,))
         )
-        membership = await _membership(config, identity, transport)
+        membership = known or await _new_membership(config, identity, line, transport)
         node = await stack.enter_async_context(
             open_node(config, transport, membership, hands, storage)
         )
@@ -208,28 +212,22 @@ async def _sandbox(config: NodeConfig) -> tuple[SandboxVerdict, dict[str, str]]:
     return verdict, dict(found.versions)
 
 
-async def _membership(config: NodeConfig, identity: Identity, transport: Transport) -> Membership:
-    """What the file says; else join with the line given; else found a mesh of one."""
+def _known_membership(
+    config: NodeConfig, identity: Identity, line: JoinLine | None
+) -> Membership | None:
+    """What the file says, if it holds; with none, whether `line` can be joined with at all."""
     known = load_membership(config.mesh_path)
-    if known is not None:
-        _check_membership(config, known, identity)
-        return known
-    if config.join is None:
-        membership = found_mesh(identity.peer, now_unix_s=int(time.time()))
-    else:
-        membership = await _join(config, identity, transport)
-    save_membership(config.mesh_path, membership)
-    return membership
-
-
-def _check_membership(config: NodeConfig, known: Membership, identity: Identity) -> None:
-    if config.join is not None:
-        line = parse_join_line(config.join.get_secret_value())
-        if line.mesh != known.mesh:
+    if known is None:
+        if line is not None and line.not_after_unix_s < time.time():
             raise ConfigError(
-                f"this node is a member of mesh {known.mesh} already, the join line is of "
-                f"{line.mesh}; use another --data-dir for it, or delete {config.mesh_path}"
+                "the join line has expired; make a new one with: kowalski-node invite"
             )
+        return None
+    if line is not None and line.mesh != known.mesh:
+        raise ConfigError(
+            f"this node is a member of mesh {known.mesh} already, the join line is of "
+            f"{line.mesh}; use another --data-dir for it, or delete {config.mesh_path}"
+        )
     try:
         verify(known.certificate, mesh=known.mesh, peer=identity.peer, now_unix_s=time.time())
     except CertificateError as no:
@@ -237,13 +235,24 @@ def _check_membership(config: NodeConfig, known: Membership, identity: Identity)
             f"the membership in {config.mesh_path} does not hold: {no}; "
             "delete the file and join again with a new invite"
         ) from no
+    return known
 
 
-async def _join(config: NodeConfig, identity: Identity, transport: Transport) -> Membership:
-    assert config.join is not None
-    line = parse_join_line(config.join.get_secret_value())
-    if line.not_after_unix_s < time.time():
-        raise ConfigError("the join line has expired; make a new one with: kowalski-node invite")
+async def _new_membership(
+    config: NodeConfig, identity: Identity, line: JoinLine | None, transport: Transport
+) -> Membership:
+    """Join with the line given, or found a mesh of one."""
+    if line is None:
+        membership = found_mesh(identity.peer, now_unix_s=int(time.time()))
+    else:
+        membership = await _join(config, identity, line, transport)
+    save_membership(config.mesh_path, membership)
+    return membership
+
+
+async def _join(
+    config: NodeConfig, identity: Identity, line: JoinLine, transport: Transport
+) -> Membership:
     complaint = "it names no address"
     for address in line.addresses:
         try:

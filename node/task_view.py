@@ -71,6 +71,7 @@ class TaskView:
                 self._credit(f"cell {event.cell} ({event.language})", event.peer, event.why)
                 yield self._cell(event.cell, "started", event.why)
             case journal.CellFinished():
+                self._correct(event.cell, event.peer)
                 yield {
                     **self._cell(event.cell, "done" if event.status == "ok" else event.status, ""),
                     "duration_s": event.duration_s,
@@ -142,6 +143,13 @@ class TaskView:
             "status": status,
             "why": why,
         }
+
+    def _correct(self, cell: int, peer: PeerId) -> None:
+        """One that began a cell may have been full; who ended it has run it."""
+        language, began = self._places.get(cell, ("", peer))
+        if began != peer:
+            self._places[cell] = (language, peer)
+            self._credit(f"cell {cell} ({language})", peer, "asked again")
 
     def _call(self, model: str, peer: PeerId) -> Event:
         return {"kind": "call", "model": model, "peer": peer, "name": self.name_of(peer)}

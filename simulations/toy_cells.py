@@ -40,7 +40,7 @@ class _Run:
         self.reply = " | ".join(word or "" for word in words)
         return [word or "" for word in words]
 
-    def do(self, line: str) -> None:  # noqa: C901 a flat table
+    def do(self, line: str) -> None:  # noqa: C901, PLR0912 a flat table
         word, _, rest = line.strip().partition(" ")
         match word:
             case "keep":
@@ -60,6 +60,9 @@ class _Run:
                 self.printed += self.take(int(rest.partition(" ")[0]))
             case "answer" | "draft":
                 self.answer = Answer(rest.replace("$reply", self.reply), word == "answer")
+            case "answer-big":
+                size, _, letter = rest.partition(" ")
+                self.answer = Answer(letter * int(size), ready=True)
             case "fail":
                 self.error = rest
             case "die":

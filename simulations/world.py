@@ -45,6 +45,7 @@ from simulations.toy_cells import toy_script
 UNIX_EPOCH_S = 1_800_000_000.0
 MEET_S = 30.0
 MEMORY_URL = "memory://"
+MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 where Linux keeps files that need no disk
 
 Model = Callable[[CompletionRequest], str]
 
@@ -324,6 +325,10 @@ def _place(number: int, part: Part, root: MeshRoot, folder: Path, seed: int) -> 
     )
 
 
+def _memory() -> Path | None:
+    return MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
+
+
 @asynccontextmanager
 async def open_world(
     nodes: int | Sequence[Part],
@@ -334,11 +339,12 @@ async def open_world(
 ) -> AsyncIterator[World]:
     """Nodes that are up and have met. `nodes`: how many of the plain kind, or what each is.
 
-    Wants virtual time: a `virtual_time.JumpingClock`.
+    Their files are made below `folder`, or in memory where the system has a place for that. Wants
+    virtual time: a `virtual_time.JumpingClock`.
     """
     parts = [Part() for _ in range(nodes)] if isinstance(nodes, int) else nodes
     root = MeshRoot(hashlib.sha256(f"{seed} root".encode()).digest())
-    with TemporaryDirectory(prefix="kowalski-world-", dir=folder) as made:
+    with TemporaryDirectory(prefix="kowalski-world-", dir=folder or _memory()) as made:
         places = [_place(i, part, root, Path(made), seed) for i, part in enumerate(parts)]
         async with (
             open_loopback_network(seed=seed, weather=weather) as network,

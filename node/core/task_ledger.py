@@ -14,13 +14,69 @@ from math import inf
 from typing import Literal
 
 from kowalski.mesh.core import rendezvous
+from kowalski.node.core.task_ledger_events import (
+    Accept,
+    Append,
+    CancelAsked,
+    CoordinatorDeclined,
+    CoordinatorHeard,
+    CoordinatorLost,
+    Effect,
+    EntryHeard,
+    Event,
+    GrantTerm,
+    PassCancel,
+    Renew,
+    Restored,
+    Revoke,
+    Save,
+    SettledHeard,
+    SettleTask,
+    Show,
+    Submitted,
+    Task,
+    TaskState,
+    TimePassed,
+    WeightsChanged,
+)
 from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.ids import PeerId, TaskId
-from kowalski.protocol.messages import journal as events
-from kowalski.protocol.messages.task import Digest, Entry, TaskSpec
-from kowalski.rlm.journal import GENESIS, digest, event_of
+from kowalski.protocol.messages import journal
+from kowalski.protocol.messages.task import Entry, TaskSpec
+from kowalski.rlm.journal import digest, event_of
 
-TaskState = Literal["waiting", "running", "answered", "failed", "cancelled"]
+__all__ = [
+    "Accept",
+    "Append",
+    "CancelAsked",
+    "CoordinatorDeclined",
+    "CoordinatorHeard",
+    "CoordinatorLost",
+    "Effect",
+    "EntryHeard",
+    "Event",
+    "GrantTerm",
+    "Params",
+    "PassCancel",
+    "Renew",
+    "Restored",
+    "Revoke",
+    "Save",
+    "SettleTask",
+    "SettledHeard",
+    "Show",
+    "Submitted",
+    "Task",
+    "TaskLedger",
+    "TaskState",
+    "TimePassed",
+    "WeightsChanged",
+    "check",
+    "step",
+    "wake_at",
+    "why_refused",
+]
+
 STANDBYS = 2
 
 
@@ -32,43 +88,13 @@ class Params:
     renewal_s: float = 1.0
     silence_s: float = 4.0
     retry_s: float = 0.5
+    busy_s_max: float = 8.0
+    """The longest time between two tries at a coordinator that is full."""
     overtime_s: float = 10.0
-    """How long after the task's own timeout the coordinator may take to say so."""
+    """How long after timeout or cancel the coordinator may take to say so."""
     terms_max: int = 16
     """Coordinators tried for one task before it fails."""
     tasks_open_max: int = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One task. Times are the driver's clock and are not saved."""
-
-    id: TaskId
-    spec: TaskSpec
-    submitted_unix_s: int
-    state: TaskState = "waiting"
-    term: int = 0
-    coordinator: PeerId | None = None
-    entries: int = 0
-    digests: tuple[Digest, ...] = ()
-    answer: events.Closed | None = None
-    excluded: tuple[PeerId, ...] = ()
-    why_waiting: str = ""
-    cancel_reason: str | None = None
-    is_settled: bool = False
-    is_in_talks: bool = False
-    """The conversation of this term is open, as far as we know."""
-    heard_at: float = -inf
-    act_at: float = inf
-    deadline_at: float = inf
-
-    @property
-    def is_over(self) -> bool:
-        return self.state in {"answered", "failed", "cancelled"}
-
-    @property
-    def last_digest(self) -> Digest:
-        return self.digests[-1] if self.digests else GENESIS
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,158 +107,6 @@ class TaskLedger:
     """Entries refused because of their term, index or parent, so far."""
 
 
-# --- events -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    task: TaskId
-    spec: TaskSpec
-    unix_s: int
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """A task as the disk has it, at start. Its coordinator's term is over."""
-
-    task: Task
-
-
-@dataclass(frozen=True, slots=True)
-class WeightsChanged:
-    weights: Mapping[PeerId, float]
-
-
-@dataclass(frozen=True, slots=True)
-class CoordinatorHeard:
-    task: TaskId
-    term: int
-
-
-@dataclass(frozen=True, slots=True)
-class EntryHeard:
-    task: TaskId
-    entry: Entry
-
-
-@dataclass(frozen=True, slots=True)
-class CoordinatorLost:
-    """The conversation of this term broke, or could not be opened."""
-
-    task: TaskId
-    term: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class CoordinatorDeclined:
-    """It answered no to this term's grant, or gave up."""
-
-    task: TaskId
-    term: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class CancelAsked:
-    task: TaskId
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class SettledHeard:
-    task: TaskId
-    term: int
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    pass
-
-
-Event = (
-    Submitted
-    | Restored
-    | WeightsChanged
-    | CoordinatorHeard
-    | EntryHeard
-    | CoordinatorLost
-    | CoordinatorDeclined
-    | CancelAsked
-    | SettledHeard
-    | TimePassed
-)
-
-
-# --- effects ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Save:
-    """Put the task's row on disk before any later effect."""
-
-    task: Task
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """Put the entry on disk before any later effect; `task` is the row as it is with it."""
-
-    task: Task
-    entry: Entry
-
-
-@dataclass(frozen=True, slots=True)
-class GrantTerm:
-    """Open the conversation of this term, ending any earlier one of the task."""
-
-    task: Task
-    standbys: tuple[PeerId, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Accept:
-    task: TaskId
-    term: int
-    index: int
-    digest: Digest
-
-
-@dataclass(frozen=True, slots=True)
-class Renew:
-    task: TaskId
-    term: int
-
-
-@dataclass(frozen=True, slots=True)
-class PassCancel:
-    task: TaskId
-    term: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class SettleTask:
-    task: TaskId
-    term: int
-
-
-@dataclass(frozen=True, slots=True)
-class Revoke:
-    """End the conversation of an earlier term without more words."""
-
-    task: TaskId
-
-
-@dataclass(frozen=True, slots=True)
-class Show:
-    """The task has changed for those who watch; `entry` if one became visible."""
-
-    task: Task
-    entry: Entry | None = None
-
-
-Effect = Save | Append | GrantTerm | Accept | Renew | PassCancel | SettleTask | Revoke | Show
 Step = tuple[TaskLedger, tuple[Effect, ...]]
 
 
@@ -243,10 +117,13 @@ def wake_at(state: TaskLedger) -> float:
 def _due(state: TaskLedger, task: Task) -> float:
     if task.is_over:
         return inf if task.is_settled else task.act_at
-    deadline_at = task.deadline_at + state.params.overtime_s
-    if task.state == "running":
-        return min(task.act_at, task.heard_at + state.params.silence_s, deadline_at)
-    return min(task.act_at, deadline_at)
+    if task.state == "waiting":
+        return min(task.act_at, _end_by(state, task))
+    return min(task.act_at, task.heard_at + state.params.silence_s, _end_by(state, task))
+
+
+def _end_by(state: TaskLedger, task: Task) -> float:
+    return min(task.deadline_at, task.cancelled_at) + state.params.overtime_s
 
 
 def step(state: TaskLedger, event: Event, now: float) -> Step:
@@ -283,11 +160,11 @@ def _about(state: TaskLedger, task: Task, event: EventOfTask, now: float) -> Ste
         case _ if event.term != task.term:
             return state, ()
         case CoordinatorHeard():
-            return _put(state, replace(task, heard_at=now)), ()
+            return _put(state, replace(task, heard_at=now, declined=0)), ()
         case CoordinatorLost(why=why):
             return _lost(state, task, why, now)
-        case CoordinatorDeclined(why=why):
-            return (state, ()) if task.is_over else _elect(state, task, why, now)
+        case CoordinatorDeclined():
+            return (state, ()) if task.is_over else _declined(state, task, event, now)
         case SettledHeard():
             return _settled(state, task)
 
@@ -322,7 +199,9 @@ def _submitted(state: TaskLedger, event: Submitted, now: float) -> Step:
         deadline_at=now + event.spec.timeout_s,
     )
     state, effects = _elect(state, task, "", now)
-    return state, (Save(task), *effects)
+    # One write, so that a submit that fails has left nothing behind.
+    is_saved = any(isinstance(effect, Save) for effect in effects)
+    return state, effects if is_saved else (Save(task), *effects)
 
 
 def _restored(state: TaskLedger, task: Task, now: float) -> Step:
@@ -351,15 +230,13 @@ def _elect(state: TaskLedger, task: Task, why: str, now: float) -> Step:
         state, effects = _end_here(state, task, "failed", detail)
         return state, (*revoke, *effects)
     order = rendezvous.order(task.id, state.weights, excluding=excluded)
-    if not order and excluded:
-        # Everybody has failed once: better to start over than to wait for a stranger.
-        excluded = ()
-        order = rendezvous.order(task.id, state.weights)
     if not order:
+        # Nobody is here, or everybody has failed once: then we start over, but not in a hurry.
         task = replace(
             task,
             state="waiting",
             coordinator=None,
+            excluded=(),
             is_in_talks=False,
             act_at=now + state.params.retry_s,
             why_waiting=why or "no peer offers to coordinate",
@@ -372,6 +249,7 @@ def _elect(state: TaskLedger, task: Task, why: str, now: float) -> Step:
         coordinator=order[0],
         excluded=excluded,
         is_in_talks=True,
+        declined=0,
         heard_at=now,
         act_at=now + state.params.renewal_s,
         why_waiting=why,
@@ -390,15 +268,33 @@ def _lost(state: TaskLedger, task: Task, why: str, now: float) -> Step:
     return _put(state, task), ()
 
 
+def _declined(state: TaskLedger, task: Task, event: CoordinatorDeclined, now: float) -> Step:
+    others = rendezvous.order(task.id, state.weights, excluding=(*task.excluded, task.coordinator))
+    if not event.is_busy or others or task.coordinator not in state.weights:
+        return _elect(state, task, event.why, now)
+    # Everybody is full: the same term waits for a turn, longer every time.
+    params = state.params
+    wait_s = min(params.busy_s_max, params.retry_s * 2.0 ** min(task.declined, 10))
+    task = replace(
+        task,
+        is_in_talks=False,
+        declined=task.declined + 1,
+        heard_at=now + wait_s,
+        act_at=now + wait_s,
+        why_waiting=event.why,
+    )
+    return _put(state, task), (Show(task),)
+
+
 def _weights_changed(state: TaskLedger, now: float) -> Step:
-    effects: list[Effect] = []
-    for task in tuple(state.tasks.values()):
-        gone = task.state == "running" and task.coordinator not in state.weights
-        if gone or (task.state == "waiting" and state.weights):
-            why = "its coordinator has left" if gone else ""
-            state, more = _elect(state, task, why, now)
-            effects += more
-    return state, tuple(effects)
+    """Who has lost its coordinator is due from now on, and so is who waits for one."""
+    due = {
+        task.id: replace(task, act_at=min(task.act_at, now))
+        for task in state.tasks.values()
+        if (task.state == "running" and task.coordinator not in state.weights)
+        or (task.state == "waiting" and state.weights)
+    }
+    return replace(state, tasks={**state.tasks, **due}), ()
 
 
 def _entry_heard(state: TaskLedger, task: Task, entry: Entry, now: float) -> Step:
@@ -411,9 +307,15 @@ def _entry_heard(state: TaskLedger, task: Task, entry: Entry, now: float) -> Ste
     except RemoteProtocolError as broken:
         return _elect(state, task, f"its coordinator sent nonsense: {broken}", now)
     mark = digest(task.id, entry)
-    task = replace(task, entries=task.entries + 1, digests=(*task.digests, mark), heard_at=now)
+    task = replace(
+        task,
+        entries=task.entries + 1,
+        digests=(*task.digests, mark),
+        heard_at=now,
+        declined=0,
+    )
     accept = Accept(task.id, entry.term, entry.index, mark)
-    if not isinstance(event, events.Closed):
+    if not isinstance(event, journal.Closed):
         return _put(state, task), (Append(task, entry), accept, Show(task, entry))
     task = replace(task, state=event.outcome, answer=event, act_at=now + state.params.renewal_s)
     settle = SettleTask(task.id, task.term)
@@ -437,7 +339,7 @@ def _cancel_asked(state: TaskLedger, task: Task, reason: str, now: float) -> Ste
     if task.state == "waiting":
         return _end_here(state, task, "cancelled", reason)
     # The coordinator records it, with what there is of an answer; if it cannot, we do.
-    task = replace(task, deadline_at=min(task.deadline_at, now))
+    task = replace(task, cancelled_at=now)
     return _put(state, task), (Save(task), PassCancel(task.id, task.term, reason))
 
 
@@ -451,18 +353,41 @@ def _end_here(
     state: TaskLedger, task: Task, outcome: Literal["failed", "cancelled"], detail: str
 ) -> Step:
     """End a task that no coordinator can end."""
-    closed = events.Closed(outcome=outcome, answer="", detail=detail[:1024])
+    closed = journal.Closed(outcome=outcome, answer="", detail=detail[:1024])
     task = replace(task, state=outcome, answer=closed, is_settled=True, act_at=inf)
     return _put(state, task), (Save(task), Revoke(task.id), Show(task))
 
 
 def _time_passed(state: TaskLedger, now: float) -> Step:
+    """Everything that is due, but at most one thing for the disk, as the last.
+
+    If that write fails, nothing of the step has happened that could not happen again; what is
+    still due comes with the next step, at once.
+    """
     effects: list[Effect] = []
+    last: Step | None = None
     for task in tuple(state.tasks.values()):
-        if _due(state, task) <= now:
-            state, more = _due_now(state, task, now)
+        if _due(state, task) > now or (last is not None and _may_write(state, task, now)):
+            continue
+        after, more = _due_now(state, task, now)
+        if any(isinstance(effect, Save) for effect in more):
+            last = after, more
+        else:
+            state = after
             effects += more
+    if last is not None:
+        effects += last[1]
+        for effect in last[1]:
+            state = _put(state, effect.task) if isinstance(effect, Save) else state
     return state, tuple(effects)
+
+
+def _may_write(state: TaskLedger, task: Task, now: float) -> bool:
+    if task.is_over:
+        return False
+    is_silent = task.heard_at + state.params.silence_s <= now
+    is_left = task.coordinator not in state.weights  # that of a waiting task is None
+    return is_left or is_silent or _end_by(state, task) <= now
 
 
 def _due_now(state: TaskLedger, task: Task, now: float) -> Step:
@@ -470,19 +395,25 @@ def _due_now(state: TaskLedger, task: Task, now: float) -> Step:
     if task.is_over:
         # Settled was never heard; the coordinator's own patience will end it.
         return _put(state, replace(task, is_settled=True, act_at=inf)), (Revoke(task.id),)
-    if task.deadline_at + params.overtime_s <= now:
+    if _end_by(state, task) <= now:
         if task.cancel_reason is not None:
             return _end_here(state, task, "cancelled", task.cancel_reason)
         return _end_here(state, task, "failed", f"timeout: no end within {task.spec.timeout_s:g} s")
     if task.state == "waiting":
         return _elect(state, task, task.why_waiting, now)
+    if task.coordinator not in state.weights:
+        return _elect(state, task, "its coordinator has left", now)
     if task.heard_at + params.silence_s <= now:
         silent_s = now - task.heard_at
         return _elect(state, task, f"its coordinator was silent for {silent_s:.1f} s", now)
     if task.is_in_talks:
         task = replace(task, act_at=now + params.renewal_s)
         return _put(state, task), (Renew(task.id, task.term),)
-    task = replace(task, is_in_talks=True, act_at=now + params.renewal_s)
+    return _grant_again(state, task, now)
+
+
+def _grant_again(state: TaskLedger, task: Task, now: float) -> Step:
+    task = replace(task, is_in_talks=True, act_at=now + state.params.renewal_s)
     order = rendezvous.order(task.id, state.weights, excluding=(*task.excluded, task.coordinator))
     again = GrantTerm(task, order[:STANDBYS])
     if task.cancel_reason is None:

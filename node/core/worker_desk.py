@@ -68,7 +68,7 @@ def ask(desk: WorkerDesk, asked: CellAsked) -> tuple[WorkerDesk, Decision]:
         return desk, AnswerAgain(done) if done and asked.cell in ran else RunOn()
     if asked.after:
         return desk, SessionLost(ran)
-    return desk, RunAnew()
+    return lose(desk, (asked.task, asked.language)), RunAnew()
 
 
 def finish(desk: WorkerDesk, asked: CellAsked, done: CellDone) -> WorkerDesk:

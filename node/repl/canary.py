@@ -23,7 +23,6 @@ from kowalski.node.repl.kernel import kernel_image, start_kernel
 from kowalski.node.repl.limits import CellLimits, SessionLimits
 from kowalski.node.repl.sandbox import Sandbox
 from kowalski.node.repl.seam import CellOutcome, SubCall, SubCallResult
-from kowalski.protocol.errors import RequestFailedError
 
 PROBE_SLOT = 63
 """Probes use a slot that no session will ever have: a host counts from 0."""
@@ -36,20 +35,21 @@ _NAMESPACES = ("pid", "net", "mnt", "ipc")
 
 
 async def escapes(sandbox: Sandbox, *, scratch_path: Path | None = None) -> tuple[str, ...]:
-    """What code in `sandbox` could do but should not, in words; empty where it is contained."""
+    """What code in `sandbox` could do but should not, in words; empty where it is contained.
+
+    Raises:
+        RequestFailedError: `sandbox`, nothing ran at all.
+    """
     nonce = secrets.token_hex(8)
     with _bait() as bait:
         code = (resources.files("kowalski.node.repl") / "kernels" / "canary_cell.py").read_text()
         prelude = f"NONCE = {nonce!r}\nBAIT = {bait!r}\n"
-        try:
-            _, outcome = await run_probe(
-                sandbox, PYTHON_KERNEL, prelude + code, scratch_path=scratch_path
-            )
-        except RequestFailedError as error:
-            return (error.detail,)
+        _, outcome = await run_probe(
+            sandbox, PYTHON_KERNEL, prelude + code, scratch_path=scratch_path
+        )
     lines = outcome.stdout.decode("utf-8", "replace").splitlines()
     if outcome.status != "ok" or not lines or lines[0] != nonce:
-        return (f"the canary ended with {outcome.status}: {outcome.error or 'silence'}",)
+        return (f"ends with {outcome.status}: {outcome.error or 'silence'}",)
     return tuple(lines[1:])
 
 

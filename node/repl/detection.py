@@ -12,6 +12,7 @@ from kowalski.node.repl.bubblewrap import BubblewrapSandbox
 from kowalski.node.repl.sandbox import SandboxVerdict, interpreter_prefix, is_root
 from kowalski.node.repl.seccomp import filter_program
 from kowalski.node.repl.unsandboxed import Unsandboxed
+from kowalski.protocol.errors import RequestFailedError
 
 _FIRST_UID = 1_500_000
 _UIDS_PER_NODE = 64
@@ -35,7 +36,11 @@ async def detect_sandbox(
         if isinstance(found, str):
             details[tier] = found
             continue
-        seen = await canary.escapes(found, scratch_path=scratch_path)
+        try:
+            seen = await canary.escapes(found, scratch_path=scratch_path)
+        except RequestFailedError as error:
+            details[tier] = f"{tier} does not work here: {error.detail}{_hint(error.detail)}"
+            continue
         if not seen:
             return SandboxVerdict(found, tier, f"{tier}: contained, by trial", {tier: "works"})
         details[tier] = "code inside " + ", ".join(seen)
@@ -45,6 +50,16 @@ async def detect_sandbox(
         sandbox = Unsandboxed(interpreter)
         return SandboxVerdict(sandbox, "none", f"code is not contained at all: {reason}", details)
     return SandboxVerdict(None, "none", reason, details)
+
+
+def _hint(words: str) -> str:
+    """What usually is behind bubblewrap's words, for who has to mend it."""
+    if "namespace" in words or "uid map" in words:
+        return (
+            " (this system forbids user namespaces to ordinary users: see the sysctls"
+            " kernel.apparmor_restrict_unprivileged_userns and user.max_user_namespaces)"
+        )
+    return ""
 
 
 def bubblewrap_here(programs_path: str = PROGRAMS_PATH) -> BubblewrapSandbox | str:

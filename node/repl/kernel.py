@@ -121,7 +121,8 @@ async def start_kernel(
         kernel = _spawn(sandbox, image, limits=limits, slot=slot, scratch=scratch)
     except OSError as error:
         raise RequestFailedError("sandbox", f"cannot start a kernel: {error}") from error
-    is_ready, words = False, ""
+    is_ready, last_words = False, ""
+    words = f"no kernel within {timeout_s:g} s"
     try:
         with trio.move_on_after(timeout_s):
             frame = await kernel.channel.receive()
@@ -129,14 +130,13 @@ async def start_kernel(
             kernel.version = frame.version if isinstance(frame, Ready) else ""
             kernel.spawned.inner_pid()
     except (PeerUnreachableError, RemoteProtocolError):
-        pass
+        words = "the kernel did not start"
     finally:
         if not is_ready:
-            words = _last_words(kernel.stderr)
+            last_words = _last_words(kernel.stderr)
             await kernel.close()
     if not is_ready:
-        code = kernel.spawned.exit_code
-        raise RequestFailedError("sandbox", f"no kernel within {timeout_s} s ({code}): {words}")
+        raise RequestFailedError("sandbox", f"{words}: {last_words}" if last_words else words)
     return kernel
 
 

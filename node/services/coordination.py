@@ -8,7 +8,7 @@ meanwhile, as long as the lease is held.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -19,10 +19,11 @@ from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core.coordinator_lease import Lease
-from kowalski.node.services import repl, session_inputs
+from kowalski.node.services import session_inputs
 from kowalski.node.services.outbox import Outbox
 from kowalski.node.services.placed_work import ANY_MODEL, PlacedWork, Weather
 from kowalski.node.services.task_cells import CellLimits, Outlook, TaskCells
+from kowalski.node.services.texts import fitting
 from kowalski.protocol import ids
 from kowalski.protocol.errors import (
     PeerUnreachableError,
@@ -33,18 +34,17 @@ from kowalski.protocol.errors import (
 from kowalski.protocol.ids import ContentHash, PeerId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages import task as wire
-from kowalski.protocol.messages.base import Message, line
-from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.base import Message, line, sayable
 from kowalski.protocol.messages.folding import FoldAsked
 from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
-from kowalski.protocol.messages.repl import SessionClosed, SubCall, SubCallResult
+from kowalski.protocol.messages.repl import SubCall
 from kowalski.rlm import session as machine
 from kowalski.rlm.journal import GENESIS, check_chain, digest, entry_of, event_of
 
 log = structlog.get_logger(__name__)
 
-TEXT_CHARS_MAX = 200_000
-"""Four bytes each still fit a journal entry."""
+ANSWER_BYTES_MAX = 200_000
+"""Of the last entry; a longer answer goes by hash."""
 
 NOT_YET = frozenset({"no_language", "no_model"})
 PROGRESS_CHARS_MAX = 16_384
@@ -90,12 +90,15 @@ class Coordination:
         self._prefix: list[wire.Entry] = []
         self._prefix_goal = (grant.prefix_entries, grant.last_digest)
         self._prefix_is_whole = trio.Event()
+        self._attending = trio.CancelScope()
         self._outbox = Outbox()
         self._entries = 0
         self._last_digest = GENESIS
         self._session: machine.Session | None = None
         self._finish: machine.Finish | None = None
         self._is_finished = trio.Event()
+        self._cancel_reason = ""
+        self._is_cancelled = trio.Event()
         self._nursery: trio.Nursery
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
@@ -105,18 +108,31 @@ class Coordination:
             grant.term,
             mesh=mesh,
             work=work,
-            outlook=Outlook(self._record, self._progress, self._sub_call, _together),
+            outlook=Outlook(self._record, self._progress, self._sub_call, self._until_lease_held),
             limits=CellLimits(grant.spec.cell_timeout_s, grant.spec.seed, self._remaining_s),
         )
 
     # --- talking to the submitter ---------------------------------------------------------------
 
     async def attend(self, conversation: Conversation, grant: wire.Grant) -> Message:
-        """Serve one conversation until the task is settled or the submitter is gone."""
+        """Serve one conversation until the task is settled or the submitter is gone.
+
+        An earlier one ends: its other end is given up, even if its wires do not know yet.
+        """
+        self._attending.cancel()
+        self._attending = trio.CancelScope()
         self._renew(grant.lease_s)
         self._outbox.start_over(grant.prefix_entries)
         if not self._prefix_is_whole.is_set():
             self._ask_prefix()
+        with self._attending as scope:
+            await self._converse(conversation)
+        if scope.cancelled_caught:
+            raise RequestFailedError("superseded", "the submitter has opened another conversation")
+        self.scope.cancel()
+        return wire.Settled(task=self._task, term=self.term)
+
+    async def _converse(self, conversation: Conversation) -> None:
         async with open_plain_nursery() as nursery:
             nursery.start_soon(self._outbox.send_all, conversation)
             while True:
@@ -124,22 +140,22 @@ class Coordination:
                 self._heard_at = trio.current_time()
                 if isinstance(message, wire.Settle):
                     nursery.cancel_scope.cancel()
-                    break
+                    return
                 self._hear(message)
-        self.scope.cancel()
-        return wire.Settled(task=self._task, term=self.term)
 
     def _hear(self, message: Message) -> None:
         match message:
             case wire.Renewal(term=self.term, lease_s=lease_s):
                 self._renew(lease_s)
+                self._progress("alive")  # work may be quiet for longer than its patience lasts
             case wire.Accepted(term=self.term, index=index):
                 self._outbox.accepted(index)
             case wire.Prefix(start=start, entries=entries) if start == len(self._prefix):
                 self._prefix += entries
                 self._ask_prefix()
             case wire.CancelTask(term=self.term, reason=reason):
-                self._happened(journal.CancelHeard(reason=reason or "cancelled"))
+                self._cancel_reason = reason or "cancelled"
+                self._is_cancelled.set()
             case wire.Renewal() | wire.Accepted() | wire.Prefix() | wire.CancelTask():
                 pass  # of another term, or twice
             case _:
@@ -167,16 +183,21 @@ class Coordination:
         """Lead the task to its end; returns when it is settled, deposed or forgotten."""
         try:
             with self.scope:
-                await self._prefix_is_whole.wait()
                 async with open_plain_nursery() as nursery:
                     nursery.start_soon(self._watch_submitter)
+                    await self._prefix_is_whole.wait()
+                    nursery.start_soon(self._heed_cancel)
                     await self._lead()
                     self._record(await self._closing())
                     await trio.sleep_forever()  # until it is settled
         finally:
             self.ended.set()
             with trio.CancelScope(shield=True), trio.move_on_after(CLOSING_S):
-                await self._close_sessions()
+                await self._cells.close_sessions(timeout_s=CLOSING_S / 2)
+
+    async def _heed_cancel(self) -> None:
+        await self._is_cancelled.wait()
+        self._happened(journal.CancelHeard(reason=self._cancel_reason))
 
     async def _lead(self) -> None:
         try:
@@ -192,21 +213,22 @@ class Coordination:
             self._finish = machine.Finish("failed", "", f"internal: {type(bug).__name__}: {bug}")
 
     async def _work_through(self) -> None:
+        async with open_plain_nursery() as self._nursery:
+            self._nursery.start_soon(self._begin)
+            await self._is_finished.wait()
+            self._nursery.cancel_scope.cancel()
+
+    async def _begin(self) -> None:
         outset = await session_inputs.gather(self._spec, self._store, self._mesh)
         events = [event_of(entry) for entry in self._prefix]
         for event in events:
             self._cells.hear(event)
-            if isinstance(event, journal.Closed):
-                return  # everything is said; the submitter has it
         fresh = machine.new_session(self._spec, limits=outset.limits, inputs=outset.texts)
         self._session = machine.replay(fresh, events)
-        async with open_plain_nursery() as self._nursery:
-            if events:
-                self._perform(machine.outstanding(self._session))
-            else:
-                await self._open(outset)
-            await self._is_finished.wait()
-            self._nursery.cancel_scope.cancel()
+        if events:
+            self._perform(machine.outstanding(self._session))
+        else:
+            await self._open(outset)
 
     async def _open(self, outset: session_inputs.Outset) -> None:
         """Decide the mode. Where nobody can do it yet, peers that just came get a moment."""
@@ -237,6 +259,7 @@ class Coordination:
             is_cancelled = isinstance(event, journal.CancelHeard)
             why = event.reason if isinstance(event, journal.CancelHeard) else "timeout"
             self._finish = machine.Finish("cancelled" if is_cancelled else "failed", "", why)
+            self._is_finished.set()
             return
         self._session, effects = machine.step(self._session, event)
         self._perform(effects)
@@ -300,7 +323,6 @@ class Coordination:
         )
 
     async def _run_cell(self, effect: machine.RunCell) -> None:
-        await self._until_lease_held()
         session = self._session
         assert session is not None
         if not self._cells.inputs:
@@ -340,7 +362,7 @@ class Coordination:
         assert session is not None
         if call.kind == "history":
             contents = [message.content for message in session.history]
-            text = json.dumps(contents)[:TEXT_CHARS_MAX]
+            text = fitting(json.dumps(contents))
             return journal.SubCallAnswered(cell=0, ordinal=0, prompt=prompt, text=text)
         if call.kind == "unfold":
             return await self._unfold(session, call, prompt)
@@ -351,9 +373,9 @@ class Coordination:
             messages=(ChatMessage(role="user", content=call.prompt),),
             remaining_s=self._remaining_s(),
         )
-        await self._until_lease_held()
         try:
             async with self._sub_calls:
+                await self._until_lease_held()
                 reply = await self._work.complete(asked)
         except Weather as error:
             return journal.SubCallAnswered(
@@ -382,38 +404,21 @@ class Coordination:
         except PeerUnreachableError as lost:
             return answered.model_copy(update={"error": line(str(lost))})
         text = (await self._store.read(ref)).decode(errors="replace")
-        return answered.model_copy(update={"text": text[:TEXT_CHARS_MAX]})
+        return answered.model_copy(update={"text": fitting(text)})
 
     # --- ends -----------------------------------------------------------------------------------
 
     async def _closing(self) -> journal.Closed:
         """The last entry. A long answer goes by hash."""
         finish = self._finish or machine.Finish("failed", "", "internal: it ended without an end")
-        data = finish.answer.encode()
-        full: ContentRef | None = None
-        if len(data) > TEXT_CHARS_MAX:
-            full = await self._store.put(data)
+        data = sayable(finish.answer).encode()
+        full = await self._store.put(data) if len(data) > ANSWER_BYTES_MAX else None
         return journal.Closed(
             outcome=finish.outcome,
-            answer=finish.answer if full is None else finish.answer[: TEXT_CHARS_MAX // 4],
+            answer=fitting(finish.answer, ANSWER_BYTES_MAX // 4 if full else ANSWER_BYTES_MAX),
             full=full,
             detail=line(finish.detail),
         )
-
-    async def _close_sessions(self) -> None:
-        async with trio.open_nursery() as nursery:
-            for peer in self._cells.peers:
-                nursery.start_soon(self._close_sessions_at, peer)
-
-    async def _close_sessions_at(self, peer: PeerId) -> None:
-        closed = SessionClosed(task=self._task, term=self.term)
-        try:
-            await self._mesh.request(
-                peer, repl.PROTOCOL, closed, SessionClosed, timeout_s=CLOSING_S / 2
-            )
-        except Weather as error:
-            # Idle sessions are evicted over there; a deposed coordinator's word is refused.
-            log.debug("session-not-closed", task=self._task, peer=peer, why=str(error))
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -457,22 +462,6 @@ class Coordination:
                 why=line(why),
             )
         )
-
-
-async def _together(
-    jobs: Iterable[Callable[[], Awaitable[SubCallResult]]],
-) -> list[SubCallResult]:
-    """All at once, in order."""
-    todo = list(jobs)
-    results: list[SubCallResult | None] = [None] * len(todo)
-
-    async def do(at: int, job: Callable[[], Awaitable[SubCallResult]]) -> None:
-        results[at] = await job()
-
-    async with open_plain_nursery() as nursery:
-        for at, job in enumerate(todo):
-            nursery.start_soon(do, at, job)
-    return [result for result in results if result is not None]
 
 
 def _code(error: Exception, otherwise: str) -> str:

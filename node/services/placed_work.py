@@ -7,7 +7,7 @@ the rules at the top of this module.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 import structlog
@@ -16,6 +16,7 @@ import trio
 from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.core.placement import Choice, Need
 from kowalski.mesh.mesh import Mesh
+from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.services import folding, inference, repl
 from kowalski.protocol.errors import (
     PeerUnreachableError,
@@ -49,7 +50,10 @@ ANY_MODEL = "*"
 """In place of a model's name: whichever the best peer prefers."""
 
 ATTEMPTS_MAX = 3
-"""Peers tried for one request, the first included."""
+"""Peers that may fail at one request. One that is busy did not fail."""
+
+BUSY_WAIT_S = 0.1
+BUSY_WAIT_S_MAX = 1.0
 
 NOT_ELSEWHERE = frozenset({"bad_request", "timeout"})
 """Failures that another peer would only repeat."""
@@ -63,6 +67,63 @@ Weather = (PeerUnreachableError, RequestRefusedError, RequestFailedError, Remote
 
 def is_worth_another_peer(error: Exception) -> bool:
     return not (isinstance(error, RequestFailedError) and error.code in NOT_ELSEWHERE)
+
+
+def is_busy(error: Exception) -> bool:
+    """Full, not broken."""
+    return isinstance(error, RequestRefusedError) and error.reason == "busy"
+
+
+@dataclass(slots=True)
+class Tries:
+    """Who was tried for one piece of work. Full is not broken: the busy are asked again."""
+
+    failed: dict[PeerId, Exception] = field(default_factory=dict)
+    busy: set[PeerId] = field(default_factory=set)
+    complaints: list[str] = field(default_factory=list)
+    """What those who failed said; `complaint` is what anybody said last."""
+    complaint: str = ""
+    _wait_s: float = BUSY_WAIT_S
+
+    @property
+    def excluded(self) -> frozenset[PeerId]:
+        return frozenset({*self.failed, *self.busy})
+
+    @property
+    def are_too_many(self) -> bool:
+        return len(self.failed) >= ATTEMPTS_MAX
+
+    @property
+    def may_wait(self) -> bool:
+        return bool(self.busy) and not self.are_too_many
+
+    @property
+    def number(self) -> int:
+        """Of the attempt that is next, or was the last to be made."""
+        return len(self.failed) + 1
+
+    def add(self, peer: PeerId, name: str, error: Exception) -> None:
+        self.complaint = f"{name}: {error}"
+        if is_busy(error):
+            self.busy.add(peer)
+        else:
+            self.failed[peer] = error
+            self.complaints.append(self.complaint)
+
+    def wait_s(self) -> float:
+        """How long to wait before the busy are asked again: longer every time."""
+        self.busy.clear()
+        wait_s, self._wait_s = self._wait_s, min(BUSY_WAIT_S_MAX, 2 * self._wait_s)
+        return wait_s
+
+    def outcome(self, nobody: str) -> RequestRefusedError | RequestFailedError:
+        """What to tell who asked, once there is nobody left to try."""
+        if not self.failed:
+            return RequestRefusedError("no_peer", nobody)
+        last, words = list(self.failed.values())[-1], "; ".join(self.complaints)
+        if isinstance(last, RequestRefusedError):
+            return RequestRefusedError(last.reason, words, last.retry_after_s)
+        return RequestFailedError("peers_failed", words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,17 +254,25 @@ class PlacedWork:
         self, peer: PeerId, asked: CellAsked, on_output: OnOutput, on_sub_calls: OnSubCalls
     ) -> CellDone:
         """One cell on one peer. Raises what a conversation raises."""
-        async with self._mesh.converse(peer, repl.PROTOCOL, asked) as conversation:
+
+        async def answer(batch: int, results: Awaitable[tuple[SubCallResult, ...]]) -> None:
+            answered = SubCallsAnswered(batch=batch, results=await results)
+            await conversation.send(answered)
+
+        async with (
+            self._mesh.converse(peer, repl.PROTOCOL, asked) as conversation,
+            open_plain_nursery() as nursery,
+        ):
             while True:
                 message = await conversation.receive()
                 match message:
                     case CellOutput(stream=stream, data=data):
                         on_output(stream, data)
                     case SubCallsAsked(batch=batch, calls=calls):
-                        results = await on_sub_calls(calls)
-                        await conversation.send(SubCallsAnswered(batch=batch, results=results))
+                        nursery.start_soon(answer, batch, on_sub_calls(calls))
                     case CellDone():
                         self._mesh.hear_reply(peer, message.hot)
+                        nursery.cancel_scope.cancel()
                         return message
                     case _:
                         raise RemoteProtocolError(f"{message.KIND} in answer to {asked.KIND}")
@@ -215,34 +284,31 @@ class PlacedWork:
         timeout_s: float,
         on_restart: Callable[[str], None],
     ) -> tuple[T, Placed]:
-        """Try the best peer, then the next best of those that were not tried."""
-        tried: dict[PeerId, str] = {}
-        last: Exception = RequestRefusedError("no_peer")
+        """Try the best peer, then the next best; where all are busy, wait for a turn."""
+        tries = Tries()
         with trio.move_on_after(timeout_s):
-            while len(tried) < ATTEMPTS_MAX:
-                ranking = self._mesh.rank(need, excluding=frozenset(tried))
+            while True:
+                ranking = self._mesh.rank(need, excluding=tries.excluded)
                 choice = ranking.best
-                if choice is None:
-                    if not tried:
-                        raise RequestRefusedError("no_peer", _nobody(need, ranking.explain()))
-                    break
+                if choice is None or tries.are_too_many:
+                    if not tries.may_wait:
+                        raise tries.outcome(_nobody(need, ranking.explain()))
+                    await trio.sleep(tries.wait_s())
+                    continue
                 try:
                     with self._mesh.sending(choice.peer, need.kind):
                         result = await attempt(choice)
                 except Weather as error:
                     if not is_worth_another_peer(error):
                         raise
-                    last = error
-                    tried[choice.peer] = f"{choice.name}: {error}"
-                    log.info("placed-elsewhere", peer=choice.peer, kind=need.kind, why=str(error))
-                    on_restart(tried[choice.peer])
+                    tries.add(choice.peer, choice.name, error)
+                    if not is_busy(error):
+                        log.info("placed-elsewhere", peer=choice.peer, kind=need.kind, why=error)
+                        on_restart(tries.complaint)
                 else:
-                    return result, Placed(choice.peer, choice.name, choice.why, len(tried) + 1)
-            if isinstance(last, RequestRefusedError):
-                raise RequestRefusedError(
-                    last.reason, "; ".join(tried.values()), last.retry_after_s
-                )
-            raise RequestFailedError("peers_failed", "; ".join(tried.values())) from last
+                    return result, Placed(choice.peer, choice.name, choice.why, tries.number)
+        if tries.may_wait:
+            raise RequestRefusedError("busy", f"for {timeout_s:.3g} s; {tries.complaint}")
         raise RequestFailedError("timeout", f"no answer within {timeout_s:.3g} s")
 
 

@@ -22,6 +22,7 @@ from kowalski.node.repl.seam import (
     SubCall,
     SubCallResult,
 )
+from kowalski.node.services.texts import fitting
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RemoteProtocolError,
@@ -41,8 +42,15 @@ PROTOCOL = "/kowalski/repl/1"
 OUTPUT_PIECE_BYTES = 32 * 1024
 OUTPUT_PIECES_MAX = 256
 IDLE_S_MAX = 600.0
-ANSWER_CHARS_MAX = 256 * 1024
 RETRY_AFTER_S = 1.0
+
+CALLS_PER_MESSAGE = 2
+"""Two of the longest texts fit a frame, as questions and as answers."""
+
+_Channel = tuple[
+    trio.MemorySendChannel[tuple[wire.SubCallResult, ...]],
+    trio.MemoryReceiveChannel[tuple[wire.SubCallResult, ...]],
+]
 
 
 class ReplRoom:
@@ -194,9 +202,7 @@ class ReplRoom:
             error=_shown(outcome.error),
             answer=None
             if answer is None
-            else wire.AnswerVariable(
-                content=answer.content[:ANSWER_CHARS_MAX], is_ready=answer.ready
-            ),
+            else wire.AnswerVariable(content=fitting(answer.content), is_ready=answer.ready),
             variables_digest=outcome.variables_digest[:64],
             exit_code=outcome.exit_code,
             is_session_alive=outcome.session_alive,
@@ -273,26 +279,43 @@ class _SubCallDesk:
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
-        self._waiting: dict[int, trio.MemorySendChannel[tuple[wire.SubCallResult, ...]]] = {}
+        self._waiting: dict[int, _Channel] = {}
         self._batches = 0
         self.scope = trio.CancelScope()
 
     async def ask(self, calls: tuple[SubCall, ...]) -> tuple[SubCallResult, ...]:
-        self._batches += 1
-        batch = self._batches
-        results_in, results_out = trio.open_memory_channel[tuple[wire.SubCallResult, ...]](1)
-        self._waiting[batch] = results_in
-        records = tuple(
+        """All at once, in pieces that fit a frame whatever is asked and answered."""
+        records = [
             wire.SubCall(kind=call.kind, prompt=call.prompt, model=call.model) for call in calls
+        ]
+        pieces = [
+            tuple(records[start : start + CALLS_PER_MESSAGE])
+            for start in range(0, len(records), CALLS_PER_MESSAGE)
+        ]
+        answered: list[tuple[wire.SubCallResult, ...]] = [()] * len(pieces)
+
+        async def ask(at: int, batch: int) -> None:
+            answered[at] = await self._answers_to(batch, len(pieces[at]))
+
+        async with open_plain_nursery() as nursery:
+            for at, piece in enumerate(pieces):
+                self._batches += 1
+                batch = self._batches
+                self._waiting[batch] = trio.open_memory_channel(1)
+                nursery.start_soon(ask, at, batch)
+                await self._conversation.send(wire.SubCallsAsked(batch=batch, calls=piece))
+        return tuple(
+            SubCallResult(text=one.text, error=one.error) for piece in answered for one in piece
         )
+
+    async def _answers_to(self, batch: int, count: int) -> tuple[wire.SubCallResult, ...]:
         try:
-            await self._conversation.send(wire.SubCallsAsked(batch=batch, calls=records))
-            results = await results_out.receive()
+            results = await self._waiting[batch][1].receive()
         finally:
             del self._waiting[batch]
-        if len(results) != len(calls):
-            raise RemoteProtocolError(f"{len(results)} results for {len(calls)} sub-calls")
-        return tuple(SubCallResult(text=one.text, error=one.error) for one in results)
+        if len(results) != count:
+            raise RemoteProtocolError(f"{len(results)} results for {count} sub-calls")
+        return results
 
     async def listen(self) -> None:
         with self.scope:
@@ -301,7 +324,10 @@ class _SubCallDesk:
                 if not isinstance(message, wire.SubCallsAnswered):
                     raise RemoteProtocolError(f"{message.KIND} while a cell runs")
                 if waiting := self._waiting.get(message.batch):
-                    waiting.send_nowait(message.results)
+                    try:
+                        waiting[0].send_nowait(message.results)
+                    except trio.WouldBlock:
+                        raise RemoteProtocolError("a batch was answered twice") from None
 
 
 def _text(data: bytes) -> str:

@@ -121,20 +121,24 @@ class SubmitterRoom:
 
     @contextmanager
     def watch(self, task: TaskId) -> Iterator[trio.MemoryReceiveChannel[Seen]]:
-        """See everything that becomes visible from now on. A slow onlooker misses progress."""
+        """See everything that becomes visible from now on.
+
+        A slow onlooker misses progress; the channel of one that reads nothing ends early.
+        """
         seen_in, seen = trio.open_memory_channel[Seen](WATCHED_MAX)
         onlookers = self._onlookers.setdefault(task, [])
         onlookers.append(seen_in)
         try:
             yield seen
         finally:
-            onlookers.remove(seen_in)
-            if not onlookers:
-                self._onlookers.pop(task, None)
+            if seen_in in onlookers:
+                onlookers.remove(seen_in)
+            if not onlookers and self._onlookers.get(task) is onlookers:
+                del self._onlookers[task]
             seen.close()
 
     def _show(self, seen: Seen) -> None:
-        for onlooker in self._onlookers.get(seen.task.id, ()):
+        for onlooker in tuple(self._onlookers.get(seen.task.id, ())):
             is_nearly_full = onlooker.statistics().current_buffer_used > WATCHED_MAX // 2
             if seen.progress is not None and is_nearly_full:
                 continue
@@ -142,6 +146,7 @@ class SubmitterRoom:
                 onlooker.send_nowait(seen)
             except trio.WouldBlock:
                 onlooker.close()  # it reads nothing; it may look again
+                self._onlookers[seen.task.id].remove(onlooker)
 
     # --- performing what the ledger decides -----------------------------------------------------
 
@@ -196,7 +201,9 @@ class SubmitterRoom:
                 await self._talk(talk, coordinator)
             event = task_ledger.SettledHeard(task.id, task.term)
         except RequestRefusedError as no:
-            event = task_ledger.CoordinatorDeclined(task.id, task.term, str(no))
+            event = task_ledger.CoordinatorDeclined(
+                task.id, task.term, str(no), is_busy=no.reason == "busy"
+            )
         except StorageError as full:
             # Nothing was accepted; the coordinator offers it again when the talk is resumed.
             log.exception("entry-not-stored", task=task.id)
@@ -205,9 +212,14 @@ class SubmitterRoom:
             event = task_ledger.CoordinatorLost(task.id, task.term, str(error))
         if talk.scope.cancelled_caught:
             return  # this machine ended it
-        if self._talks.get(task.id) is talk:
-            del self._talks[task.id]
-        self._driver.handle(event)
+        if self._talks.get(task.id) is not talk:
+            return  # another talk of this term has begun
+        del self._talks[task.id]
+        try:
+            self._driver.handle(event)
+        except StorageError:
+            # As if nothing had come: silence will bring it up again.
+            log.exception("ledger-not-stored", task=task.id)
 
     async def _talk(self, talk: _Talk, coordinator: PeerId) -> None:
         grant = wire.Grant(

@@ -6,16 +6,22 @@ answered from the journal: the model is not asked twice, and the variables come 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import count
 
 import structlog
+import trio
 
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
+from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.services import repl
 from kowalski.node.services.placed_work import (
     PlacedWork,
+    Tries,
     Weather,
+    is_busy,
     is_worth_another_peer,
 )
 from kowalski.protocol import ids
@@ -27,6 +33,7 @@ from kowalski.protocol.messages.repl import (
     CellAsked,
     CellDone,
     Inputs,
+    SessionClosed,
     SubCall,
     SubCallResult,
 )
@@ -44,15 +51,14 @@ OUTPUT_CHARS_MAX = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What the task needs from its coordinator. None of these blocks but `sub_call`."""
+    """What the task needs from its coordinator."""
 
     record: Callable[[journal.SessionEvent], None]
     progress: Callable[..., None]
     sub_call: Callable[[SubCall], Awaitable[journal.SubCallAnswered]]
     """Answers with cell and ordinal 0; they are filled in here."""
-    batch: Callable[
-        [Iterable[Callable[[], Awaitable[SubCallResult]]]], Awaitable[list[SubCallResult]]
-    ]
+    until_lease_held: Callable[[], Awaitable[None]]
+    """Nothing is sent to a worker before this has returned."""
 
 
 @dataclass(slots=True)
@@ -100,12 +106,25 @@ class TaskCells:
         self._limits = limits
         self._seats: dict[str, _Seat] = {}
         self._used: set[PeerId] = set()
+        self._started: set[tuple[int, PeerId]] = set()
+        """In this term; asking again one that was busy starts nothing new."""
         self._known = _Known()
 
-    @property
-    def peers(self) -> frozenset[PeerId]:
-        """Everybody who may hold a session of this task."""
-        return frozenset(self._used)
+    async def close_sessions(self, *, timeout_s: float) -> None:
+        """Tell everybody who may hold a session of this task that it is over."""
+        async with trio.open_nursery() as nursery:
+            for peer in sorted(self._used):
+                nursery.start_soon(self._close_sessions_at, peer, timeout_s)
+
+    async def _close_sessions_at(self, peer: PeerId, timeout_s: float) -> None:
+        closed = SessionClosed(task=self._task, term=self._term)
+        try:
+            await self._mesh.request(
+                peer, repl.PROTOCOL, closed, SessionClosed, timeout_s=timeout_s
+            )
+        except Weather as error:
+            # Idle sessions are evicted over there; a deposed coordinator's word is refused.
+            log.debug("session-not-closed", task=self._task, peer=peer, why=str(error))
 
     def hear(self, event: journal.SessionEvent) -> None:
         """Learn from the journal, before and while the task runs."""
@@ -122,51 +141,66 @@ class TaskCells:
 
     async def run(self, effect: RunCell) -> journal.CellFinished | journal.CellFailed:
         """Run one cell on whatever peer will have it; how it ended."""
-        excluded: set[PeerId] = set()
-        complaint = ""
-        for _ in range(MOVES_MAX):
-            seat = self._seats.get(effect.language)
+        tries = Tries()
+        moves = 0
+        while moves <= MOVES_MAX:
+            seat = self._seats.get(effect.language) or self._take_seat(effect.language, tries)
             if seat is None:
-                choice = self._mesh.rank(
-                    Need("code", language=effect.language), excluding=frozenset(excluded)
-                )
-                if choice.best is None:
-                    code = "peers_failed" if excluded else UNSUPPORTED
-                    detail = complaint or f"no peer runs {effect.language} ({choice.explain()})"
-                    return journal.CellFailed(cell=effect.cell, code=code, detail=line(detail))
-                seat = _Seat(choice.best.peer, choice.best.why)
-                self._seats[effect.language] = seat
+                if not tries.busy:
+                    break
+                self._outlook.progress("note", text=f"cell {effect.cell} waits: {tries.complaint}")
+                await trio.sleep(tries.wait_s())
+                continue
             try:
-                return await self._run_at(seat, effect, complaint)
+                return await self._run_at(seat, effect, tries.complaint)
             except Weather as error:
                 del self._seats[effect.language]
                 if not is_worth_another_peer(error):
                     return journal.CellFailed(
                         cell=effect.cell, code="failed", detail=line(str(error))
                     )
-                complaint = f"{self._mesh.name_of(seat.peer)}: {error}"
-                if not _is_only_forgotten(error):
-                    excluded.add(seat.peer)
-                log.info("cell-moved", task=self._task, cell=effect.cell, why=complaint)
+                tries.add(seat.peer, self._mesh.name_of(seat.peer), error)
+                if is_busy(error):
+                    continue
+                moves += 1
+                if _is_only_forgotten(error):
+                    del tries.failed[seat.peer]
+                log.info("cell-moved", task=self._task, cell=effect.cell, why=tries.complaint)
                 self._outlook.progress(
-                    "moved", cell=effect.cell, language=effect.language, why=complaint
+                    "moved", cell=effect.cell, language=effect.language, why=tries.complaint
                 )
-        return journal.CellFailed(cell=effect.cell, code="peers_failed", detail=line(complaint))
+        if tries.complaint:
+            return journal.CellFailed(
+                cell=effect.cell, code="peers_failed", detail=line(tries.complaint)
+            )
+        choices = self._mesh.rank(Need("code", language=effect.language))
+        detail = f"no peer runs {effect.language} ({choices.explain()})"
+        return journal.CellFailed(cell=effect.cell, code=UNSUPPORTED, detail=line(detail))
+
+    def _take_seat(self, language: str, tries: Tries) -> _Seat | None:
+        need = Need("code", language=language)
+        choice = self._mesh.rank(need, excluding=tries.excluded).best
+        if choice is None:
+            return None
+        seat = self._seats[language] = _Seat(choice.peer, choice.why)
+        return seat
 
     async def _run_at(self, seat: _Seat, effect: RunCell, complaint: str) -> journal.CellFinished:
         with self._mesh.sending(seat.peer, "code"):
             if seat.ran != effect.after:
                 await self._replay(seat, effect)
-            why = f"{seat.why}; moved: {complaint}" if complaint else seat.why
-            self._outlook.record(
-                journal.CellStarted(
-                    cell=effect.cell,
-                    language=effect.language,
-                    code=effect.code,
-                    peer=seat.peer,
-                    why=line(why),
+            if (effect.cell, seat.peer) not in self._started:
+                self._started.add((effect.cell, seat.peer))
+                why = f"{seat.why}; after {complaint}" if complaint else seat.why
+                self._outlook.record(
+                    journal.CellStarted(
+                        cell=effect.cell,
+                        language=effect.language,
+                        code=effect.code,
+                        peer=seat.peer,
+                        why=line(why),
+                    )
                 )
-            )
             done = await self._ask(seat, effect.cell, effect.language, effect.code, effect.after)
             seat.ran = (*effect.after, effect.cell)
             if not done.is_session_alive:
@@ -208,21 +242,32 @@ class TaskCells:
             timeout_s=self._limits.timeout_s,
             remaining_s=self._limits.remaining_s(),
         )
-        ordinals = _Ordinals(cell)
+        ordinals = count()
 
-        async def answer(calls: tuple[SubCall, ...]) -> tuple[SubCallResult, ...]:
-            slots = [(ordinals.next(), call) for call in calls]
-            jobs = [
-                lambda ordinal=ordinal, call=call: self._answer_one(cell, ordinal, call)
-                for ordinal, call in slots
-            ]
-            return tuple(await self._outlook.batch(jobs))
+        def answer(calls: tuple[SubCall, ...]) -> Awaitable[tuple[SubCallResult, ...]]:
+            # Numbered as they come, whatever order they are answered in.
+            return self._answer_all(cell, [(next(ordinals), call) for call in calls])
 
         def on_output(stream: str, data: bytes) -> None:
             text = data.decode(errors="replace")
             self._outlook.progress(stream, cell=cell, language=language, peer=seat.peer, text=text)
 
+        await self._outlook.until_lease_held()
         return await self._work.run_cell(seat.peer, asked, on_output, answer)
+
+    async def _answer_all(
+        self, cell: int, calls: list[tuple[int, SubCall]]
+    ) -> tuple[SubCallResult, ...]:
+        """All at once, in order."""
+        results: dict[int, SubCallResult] = {}
+
+        async def answer(ordinal: int, call: SubCall) -> None:
+            results[ordinal] = await self._answer_one(cell, ordinal, call)
+
+        async with open_plain_nursery() as nursery:
+            for ordinal, call in calls:
+                nursery.start_soon(answer, ordinal, call)
+        return tuple(results[ordinal] for ordinal, _ in calls)
 
     async def _answer_one(self, cell: int, ordinal: int, call: SubCall) -> SubCallResult:
         known = self._known.answered.get((cell, ordinal))
@@ -231,16 +276,6 @@ class TaskCells:
             known = answered.model_copy(update={"cell": cell, "ordinal": ordinal})
             self._outlook.record(known)
         return SubCallResult(text=known.text, error=known.error)
-
-
-class _Ordinals:
-    def __init__(self, cell: int) -> None:
-        self.cell = cell
-        self._next = 0
-
-    def next(self) -> int:
-        self._next += 1
-        return self._next - 1
 
 
 def _is_only_forgotten(error: Exception) -> bool:

@@ -14,6 +14,7 @@ EXCEPTIONS: dict[str, str] = {
     "protocol/messages/*.py": "declarations; the golden frames and wire.cddl hold every message",
     "mesh/transport.py": "a seam; each implementation is held against it",
     "mesh/libp2p_*.py": "one room, one face: test_libp2p_transport.py, on real hosts",
+    "node/core/task_ledger_events.py": "declarations; see test_task_ledger.py",
     "node/backends/seam.py": "a seam, without code of its own",
     "node/repl/seam.py": "a seam, without code of its own",
 }

@@ -10,8 +10,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import secrets
-import shutil
 import subprocess
 import sys
 import time
@@ -19,9 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from kowalski.node.local_cluster import LocalCluster, LocalNode
+from tests.netns import Machine
 
 ROOT = Path(__file__).resolve().parents[2]
 CLI_S = 60.0
@@ -212,67 +209,6 @@ def is_running(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
-# --- namespaces ---------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Lan:
-    """Machines on one switch, as namespaces: `10.77.0.1` is the first one's address."""
-
-    tag: str
-    machines: tuple[str, ...]
-
-    def address(self, machine: str) -> str:
-        return f"10.77.0.{self.machines.index(machine) + 1}"
-
-    def entering(self, machine: str) -> list[str]:
-        """A command prefix. Unlike `ip netns exec` it leaves mounts, /sys among them, alone."""
-        return ["nsenter", f"--net=/run/netns/{self.tag}-{machine}", "--"]
-
-    def run(self, machine: str, *command: str, timeout_s: float = 10.0) -> str:
-        done = subprocess.run(
-            [*self.entering(machine), *command],
-            capture_output=True,
-            timeout=timeout_s,
-            check=True,
-        )
-        return done.stdout.decode()
-
-
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=10)
-
-
-@contextlib.contextmanager
-def open_lan(*machines: str) -> Iterator[Lan]:
-    """Namespaces with one bridge between them; skips where there may be none.
-
-    The bridge lives in a namespace too, so that the machine's own network stays as it is.
-    """
-    if os.geteuid() != 0 or not shutil.which("ip") or not shutil.which("nsenter"):
-        pytest.skip("network namespaces need root, ip and nsenter")
-    lan = Lan(f"kw{secrets.token_hex(3)}", machines)
-    switch = f"{lan.tag}-switch"
-    try:
-        _ip("netns", "add", switch)
-    except subprocess.CalledProcessError as no:
-        pytest.skip(f"no network namespaces here: {no.stderr.decode().strip()}")
-    try:
-        _ip("-n", switch, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
-        _ip("-n", switch, "link", "set", "br0", "up")
-        for machine in machines:
-            space = f"{lan.tag}-{machine}"
-            _ip("netns", "add", space)
-            _ip("-n", space, "link", "set", "lo", "up")
-            port = f"port-{machine}"
-            far = ["peer", "name", "eth0", "netns", space]
-            _ip("-n", switch, "link", "add", "name", port, "type", "veth", *far)
-            _ip("-n", switch, "link", "set", port, "master", "br0", "up")
-            _ip("-n", space, "addr", "add", f"{lan.address(machine)}/24", "dev", "eth0")
-            _ip("-n", space, "link", "set", "eth0", "up")
-            _ip("-n", space, "route", "add", "default", "dev", "eth0")
-        yield lan
-    finally:
-        for space in (*(f"{lan.tag}-{machine}" for machine in machines), switch):
-            with contextlib.suppress(subprocess.CalledProcessError):
-                _ip("netns", "del", space)
+def entering(machine: Machine) -> list[str]:
+    """A command prefix. Unlike `ip netns exec` it leaves mounts, /sys among them, alone."""
+    return ["nsenter", f"--net=/run/netns/{machine.name}", "--"]

@@ -18,12 +18,12 @@ from tests.integration.cluster import (
     ROOT,
     START_S,
     Cluster,
-    Lan,
     clean_environment,
+    entering,
     open_cluster,
-    open_lan,
     wait_until,
 )
+from tests.netns import Machine, lan, missing
 
 pytestmark = [pytest.mark.real, pytest.mark.netns]
 
@@ -47,7 +47,7 @@ answer['ready'] = True
 class Home:
     """Submitter a, coordinator b, executor c; a model server beside c that only c can reach."""
 
-    lan: Lan
+    machines: dict[str, Machine]
     cluster: Cluster
 
     def stats(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Home:
             "import urllib.request as r;"
             f"print(r.urlopen('http://127.0.0.1:{MODEL_PORT}/stats').read().decode())"
         )
-        stats: dict[str, Any] = json.loads(self.lan.run("c", sys.executable, "-c", code))
+        stats: dict[str, Any] = json.loads(self.machines["c"].run(sys.executable, "-c", code))
         return stats
 
     def submit(self, *arguments: str) -> dict[str, Any]:
@@ -71,10 +71,10 @@ class Home:
 
 
 @contextlib.contextmanager
-def _model_server(lan: Lan, folder: Path) -> Iterator[None]:
+def _model_server(machine: Machine, folder: Path) -> Iterator[None]:
     script = folder / "script.json"
     script.write_text(json.dumps({"root": [LOOK, ANSWER], "counts_turns": True}))
-    command = [*lan.entering("c"), sys.executable, "-m", "tests.scripted_model_server"]
+    command = [*entering(machine), sys.executable, "-m", "tests.scripted_model_server"]
     process = subprocess.Popen(
         [*command, "--port", str(MODEL_PORT), "--script", str(script)],
         stdin=subprocess.DEVNULL,
@@ -94,10 +94,15 @@ def _model_server(lan: Lan, folder: Path) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     folder = tmp_path_factory.mktemp("machines")
-    with open_lan("a", "b", "c") as lan, _model_server(lan, folder), open_cluster(folder) as nodes:
+    if why_not := missing():
+        pytest.skip(why_not)
+    with contextlib.ExitStack() as stack:
+        machines = dict(zip(ROLES, stack.enter_context(lan(len(ROLES))), strict=True))
+        stack.enter_context(_model_server(machines["c"], folder))
+        nodes = stack.enter_context(open_cluster(folder))
 
         def start(name: str, *options: str) -> None:
-            nodes.start(name, "--roles", ROLES[name], *options, prefix=lan.entering(name))
+            nodes.start(name, "--roles", ROLES[name], *options, prefix=entering(machines[name]))
 
         start("a")
         nodes.named("a").wait_until_up(START_S)
@@ -114,7 +119,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
             start(name)
         for name in ROLES:
             nodes.named(name).wait_until_up(START_S)
-        yield Home(lan, nodes)
+        yield Home(machines, nodes)
 
 
 @pytest.fixture
@@ -129,7 +134,7 @@ def test_machines_that_know_no_address_find_each_other_by_mdns(home: Home) -> No
     addresses = {
         row["name"]: row["addresses"] for row in _rows(home.cluster.named("b").ask("peers"))
     }
-    assert addresses["c"] == [f"/ip4/{home.lan.address('c')}/tcp/4170"]
+    assert addresses["c"] == [f"/ip4/{home.machines['c'].ip}/tcp/4170"]
 
 
 def test_a_task_of_one_is_led_by_the_second_and_runs_on_the_third(

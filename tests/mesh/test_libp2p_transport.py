@@ -674,10 +674,9 @@ async def test_ipv6_works() -> None:
 
 
 async def test_an_exception_of_the_block_comes_out_of_it() -> None:
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.raises(KeyError, match="mine"):
         async with one_transport():
             raise KeyError("mine")
-    assert caught.group_contains(KeyError, match="mine", depth=1)
 
 
 async def test_a_cancelled_block_can_still_say_goodbye() -> None:

@@ -102,9 +102,9 @@ async def ask_echo(transport: Libp2pTransport, peer: PeerId, data: bytes = b"any
 class Wire:
     """A TCP forwarder that can be stopped and started: packets wait, no connection ends."""
 
-    def __init__(self, nursery: trio.Nursery, target: tuple[str, int], port: int) -> None:
-        self._nursery = nursery
+    def __init__(self, target: tuple[str, int], port: int, source: str) -> None:
         self._target = target
+        self._source = source
         self._flows = self._answers_flow = trio.Event()
         self.start()
         self.address = Address(f"/ip4/127.0.0.1/tcp/{port}")
@@ -121,7 +121,7 @@ class Wire:
         self._answers_flow.set()
 
     async def carry(self, near: trio.SocketStream) -> None:
-        far = await trio.open_tcp_stream(*self._target)
+        far = await trio.open_tcp_stream(*self._target, local_address=self._source)
         async with near, far, trio.open_nursery() as nursery:
             nursery.start_soon(self._pour, near, far, lambda: self._flows)
             nursery.start_soon(self._pour, far, near, lambda: self._answers_flow)
@@ -140,12 +140,16 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire_to(transport: Libp2pTransport) -> AsyncIterator[Wire]:
+async def wire_to(
+    listener_address: Libp2pTransport | str, *, source: str = "127.0.0.1"
+) -> AsyncIterator[Wire]:
+    """A wire to a transport or to `/ip4/127.0.0.1/tcp/PORT`, which sees it come from `source`."""
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listener.socket.getsockname()[1]
-        target = ("127.0.0.1", int(transport.addresses[0].split("/")[4]))
-        wire = Wire(nursery, target, port)
+        if isinstance(listener_address, Libp2pTransport):
+            listener_address = listener_address.addresses[0]
+        wire = Wire(("127.0.0.1", int(listener_address.split("/")[4])), port, source)
         nursery.start_soon(trio.serve_listeners, wire.carry, [listener])
         yield wire
         nursery.cancel_scope.cancel()

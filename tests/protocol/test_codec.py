@@ -55,7 +55,7 @@ def why(data: bytes) -> str:
 
 @pytest.mark.parametrize("kind", sorted(MESSAGES))
 def test_a_message_comes_out_as_it_went_in(kind: str) -> None:
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(strategies.messages(kind))
     def holds(message: Message) -> None:
         frame = encode(message)
@@ -104,13 +104,13 @@ def test_the_largest_chunk_fits() -> None:
 # --- what strangers send ------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
     read(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=100), st.sampled_from(sorted(MESSAGES)))
 def test_any_bytes_for_a_body_are_a_message_or_refused(body: bytes, kind: str) -> None:
     read(hostile_frames.framed(body, kind=kind))
@@ -134,7 +134,7 @@ ITEMS = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(sorted(EXAMPLES)), st.data())
 def test_a_field_may_hold_anything_and_no_harm_is_done(kind: str, data: st.DataObject) -> None:
     body = cbor2.loads(encode(EXAMPLES[kind]))[2] or {"nothing": 0}
@@ -142,7 +142,7 @@ def test_a_field_may_hold_anything_and_no_harm_is_done(kind: str, data: st.DataO
     read(cbor2.dumps([1, kind, body]))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(FRAMES, st.data())
 def test_a_damaged_frame_is_a_message_or_refused(frame: bytes, data: st.DataObject) -> None:
     damaged = bytearray(frame)

@@ -53,7 +53,7 @@ def why(text: str) -> str:
     return str(refused.value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(strategies.join_lines())
 def test_a_line_reads_back(line: JoinLine) -> None:
     assert join_line.parse(line.render()) == line
@@ -194,7 +194,7 @@ def test_what_a_later_version_appends_is_ignored() -> None:
     assert join_line.parse(rendered([*CONTENT, {"relay": 1}, "more"])) == LINE
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.text(max_size=60) | st.from_regex(r"kw1:[A-Za-z0-9_-]{0,90}", fullmatch=True))
 def test_any_text_is_refused_in_words(text: str) -> None:
     assert why(text)

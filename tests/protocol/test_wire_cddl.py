@@ -56,7 +56,7 @@ def test_a_golden_frame_is_valid(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_we_may_say_is_valid(kind: str) -> None:
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=10, deadline=None)
     @given(strategies.messages(kind))
     def holds(message: Message) -> None:
         assert wire_schema.is_valid(wire_schema.rule_of(kind), encode(message))
@@ -178,7 +178,7 @@ def test_an_entry_holds_a_frame_of_the_journal_and_nothing_else() -> None:
 # --- the join line ------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(strategies.join_lines())
 def test_a_join_line_holds_what_is_described(line: JoinLine) -> None:
     packed = line.render().removeprefix(PREFIX)

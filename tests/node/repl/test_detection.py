@@ -33,10 +33,26 @@ async def test_an_owner_who_insists_gets_none_and_reads_what_it_means(tmp_path: 
 
 
 @pytest.mark.real
+async def test_a_system_without_user_namespaces_is_told_apart_with_a_hint(tmp_path: Path) -> None:
+    forbidden = tmp_path / "bwrap"
+    forbidden.write_text(
+        "#!/bin/sh\necho 'bwrap: setting up uid map: Permission denied' >&2; exit 1"
+    )
+    forbidden.chmod(0o755)
+    verdict = await detect_sandbox(programs_path=str(tmp_path))
+    assert verdict.sandbox is None
+    assert "bubblewrap does not work here" in verdict.reason
+    assert "setting up uid map: Permission denied" in verdict.reason
+    assert "apparmor_restrict_unprivileged_userns" in verdict.reason
+
+
+@pytest.mark.real
 async def test_a_program_that_only_has_the_name_is_not_trusted(tmp_path: Path) -> None:
     impostor = tmp_path / "bwrap"
-    impostor.write_text('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done; shift; exec "$@"\n')
+    impostor.write_text(
+        '#!/bin/sh\nwhile [ "$1" != /usr/bin/prlimit ]; do shift; done; exec "$@"\n'
+    )
     impostor.chmod(0o755)
     verdict = await detect_sandbox(programs_path=str(tmp_path))
     assert verdict.sandbox is None
-    assert verdict.reason.startswith("code inside ")
+    assert verdict.reason.startswith("code inside reads files of the host, connects to loopback")

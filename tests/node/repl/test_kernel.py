@@ -54,7 +54,7 @@ async def test_a_kernel_says_its_version_and_leaves_nothing(tmp_path: Path) -> N
     [
         ("import sys; sys.exit('my last words')", "my last words"),
         ("import time; time.sleep(60)", "no kernel within 0.5 s"),
-        ("import os, sys; os.write(int(sys.argv[1]), b'\\0\\0\\0\\2{}')", "no kernel"),
+        ("import os, sys; os.write(int(sys.argv[1]), b'\\0\\0\\0\\2{}')", "did not start"),
     ],
 )
 async def test_a_kernel_that_does_not_come_up_is_told_in_its_words_and_leaves_nothing(

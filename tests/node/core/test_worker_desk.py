@@ -1,0 +1,243 @@
+"""What a worker does with a cell that it is asked to run: once, again, elsewhere, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from kowalski.node.core import worker_desk
+from kowalski.node.core.fences import Stale
+from kowalski.node.core.worker_desk import (
+    FINISHED_MAX,
+    AnswerAgain,
+    RunAnew,
+    RunOn,
+    SessionLost,
+    WorkerDesk,
+)
+from kowalski.protocol.ids import TaskId
+from kowalski.protocol.messages.repl import CellAsked, CellDone
+
+TASK = TaskId("task")
+
+
+def asked(
+    cell: int,
+    after: tuple[int, ...] = (),
+    *,
+    term: int = 1,
+    task: str = TASK,
+    language: str = "python",
+    keeps_session: bool = True,
+) -> CellAsked:
+    return CellAsked(
+        task=TaskId(task),
+        term=term,
+        cell=cell,
+        language=language,
+        code="x",
+        after=after,
+        keeps_session=keeps_session,
+        timeout_s=1.0,
+        remaining_s=1.0,
+    )
+
+
+def done(cell: int, *, text: str = "", is_session_alive: bool = True, task: str = TASK) -> CellDone:
+    return CellDone(
+        task=TaskId(task),
+        cell=cell,
+        status="ok",
+        stdout=text,
+        stderr="",
+        stdout_bytes=len(text),
+        stderr_bytes=0,
+        is_session_alive=is_session_alive,
+        duration_s=0.0,
+        held_s=0.0,
+    )
+
+
+def after_running(*cells: int, language: str = "python") -> WorkerDesk:
+    desk = WorkerDesk()
+    for at, cell in enumerate(cells):
+        request = asked(cell, cells[:at], language=language)
+        desk, _ = worker_desk.ask(desk, request)
+        desk = worker_desk.finish(desk, request, done(cell))
+    return desk
+
+
+def test_a_first_cell_runs_in_a_new_session_and_the_next_in_that_one() -> None:
+    desk, first = worker_desk.ask(WorkerDesk(), asked(0))
+    assert first == RunAnew()
+    desk = worker_desk.finish(desk, asked(0), done(0))
+    assert worker_desk.ask(desk, asked(1, (0,)))[1] == RunOn()
+
+
+def test_a_finished_cell_whose_answer_got_lost_is_answered_again() -> None:
+    desk = after_running(0, 1)
+    assert worker_desk.ask(desk, asked(1, (0,)))[1] == AnswerAgain(done(1))
+    assert worker_desk.ask(after_running(0), asked(0))[1] == AnswerAgain(done(0))
+
+
+def test_a_higher_term_is_answered_again_and_the_lower_one_is_refused_from_then_on() -> None:
+    desk = after_running(0)
+    desk, decision = worker_desk.ask(desk, asked(0, term=2))
+    assert decision == AnswerAgain(done(0))
+    assert worker_desk.ask(desk, asked(1, (0,), term=1))[1] == Stale(2)
+    assert worker_desk.hear_term(desk, TASK, 1)[1] == Stale(2)
+
+
+@pytest.mark.parametrize("after", [(0,), (0, 1, 2), (1, 0), (2, 1)])
+def test_who_thinks_of_another_session_than_the_one_here_is_told(after: tuple[int, ...]) -> None:
+    assert worker_desk.ask(after_running(0, 1), asked(3, after))[1] == SessionLost((0, 1))
+
+
+def test_who_thinks_of_a_session_where_none_is_is_told() -> None:
+    assert worker_desk.ask(WorkerDesk(), asked(1, (0,)))[1] == SessionLost(None)
+
+
+def test_a_replay_from_the_beginning_gets_a_new_session() -> None:
+    assert worker_desk.ask(after_running(0, 1), asked(0))[1] == RunAnew()
+
+
+def test_sessions_of_other_languages_and_tasks_are_others() -> None:
+    desk = after_running(0)
+    assert worker_desk.ask(desk, asked(1, (0,), language="bash"))[1] == SessionLost(None)
+    assert worker_desk.ask(desk, asked(1, (0,), task="other"))[1] == SessionLost(None)
+
+
+def test_a_session_that_died_is_forgotten_with_its_answers() -> None:
+    desk = after_running(0)
+    desk = worker_desk.finish(desk, asked(1, (0,)), done(1, is_session_alive=False))
+    assert worker_desk.ask(desk, asked(2, (0,)))[1] == SessionLost(None)
+    assert worker_desk.ask(desk, asked(0))[1] == RunAnew()
+    worker_desk.check(desk)
+
+
+def test_a_program_that_is_run_alone_leaves_nothing() -> None:
+    request = asked(0, keeps_session=False)
+    desk, decision = worker_desk.ask(WorkerDesk(), request)
+    assert decision == RunAnew()
+    desk = worker_desk.finish(desk, request, done(0))
+    assert (desk.ran, desk.finished) == ({}, {})
+
+
+def test_losing_one_session_keeps_the_other_of_the_task() -> None:
+    desk = after_running(0)
+    bash = asked(1, language="bash")
+    desk = worker_desk.finish(worker_desk.ask(desk, bash)[0], bash, done(1))
+    desk = worker_desk.lose(desk, (TASK, "python"))
+    assert worker_desk.ask(desk, bash)[1] == AnswerAgain(done(1))
+    assert worker_desk.ask(desk, asked(0))[1] == RunAnew()
+
+
+def test_a_settled_task_is_forgotten_but_its_fence_stays() -> None:
+    desk, _ = worker_desk.ask(after_running(0), asked(0, term=3))
+    desk = worker_desk.forget(desk, TASK)
+    assert (desk.ran, desk.finished) == ({}, {})
+    assert worker_desk.ask(desk, asked(0, term=2))[1] == Stale(3)
+
+
+def test_of_too_many_finished_cells_the_oldest_are_run_again_if_asked() -> None:
+    desk = after_running(*range(FINISHED_MAX + 1))
+    worker_desk.check(desk)
+    assert (TASK, 0) not in desk.finished
+    newest = asked(FINISHED_MAX, tuple(range(FINISHED_MAX)))
+    assert worker_desk.ask(desk, newest)[1] == AnswerAgain(done(FINISHED_MAX))
+
+
+# --- histories ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Session:
+    """What a real session holds: the cells that ran in it."""
+
+    cells: list[int] = field(default_factory=list)
+
+
+class Desks(RuleBasedStateMachine):
+    """A worker, its sessions, and coordinators of several terms that ask in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.desk = WorkerDesk()
+        self.sessions: dict[str, Session] = {}
+        self.highest = 0
+        self.answers: dict[int, CellDone] = {}
+        self.runs = 0
+
+    @rule(
+        cell=st.integers(0, 5),
+        count=st.integers(0, 3),
+        term=st.integers(1, 3),
+        survives=st.booleans(),
+    )
+    def ask(self, cell: int, count: int, term: int, survives: bool) -> None:
+        # Even cells are python, odd ones bash; of those before it, some died with their session.
+        language = "bash" if cell % 2 else "python"
+        before_it = [number for number in range(cell) if number % 2 == cell % 2]
+        after = tuple(before_it[len(before_it) - count :] if count < len(before_it) else before_it)
+        request = asked(cell, after, term=term, language=language)
+        before = self.sessions.get(language)
+        self.desk, decision = worker_desk.ask(self.desk, request)
+        if term < self.highest:
+            assert decision == Stale(self.highest), "fence_monotone"
+            return
+        self.highest = term
+        match decision:
+            case AnswerAgain(done=again):
+                assert before is not None
+                assert cell in before.cells, "answered from a session that has run it"
+                assert before.cells == [*after, cell] or before.cells == list(after)
+                assert again.stdout == f"{language} {cell} after {after}"
+            case SessionLost():
+                assert before is None or before.cells != list(after)
+                assert after
+            case RunAnew():
+                assert not after
+                self.run(request, Session(), survives)
+            case RunOn():
+                assert before is not None
+                assert before.cells == list(after), "it runs on exactly what the asker thinks of"
+                self.run(request, before, survives)
+            case Stale():
+                raise AssertionError("the term was high enough")
+
+    def run(self, request: CellAsked, session: Session, survives: bool) -> None:
+        session.cells.append(request.cell)
+        outcome = done(
+            request.cell,
+            text=f"{request.language} {request.cell} after {request.after}",
+            is_session_alive=survives,
+        )
+        self.desk = worker_desk.finish(self.desk, request, outcome)
+        if survives:
+            self.sessions[request.language] = session
+        else:
+            self.sessions.pop(request.language, None)
+
+    @rule(language=st.sampled_from(["python", "bash"]))
+    def evict(self, language: str) -> None:
+        self.desk = worker_desk.lose(self.desk, (TASK, language))
+        self.sessions.pop(language, None)
+
+    @rule()
+    def settle(self) -> None:
+        self.desk = worker_desk.forget(self.desk, TASK)
+        self.sessions.clear()
+
+    @invariant()
+    def books_agree(self) -> None:
+        worker_desk.check(self.desk)
+        held = {language: tuple(session.cells) for language, session in self.sessions.items()}
+        assert {key[1]: cells for key, cells in self.desk.ran.items()} == held
+
+
+Desks.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestDesks = Desks.TestCase

@@ -1,0 +1,409 @@
+"""One task led in one term, seen from outside, on whole nodes under virtual time."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import trio
+
+from kowalski.mesh.conversation import Conversation
+from kowalski.node.backends.seam import CompletionRequest
+from kowalski.node.services import coordinator
+from kowalski.protocol.ids import TaskId
+from kowalski.protocol.messages import task as wire
+from kowalski.protocol.messages.journal import CellFinished, Closed, Opened, SubCallAnswered
+from kowalski.rlm.journal import GENESIS, check_chain, event_of
+from simulations.virtual_time import JumpingClock
+from simulations.world import Part, World, open_world
+from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block, blocks
+
+pytestmark = pytest.mark.trio
+
+
+def events(world: World, number: int, task: TaskId) -> list[object]:
+    return [event_of(entry) for entry in world[number].submitter.entries(task)]
+
+
+# --- the modes ----------------------------------------------------------------------------------
+
+
+async def test_blocks_of_two_languages_run_on_the_peers_that_have_them(
+    virtual_time: JumpingClock,
+) -> None:
+    only_bash = dataclasses.replace(WORKER, languages={"bash": "5.2"})
+    only_python = dataclasses.replace(WORKER, languages={"python": "3.11"})
+    async with open_world([ASKER, LEADER, only_bash, only_python]) as world:
+        prompt = (
+            block("keep x 41\nsay one")
+            + block("say two", "bash")
+            + block("show x")
+            + block("show x", "bash")
+        )
+        result = await world.result(0, world.submit(0, prompt, mode="blocks"))
+        assert result.state == "answered"
+        assert result.answer is not None
+        answer = result.answer.answer
+        assert "```output\none\n```" in answer
+        assert "```output\ntwo\n```" in answer
+        assert "x is 41" in answer
+        assert "NameError: x" in answer, "each language has variables of its own"
+        assert len(world.places[2].cells) == 2
+        assert len(world.places[3].cells) == 2
+
+
+async def test_direct_mode_is_one_call_and_its_reply_is_the_answer(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, THINKER]) as world:
+        result = await world.result(0, world.submit(0, "how many?", mode="direct"))
+        assert result.answer is not None
+        assert (result.state, result.answer.answer) == ("answered", "reply to: how many?")
+        assert world.calls == ["how many?"]
+
+
+def two_turns(request: CompletionRequest) -> str:
+    """Writes code that asks, looks at what came, then answers with it."""
+    last = request.messages[-1].content
+    if last.startswith("part"):
+        return f"<{last}>"
+    if "<part 0>" in last:
+        return block("answer the parts were $reply").replace("$reply", "read")
+    return block("ask-many 3 part")
+
+
+async def test_a_session_runs_code_that_asks_the_model_and_answers(
+    virtual_time: JumpingClock,
+) -> None:
+    model = dataclasses.replace(THINKER, tells=two_turns)
+    async with open_world([ASKER, LEADER, WORKER, model]) as world:
+        task = world.submit(0, "what is in the parts?", mode="rlm")
+        result = await world.result(0, task)
+        assert result.answer is not None
+        assert (result.state, result.answer.answer) == ("answered", "the parts were read")
+        seen = events(world, 0, task)
+        assert isinstance(seen[0], Opened)
+        assert isinstance(seen[-1], Closed)
+        answered = [event for event in seen if isinstance(event, SubCallAnswered)]
+        assert sorted(event.ordinal for event in answered) == [0, 1, 2]
+        assert len(world.calls) == 2 + 3
+
+
+# --- many and large sub-calls -------------------------------------------------------------------
+
+
+def some_fail(request: CompletionRequest) -> str:
+    last = request.messages[-1].content
+    if last.endswith("7"):
+        return ""  # an empty reply is a reply
+    return f"<{last}>"
+
+
+async def test_a_thousand_sub_calls_come_back_in_their_order(virtual_time: JumpingClock) -> None:
+    model = dataclasses.replace(THINKER, tells=some_fail)
+    worker = dataclasses.replace(WORKER, roles=("repl",))
+    async with open_world([ASKER, LEADER, worker, model, model]) as world:
+        task = world.submit(0, block("ask-many 1000 q\nanswer $reply"), mode="blocks", model="none")
+        await world.result(0, task)
+        cell = next(event for event in events(world, 0, task) if isinstance(event, CellFinished))
+        assert cell.answer is not None
+        replies = cell.answer.content.split(" | ")
+        wanted = ["" if n % 10 == 7 else f"<q {n}>" for n in range(1000)]
+        assert replies == wanted
+        assert len(world.calls) == 1000
+
+
+async def test_a_sub_call_that_fails_is_an_error_in_its_slot_alone(
+    virtual_time: JumpingClock,
+) -> None:
+    def tells(request: CompletionRequest) -> str:
+        # Longer than a reply may be: a failure of this one call.
+        return "x" * 400_000 if request.messages[-1].content == "q 1" else "fine"
+
+    model = dataclasses.replace(THINKER, tells=tells)
+    async with open_world([ASKER, LEADER, WORKER, model]) as world:
+        task = world.submit(0, block("ask-many 3 q\nanswer $reply"), mode="blocks", model="none")
+        await world.result(0, task)
+        cell = next(event for event in events(world, 0, task) if isinstance(event, CellFinished))
+        assert cell.answer is not None
+        first, second, third = cell.answer.content.split(" | ")
+        assert (first, third) == ("fine", "fine")
+        assert second.startswith("[peers_failed: ")
+        assert "too_long" in second
+
+
+async def test_a_batch_larger_than_a_frame_is_asked_and_answered(
+    virtual_time: JumpingClock,
+) -> None:
+    def tells(request: CompletionRequest) -> str:
+        return request.messages[-1].content[:200_000]
+
+    model = dataclasses.replace(THINKER, tells=tells)
+    async with open_world([ASKER, LEADER, WORKER, model]) as world:
+        task = world.submit(0, block("ask-big 12 300000\nsay done"), mode="blocks", model="none")
+        result = await world.result(0, task)
+        assert result.state == "answered"
+        assert len(world.calls) == 12
+        assert sum(map(len, world.calls)) == 12 * 300_000
+
+
+async def test_one_slot_serves_a_batch_of_fifty(virtual_time: JumpingClock) -> None:
+    slow = dataclasses.replace(THINKER, model_slots=1, delay_per_token_s=0.05)
+    async with open_world([ASKER, LEADER, WORKER, slow]) as world:
+        task = world.submit(0, block("ask-many 50 q"), mode="blocks", model="none")
+        await world.result(0, task)
+        answered = [e for e in events(world, 0, task) if isinstance(e, SubCallAnswered)]
+        assert [event.error for event in answered] == [None] * 50
+
+
+# --- quiet work ---------------------------------------------------------------------------------
+
+
+async def test_a_cell_that_says_nothing_for_a_minute_keeps_its_coordinator(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, LEADER, WORKER]) as world:
+        task = world.submit(0, block("wait 60\nsay done"), mode="blocks", cell_timeout_s=100.0)
+        result = await world.result(0, task)
+        assert (result.state, result.term) == ("answered", 1)
+        assert len(world.cells) == 1
+
+
+async def test_a_model_that_thinks_for_a_minute_keeps_its_coordinator(
+    virtual_time: JumpingClock,
+) -> None:
+    slow = dataclasses.replace(THINKER, delay_per_token_s=50.0)
+    async with open_world([ASKER, LEADER, LEADER, slow]) as world:
+        result = await world.result(0, world.submit(0, "hm", mode="direct"), within_s=300)
+        assert (result.state, result.term) == ("answered", 1)
+        assert len(world.calls) == 1
+
+
+# --- ends ---------------------------------------------------------------------------------------
+
+
+async def test_cancel_stops_the_cell_within_a_second_and_keeps_what_there_is(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        task = world.submit(0, blocks("say first", "wait 500"), mode="blocks")
+        await world.until(lambda: len(world.cells) == 2)
+        before = trio.current_time()
+        world[0].submitter.cancel(task, "changed my mind")
+        result = await world.result(0, task)
+        assert trio.current_time() - before < 1.0
+        assert result.state == "cancelled"
+        assert result.answer is not None
+        assert "```output\nfirst\n```" in result.answer.answer
+        assert "changed my mind" in result.answer.detail
+        await world.until(lambda: world[2].mesh.facts_of(world.peer(2)).hot is not None)
+        hot = world[2].mesh.facts_of(world.peer(2)).hot
+        assert hot is not None
+        assert hot.repl.running == 0
+
+
+async def test_cancel_is_heard_while_a_task_still_looks_for_somebody_able(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER]) as world:
+        task = world.submit(0, "no model here", mode="direct")
+        await trio.sleep(1)
+        before = trio.current_time()
+        world[0].submitter.cancel(task, "enough")
+        assert (await world.result(0, task)).state == "cancelled"
+        assert trio.current_time() - before < 0.5
+
+
+async def test_a_cancelled_task_is_cancelled_even_if_its_coordinator_forgot_it(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        task = world.submit(0, block("wait 500"), mode="blocks")
+        await world.until(lambda: len(world.cells) == 1)
+        world.cut(0, 1)
+        await trio.sleep(0.1)
+        world[0].submitter.cancel(task, "now")
+        await world.restart(1)
+        world.mend(0, 1)
+        assert (await world.result(0, task)).state == "cancelled"
+
+
+async def test_a_task_that_takes_too_long_fails_at_its_deadline_and_says_so(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        before = trio.current_time()
+        task = world.submit(
+            0, block("wait 500"), mode="blocks", timeout_s=20.0, cell_timeout_s=900.0
+        )
+        result = await world.result(0, task)
+        assert result.answer is not None
+        assert result.state == "failed"
+        assert result.answer.detail.startswith("timeout: ")
+        assert 20.0 <= trio.current_time() - before < 21.0
+
+
+async def test_without_a_model_a_task_that_needs_one_says_so(virtual_time: JumpingClock) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        result = await world.result(0, world.submit(0, "what is it?", mode="direct"))
+        assert result.answer is not None
+        assert (result.state, result.answer.detail[:9]) == ("failed", "no_model:")
+
+
+async def test_a_peer_that_comes_a_moment_later_is_waited_for(virtual_time: JumpingClock) -> None:
+    async with open_world([ASKER, LEADER, THINKER]) as world:
+        await world.kill(2)
+        task = world.submit(0, "what is it?", mode="direct")
+        await trio.sleep(0.5)
+        await world.start(2)
+        assert (await world.result(0, task)).state == "answered"
+
+
+async def test_a_long_answer_goes_by_hash_and_arrives_whole(virtual_time: JumpingClock) -> None:
+    big = dataclasses.replace(
+        THINKER, tells=lambda _request: block("answer-big 90000 \N{CJK UNIFIED IDEOGRAPH-6F22}")
+    )
+    async with open_world([ASKER, LEADER, WORKER, big]) as world:
+        result = await world.result(0, world.submit(0, "write much", mode="rlm"))
+        assert result.state == "answered"
+        assert result.answer is not None
+        assert result.answer.full is not None
+        await world[0].store.fetch(result.answer.full, world[0].mesh)
+        data = await world[0].store.read(result.answer.full)
+        assert data.decode() == "\N{CJK UNIFIED IDEOGRAPH-6F22}" * 90_000
+
+
+async def test_an_answer_beyond_what_a_message_holds_is_cut_not_lost(
+    virtual_time: JumpingClock,
+) -> None:
+    big = dataclasses.replace(
+        THINKER, tells=lambda _request: block("answer-big 250000 \N{CJK UNIFIED IDEOGRAPH-6F22}")
+    )
+    async with open_world([ASKER, LEADER, WORKER, big]) as world:
+        result = await world.result(0, world.submit(0, "write too much", mode="rlm"))
+        assert result.state == "answered"
+        assert result.answer is not None
+        assert result.answer.full is not None
+        assert result.answer.full.bytes_total == 393_216
+
+
+# --- by hand: the submitter's side of the conversation ------------------------------------------
+
+
+def grant(prompt: str, term: int = 1, *, prefix: int = 0, lease_s: float = 3.0) -> wire.Grant:
+    return wire.Grant(
+        task=TaskId("by-hand"),
+        term=term,
+        spec=wire.TaskSpec(prompt=prompt, mode="blocks", max_iterations=5, timeout_s=600.0),
+        prefix_entries=prefix,
+        last_digest=GENESIS,
+        lease_s=lease_s,
+        remaining_s=600.0,
+    )
+
+
+async def next_entry(conversation: Conversation) -> wire.Entry:
+    while True:
+        message = await conversation.receive()
+        if isinstance(message, wire.EntryOffered):
+            return message.entry
+
+
+async def renew_for(conversation: Conversation, seconds: float, term: int = 1) -> None:
+    for _ in range(int(seconds)):
+        renewal = wire.Renewal(task=TaskId("by-hand"), term=term, lease_s=3.0, remaining_s=500.0)
+        await conversation.send(renewal)
+        await trio.sleep(1)
+
+
+async def test_entries_go_to_the_latest_conversation_even_if_the_earlier_is_still_open(
+    virtual_time: JumpingClock,
+) -> None:
+    prompt = blocks(*(f"wait 0.1\nsay {n}" for n in range(20)))
+    async with open_world([ASKER, LEADER, WORKER]) as world, trio.open_nursery() as nursery:
+        mesh, leader = world[0].mesh, world.peer(1)
+        asked = grant(prompt)
+        async with mesh.converse(leader, coordinator.PROTOCOL, asked) as first:
+            first_entry = await next_entry(first)
+            async with mesh.converse(leader, coordinator.PROTOCOL, asked) as second:
+                nursery.start_soon(renew_for, second, 10)
+                entries = [await next_entry(second) for _ in range(40)]
+            assert entries[0] == first_entry
+            check_chain(TaskId("by-hand"), entries)
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_cell_is_sent_after_the_lease_until_it_is_renewed(
+    virtual_time: JumpingClock,
+) -> None:
+    """lease_stop, from outside: what the worker began, and when."""
+    prompt = blocks(*("wait 1" for _ in range(20)))
+    async with open_world([ASKER, LEADER, WORKER]) as world, trio.open_nursery() as nursery:
+        mesh, leader = world[0].mesh, world.peer(1)
+        async with mesh.converse(leader, coordinator.PROTOCOL, grant(prompt)) as conversation:
+            await trio.sleep(10)
+            assert len(world.cells) == 3, "those that began within the three seconds"
+            nursery.start_soon(renew_for, conversation, 4)
+            await trio.sleep(20)
+            assert len(world.cells) == 3 + 6, "and those of the six seconds more"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_cell_is_not_moved_to_another_worker_after_the_lease(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER, WORKER]) as world:
+        mesh, leader = world[0].mesh, world.peer(1)
+        asked = grant(block("wait 20"))
+        async with mesh.converse(leader, coordinator.PROTOCOL, asked):
+            await world.until(lambda: len(world.cells) == 1)
+            await trio.sleep(5)
+            await world.kill(2 if world.places[2].cells else 3)
+            await trio.sleep(10)
+            assert len(world.cells) == 1
+        async with mesh.converse(leader, coordinator.PROTOCOL, asked):
+            await world.until(lambda: len(world.cells) == 2)
+
+
+async def test_a_submitter_that_leaves_before_it_gave_the_prefix_leaves_nothing_behind(
+    virtual_time: JumpingClock,
+) -> None:
+    full = dataclasses.replace(LEADER, languages={})
+    async with open_world([ASKER, full]) as world:
+        mesh, leader = world[0].mesh, world.peer(1)
+        for number in range(70):  # more than a coordinator leads at a time
+            asked = grant(block("say x"), prefix=3).model_copy(
+                update={"task": TaskId(f"left-{number}")}
+            )
+            with trio.move_on_after(0.05):
+                async with mesh.converse(leader, coordinator.PROTOCOL, asked) as conversation:
+                    assert isinstance(await conversation.receive(), wire.PrefixAsked)
+                    await trio.sleep_forever()
+            await trio.sleep(1)
+        async with mesh.converse(leader, coordinator.PROTOCOL, grant(block("say x"))) as last:
+            await next_entry(last)
+
+
+async def test_a_task_is_dropped_when_its_submitter_stays_away(virtual_time: JumpingClock) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        asked = grant(block("say done"))
+        async with world[0].mesh.converse(world.peer(1), coordinator.PROTOCOL, asked) as talk:
+            first = await next_entry(talk)
+        await trio.sleep(30)
+        async with world[0].mesh.converse(world.peer(1), coordinator.PROTOCOL, asked) as talk:
+            assert await next_entry(talk) == first, "it is held for a minute"
+        await trio.sleep(100)
+        async with world[0].mesh.converse(world.peer(1), coordinator.PROTOCOL, asked) as talk:
+            again = await next_entry(talk)
+            await world.until(lambda: len(world.cells) == 2)  # begun anew after it
+        assert isinstance(event_of(again), Opened)
+
+
+async def test_two_models_make_no_difference_to_the_plain_kind_of_node(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([Part(models=("m",)), Part(models=("n",))]) as world:
+        result = await world.result(0, world.submit(0, "hello", mode="direct", model="n"))
+        assert result.state == "answered"
+        assert world.places[1].calls == ["hello"]
+        assert world.places[0].calls == []
