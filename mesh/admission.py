@@ -67,7 +67,6 @@ class Proven:
     addresses: tuple[Address, ...]
     members: tuple[KnownMember, ...]
     profile: Profile | None
-    roster: Roster | None
 
 
 class MembershipError(KowalskiError):
@@ -75,19 +74,24 @@ class MembershipError(KowalskiError):
 
 
 class Admission:
-    """Our half of every proof. `introduce` makes what we say of ourselves, as it is now."""
+    """Our half of every proof. `introduce` makes all that we say of ourselves, as it is now.
+
+    What we know of others is said only to a peer that has proven that it belongs.
+    """
 
     def __init__(
         self,
         book: CertificateBook,
         *,
-        introduce: Callable[[], Hello],
+        introduce: Callable[[], Welcome],
         on_proven: Callable[[Proven], None],
+        on_roster: Callable[[Roster], None],
         is_member: Callable[[PeerId], bool],
     ) -> None:
         self._book = book
         self._introduce = introduce
         self._on_proven = on_proven
+        self._on_roster = on_roster
         self._is_member = is_member
 
     async def ask(self, peer: PeerId, asker: Asker, *, timeout_s: float) -> None:
@@ -97,15 +101,20 @@ class Admission:
             MembershipError: one of the two certificates does not hold.
             PeerUnreachableError, RemoteProtocolError, RequestFailedError: weather.
         """
+        ours = self._introduce()
+        hello = Hello(
+            certificate=ours.certificate, boot=ours.boot, name=ours.name, addresses=ours.addresses
+        )
         try:
             async with asker.converse(
-                peer, MEMBERSHIP_PROTOCOL, self._introduce(), open_timeout_s=timeout_s
+                peer, MEMBERSHIP_PROTOCOL, hello, open_timeout_s=timeout_s
             ) as asked:
-                welcome = await asked.receive()
-                if not isinstance(welcome, Welcome):
-                    raise RemoteProtocolError(f"{welcome.KIND} in answer to a hello")
-                proven = self._check(peer, welcome)
-                await asked.send(Ready())
+                shown = await asked.receive()
+                if not isinstance(shown, Welcome):
+                    raise RemoteProtocolError(f"{shown.KIND} in answer to a hello")
+                proven = self._check(peer, shown, shown)
+                ready = Ready(members=ours.members, profile=ours.profile, roster=ours.roster)
+                await asked.send(ready)
                 await asked.receive()
         except CertificateError as no:
             raise MembershipError(f"{no.reason}: {no}") from no
@@ -126,44 +135,34 @@ class Admission:
                 raise RemoteProtocolError(f"{request.KIND} in a membership conversation")
 
     async def _welcome(self, conversation: Conversation, hello: Hello) -> Message:
+        peer = conversation.peer
         try:
-            proven = self._check(conversation.peer, hello)
+            self._book.check(peer, hello.certificate)
+            await conversation.send(self._introduce())
+            ready = await conversation.receive()
+            if not isinstance(ready, Ready):
+                raise RemoteProtocolError(f"{ready.KIND} in place of ready")
+            proven = self._check(peer, hello, ready)
         except CertificateError as no:
-            log.warning("stranger-refused", peer=conversation.peer, why=no.reason)
+            log.warning("stranger-refused", peer=peer, why=no.reason)
             raise RequestRefusedError("not_member", f"{no.reason}: {no}") from no
-        ours = self._introduce()
-        await conversation.send(
-            Welcome(
-                certificate=ours.certificate,
-                boot=ours.boot,
-                name=ours.name,
-                addresses=ours.addresses,
-                members=ours.members,
-                profile=ours.profile,
-                roster=ours.roster,
-            )
-        )
-        answer = await conversation.receive()
-        if not isinstance(answer, Ready):
-            raise RemoteProtocolError(f"{answer.KIND} in place of ready")
         self._on_proven(proven)
         return Ready()
 
-    def _check(self, peer: PeerId, shown: Hello | Welcome) -> Proven:
-        if shown.roster is not None:
-            # First what both know of revocations, then who the other is.
-            self._book.hear_roster(shown.roster)
-        certificate = self._book.check(peer, shown.certificate)
+    def _check(self, peer: PeerId, who: Hello | Welcome, what: Welcome | Ready) -> Proven:
+        """What a peer has shown; its certificate must hold by what both know of revocations."""
+        if what.roster is not None:
+            self._on_roster(what.roster)
+        certificate = self._book.check(peer, who.certificate)
         return Proven(
             peer,
             certificate,
-            shown.certificate,
-            shown.boot,
-            shown.name,
-            shown.addresses,
-            shown.members,
-            shown.profile,
-            shown.roster,
+            who.certificate,
+            who.boot,
+            who.name,
+            who.addresses,
+            what.members,
+            what.profile,
         )
 
 

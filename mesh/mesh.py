@@ -7,11 +7,9 @@ without a wire.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
@@ -19,32 +17,20 @@ import trio
 
 from kowalski.mesh import conversation
 from kowalski.mesh.admission import (
-    JOIN_PROTOCOL,
     MEMBERSHIP_PROTOCOL,
-    Admission,
-    Doorkeeper,
     MembershipError,
     Proven,
 )
-from kowalski.mesh.certificate_book import CertificateBook
 from kowalski.mesh.conversation import Answer, Asker, Conversation, open_asker
 from kowalski.mesh.core import announcements, connectivity
 from kowalski.mesh.core.connectivity import Connectivity, MemberArrived, MemberLeft
 from kowalski.mesh.core.placement import Candidate, Kind, Need, Ranking, rank
 from kowalski.mesh.driver import Driver
-from kowalski.mesh.identity import Identity
 from kowalski.mesh.invites import InviteBook
-from kowalski.mesh.membership_certificates import (
-    Authority,
-    Membership,
-    authority_of,
-    decode_certificate,
-    revoke,
-)
-from kowalski.mesh.renewal import Renewal
-from kowalski.mesh.roster_gossip import RosterGossip
+from kowalski.mesh.membership_certificates import Membership
 from kowalski.mesh.telemetry_gossip import Self, TelemetryGossip
 from kowalski.mesh.transport import Connected, Transport
+from kowalski.mesh.trust import Keeping, Surroundings, Trust
 from kowalski.protocol import ids
 from kowalski.protocol.errors import (
     PeerUnreachableError,
@@ -53,12 +39,11 @@ from kowalski.protocol.errors import (
     RequestRefusedError,
 )
 from kowalski.protocol.ids import Address, PeerId
-from kowalski.protocol.limits import MEMBERS_MAX
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentAsked, ContentChunk
-from kowalski.protocol.messages.membership import Hello, RoundTrip
+from kowalski.protocol.messages.membership import RoundTrip, Welcome
 from kowalski.protocol.messages.telemetry import Hot, Occupancy, Profile
-from kowalski.protocol.messages.trust import KnownMember, Role, SignedCertificate
+from kowalski.protocol.messages.trust import Role
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +51,6 @@ M = TypeVar("M", bound=Message)
 
 CONTENT_PROTOCOL = "/kowalski/content/1"
 DIALS_AT_A_TIME = 8
-REFUSALS_LOGGED_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +59,6 @@ class Timeouts:
     membership_s: float = 5.0
     measure_s: float = 2.0
     telemetry_tick_s: float = 0.5
-
-
-def _forget_it(_membership: Membership) -> None:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """What outlives the process: `identity` signs for admins, `roster_path` holds revocations,
-    `on_renewed` is told of a new certificate.
-    """
-
-    identity: Identity | None = None
-    roster_path: Path | None = None
-    on_renewed: Callable[[Membership], None] = _forget_it
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,28 +97,27 @@ class Mesh:
         keeping: Keeping,
     ) -> None:
         self.me = transport.peer
-        self.membership = membership
-        self._keeping = keeping
-        self.refused: Counter[str] = Counter()
-        """Requests that were refused because of who asked, by reason."""
         self._transport = transport
         self._about = about
         self._asker = asker
         self._nursery = nursery
         self._unix_clock = unix_clock
         self._timeouts = timeouts
-        self._book = CertificateBook(self.me, membership.mesh, unix_clock, keeping.roster_path)
-        self._book.enter(
-            self.me, membership.certificate, decode_certificate(membership.certificate.frame)
-        )
-        self._roster = RosterGossip(
+        self.trust = Trust(
             transport,
-            ids.topic(membership.mesh, "roster"),
-            self._book,
-            on_revoked=self._on_revoked,
+            membership,
+            invites,
+            Surroundings(
+                introduce=self._introduce,
+                on_proven=self._on_proven,
+                on_revoked=self._on_revoked,
+                members=self._members,
+            ),
+            asker=asker,
+            unix_clock=unix_clock,
+            keeping=keeping,
         )
         self._rooms: dict[str, Answer] = {}
-        self._logged_refusals: set[tuple[PeerId, str, str]] = set()
         self._listeners: list[Callable[[MemberArrived | MemberLeft], None]] = []
         self._in_flight: dict[tuple[PeerId, Kind], list[float]] = {}
         """When each request that is still on its way or under way was sent."""
@@ -158,7 +126,7 @@ class Mesh:
             transport,
             ids.topic(membership.mesh, "telemetry"),
             about,
-            admits=self._book.admits,
+            admits=self.trust.book.admits,
             params=announcements.Params(),
             tick_s=timeouts.telemetry_tick_s,
         )
@@ -169,32 +137,13 @@ class Mesh:
             time_passed=connectivity.TimePassed(),
             perform=self._perform,
         )
-        self._admission = Admission(
-            self._book,
-            introduce=self._introduce,
-            on_proven=self._on_proven,
-            is_member=self.is_member,
-        )
-        self._doorkeeper = Doorkeeper(
-            self.me,
-            self.authority,
-            invites,
-            self._book,
-            known_members=self._known,
-            is_member=self.is_member,
-            unix_clock=unix_clock,
-        )
-        self._renewal = Renewal(
-            self.me,
-            ours=lambda: self.membership.certificate,
-            adopt=self._adopt,
-            authority=self.authority,
-            admins=self._admins,
-            asker=asker,
-            unix_clock=unix_clock,
-        )
 
     # --- for the rooms above --------------------------------------------------------------------
+
+    @property
+    def membership(self) -> Membership:
+        """Ours as it is; its certificate is renewed now and then."""
+        return self.trust.membership
 
     def is_member(self, peer: PeerId) -> bool:
         return peer == self.me or self._driver.state.is_member(peer)
@@ -204,13 +153,13 @@ class Mesh:
 
     def roles_of(self, peer: PeerId) -> tuple[str, ...]:
         """What its certificate lets it ask for; nothing for strangers."""
-        return self._book.roles(peer)
+        return self.trust.book.roles(peer)
 
     def name_of(self, peer: PeerId) -> str:
         if peer == self.me:
             return self._about.name
         heard = self._telemetry.view.peers.get(peer)
-        return heard.profile.name if heard else self._book.name(peer)
+        return heard.profile.name if heard else self.trust.book.name(peer)
 
     def listen(self, listener: Callable[[MemberArrived | MemberLeft], None]) -> None:
         """Call `listener`, which must not block, whenever a member comes or goes."""
@@ -229,32 +178,11 @@ class Mesh:
         """
 
         async def checked(asking: Conversation, request: Message) -> Message:
-            if refusal := self._why_not(asking.peer, askers):
-                self._count_refusal(asking.peer, refusal, protocol)
-                raise refusal
+            self.trust.check_asker(asking.peer, protocol, askers)
             return await answer(asking, request)
 
         self._rooms[protocol] = checked
-        conversation.serve(self._transport, protocol, checked)
-
-    def _why_not(self, peer: PeerId, askers: frozenset[Role] | None) -> RequestRefusedError | None:
-        """Why this peer may not ask for this; looked up at each request, where it takes effect."""
-        if not self.is_member(peer):
-            return RequestRefusedError("not_member", "prove your membership first")
-        roles = self._book.roles(peer)
-        if askers is not None and askers.isdisjoint(roles):
-            needed = " or ".join(sorted(askers))
-            has = ", ".join(roles) or "none"
-            return RequestRefusedError("not_allowed", f"needs role {needed}; you have {has}")
-        return None
-
-    def _count_refusal(self, peer: PeerId, refusal: RequestRefusedError, protocol: str) -> None:
-        """Every refusal is counted; the first of a kind and peer is logged."""
-        self.refused[refusal.reason] += 1
-        key = (peer, refusal.reason, protocol)
-        if key not in self._logged_refusals and len(self._logged_refusals) < REFUSALS_LOGGED_MAX:
-            self._logged_refusals.add(key)
-            log.warning("refused", peer=peer, protocol=protocol, why=str(refusal))
+        conversation.serve(self._transport, protocol, checked, admits=self.is_member)
 
     @asynccontextmanager
     async def converse(
@@ -427,7 +355,7 @@ class Mesh:
         timeout_s = self._timeouts.membership_s
         try:
             with trio.move_on_after(timeout_s) as patience:
-                await self._admission.ask(peer, self._asker, timeout_s=timeout_s)
+                await self.trust.admission.ask(peer, self._asker, timeout_s=timeout_s)
             if patience.cancelled_caught:
                 self._driver.handle(connectivity.AskingFailed(peer, "it did not answer"))
         except MembershipError as no:
@@ -458,87 +386,32 @@ class Mesh:
 
     # --- what we say and hear -------------------------------------------------------------------
 
-    def _introduce(self) -> Hello:
-        return Hello(
+    def _introduce(self) -> Welcome:
+        return Welcome(
             certificate=self.membership.certificate,
             boot=self._about.boot,
             name=self._about.name,
             addresses=self._transport.addresses,
-            members=self._known(),
+            members=self.trust.known_members(),
             profile=self._telemetry.profile(),
-            roster=self._book.roster,
+            roster=self.trust.book.roster,
         )
 
-    def _known(self) -> tuple[KnownMember, ...]:
-        """The members we have seen, ourselves included, for a peer to meet."""
-        ours = KnownMember(
-            certificate=self.membership.certificate, addresses=self._transport.addresses
-        )
+    def _members(self) -> dict[PeerId, tuple[Address, ...]]:
         peers = self._driver.state.peers
-        others = (
-            KnownMember(certificate=self._book.signed(peer), addresses=peers[peer].addresses)
-            for peer in self._driver.state.members
-        )
-        return (ours, *others)[: MEMBERS_MAX // 2]
+        return {peer: peers[peer].addresses for peer in self._driver.state.members}
 
     def _on_proven(self, proven: Proven) -> None:
-        self._roster.hear(proven.roster)
-        self._book.enter(proven.peer, proven.signed, proven.certificate, proven.name)
+        book = self.trust.book
+        book.enter(proven.peer, proven.signed, proven.certificate, proven.name)
         self._telemetry.hear_profile(proven.peer, proven.profile)
         self._driver.handle(connectivity.MembershipProven(proven.peer, proven.addresses))
         for member in proven.members:
-            if peer := self._book.meet(member):
+            if peer := book.meet(member):
                 self.sighted(connectivity.Sighted(peer, member.addresses))
 
-    # --- who may stay ---------------------------------------------------------------------------
-
-    def authority(self) -> Authority | None:
-        """What we may let others in with, and put them out; None for most members."""
-        if self._keeping.identity is None:
-            return self.membership.root
-        return authority_of(self.membership, self._keeping.identity)
-
-    def revoke(self, peer: PeerId, why: str) -> None:
-        """Put a member out, here at once and everywhere as the word spreads.
-
-        Raises:
-            RequestRefusedError: `not_allowed`, we are no admin, or it is ourselves.
-        """
-        authority = self.authority()
-        if authority is None:
-            raise RequestRefusedError("not_allowed", "only the founding node and admins revoke")
-        if peer == self.me:
-            raise RequestRefusedError("not_allowed", "a node does not revoke itself; it leaves")
-        known = self._book.certificate(peer)
-        epoch = known.epoch if known else self._book.next_epoch(peer)
-        now_unix_s = int(self._unix_clock())
-        self._roster.revoke(revoke(authority, peer, epoch=epoch, now_unix_s=now_unix_s, why=why))
-
-    @property
-    def roster_version(self) -> int:
-        return self._book.roster_version
-
-    @property
-    def is_revoked(self) -> bool:
-        """Somebody who may has put us out."""
-        return not self._book.roles(self.me)
-
     def _on_revoked(self, peer: PeerId) -> None:
-        if peer == self.me:
-            log.error("we-are-revoked", cure="ask for a new invite, and join again")
-            return
         self._driver.handle(connectivity.MembershipRefused(peer, "revoked"))
-
-    def _admins(self) -> tuple[PeerId, ...]:
-        return tuple(
-            peer for peer in self._driver.state.members if "admin" in self._book.roles(peer)
-        )
-
-    def _adopt(self, signed: SignedCertificate) -> None:
-        """Our certificate was renewed."""
-        self.membership = replace(self.membership, certificate=signed)
-        self._book.enter(self.me, signed, decode_certificate(signed.frame))
-        self._keeping.on_renewed(self.membership)
 
     async def announce_profile(self) -> None:
         """Gossip our profile now: languages or models have changed."""
@@ -555,14 +428,10 @@ class Mesh:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Live, until cancelled. Ready once strangers can be answered and gossip is heard."""
-        conversation.serve(self._transport, MEMBERSHIP_PROTOCOL, self._admission.answer)
-        conversation.serve(self._transport, JOIN_PROTOCOL, self._doorkeeper.answer)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._telemetry.listen)
-            await nursery.start(self._roster.listen)
+            await nursery.start(self.trust.run)
             nursery.start_soon(self._telemetry.announce)
-            nursery.start_soon(self._roster.announce)
-            nursery.start_soon(self._renewal.run)
             nursery.start_soon(self._driver.run)
             nursery.start_soon(self._follow_connections)
             for peer in self._transport.connections:

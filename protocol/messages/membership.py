@@ -25,13 +25,10 @@ class Hello(Message):
     boot: Boot
     name: Name
     addresses: Addresses
-    members: Members = ()
-    profile: Profile | None = None
-    roster: Roster | None = None
 
 
 class Welcome(Message):
-    """The same from the other side, once it has checked the asker's."""
+    """The same from the other side, once it has checked the asker's, and whom and what it knows."""
 
     KIND: ClassVar[str] = "membership/welcome"
     FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
@@ -46,9 +43,18 @@ class Welcome(Message):
 
 
 class Ready(Message):
-    """I have checked yours: from now on you may ask me anything."""
+    """I have checked yours: from now on you may ask me anything.
+
+    From the asker it brings what a Welcome brings: nobody is told who else is here before it has
+    proven that it belongs.
+    """
 
     KIND: ClassVar[str] = "membership/ready"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    members: Members = ()
+    profile: Profile | None = None
+    roster: Roster | None = None
 
 
 class RoundTrip(Message):

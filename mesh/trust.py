@@ -1,0 +1,234 @@
+"""Who belongs, who may ask for what, and who does no more: all that hangs on certificates."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+import trio
+
+from kowalski.mesh import conversation
+from kowalski.mesh.admission import (
+    JOIN_PROTOCOL,
+    MEMBERSHIP_PROTOCOL,
+    Admission,
+    Doorkeeper,
+    Proven,
+)
+from kowalski.mesh.certificate_book import CertificateBook
+from kowalski.mesh.conversation import Asker
+from kowalski.mesh.identity import Identity
+from kowalski.mesh.invites import InviteBook
+from kowalski.mesh.membership_certificates import (
+    Authority,
+    Membership,
+    authority_of,
+    decode_certificate,
+    revoke,
+)
+from kowalski.mesh.renewal import Renewal
+from kowalski.mesh.roster_gossip import RosterGossip
+from kowalski.mesh.transport import Transport
+from kowalski.protocol import ids
+from kowalski.protocol.errors import RequestRefusedError
+from kowalski.protocol.ids import Address, PeerId
+from kowalski.protocol.limits import MEMBERS_MAX
+from kowalski.protocol.messages.membership import Welcome
+from kowalski.protocol.messages.trust import KnownMember, Role, SignedCertificate
+
+log = structlog.get_logger(__name__)
+
+REFUSALS_LOGGED_MAX = 1000
+
+
+def _forget_it(_membership: Membership) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What outlives the process.
+
+    `identity` signs where its owner is an admin, `roster_path` holds revocations, `on_renewed` is
+    told of a new certificate.
+    """
+
+    identity: Identity | None = None
+    roster_path: Path | None = None
+    on_renewed: Callable[[Membership], None] = _forget_it
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What trust needs to know of the mesh around it."""
+
+    introduce: Callable[[], Welcome]
+    on_proven: Callable[[Proven], None]
+    on_revoked: Callable[[PeerId], None]
+    members: Callable[[], dict[PeerId, tuple[Address, ...]]]
+    """Those that are here, and where."""
+
+
+class Trust:
+    def __init__(
+        self,
+        transport: Transport,
+        membership: Membership,
+        invites: InviteBook,
+        around: Surroundings,
+        *,
+        asker: Asker,
+        unix_clock: Callable[[], float],
+        keeping: Keeping,
+    ) -> None:
+        self.membership = membership
+        self.refused: Counter[str] = Counter()
+        """Requests that were refused because of who asked, by reason."""
+        self._me = transport.peer
+        self._transport = transport
+        self._around = around
+        self._unix_clock = unix_clock
+        self._keeping = keeping
+        self._logged: set[tuple[PeerId, str, str]] = set()
+        self.book = CertificateBook(self._me, membership.mesh, unix_clock, keeping.roster_path)
+        self._enter_ourselves()
+        self._roster = RosterGossip(
+            transport,
+            ids.topic(membership.mesh, "roster"),
+            self.book,
+            on_revoked=self._on_revoked,
+        )
+        self.admission = Admission(
+            self.book,
+            introduce=around.introduce,
+            on_proven=around.on_proven,
+            on_roster=self._roster.hear,
+            is_member=self.is_here,
+        )
+        self._doorkeeper = Doorkeeper(
+            self._me,
+            self.authority,
+            invites,
+            self.book,
+            known_members=self.known_members,
+            is_member=self.is_here,
+            unix_clock=unix_clock,
+        )
+        self._renewal = Renewal(
+            self._me,
+            ours=lambda: self.membership.certificate,
+            adopt=self._adopt,
+            authority=self.authority,
+            admins=self._admins,
+            asker=asker,
+            unix_clock=unix_clock,
+        )
+
+    # --- who may ask ----------------------------------------------------------------------------
+
+    def is_here(self, peer: PeerId) -> bool:
+        return peer == self._me or peer in self._around.members()
+
+    def check_asker(
+        self, peer: PeerId, protocol: str, askers: frozenset[Role] | None = None
+    ) -> None:
+        """Let pass or refuse, at each request, where it takes effect.
+
+        Raises:
+            RequestRefusedError: `not_member`, or `not_allowed` where its certificate has none of
+                the roles in `askers`.
+        """
+        refusal = self._why_not(peer, askers)
+        if refusal is None:
+            return
+        self.refused[refusal.reason] += 1
+        key = (peer, refusal.reason, protocol)
+        if key not in self._logged and len(self._logged) < REFUSALS_LOGGED_MAX:
+            self._logged.add(key)
+            log.warning("refused", peer=peer, protocol=protocol, why=str(refusal))
+        raise refusal
+
+    def _why_not(self, peer: PeerId, askers: frozenset[Role] | None) -> RequestRefusedError | None:
+        if not self.is_here(peer):
+            return RequestRefusedError("not_member", "prove your membership first")
+        roles = self.book.roles(peer)
+        if askers is None or not askers.isdisjoint(roles):
+            return None
+        needed, has = " or ".join(sorted(askers)), ", ".join(roles) or "none"
+        return RequestRefusedError("not_allowed", f"this needs role {needed}; yours: {has}")
+
+    # --- who may stay ---------------------------------------------------------------------------
+
+    def authority(self) -> Authority | None:
+        """What we may let others in with, and put them out; None for most members."""
+        if self._keeping.identity is None:
+            return self.membership.root
+        return authority_of(self.membership, self._keeping.identity)
+
+    def revoke(self, peer: PeerId, why: str) -> None:
+        """Put a member out: here at once, everywhere as the word spreads.
+
+        Raises:
+            RequestRefusedError: `not_allowed`, we are no admin, or it is ourselves.
+        """
+        authority = self.authority()
+        if authority is None:
+            raise RequestRefusedError("not_allowed", "only the founding node and admins revoke")
+        if peer == self._me:
+            raise RequestRefusedError("not_allowed", "a node does not revoke itself; it leaves")
+        known = self.book.certificate(peer)
+        epoch = known.epoch if known else self.book.next_epoch(peer)
+        now_unix_s = int(self._unix_clock())
+        self._roster.revoke(revoke(authority, peer, epoch=epoch, now_unix_s=now_unix_s, why=why))
+
+    @property
+    def is_revoked(self) -> bool:
+        """Somebody who may has put us out."""
+        return not self.book.roles(self._me)
+
+    def _on_revoked(self, peer: PeerId) -> None:
+        if peer == self._me:
+            log.error("we-are-revoked", cure="ask for a new invite, and join again")
+        else:
+            self._around.on_revoked(peer)
+
+    def known_members(self) -> tuple[KnownMember, ...]:
+        """The members we have seen, ourselves included, for a peer to meet."""
+        ours = KnownMember(
+            certificate=self.membership.certificate, addresses=self._transport.addresses
+        )
+        others = (
+            KnownMember(certificate=self.book.signed(peer), addresses=addresses)
+            for peer, addresses in self._around.members().items()
+        )
+        return (ours, *others)[: MEMBERS_MAX // 2]
+
+    # --- our own certificate --------------------------------------------------------------------
+
+    def _enter_ourselves(self) -> None:
+        ours = self.membership.certificate
+        self.book.enter(self._me, ours, decode_certificate(ours.frame))
+
+    def _admins(self) -> tuple[PeerId, ...]:
+        members = self._around.members()
+        return tuple(peer for peer in members if "admin" in self.book.roles(peer))
+
+    def _adopt(self, signed: SignedCertificate) -> None:
+        self.membership = replace(self.membership, certificate=signed)
+        self._enter_ourselves()
+        self._keeping.on_renewed(self.membership)
+
+    # --- the tasks of an open mesh --------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Answer strangers, gossip revocations, renew ourselves, until cancelled."""
+        conversation.serve(self._transport, MEMBERSHIP_PROTOCOL, self.admission.answer)
+        conversation.serve(self._transport, JOIN_PROTOCOL, self._doorkeeper.answer)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._roster.listen)
+            nursery.start_soon(self._roster.announce)
+            nursery.start_soon(self._renewal.run)
+            task_status.started()
