@@ -171,6 +171,8 @@ def run(
     if session.as_json:
         session.print_json(done)
     else:
+        if done.get("error"):
+            session.say(str(done["error"]).rstrip("\n"))
         session.say(_how_it_ran(done))
     if not has_succeeded:
         raise click.exceptions.Exit(ExitCode.FAILED)

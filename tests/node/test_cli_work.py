@@ -181,6 +181,13 @@ def test_a_program_that_fails_makes_run_fail_with_1(tmp_path: Path, exit_code: i
     assert ("timeout" if exit_code is None else f"exit code {exit_code}") in ended.stderr
 
 
+def test_why_a_program_failed_is_said_on_stderr(tmp_path: Path) -> None:
+    script = Script({"exit_code": 1, "name": "desk", "error": "line 1\nZeroDivisionError: 1/0\n"})
+    ended, _ = invoke(tmp_path, {"run": script}, "run", "-l", "python", "-c", "1/0")
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("line 1\nZeroDivisionError: 1/0\nexit code 1 on desk")
+
+
 def test_run_takes_code_and_its_arguments_or_stdin(tmp_path: Path) -> None:
     ok = Script({"exit_code": 0})
     _, by_flag = invoke(tmp_path, {"run": ok}, "run", "-l", "python", "-c", "1", "one", "two")
