@@ -27,6 +27,7 @@ from kowalski.mesh.invites import InviteBook
 from kowalski.mesh.membership_certificates import (
     CertificateError,
     Membership,
+    Rules,
     found_mesh,
     load_membership,
     save_membership,
@@ -37,6 +38,7 @@ from kowalski.mesh.plain_nursery import first_error
 from kowalski.mesh.remembered_peers import RememberedPeers
 from kowalski.mesh.telemetry_gossip import Self
 from kowalski.mesh.transport import Transport
+from kowalski.mesh.trust import Keeping
 from kowalski.node import control, verbs
 from kowalski.node.backends.catalogue import Catalogue, open_catalogue
 from kowalski.node.backends.http import open_http
@@ -64,6 +66,14 @@ log = structlog.get_logger(__name__)
 
 TRANSPORT_MODULE = "kowalski.mesh.libp2p_transport"
 JOIN_DIAL_S = 5.0
+
+ENDED_IS_FINE = Rules(forgives_expiry=lambda _certificate: True)
+"""For our own certificate: whether one that has ended still counts, others decide."""
+
+CLIENTS: frozenset[Role] = frozenset({"submit", "coordinate"})
+"""Who may have code run, models asked and texts folded: for a task, or directly."""
+
+SUBMITTERS: frozenset[Role] = frozenset({"submit"})
 FOLDING_SLOTS = 2
 
 
@@ -127,7 +137,7 @@ async def _run(config: NodeConfig) -> None:
         )
         membership = known or await _new_membership(config, identity, line, transport)
         node = await stack.enter_async_context(
-            open_node(config, transport, membership, hands, storage)
+            open_node(config, transport, membership, hands, storage, identity=identity)
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
         discovery: Discovery | None = None
@@ -228,8 +238,18 @@ def _known_membership(
             f"this node is a member of mesh {known.mesh} already, the join line is of "
             f"{line.mesh}; use another --data-dir for it, or delete {config.mesh_path}"
         )
+    now_unix_s = time.time()
     try:
-        verify(known.certificate, mesh=known.mesh, peer=identity.peer, now_unix_s=time.time())
+        certificate = verify(
+            known.certificate,
+            mesh=known.mesh,
+            peer=identity.peer,
+            now_unix_s=now_unix_s,
+            rules=ENDED_IS_FINE,
+        )
+        if certificate.not_after_unix_s < now_unix_s:
+            cure = "start the node that founded the mesh, or an admin: they renew it"
+            log.warning("certificate-has-ended", cure=cure)
     except CertificateError as no:
         raise ConfigError(
             f"the membership in {config.mesh_path} does not hold: {no}; "
@@ -300,6 +320,7 @@ async def open_node(
     hands: Hands,
     storage: LedgerStorage,
     *,
+    identity: Identity | None = None,
     unix_clock: Callable[[], float] = time.time,
     boot: str | None = None,
     device: Device | None = None,
@@ -312,6 +333,7 @@ async def open_node(
         mesh=membership.mesh,
         peer=transport.peer,
         now_unix_s=unix_clock(),
+        rules=ENDED_IS_FINE,
     )
     roles = tuple(role for role in certificate.roles if role in config.roles)
     telemetry = NodeTelemetry(
@@ -334,7 +356,17 @@ async def open_node(
 
     async with (
         open_mesh(
-            transport, membership, about, invites, unix_clock=unix_clock, furnish=furnish
+            transport,
+            membership,
+            about,
+            invites,
+            unix_clock=unix_clock,
+            keeping=Keeping(
+                identity,
+                config.data_dir / "roster.json",
+                lambda renewed: save_membership(config.mesh_path, renewed),
+            ),
+            furnish=furnish,
         ) as mesh,
         trio.open_nursery() as nursery,
     ):
@@ -372,23 +404,23 @@ class _Rooms:
         if "repl" in roles and self.hands.host is not None:
             host = self.hands.host
             cells = repl.ReplRoom(host, self.store, mesh, self.nursery, hot=hot)
-            mesh.serve(repl.PROTOCOL, cells.answer)
+            mesh.serve(repl.PROTOCOL, cells.answer, askers=CLIENTS)
             self.nursery.start_soon(cells.evict_idle)
             told.repl = lambda: cells.occupancy
             told.languages = lambda: dict(host.languages)
         if "infer" in roles:
             models = inference.InferenceRoom(self.hands.catalogue, hot=hot)
-            mesh.serve(inference.PROTOCOL, models.answer)
+            mesh.serve(inference.PROTOCOL, models.answer, askers=CLIENTS)
             told.inference = lambda: models.occupancy
             told.models = lambda: models.models
             told.tokens_per_s = lambda: models.tokens_per_s
         if "fold" in roles:
             folds = folding.FoldingRoom(self.store, mesh, slots=FOLDING_SLOTS, hot=hot)
-            mesh.serve(folding.PROTOCOL, folds.answer)
+            mesh.serve(folding.PROTOCOL, folds.answer, askers=CLIENTS)
             told.folding = lambda: folds.occupancy
         if "coordinate" in roles:
             leader = coordinator.CoordinatorRoom(mesh, self.work, self.store, self.nursery)
-            mesh.serve(coordinator.PROTOCOL, leader.answer)
+            mesh.serve(coordinator.PROTOCOL, leader.answer, askers=SUBMITTERS)
 
 
 def _remember(remembered: RememberedPeers, change: MemberArrived | MemberLeft) -> None:

@@ -162,6 +162,15 @@ class InviteRequest(Request):
     uses: Annotated[int, Field(ge=1, le=1000)] = 1
 
 
+class RevokeRequest(Request):
+    """`peer` is its id, the end of it, or its name."""
+
+    VERB: ClassVar[str] = "revoke"
+
+    peer: Annotated[str, Field(min_length=1, max_length=128)]
+    why: Annotated[str, Field(max_length=200)] = ""
+
+
 REQUESTS: Mapping[str, type[Request]] = {
     model.VERB: model
     for model in (
@@ -176,6 +185,7 @@ REQUESTS: Mapping[str, type[Request]] = {
         AskRequest,
         FoldRequest,
         InviteRequest,
+        RevokeRequest,
     )
 }
 

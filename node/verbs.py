@@ -95,6 +95,7 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
         "fold": verbs.fold,
         "doctor": verbs.doctor,
         "invite": verbs.invite,
+        "revoke": verbs.revoke,
     }
 
 
@@ -131,6 +132,10 @@ class _Verbs:
             "backends": [one.url for one in here.catalogue.findings if one.backend is not None],
             "discovery": _discovery_words(here.discovery),
             "load": _load(us),
+            "certificate_ends_in_s": _ends_in_s(mesh, here.unix_clock()),
+            "roster_version": mesh.trust.book.roster_version,
+            "is_revoked": mesh.trust.is_revoked,
+            "refused": dict(mesh.trust.refused),
             "connections": sum(one.state == "member" and not one.is_self for one in mesh.facts()),
             "tasks": sum(not task.is_over for task in self._node.submitter.tasks),
         }
@@ -353,9 +358,10 @@ class _Verbs:
         request = asked.parse(asked.InviteRequest, raw)
         await trio.lowlevel.checkpoint()
         mesh = self._node.mesh
-        if mesh.membership.root is None:
+        authority = mesh.trust.authority()
+        if authority is None:
             raise RequestRefusedError(
-                "not_allowed", "only the node that founded the mesh has the key to invite with"
+                "not_allowed", "only the node that founded the mesh and admins can invite"
             )
         roles: tuple[Role, ...] = request.roles or tuple(role for role in ROLES if role != "admin")
         invite = self._node.invites.issue(roles, ttl_s=int(request.ttl_s), uses=request.uses)
@@ -375,6 +381,35 @@ class _Verbs:
             "uses": request.uses,
             "expires_in_s": request.ttl_s,
         }
+
+    async def revoke(self, raw: Reply, _emit: Emit) -> Reply:
+        """Put a member out, named by its peer id, the end of it, or its name."""
+        request = asked.parse(asked.RevokeRequest, raw)
+        await trio.lowlevel.checkpoint()
+        mesh = self._node.mesh
+        facts = self._find(request.peer)
+        mesh.trust.revoke(facts.peer, request.why)
+        return {
+            "peer": facts.peer,
+            "name": facts.name,
+            "roster_version": mesh.trust.book.roster_version,
+        }
+
+    def _find(self, wanted: str) -> PeerFacts:
+        """Raises ConfigError: nobody, or several, are called so."""
+        peers = self._node.mesh.facts()
+        matches = [
+            one for one in peers if wanted in {one.peer, one.name} or one.peer.endswith(wanted)
+        ]
+        if len(matches) != 1:
+            what = "no peer is" if not matches else f"{len(matches)} peers are"
+            raise ConfigError(f"{what} called {wanted}; `kowalski-node peers` lists them")
+        return matches[0]
+
+
+def _ends_in_s(mesh: Mesh, now_unix_s: float) -> float | None:
+    certificate = mesh.trust.book.certificate(mesh.me)
+    return certificate.not_after_unix_s - now_unix_s if certificate else None
 
 
 @asynccontextmanager
