@@ -114,10 +114,14 @@ def verify(
         raise CertificateError("malformed", f"a {certificate.KIND} is no certificate of {mesh}")
     if certificate.peer != peer:
         raise CertificateError("wrong_peer", f"certificate of {certificate.peer}, shown by {peer}")
-    if now_unix_s > certificate.not_after_unix_s + CLOCK_GRACE_S:
+    if not is_current(certificate, now_unix_s):
         late_s = int(now_unix_s - certificate.not_after_unix_s)
         raise CertificateError("expired", f"the certificate ended {late_s} s ago")
     return certificate
+
+
+def is_current(certificate: Certificate, now_unix_s: float) -> bool:
+    return now_unix_s <= certificate.not_after_unix_s + CLOCK_GRACE_S
 
 
 def _is_signed(public_key: bytes, data: bytes, signature: bytes) -> bool:
@@ -182,7 +186,8 @@ def load_membership(path: Path) -> Membership | None:
     """What the file says, or None where there is none.
 
     Raises:
-        ConfigError: it cannot be read, or is damaged.
+        ConfigError: it cannot be read, or is damaged. Whether the certificate holds is for
+            `verify` to say.
     """
     try:
         raw = json.loads(path.read_bytes())
@@ -193,7 +198,10 @@ def load_membership(path: Path) -> Membership | None:
         )
         private = raw["root_private_key"]
         root = MeshRoot(bytes.fromhex(private)) if private else None
-        return Membership(MeshId(raw["mesh"]), signed, root)
+        mesh = ids.mesh_id(signed.root_key)
+        if raw["mesh"] != mesh or (root is not None and root.mesh != mesh):
+            raise ValueError("keys of another mesh")
+        return Membership(mesh, signed, root)
     except FileNotFoundError:
         return None
     except OSError as error:
