@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from kowalski.mesh.private_files import write_private
 from kowalski.protocol.errors import ConfigError
@@ -59,6 +59,11 @@ class InviteBook:
         return self._open().get(invite_id)
 
     def spend(self, invite_id: str) -> None:
+        """Use one up that `find` has just found.
+
+        Raises:
+            ConfigError: the file cannot be written; then it is not spent.
+        """
         open_now = self._open()
         invite = open_now[invite_id]
         self._keep({**open_now, invite_id: replace(invite, uses_left=invite.uses_left - 1)})
@@ -80,12 +85,25 @@ class InviteBook:
 def _load(path: Path) -> dict[str, Invite]:
     try:
         rows = json.loads(path.read_bytes())
-        invites = [Invite(**{**row, "roles": _roles(row["roles"])}) for row in rows]
+        invites = [_invite(row) for row in rows]
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"invite file {path} is damaged ({error}); delete it") from error
     return {invite.id: invite for invite in invites}
+
+
+def _invite(row: dict[str, Any]) -> Invite:
+    """Raises ValueError, KeyError or TypeError where the row is none of ours."""
+    secret = str(row["secret"])
+    bytes.fromhex(secret)
+    return Invite(
+        id=str(row["id"]),
+        secret=secret,
+        roles=_roles(row["roles"]),
+        not_after_unix_s=int(row["not_after_unix_s"]),
+        uses_left=int(row["uses_left"]),
+    )
 
 
 def _roles(names: list[str]) -> tuple[Role, ...]:

@@ -231,8 +231,8 @@ def verify(
         raise CertificateError("issuer_overreach", "only the root key makes admins")
     if rules.is_revoked(peer, certificate.epoch):
         raise CertificateError("revoked", "this membership was revoked")
-    late_s = int(now_unix_s - certificate.not_after_unix_s)
-    if late_s > CLOCK_GRACE_S and not rules.forgives_expiry(certificate):
+    if not is_current(certificate, now_unix_s) and not rules.forgives_expiry(certificate):
+        late_s = int(now_unix_s - certificate.not_after_unix_s)
         raise CertificateError("expired", f"the certificate ended {late_s} s ago")
     return certificate
 
@@ -300,6 +300,10 @@ def _check_seal(sealed: _Sealed, mesh: MeshId, rules: Rules) -> Certificate | No
     if not is_signed_by(issuer.peer, sealed.frame, sealed.signature):
         raise CertificateError("bad_signature", f"{issuer.peer} did not sign this")
     return issuer
+
+
+def is_current(certificate: Certificate, now_unix_s: float) -> bool:
+    return now_unix_s <= certificate.not_after_unix_s + CLOCK_GRACE_S
 
 
 def _is_signed(public_key: bytes, data: bytes, signature: bytes) -> bool:
@@ -385,7 +389,8 @@ def load_membership(path: Path) -> Membership | None:
     """What the file says, or None where there is none.
 
     Raises:
-        ConfigError: it cannot be read, or is damaged.
+        ConfigError: it cannot be read, or is damaged. Whether the certificate holds is for
+            `verify` to say.
     """
     try:
         raw = json.loads(path.read_bytes())
@@ -397,7 +402,10 @@ def load_membership(path: Path) -> Membership | None:
         )
         private = raw["root_private_key"]
         root = MeshRoot(bytes.fromhex(private)) if private else None
-        return Membership(MeshId(raw["mesh"]), signed, root)
+        mesh = ids.mesh_id(signed.root_key)
+        if raw["mesh"] != mesh or (root is not None and root.mesh != mesh):
+            raise ValueError("keys of another mesh")
+        return Membership(mesh, signed, root)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -19,7 +19,7 @@ async def open_plain_nursery() -> AsyncIterator[trio.Nursery]:
         async with trio.open_nursery() as nursery:
             yield nursery
     except BaseExceptionGroup as group:
-        raise first_error(group) from group.__cause__
+        raise first_error(group)  # noqa: B904 its own cause stays, and the group is the context
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

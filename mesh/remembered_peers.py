@@ -45,6 +45,7 @@ def _load(path: Path) -> dict[PeerId, tuple[Address, ...]]:
         return {
             PeerId(str(peer)): tuple(Address(str(one)) for one in addresses)
             for peer, addresses in rows.items()
+            if isinstance(addresses, list)
         }
     except FileNotFoundError:
         return {}
