@@ -19,7 +19,6 @@ class Hello(Message):
     """Here is my certificate; Noise has proven that I am the peer it names."""
 
     KIND: ClassVar[str] = "membership/hello"
-    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
 
     certificate: SignedCertificate
     boot: Boot

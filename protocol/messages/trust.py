@@ -76,9 +76,12 @@ class Revocation(Message):
 
 
 class SignedRevocation(Record):
-    """Signed like a certificate: by the root key, or by an admin."""
+    """Signed like a certificate: by the root key, or by an admin.
 
-    frame: Annotated[bytes, Field(max_length=2048)]
+    Small enough that a message carries all that a mesh may have.
+    """
+
+    frame: Annotated[bytes, Field(max_length=1024)]
     root_key: Key
     signature: Signature
     issuer: Issuer | None = None

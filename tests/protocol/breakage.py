@@ -40,6 +40,8 @@ def _broken(
     match schema["type"]:
         case "model" if schema["cls"] in (Hot, Profile) and inside is not HotDelta:
             yield from _others([], "text")
+        case "model" if value is None:  # an optional part, which another example has
+            yield from _others([], "text")
         case "model":
             yield from ((f".{how}", inner) for how, inner in broken_bodies(value, schema["cls"]))
             yield from _others([], "text")

@@ -72,6 +72,21 @@ CERTIFICATE: Final = trust.Certificate(
 SIGNED: Final = trust.SignedCertificate(
     frame=encode(CERTIFICATE), root_key=bytes(range(32)), signature=bytes(range(64))
 )
+ISSUER: Final = trust.Issuer(frame=encode(CERTIFICATE), signature=bytes(range(64)))
+SIGNED_BY_ADMIN: Final = SIGNED.model_copy(update={"issuer": ISSUER})
+REVOCATION: Final = trust.Revocation(
+    mesh=MESH, peer=COORDINATOR, epoch=3, issued_unix_s=1_790_000_000, why="a lost laptop"
+)
+ROSTER: Final = trust.Roster(
+    revocations=(
+        trust.SignedRevocation(
+            frame=encode(REVOCATION),
+            root_key=bytes(range(32)),
+            signature=bytes(range(64)),
+            issuer=ISSUER,
+        ),
+    )
+)
 MEMBERS: Final = (trust.KnownMember(certificate=SIGNED, addresses=HOME),)
 
 SPEC: Final = task.TaskSpec(
@@ -178,10 +193,8 @@ _ALL: Final[tuple[base.Message, ...]] = (
         boot=BOOT,
         name="küche",
         addresses=HOME,
-        members=MEMBERS,
-        profile=PROFILE,
     ),
-    membership.Ready(),
+    membership.Ready(members=MEMBERS, profile=PROFILE, roster=ROSTER),
     membership.RoundTrip(),
     membership.Welcome(
         certificate=SIGNED,
@@ -190,6 +203,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         addresses=HOME,
         members=MEMBERS,
         profile=PROFILE,
+        roster=ROSTER,
     ),
     repl.CellAsked(
         task=TASK,
@@ -283,8 +297,13 @@ _ALL: Final[tuple[base.Message, ...]] = (
     CERTIFICATE,
     trust.InviteProven(proof=bytes(32), name="laptop"),
     trust.JoinAsked(invite=bytes(range(16)), nonce=bytes(range(32))),
-    trust.JoinGranted(certificate=SIGNED, members=MEMBERS),
-    trust.MeshProven(root_key=bytes(range(32)), signature=bytes(range(64)), nonce=bytes(16)),
+    trust.JoinGranted(certificate=SIGNED_BY_ADMIN, members=MEMBERS),
+    trust.MeshProven(
+        root_key=bytes(range(32)), signature=bytes(range(64)), nonce=bytes(16), issuer=ISSUER
+    ),
+    trust.RenewalAsked(),
+    REVOCATION,
+    ROSTER,
 )
 
 EXAMPLES: Final[dict[str, base.Message]] = {message.KIND: message for message in _ALL}

@@ -137,4 +137,8 @@ _FRAMES: Final[dict[tuple[type[BaseModel], str], SearchStrategy[bytes]]] = {
     (trust.SignedCertificate, "frame"): st.deferred(
         lambda: messages("trust/certificate").map(encode)
     ),
+    (trust.Issuer, "frame"): st.deferred(lambda: messages("trust/certificate").map(encode)),
+    (trust.SignedRevocation, "frame"): st.deferred(
+        lambda: messages("trust/revocation").map(encode)
+    ),
 }

@@ -18,7 +18,7 @@ from tests.protocol.strategies import fields_of
 SENDER_MEASURES = {
     "inference/completion-asked": "the window of a model ends before",
     "inference/completion-done": "speeds of 64 models with the longest names",
-    "membership/hello": "members beyond a frame are learned from others",
+    "membership/ready": "members beyond a frame are learned from others",
     "membership/welcome": "members beyond a frame are learned from others",
     "repl/cell-asked": "inputs with 256 of the longest names",
     "repl/cell-done": "stdout and stderr are cut to what is shown",
