@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 UNREAD_FRAMES_MAX = 1024
 """Of one request. Streams are always read, so a slow reader is stopped by a bound of our own."""
 
-UNREAD_BYTES_MAX = 32 * 1024 * 1024
+UNREAD_BYTES_MAX = 8 * 1024 * 1024
 """Of one request."""
 
 LAST_WORDS_S = 2.0
@@ -295,12 +295,21 @@ is cancelled when the asker cancels or is lost.
 """
 
 
+def _everybody(_peer: PeerId) -> bool:
+    return True
+
+
 async def _outcome(
-    answer: Answer, conversation: Conversation, first: Callable[[], Message]
+    answer: Answer,
+    conversation: Conversation,
+    first: Callable[[], Message],
+    admits: Callable[[PeerId], bool] = _everybody,
 ) -> Message:
     """The last message: what `answer` returns, or what its error says."""
     try:
         try:
+            if not admits(conversation.peer):
+                raise RequestRefusedError("not_member", "prove your membership first")
             return await answer(conversation, first())
         except RequestRefusedError as no:
             return Refused(reason=no.reason, detail=line(no.detail), retry_after_s=no.retry_after_s)
@@ -333,9 +342,11 @@ class _Answering:
     async def receive(self) -> Message:
         return await self.inbox.get()
 
-    async def answer_with(self, answer: Answer, first: codec.Envelope) -> None:
+    async def answer_with(
+        self, answer: Answer, first: codec.Envelope, admits: Callable[[PeerId], bool]
+    ) -> None:
         with self.scope:
-            last = await _outcome(answer, self, lambda: codec.decode(first.frame))
+            last = await _outcome(answer, self, lambda: codec.decode(first.frame), admits)
             try:
                 await self._line.send(self._number, last, is_last=True)
             except PeerUnreachableError:
@@ -352,22 +363,21 @@ def serve(
     protocol: str,
     answer: Answer,
     *,
-    admits: Callable[[PeerId], bool] = lambda _peer: True,
+    admits: Callable[[PeerId], bool] = _everybody,
 ) -> None:
-    """Answer `protocol` from now on. Peers that are not admitted are refused `not_member`."""
+    """Answer `protocol` from now on.
 
-    async def guarded(conversation: Conversation, request: Message) -> Message:
-        if not admits(conversation.peer):
-            raise RequestRefusedError("not_member", "prove your membership first")
-        return await answer(conversation, request)
+    Peers that are not admitted are refused `not_member`, or as `admits` itself says by raising
+    RequestRefusedError. It is asked at each request; what others have sent is not even decoded.
+    """
 
     async def on_stream(stream: Stream) -> None:
-        await _serve_stream(stream, guarded)
+        await _serve_stream(stream, answer, admits)
 
     transport.serve(protocol, on_stream)
 
 
-async def _serve_stream(stream: Stream, answer: Answer) -> None:
+async def _serve_stream(stream: Stream, answer: Answer, admits: Callable[[PeerId], bool]) -> None:
     line_ = _Line(stream)
     running: dict[int, _Answering] = {}
     newest = 0
@@ -375,7 +385,7 @@ async def _serve_stream(stream: Stream, answer: Answer) -> None:
 
     async def run(number: int, answering: _Answering, first: codec.Envelope) -> None:
         try:
-            await answering.answer_with(answer, first)
+            await answering.answer_with(answer, first, admits)
         finally:
             del running[number]
 
