@@ -29,7 +29,7 @@ from kowalski.protocol.errors import (
     RequestFailedError,
     RequestRefusedError,
 )
-from kowalski.protocol.ids import Address, MeshId, PeerId
+from kowalski.protocol.ids import Address, PeerId
 from kowalski.protocol.join_line import JoinLine
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.membership import Hello, Ready, RoundTrip, Welcome
@@ -69,6 +69,10 @@ class Proven:
     profile: Profile | None
 
 
+OnRefused = Callable[[PeerId, str, str, str], None]
+"""Hears of each refusal: who, of which protocol, the reason in a word, and in a sentence."""
+
+
 class MembershipError(KowalskiError):
     """The other side is no member, or says that we are none. Not weather: do not try again soon."""
 
@@ -86,12 +90,14 @@ class Admission:
         introduce: Callable[[], Welcome],
         on_proven: Callable[[Proven], None],
         on_roster: Callable[[Roster], None],
+        on_refused: OnRefused,
         is_member: Callable[[PeerId], bool],
     ) -> None:
         self._book = book
         self._introduce = introduce
         self._on_proven = on_proven
         self._on_roster = on_roster
+        self._on_refused = on_refused
         self._is_member = is_member
 
     async def ask(self, peer: PeerId, asker: Asker, *, timeout_s: float) -> None:
@@ -117,6 +123,7 @@ class Admission:
                 await asked.send(ready)
                 await asked.receive()
         except CertificateError as no:
+            self._on_refused(peer, MEMBERSHIP_PROTOCOL, no.reason, str(no))
             raise MembershipError(f"{no.reason}: {no}") from no
         except RequestRefusedError as no:
             raise MembershipError(f"it refuses us: {no}") from no
@@ -129,7 +136,9 @@ class Admission:
                 return await self._welcome(conversation, request)
             case RoundTrip():
                 if not self._is_member(conversation.peer):
-                    raise RequestRefusedError("not_member", "prove your membership first")
+                    why = "prove your membership first"
+                    self._on_refused(conversation.peer, MEMBERSHIP_PROTOCOL, "not_member", why)
+                    raise RequestRefusedError("not_member", why)
                 return request
             case _:
                 raise RemoteProtocolError(f"{request.KIND} in a membership conversation")
@@ -144,16 +153,17 @@ class Admission:
                 raise RemoteProtocolError(f"{ready.KIND} in place of ready")
             proven = self._check(peer, hello, ready)
         except CertificateError as no:
-            log.warning("stranger-refused", peer=peer, why=no.reason)
+            self._on_refused(peer, MEMBERSHIP_PROTOCOL, no.reason, str(no))
             raise RequestRefusedError("not_member", f"{no.reason}: {no}") from no
         self._on_proven(proven)
         return Ready()
 
     def _check(self, peer: PeerId, who: Hello | Welcome, what: Welcome | Ready) -> Proven:
         """What a peer has shown; its certificate must hold by what both know of revocations."""
-        if what.roster is not None:
-            self._on_roster(what.roster)
         certificate = self._book.check(peer, who.certificate)
+        if what.roster is not None:  # of strangers it is not even read
+            self._on_roster(what.roster)
+            certificate = self._book.check(peer, who.certificate)
         return Proven(
             peer,
             certificate,
@@ -180,6 +190,7 @@ class Doorkeeper:
         book: CertificateBook,
         *,
         known_members: Callable[[], tuple[KnownMember, ...]],
+        on_refused: OnRefused,
         is_member: Callable[[PeerId], bool],
         unix_clock: Callable[[], float],
     ) -> None:
@@ -188,6 +199,7 @@ class Doorkeeper:
         self._invites = invites
         self._book = book
         self._known_members = known_members
+        self._on_refused = on_refused
         self._is_member = is_member
         self._unix_clock = unix_clock
 
@@ -220,8 +232,9 @@ class Doorkeeper:
         invite = self._invites.find(request.invite.hex())
         secret = bytes.fromhex(invite.secret) if invite else secrets.token_bytes(NONCE_BYTES)
         if not certificates.is_invite_proof(secret, transcript, shown.proof) or invite is None:
-            log.warning("join-refused", peer=joiner)
-            raise RequestRefusedError("not_allowed", "this invite is unknown, spent or expired")
+            raise self._refusal(
+                joiner, "bad_invite", "not_allowed", "this invite is unknown, spent or expired"
+            )
         self._invites.spend(invite.id)
         log.info("joined", peer=joiner, name=shown.name, roles=invite.roles)
         return self._grant(joiner, invite.roles, authority, self._book.next_epoch(joiner))
@@ -229,10 +242,19 @@ class Doorkeeper:
     def _renew(self, member: PeerId, authority: Authority) -> Message:
         """The same again, for longer. A certificate that has ended is renewed, too."""
         known = self._book.certificate(member)
-        if known is None or not self._is_member(member):
-            raise RequestRefusedError("not_member", "prove your membership first")
+        fault = self._book.fault(member)
+        if known is None or fault not in {"", "expired"} or not self._is_member(member):
+            why = "prove your membership first"
+            raise self._refusal(member, fault or "not_member", "not_member", why)
+        if not all(authority.may_grant(role) for role in known.roles):
+            why = "only the node with the root key renews admins"
+            raise self._refusal(member, "not_allowed", "not_allowed", why)
         log.info("renewed", peer=member)
         return self._grant(member, known.roles, authority, known.epoch)
+
+    def _refusal(self, peer: PeerId, counted_as: str, reason: str, why: str) -> RequestRefusedError:
+        self._on_refused(peer, JOIN_PROTOCOL, counted_as, why)
+        return RequestRefusedError(reason, why)
 
     def _grant(
         self, peer: PeerId, roles: tuple[Role, ...], authority: Authority, epoch: int
@@ -276,16 +298,22 @@ async def join(
 
 
 async def renew(
-    me: PeerId, mesh: MeshId, admin: PeerId, asker: Asker, *, unix_clock: Callable[[], float]
+    ours: Certificate, admin: PeerId, asker: Asker, *, unix_clock: Callable[[], float]
 ) -> SignedCertificate:
     """Our certificate anew, from a connected admin.
 
     Raises:
         PeerUnreachableError, RequestRefusedError, RequestFailedError, RemoteProtocolError: weather.
-        CertificateError: what came does not hold.
+        CertificateError: what came does not hold, or is no better (`other_roles`, `older`).
     """
     granted = await asker.request(
         admin, JOIN_PROTOCOL, RenewalAsked(), JoinGranted, timeout_s=RENEWAL_TIMEOUT_S
     )
-    certificates.verify(granted.certificate, mesh=mesh, peer=me, now_unix_s=unix_clock())
+    certificate = certificates.verify(
+        granted.certificate, mesh=ours.mesh, peer=ours.peer, now_unix_s=unix_clock()
+    )
+    if certificate.roles != ours.roles:
+        raise CertificateError("other_roles", f"renewed with roles {certificate.roles}")
+    if certificate.epoch < ours.epoch or certificate.not_after_unix_s <= ours.not_after_unix_s:
+        raise CertificateError("older", "what came is no newer than ours")
     return granted.certificate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -13,6 +14,7 @@ from kowalski.mesh.membership_certificates import (
     CertificateError,
     Rules,
     decode_certificate,
+    is_current,
     verify,
     verify_revocation,
 )
@@ -34,6 +36,18 @@ PEERS_MAX = 2048
 ADMIN_SEEN_STEP_S = 3600
 """How exactly it is kept on disk when an admin was last seen."""
 
+EPOCH_MAX = 2**53
+"""Whoever is revoked at this epoch can never be invited again; it needs a new identity."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A certificate that was checked, and that of the admin who made it."""
+
+    signed: SignedCertificate
+    certificate: Certificate
+    issuer: Certificate | None
+
 
 class CertificateBook:
     """With a `path` revocations survive a restart; without one they last as long as the book."""
@@ -49,8 +63,7 @@ class CertificateBook:
         self._mesh = mesh
         self._unix_clock = unix_clock
         self._path = path
-        self._signed: dict[PeerId, SignedCertificate] = {}
-        self._checked: dict[PeerId, Certificate] = {}
+        self._entries: dict[PeerId, _Entry] = {}
         self._names: dict[PeerId, str] = {}
         self._revocations = RevocationList()
         self._admin_seen_unix_s = 0
@@ -68,47 +81,64 @@ class CertificateBook:
         self, peer: PeerId, signed: SignedCertificate, checked: Certificate, name: str = ""
     ) -> None:
         """Remember a certificate that was checked."""
-        if peer not in self._checked and len(self._checked) >= PEERS_MAX:
+        if peer not in self._entries and len(self._entries) >= PEERS_MAX:
             return
-        self._signed[peer] = signed
-        self._checked[peer] = checked
+        issuer = decode_certificate(signed.issuer.frame) if signed.issuer else None
+        self._entries[peer] = _Entry(signed, checked, issuer)
         if name:
             self._names[peer] = name
-        if "admin" in checked.roles and peer != self._me:
-            self._see_admin()
 
     def meet(self, member: KnownMember) -> PeerId | None:
-        """A peer told us of another: believe the certificate, not the word."""
+        """A peer told us of another: believe the certificate, not the word.
+
+        One that is older than what we have changes nothing.
+        """
         try:
             peer = decode_certificate(member.certificate.frame).peer
             if peer == self._me:
                 return None
-            self.enter(peer, member.certificate, self.check(peer, member.certificate))
+            certificate = self.check(peer, member.certificate)
         except CertificateError as no:
             log.debug("introduced-stranger", why=str(no))
             return None
+        known = self._entries.get(peer)
+        if known is None or _age(certificate) > _age(known.certificate):
+            self.enter(peer, member.certificate, certificate)
         return peer
 
     def admits(self, origin: PeerId) -> bool:
         """Whether gossip of `origin` is to be decoded at all."""
-        certificate = self._checked.get(origin)
-        if certificate is None or self._is_revoked(origin, certificate.epoch):
-            return False
-        is_over = self._unix_clock() > certificate.not_after_unix_s
-        return not is_over or self._forgives_expiry(certificate)
+        return not self.fault(origin)
+
+    def fault(self, peer: PeerId) -> str:
+        """Why it is no member now, in a word: as of `verify`, or `not_member`; empty if it is.
+
+        What was checked once holds until something changes, so this costs no signature.
+        """
+        entry = self._entries.get(peer)
+        if entry is None:
+            return "not_member"
+        certificate, issuer = entry.certificate, entry.issuer
+        if self._is_revoked(peer, certificate.epoch):
+            return "revoked"
+        if issuer is not None and self._is_revoked(issuer.peer, issuer.epoch):
+            return "issuer_revoked"
+        if is_current(certificate, self._unix_clock()) or self._forgives_expiry(certificate):
+            return ""
+        return "expired"
 
     def roles(self, peer: PeerId) -> tuple[str, ...]:
-        """What its certificate lets it ask for; nothing for strangers and the revoked."""
-        certificate = self._checked.get(peer)
-        if certificate is None or self._is_revoked(peer, certificate.epoch):
-            return ()
-        return certificate.roles
+        """What its certificate lets it ask for; nothing for those who are no members now."""
+        entry = self._entries.get(peer)
+        return () if entry is None or self.fault(peer) else entry.certificate.roles
 
     def certificate(self, peer: PeerId) -> Certificate | None:
-        return self._checked.get(peer)
+        entry = self._entries.get(peer)
+        return entry.certificate if entry else None
 
-    def signed(self, peer: PeerId) -> SignedCertificate:
-        return self._signed[peer]
+    def signed(self, peer: PeerId) -> SignedCertificate | None:
+        entry = self._entries.get(peer)
+        return entry.signed if entry else None
 
     def name(self, peer: PeerId) -> str:
         return self._names.get(peer, peer[-8:])
@@ -126,18 +156,30 @@ class CertificateBook:
     def next_epoch(self, peer: PeerId) -> int:
         """Of a new certificate for `peer`: above whatever was revoked."""
         revoked = self._revocations.revoked.get(peer)
-        return revoked.revocation.epoch + 1 if revoked else 0
+        return min(revoked.revocation.epoch + 1, EPOCH_MAX) if revoked else 0
 
     def hear_roster(self, roster: Roster) -> tuple[PeerId, ...]:
-        """Take in what is news and holds; the peers that it revokes."""
-        news = [peer for one in roster.revocations if (peer := self._hear(one))]
-        if news:
-            self._save()
-        return tuple(news)
+        """Take in what is news and holds; the peers that are no members any more for it.
+
+        Among them are those whom a revoked admin had let in.
+        """
+        told = {one.signed for one in self._revocations.revoked.values()}
+        news = {self._hear(one) for one in roster.revocations if one not in told} - {None}
+        if not news:
+            return ()
+        self._save()
+        unknown = [peer for peer in news if peer is not None and peer not in self._entries]
+        fallen = [
+            peer
+            for peer, entry in self._entries.items()
+            if (peer in news or (entry.issuer is not None and entry.issuer.peer in news))
+            and self.fault(peer) in {"revoked", "issuer_revoked"}
+        ]
+        return (*fallen, *unknown)
 
     def _hear(self, signed: SignedRevocation) -> PeerId | None:
         try:
-            revocation = verify_revocation(signed, mesh=self._mesh, rules=self.rules)
+            revocation = verify_revocation(signed, mesh=self._mesh)
         except CertificateError as no:
             log.warning("bad-revocation", why=no.reason)
             return None
@@ -154,8 +196,14 @@ class CertificateBook:
         """No admin was here since it ended, so nobody could have renewed it."""
         return self._admin_seen_unix_s <= certificate.not_after_unix_s
 
-    def _see_admin(self) -> None:
+    def see(self, peer: PeerId) -> None:
+        """`peer` is here now. Admins with a current certificate could renew those of others."""
+        certificate = self.certificate(peer)
+        if certificate is None or peer == self._me or "admin" not in self.roles(peer):
+            return
         now = int(self._unix_clock())
+        if not is_current(certificate, now):
+            return
         is_worth_a_write = now >= self._admin_seen_unix_s + ADMIN_SEEN_STEP_S
         self._admin_seen_unix_s = max(now, self._admin_seen_unix_s)
         if is_worth_a_write:
@@ -190,3 +238,8 @@ class CertificateBook:
         if isinstance(roster, Roster):
             for one in roster.revocations:
                 self._hear(one)
+
+
+def _age(certificate: Certificate) -> tuple[int, int]:
+    """Greater for the newer of two certificates of one peer."""
+    return certificate.epoch, certificate.not_after_unix_s

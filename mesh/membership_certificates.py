@@ -237,15 +237,16 @@ def verify(
     return certificate
 
 
-def verify_revocation(
-    signed: SignedRevocation, *, mesh: MeshId, rules: Rules = STRICT
-) -> Revocation:
+def verify_revocation(signed: SignedRevocation, *, mesh: MeshId) -> Revocation:
     """The revocation inside, if somebody who may has signed it.
+
+    One by an admin who was revoked counts as well: else it would hang on who heard what first,
+    and to revoke an admin would bring back those whom it had put out.
 
     Raises:
         CertificateError: `wrong_mesh`, `bad_signature`, `malformed`, or of its issuer.
     """
-    _check_seal(signed, mesh, rules)
+    _check_seal(signed, mesh, STRICT)
     try:
         revocation = codec.decode(signed.frame)
     except RemoteProtocolError as broken:

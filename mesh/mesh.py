@@ -31,6 +31,7 @@ from kowalski.mesh.membership_certificates import Membership
 from kowalski.mesh.telemetry_gossip import Self, TelemetryGossip
 from kowalski.mesh.transport import Connected, Transport
 from kowalski.mesh.trust import Keeping, Surroundings, Trust
+from kowalski.mesh.twins import TwinWatch
 from kowalski.protocol import ids
 from kowalski.protocol.errors import (
     PeerUnreachableError,
@@ -117,6 +118,7 @@ class Mesh:
             unix_clock=unix_clock,
             keeping=keeping,
         )
+        self.twins = TwinWatch(self.me, lambda: transport.addresses)
         self._rooms: dict[str, Answer] = {}
         self._listeners: list[Callable[[MemberArrived | MemberLeft], None]] = []
         self._in_flight: dict[tuple[PeerId, Kind], list[float]] = {}
@@ -127,6 +129,7 @@ class Mesh:
             ids.topic(membership.mesh, "telemetry"),
             about,
             admits=self.trust.book.admits,
+            on_boot=self.twins.heard,
             params=announcements.Params(),
             tick_s=timeouts.telemetry_tick_s,
         )
@@ -167,7 +170,10 @@ class Mesh:
 
     def sighted(self, sighting: connectivity.Sighted) -> None:
         """Tell of an address: from discovery, the owner, or the last run."""
-        self._driver.handle(sighting)
+        if sighting.peer == self.me:
+            self.twins.announced(sighting.addresses)
+        else:
+            self._driver.handle(sighting)
 
     def serve(
         self, protocol: str, answer: Answer, *, askers: frozenset[Role] | None = None
@@ -177,12 +183,16 @@ class Mesh:
         Only members whose certificate has one of the roles in `askers`, where that is given.
         """
 
+        def admits(peer: PeerId) -> bool:
+            self.trust.check_asker(peer, protocol, askers)
+            return True
+
         async def checked(asking: Conversation, request: Message) -> Message:
             self.trust.check_asker(asking.peer, protocol, askers)
             return await answer(asking, request)
 
         self._rooms[protocol] = checked
-        conversation.serve(self._transport, protocol, checked, admits=self.is_member)
+        conversation.serve(self._transport, protocol, answer, admits=admits)
 
     @asynccontextmanager
     async def converse(
@@ -286,7 +296,7 @@ class Mesh:
                 is_self=True,
                 state="member",
                 is_routable=True,
-                why_not="",
+                why_not=self.twins.warning(peer),
                 addresses=self._transport.addresses,
                 roles=profile.roles,
                 rtt_s=0.0,
@@ -297,13 +307,14 @@ class Mesh:
         known = self._driver.state.peers[peer]
         heard = self._telemetry.view.peers.get(peer)
         routable = self._driver.state.is_routable(peer)
+        state = "refused" if known.is_refused else known.standing.name.lower()
         return PeerFacts(
             peer=peer,
             name=self.name_of(peer),
             is_self=False,
-            state=known.standing.name.lower(),
+            state=state,
             is_routable=routable,
-            why_not="" if routable else known.complaint or known.standing.name.lower(),
+            why_not=self.twins.warning(peer) or ("" if routable else known.complaint or state),
             addresses=known.addresses,
             roles=heard.profile.roles if heard else self.roles_of(peer),
             rtt_s=known.rtt_s,
@@ -404,6 +415,7 @@ class Mesh:
     def _on_proven(self, proven: Proven) -> None:
         book = self.trust.book
         book.enter(proven.peer, proven.signed, proven.certificate, proven.name)
+        self.twins.heard(proven.peer, proven.boot, proven.addresses)
         self._telemetry.hear_profile(proven.peer, proven.profile)
         self._driver.handle(connectivity.MembershipProven(proven.peer, proven.addresses))
         for member in proven.members:

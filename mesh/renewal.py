@@ -23,7 +23,7 @@ from kowalski.protocol.errors import (
     RequestRefusedError,
 )
 from kowalski.protocol.ids import PeerId
-from kowalski.protocol.messages.trust import SignedCertificate
+from kowalski.protocol.messages.trust import Certificate, SignedCertificate
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +52,8 @@ class Renewal:
         self._admins = admins
         self._asker = asker
         self._unix_clock = unix_clock
+        self._days_told: float | None = None
+        self._looks = trio.Event()
 
     async def run(self) -> None:
         """Renew whenever it is due, until cancelled."""
@@ -59,7 +61,13 @@ class Renewal:
             certificate = decode_certificate(self._ours().frame)
             if self._unix_clock() >= due_at_unix_s(certificate):
                 await self._renew()
-            await trio.sleep(LOOK_S)
+            self._looks = trio.Event()
+            with trio.move_on_after(LOOK_S):
+                await self._looks.wait()
+
+    def look(self) -> None:
+        """Look now whether it is time: an admin has come."""
+        self._looks.set()
 
     async def _renew(self) -> None:
         certificate = decode_certificate(self._ours().frame)
@@ -77,9 +85,7 @@ class Renewal:
             return
         for admin in self._admins():
             try:
-                signed = await renew(
-                    self._me, certificate.mesh, admin, self._asker, unix_clock=self._unix_clock
-                )
+                signed = await renew(certificate, admin, self._asker, unix_clock=self._unix_clock)
             except (
                 PeerUnreachableError,
                 RequestRefusedError,
@@ -91,7 +97,14 @@ class Renewal:
             else:
                 self._adopt(signed)
                 return
+        self._complain(certificate)
+
+    def _complain(self, certificate: Certificate) -> None:
+        """Once a day: it may take a hundred of them."""
         days = (certificate.not_after_unix_s - self._unix_clock()) / 86400
+        if self._days_told is not None and days > self._days_told - 1:
+            return
+        self._days_told = days
         log.warning(
             "certificate-not-renewed",
             days_left=round(days, 1),

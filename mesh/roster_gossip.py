@@ -39,11 +39,12 @@ class RosterGossip:
 
     def hear(self, roster: Roster | None) -> None:
         """Take in what somebody told us; what is news is passed on."""
+        before = self._book.roster_version
         revoked = self._book.hear_roster(roster) if roster is not None else ()
         for peer in revoked:
             log.warning("revoked", peer=peer, roster_version=self._book.roster_version)
             self._on_revoked(peer)
-        if revoked:
+        if self._book.roster_version != before:
             self._changed.set()
 
     def revoke(self, signed: SignedRevocation) -> None:
@@ -58,6 +59,8 @@ class RosterGossip:
 
     def _hear_gossip(self, gossip: Gossip) -> None:
         try:
+            if len(gossip.data) > GOSSIP_BYTES_MAX:
+                raise RemoteProtocolError(f"gossip of {len(gossip.data)} bytes")
             message = codec.decode(gossip.data)
         except RemoteProtocolError as broken:
             log.warning("bad-gossip", peer=gossip.origin, error=str(broken))

@@ -16,6 +16,7 @@ from kowalski.mesh.admission import (
     MEMBERSHIP_PROTOCOL,
     Admission,
     Doorkeeper,
+    MembershipError,
     Proven,
 )
 from kowalski.mesh.certificate_book import CertificateBook
@@ -26,6 +27,7 @@ from kowalski.mesh.membership_certificates import (
     Authority,
     Membership,
     authority_of,
+    certify,
     decode_certificate,
     revoke,
 )
@@ -33,15 +35,26 @@ from kowalski.mesh.renewal import Renewal
 from kowalski.mesh.roster_gossip import RosterGossip
 from kowalski.mesh.transport import Transport
 from kowalski.protocol import ids
-from kowalski.protocol.errors import RequestRefusedError
+from kowalski.protocol.errors import (
+    PeerUnreachableError,
+    RemoteProtocolError,
+    RequestFailedError,
+    RequestRefusedError,
+)
 from kowalski.protocol.ids import Address, PeerId
-from kowalski.protocol.limits import MEMBERS_MAX
+from kowalski.protocol.limits import ADDRESSES_MAX, MEMBERS_MAX
 from kowalski.protocol.messages.membership import Welcome
 from kowalski.protocol.messages.trust import KnownMember, Role, SignedCertificate
 
 log = structlog.get_logger(__name__)
 
 REFUSALS_LOGGED_MAX = 1000
+"""Refusals that are told of, one for each peer, protocol and reason; all are counted."""
+
+ADMIN_LOOK_S = 60.0
+"""How often it is noted that admins are here."""
+
+SHOW_TIMEOUT_S = 5.0
 
 
 def _forget_it(_membership: Membership) -> None:
@@ -89,10 +102,12 @@ class Trust:
         """Requests that were refused because of who asked, by reason."""
         self._me = transport.peer
         self._transport = transport
+        self._asker = asker
         self._around = around
         self._unix_clock = unix_clock
         self._keeping = keeping
         self._logged: set[tuple[PeerId, str, str]] = set()
+        self._is_renewed = trio.Event()
         self.book = CertificateBook(self._me, membership.mesh, unix_clock, keeping.roster_path)
         self._enter_ourselves()
         self._roster = RosterGossip(
@@ -104,8 +119,9 @@ class Trust:
         self.admission = Admission(
             self.book,
             introduce=around.introduce,
-            on_proven=around.on_proven,
+            on_proven=self._on_proven,
             on_roster=self._roster.hear,
+            on_refused=self.note_refusal,
             is_member=self.is_here,
         )
         self._doorkeeper = Doorkeeper(
@@ -114,6 +130,7 @@ class Trust:
             invites,
             self.book,
             known_members=self.known_members,
+            on_refused=self.note_refusal,
             is_member=self.is_here,
             unix_clock=unix_clock,
         )
@@ -141,29 +158,34 @@ class Trust:
             RequestRefusedError: `not_member`, or `not_allowed` where its certificate has none of
                 the roles in `askers`.
         """
-        refusal = self._why_not(peer, askers)
-        if refusal is None:
-            return
-        self.refused[refusal.reason] += 1
-        key = (peer, refusal.reason, protocol)
+        if not self.is_here(peer):
+            why = "prove your membership first"
+            self.note_refusal(peer, protocol, "not_member", why)
+            raise RequestRefusedError("not_member", why)
+        if fault := self.book.fault(peer):
+            self.note_refusal(peer, protocol, fault, "it is no member any more")
+            raise RequestRefusedError("not_member", f"{fault}: you are no member any more")
+        roles = self.book.roles(peer)
+        if askers is not None and askers.isdisjoint(roles):
+            needed, has = " or ".join(sorted(askers)), ", ".join(roles) or "none"
+            why = f"this needs role {needed}; yours: {has}"
+            self.note_refusal(peer, protocol, "not_allowed", why)
+            raise RequestRefusedError("not_allowed", why)
+
+    def note_refusal(self, peer: PeerId, protocol: str, reason: str, why: str) -> None:
+        """Count it; tell of it once."""
+        self.refused[reason] += 1
+        key = (peer, reason, protocol)
         if key not in self._logged and len(self._logged) < REFUSALS_LOGGED_MAX:
             self._logged.add(key)
-            log.warning("refused", peer=peer, protocol=protocol, why=str(refusal))
-        raise refusal
-
-    def _why_not(self, peer: PeerId, askers: frozenset[Role] | None) -> RequestRefusedError | None:
-        if not self.is_here(peer):
-            return RequestRefusedError("not_member", "prove your membership first")
-        roles = self.book.roles(peer)
-        if askers is None or not askers.isdisjoint(roles):
-            return None
-        needed, has = " or ".join(sorted(askers)), ", ".join(roles) or "none"
-        return RequestRefusedError("not_allowed", f"this needs role {needed}; yours: {has}")
+            log.warning("refused", peer=peer, protocol=protocol, reason=reason, why=why)
 
     # --- who may stay ---------------------------------------------------------------------------
 
     def authority(self) -> Authority | None:
         """What we may let others in with, and put them out; None for most members."""
+        if self.is_revoked:
+            return None
         if self._keeping.identity is None:
             return self.membership.root
         return authority_of(self.membership, self._keeping.identity)
@@ -180,29 +202,42 @@ class Trust:
         if peer == self._me:
             raise RequestRefusedError("not_allowed", "a node does not revoke itself; it leaves")
         known = self.book.certificate(peer)
-        epoch = known.epoch if known else self.book.next_epoch(peer)
+        is_revoked = known is None or self.book.fault(peer) == "revoked"
+        epoch = self.book.next_epoch(peer) if known is None or is_revoked else known.epoch
         now_unix_s = int(self._unix_clock())
         self._roster.revoke(revoke(authority, peer, epoch=epoch, now_unix_s=now_unix_s, why=why))
 
     @property
     def is_revoked(self) -> bool:
         """Somebody who may has put us out."""
-        return not self.book.roles(self._me)
+        return self.book.fault(self._me) in {"revoked", "issuer_revoked"}
 
     def _on_revoked(self, peer: PeerId) -> None:
-        if peer == self._me:
+        if peer == self._me and self.membership.root is not None:
+            self._come_back(self.membership.root)
+        elif peer == self._me:
             log.error("we-are-revoked", cure="ask for a new invite, and join again")
         else:
             self._around.on_revoked(peer)
 
+    def _come_back(self, root: Authority) -> None:
+        """An admin has put us out, but we have the root key: no admin's word stands above it."""
+        log.error("we-were-revoked", cure="revoke the admin who did it, if it was no mistake")
+        ours = decode_certificate(self.membership.certificate.frame)
+        now_unix_s = int(self._unix_clock())
+        epoch = self.book.next_epoch(self._me)
+        self._adopt(certify(root, self._me, ours.roles, now_unix_s=now_unix_s, epoch=epoch))
+
     def known_members(self) -> tuple[KnownMember, ...]:
         """The members we have seen, ourselves included, for a peer to meet."""
         ours = KnownMember(
-            certificate=self.membership.certificate, addresses=self._transport.addresses
+            certificate=self.membership.certificate,
+            addresses=self._transport.addresses[:ADDRESSES_MAX],
         )
         others = (
-            KnownMember(certificate=self.book.signed(peer), addresses=addresses)
+            KnownMember(certificate=signed, addresses=addresses)
             for peer, addresses in self._around.members().items()
+            if not self.book.fault(peer) and (signed := self.book.signed(peer)) is not None
         )
         return (ours, *others)[: MEMBERS_MAX // 2]
 
@@ -220,6 +255,36 @@ class Trust:
         self.membership = replace(self.membership, certificate=signed)
         self._enter_ourselves()
         self._keeping.on_renewed(self.membership)
+        self._is_renewed.set()
+
+    def _on_proven(self, proven: Proven) -> None:
+        self._around.on_proven(proven)
+        self.book.see(proven.peer)
+        if "admin" in proven.certificate.roles:
+            self._renewal.look()
+
+    async def _show_renewed(self) -> None:
+        """Show a new certificate of ours to those who know the old one."""
+        while True:
+            await self._is_renewed.wait()
+            self._is_renewed = trio.Event()
+            for peer in self._around.members():
+                try:
+                    with trio.move_on_after(SHOW_TIMEOUT_S):
+                        await self.admission.ask(peer, self._asker, timeout_s=SHOW_TIMEOUT_S)
+                except (
+                    MembershipError,
+                    PeerUnreachableError,
+                    RemoteProtocolError,
+                    RequestFailedError,
+                ) as no:
+                    log.debug("certificate-not-shown", peer=peer, why=str(no))
+
+    async def _watch_admins(self) -> None:
+        while True:
+            await trio.sleep(ADMIN_LOOK_S)
+            for admin in self._admins():
+                self.book.see(admin)
 
     # --- the tasks of an open mesh --------------------------------------------------------------
 
@@ -231,4 +296,6 @@ class Trust:
             await nursery.start(self._roster.listen)
             nursery.start_soon(self._roster.announce)
             nursery.start_soon(self._renewal.run)
+            nursery.start_soon(self._show_renewed)
+            nursery.start_soon(self._watch_admins)
             task_status.started()

@@ -1,8 +1,8 @@
 """Who is not a member any more: revocations, which only grow.
 
 Each revocation proves itself by its signature, and of two for one peer the higher epoch counts,
-so two rosters merge into the same one in whatever order they are heard. A peer that is invited
-again gets a certificate of a higher epoch than the one that was revoked.
+so two rosters merge into the same peers and epochs in whatever order they are heard. A peer that
+is invited again gets a certificate of a higher epoch than the one that was revoked.
 """
 
 from __future__ import annotations
