@@ -97,6 +97,8 @@ async def open_discovery(
 ) -> AsyncIterator[Discovery]:
     """Announce `peer` and hear others until the block is left.
 
+    What others announce under our own id is told as well: our data directory may have been copied.
+
     `interfaces` are local IP addresses to speak from; by default those of every interface that
     leads somewhere, or loopback where there is none. Without a network the block runs all the same:
     `problem` says so, and it starts again when the interfaces change. The oldest sightings are
@@ -107,7 +109,7 @@ async def open_discovery(
     discovery = Discovery(receive)
     name = secrets.token_hex(20)
     announcement = _announcement(name, peer, addresses, mesh)
-    ears = _Ears(peer, name, send, receive.clone(), trio.lowlevel.current_trio_token())
+    ears = _Ears(name, send, receive.clone(), trio.lowlevel.current_trio_token())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_keep_up, discovery, announcement, ears, interfaces, check_s)
         try:
@@ -217,13 +219,11 @@ class _Ears(RecordUpdateListener):
 
     def __init__(
         self,
-        me: PeerId,
         name: str,
         send: trio.MemorySendChannel[Sighting],
         oldest: trio.MemoryReceiveChannel[Sighting],
         token: trio.lowlevel.TrioToken,
     ) -> None:
-        self._me = me
         self._own_name = f"{name}.{SERVICE}".lower()
         self._send = send
         self._oldest = oldest
@@ -254,7 +254,7 @@ class _Ears(RecordUpdateListener):
         name = text.name.lower()
         self._unknown.pop(name, None)
         sighting = parse_txt(text.text)
-        if sighting is None or sighting.peer == self._me or name == self._own_name:
+        if sighting is None or name == self._own_name:
             return
         if text.ttl == 0:
             self._say_left(name)

@@ -170,10 +170,7 @@ class Mesh:
 
     def sighted(self, sighting: connectivity.Sighted) -> None:
         """Tell of an address: from discovery, the owner, or the last run."""
-        if sighting.peer == self.me:
-            self.twins.announced(sighting.addresses)
-        else:
-            self._driver.handle(sighting)
+        self._driver.handle(sighting)
 
     def serve(
         self, protocol: str, answer: Answer, *, askers: frozenset[Role] | None = None

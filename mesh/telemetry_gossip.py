@@ -32,6 +32,8 @@ class Self:
 
 
 class TelemetryGossip:
+    """`on_boot` hears from which boot of which peer something came, replays included."""
+
     def __init__(
         self,
         transport: Transport,
@@ -39,6 +41,7 @@ class TelemetryGossip:
         about: Self,
         *,
         admits: Callable[[PeerId], bool],
+        on_boot: Callable[[PeerId, str], None],
         params: announcements.Params,
         tick_s: float,
     ) -> None:
@@ -47,6 +50,7 @@ class TelemetryGossip:
         self._transport = transport
         self._topic = topic
         self._admits = admits
+        self._on_boot = on_boot
         self._params = params
         self._tick_s = tick_s
         self._sequence = 0
@@ -78,6 +82,8 @@ class TelemetryGossip:
         except RemoteProtocolError as broken:
             log.warning("bad-gossip", peer=gossip.origin, error=str(broken))
             return
+        if isinstance(message, Profile | HotDelta):
+            self._on_boot(gossip.origin, message.boot)
         if isinstance(message, Profile):
             self.hear_profile(gossip.origin, message)
         elif isinstance(message, HotDelta):

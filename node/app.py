@@ -44,6 +44,7 @@ from kowalski.node.backends.catalogue import Catalogue, open_catalogue
 from kowalski.node.backends.http import open_http
 from kowalski.node.backends.probing import Candidate, Finding, candidates, probe
 from kowalski.node.config import NodeConfig
+from kowalski.node.own_membership import is_revoked
 from kowalski.node.repl.detection import detect_sandbox
 from kowalski.node.repl.languages import probe_languages
 from kowalski.node.repl.sandbox import SandboxVerdict
@@ -227,6 +228,10 @@ def _known_membership(
 ) -> Membership | None:
     """What the file says, if it holds; with none, whether `line` can be joined with at all."""
     known = load_membership(config.mesh_path)
+    if known is not None and line is not None and known.mesh == line.mesh:
+        # What was revoked is void, and the line is for a new beginning.
+        is_void = known.root is None and is_revoked(config, identity, known)
+        known = None if is_void else known
     if known is None:
         if line is not None and line.not_after_unix_s < time.time():
             raise ConfigError(
@@ -236,7 +241,7 @@ def _known_membership(
     if line is not None and line.mesh != known.mesh:
         raise ConfigError(
             f"this node is a member of mesh {known.mesh} already, the join line is of "
-            f"{line.mesh}; use another --data-dir for it, or delete {config.mesh_path}"
+            f"{line.mesh}; leave it first (`kowalski-node leave`), or use another --data-dir"
         )
     now_unix_s = time.time()
     try:
@@ -251,11 +256,34 @@ def _known_membership(
             cure = "start the node that founded the mesh, or an admin: they renew it"
             log.warning("certificate-has-ended", cure=cure)
     except CertificateError as no:
+        # The file of a founding node holds the root key: nobody shall be told to delete that.
+        cure = "make it anew with: kowalski-node identity rotate"
+        if known.root is None:
+            cure = "leave that mesh (kowalski-node leave) and join again with a new invite"
         raise ConfigError(
-            f"the membership in {config.mesh_path} does not hold: {no}; "
-            "delete the file and join again with a new invite"
+            f"the membership in {config.mesh_path} does not hold: {no}; {cure}"
         ) from no
     return known
+
+
+async def join_mesh(config: NodeConfig, line_text: str) -> Membership:
+    """Join without becoming a node, and keep the membership for when one starts.
+
+    Whoever calls has claimed the data directory.
+
+    Raises:
+        ConfigError: something that the operator can mend.
+    """
+    line = parse_join_line(line_text)
+    identity = load_or_create_identity(config.identity_path)
+    known = _known_membership(config, identity, line)
+    if known is not None:
+        return known
+    await _import(TRANSPORT_MODULE)
+    from kowalski.mesh.libp2p_transport import open_libp2p_transport  # noqa: PLC0415
+
+    async with open_libp2p_transport(identity, listen=()) as transport:
+        return await _new_membership(config, identity, line, transport)
 
 
 async def _new_membership(
@@ -294,7 +322,11 @@ def _interfaces(addresses: tuple[Address, ...]) -> tuple[str, ...] | None:
 
 async def _follow_sightings(discovery: Discovery, mesh: Mesh) -> None:
     async for seen in discovery.sightings:
-        if not seen.left and seen.mesh is not None:
+        if seen.left or seen.mesh is None:
+            continue
+        if seen.peer == mesh.me:
+            mesh.twins.announced(seen.addresses)
+        else:
             mesh.sighted(Sighted(seen.peer, seen.addresses, seen.mesh))
 
 
@@ -346,8 +378,8 @@ async def open_node(
         addresses=lambda: transport.addresses,
     )
     about = Self(config.name, boot, telemetry.profile, telemetry.hot)
-    invites = InviteBook(config.data_dir / "invites.json", unix_clock)
-    remembered = RememberedPeers(config.data_dir / "peers.json")
+    invites = InviteBook(config.invites_path, unix_clock)
+    remembered = RememberedPeers(config.peers_path)
     store = ContentStore(config.content_path, transport.peer)
 
     def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
@@ -363,7 +395,7 @@ async def open_node(
             unix_clock=unix_clock,
             keeping=Keeping(
                 identity,
-                config.data_dir / "roster.json",
+                config.roster_path,
                 lambda renewed: save_membership(config.mesh_path, renewed),
             ),
             furnish=furnish,

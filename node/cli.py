@@ -13,7 +13,7 @@ import sys
 import click
 
 from kowalski import __version__
-from kowalski.node import cli_doctor, cli_start, cli_views, cli_work
+from kowalski.node import cli_doctor, cli_start, cli_trust, cli_views, cli_work
 from kowalski.node.cli_session import PROGRAM, Session, with_session
 
 
@@ -69,7 +69,11 @@ for _command in (
     cli_views.status,
     cli_views.tasks,
     cli_views.cancel,
-    cli_views.invite,
+    cli_trust.invite,
+    cli_trust.join,
+    cli_trust.leave,
+    cli_trust.revoke,
+    cli_trust.identity,
     cli_doctor.doctor,
     cli_views.config,
     cli_start.demo,

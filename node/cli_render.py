@@ -136,8 +136,8 @@ def peers(reply: Mapping[str, object], *, is_terminal: bool) -> str:
             percent(peer.get("memory_used_fraction")),
             field(peer, "languages"),
             field(peer, "models"),
-            field(peer, "roles"),
-            DASH if peer.get("routable") in {None, True} else field(peer, "why_not"),
+            field(peer, "roles") + (", admin" if peer.get("is_admin") else ""),
+            field(peer, "why_not"),
         )
         for peer in rows_of(reply.get("peers"))
     ]

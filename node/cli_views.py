@@ -8,17 +8,24 @@ from typing import TYPE_CHECKING
 import click
 
 from kowalski.node import cli_render as render
-from kowalski.node.cli_session import PROGRAM, Session, duration_option, given, with_session
+from kowalski.node.cli_session import Session, with_session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+PENDING = ("connected", "asking", "refused")
+
+
 @click.command()
+@click.option("--pending", is_flag=True, help="Only strangers: who knocked, and why not let in.")
 @with_session
-def peers(session: Session) -> None:
+def peers(session: Session, pending: bool) -> None:
     """Who is in the mesh, and how busy."""
     done = session.ask_node("peers", {})
+    if pending:
+        rows = render.rows_of(done.get("peers"))
+        done = {**done, "peers": [row for row in rows if row.get("state") in PENDING]}
     if session.as_json:
         session.print_json(done)
     else:
@@ -58,27 +65,6 @@ def cancel(session: Session, task: str) -> None:
         session.print_json(done)
     else:
         session.say(f"task {task} {render.text(done.get('state') or 'cancelled')}")
-
-
-@click.command()
-@click.option("--roles", help="What the newcomer may do, by commas; all of it otherwise.")
-@duration_option("--ttl", "24h", "How long it is good.")
-@click.option("--uses", type=click.IntRange(1, 1000), default=1, show_default=True)
-@with_session
-def invite(session: Session, roles: str | None, ttl: float, uses: int) -> None:
-    """Print a line that lets another device join this mesh."""
-    chosen = None if roles is None else [role for role in roles.replace(",", " ").split() if role]
-    done = session.ask_node("invite", given(roles=chosen, ttl_s=ttl, uses=uses))
-    if session.as_json:
-        session.print_json(done)
-        return
-    line = render.text(done.get("line") or done.get("invite"))
-    session.result(line)
-    session.say(
-        f"on the other device: {PROGRAM} start --join {line[:12]}...\n"
-        f"it holds a secret; good for {uses} use{'s' if uses > 1 else ''}"
-        f" within {render.duration(ttl)}"
-    )
 
 
 @click.group()

@@ -127,6 +127,18 @@ class NodeConfig(BaseModel):
         return self.data_dir / "mesh.json"
 
     @property
+    def invites_path(self) -> Path:
+        return self.data_dir / "invites.json"
+
+    @property
+    def roster_path(self) -> Path:
+        return self.data_dir / "roster.json"
+
+    @property
+    def peers_path(self) -> Path:
+        return self.data_dir / "peers.json"
+
+    @property
     def ledger_path(self) -> Path:
         return self.data_dir / "ledger.sqlite"
 

@@ -62,6 +62,10 @@ class Limits:
     write_timeout_s: float = 120.0
 
 
+class NodeRunningError(ConfigError):
+    """Another node lives in the data directory."""
+
+
 @contextmanager
 def claim_data_dir(data_dir: Path) -> Iterator[None]:
     """Make `data_dir` ours until the block ends; made if missing, open to nobody else.
@@ -69,7 +73,8 @@ def claim_data_dir(data_dir: Path) -> Iterator[None]:
     The claim is a lock of the kernel, so that it dies with its process however that ends.
 
     Raises:
-        ConfigError: another node lives there, or it cannot be made or written.
+        NodeRunningError: another node lives there.
+        ConfigError: it cannot be made or written.
     """
     path = places.lock_path(data_dir)
     try:
@@ -82,7 +87,9 @@ def claim_data_dir(data_dir: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             pid = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            raise ConfigError(f"a node is already running (pid {pid}) in {data_dir}") from error
+            raise NodeRunningError(
+                f"a node is already running (pid {pid}) in {data_dir}"
+            ) from error
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         # The file stays: removing it would let two nodes lock two files of one name.

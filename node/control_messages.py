@@ -41,6 +41,7 @@ Prompt = Annotated[str, AfterValidator(_not_blank)]
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 Role = Literal["submit", "coordinate", "repl", "infer", "fold"]
 ROLES: tuple[Role, ...] = ("submit", "coordinate", "repl", "infer", "fold")
+InviteRole = Literal["submit", "coordinate", "repl", "infer", "fold", "admin"]
 
 
 class Request(BaseModel):
@@ -153,11 +154,11 @@ class FoldRequest(Request):
 
 
 class InviteRequest(Request):
-    """`roles` None: all of them."""
+    """`roles` None: all of them but admin."""
 
     VERB: ClassVar[str] = "invite"
 
-    roles: Annotated[tuple[Role, ...], Field(strict=False, min_length=1)] | None = None
+    roles: Annotated[tuple[InviteRole, ...], Field(strict=False, min_length=1)] | None = None
     ttl_s: Annotated[float, Field(gt=0, le=365 * DAY_S, allow_inf_nan=False)] = DAY_S
     uses: Annotated[int, Field(ge=1, le=1000)] = 1
 

@@ -38,6 +38,9 @@ CLOCK_GRACE_S = 300.0
 
 DISK_BYTES_LOW = 1 << 30
 DISK_BYTES_MIN = 100 << 20
+DAY_S = 24 * 3600.0
+CERTIFICATE_S_LOW = 14 * DAY_S
+"""Renewal begins two months before: something has kept it from happening."""
 LAG_S_HIGH = 0.05
 LAG_S_MAX = 0.5
 ADDRESSES_MAX = 16
@@ -323,6 +326,31 @@ def check_backends(backends: Sequence[BackendFound]) -> list[Check]:
             "model server", "ok", "none on this device; models of peers are used if there are any"
         )
     ]
+
+
+def check_membership(
+    ends_in_s: float | None, *, is_revoked: bool, warnings: Sequence[str]
+) -> tuple[Check, ...]:
+    """Our certificate, and what else the mesh would have a person look at."""
+    checks = [_check_certificate(ends_in_s, is_revoked=is_revoked)]
+    checks += [Check("identity", "warn", warning) for warning in warnings]
+    return tuple(checks)
+
+
+def _check_certificate(ends_in_s: float | None, *, is_revoked: bool) -> Check:
+    if is_revoked:
+        cure = "ask for a new invite, and: kowalski-node join LINE"
+        return Check("membership", "fail", "this node was revoked", cure)
+    if ends_in_s is None:
+        return Check("membership", "ok", "not known")
+    days = ends_in_s / DAY_S
+    cure = "start the node that founded the mesh, or an admin, for a while: they renew it"
+    if ends_in_s <= 0:
+        return Check("membership", "warn", f"the certificate ended {-days:.0f} days ago", cure)
+    found = f"the certificate ends in {days:.0f} days"
+    if ends_in_s < CERTIFICATE_S_LOW:
+        return Check("membership", "warn", found, cure)
+    return Check("membership", "ok", found)
 
 
 def _server(backend: BackendFound) -> str:

@@ -17,7 +17,7 @@ from kowalski import __version__
 from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.discovery import Discovery
 from kowalski.mesh.invites import InviteBook
-from kowalski.mesh.mesh import Mesh, PeerFacts
+from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node import control_messages as asked
 from kowalski.node import doctor
@@ -25,14 +25,14 @@ from kowalski.node.backends.catalogue import Catalogue
 from kowalski.node.config import NodeConfig
 from kowalski.node.control import Emit, Verb
 from kowalski.node.core.task_ledger import Task
+from kowalski.node.mesh_verbs import MeshVerbs, ends_in_s, load_of, warnings_of
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.services.placed_work import ANY_MODEL, Placed, PlacedWork
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.task_view import TaskView, headline
 from kowalski.protocol import ids
-from kowalski.protocol.errors import ConfigError, PeerUnreachableError, RequestRefusedError
+from kowalski.protocol.errors import ConfigError, PeerUnreachableError
 from kowalski.protocol.ids import TaskId
-from kowalski.protocol.join_line import JoinLine
 from kowalski.protocol.limits import (
     CODE_BYTES_MAX,
     INPUTS_MAX,
@@ -44,7 +44,6 @@ from kowalski.protocol.messages.folding import FoldAsked
 from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
 from kowalski.protocol.messages.repl import CellAsked, Input
 from kowalski.protocol.messages.task import TaskSpec
-from kowalski.protocol.messages.trust import ROLES, Role
 from kowalski.rlm.parsing import LANGUAGES
 from kowalski.rlm.tokens import estimate_tokens
 
@@ -83,9 +82,10 @@ class Here:
 
 def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
     verbs = _Verbs(node, here)
+    of_mesh = MeshVerbs(node.mesh, node.invites, here.unix_clock)
     return {
         "status": verbs.status,
-        "peers": verbs.peers,
+        "peers": of_mesh.peers,
         "tasks": verbs.tasks,
         "task": verbs.task,
         "submit": verbs.submit,
@@ -94,8 +94,8 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
         "ask": verbs.ask,
         "fold": verbs.fold,
         "doctor": verbs.doctor,
-        "invite": verbs.invite,
-        "revoke": verbs.revoke,
+        "invite": of_mesh.invite,
+        "revoke": of_mesh.revoke,
     }
 
 
@@ -131,19 +131,15 @@ class _Verbs:
             "models": [model.name for model in models],
             "backends": [one.url for one in here.catalogue.findings if one.backend is not None],
             "discovery": _discovery_words(here.discovery),
-            "load": _load(us),
-            "certificate_ends_in_s": _ends_in_s(mesh, here.unix_clock()),
+            "load": load_of(us),
+            "certificate_ends_in_s": ends_in_s(mesh, mesh.me, here.unix_clock()),
             "roster_version": mesh.trust.book.roster_version,
             "is_revoked": mesh.trust.is_revoked,
             "refused": dict(mesh.trust.refused),
+            "warnings": warnings_of(mesh),
             "connections": sum(one.state == "member" and not one.is_self for one in mesh.facts()),
             "tasks": sum(not task.is_over for task in self._node.submitter.tasks),
         }
-
-    async def peers(self, raw: Reply, _emit: Emit) -> Reply:
-        asked.parse(asked.PeersRequest, raw)
-        await trio.lowlevel.checkpoint()
-        return {"peers": [_peer_row(one) for one in self._node.mesh.facts()]}
 
     async def tasks(self, raw: Reply, _emit: Emit) -> Reply:
         request = asked.parse(asked.TasksRequest, raw)
@@ -171,6 +167,11 @@ class _Verbs:
             is_node_running=True,
             sandbox=doctor.sandbox_found(here.sandbox, is_offered="repl" in here.config.roles),
             backends=doctor.backends_found(here.catalogue.findings),
+        )
+        checks += doctor.check_membership(
+            ends_in_s(mesh, mesh.me, here.unix_clock()),
+            is_revoked=mesh.trust.is_revoked,
+            warnings=warnings_of(mesh),
         )
         return doctor.as_reply(checks)
 
@@ -352,65 +353,6 @@ class _Verbs:
             **_who(folded.placed),
         }
 
-    # --- the mesh -------------------------------------------------------------------------------
-
-    async def invite(self, raw: Reply, _emit: Emit) -> Reply:
-        request = asked.parse(asked.InviteRequest, raw)
-        await trio.lowlevel.checkpoint()
-        mesh = self._node.mesh
-        authority = mesh.trust.authority()
-        if authority is None:
-            raise RequestRefusedError(
-                "not_allowed", "only the node that founded the mesh and admins can invite"
-            )
-        roles: tuple[Role, ...] = request.roles or tuple(role for role in ROLES if role != "admin")
-        invite = self._node.invites.issue(roles, ttl_s=int(request.ttl_s), uses=request.uses)
-        line = JoinLine(
-            mesh=mesh.membership.mesh,
-            inviter=mesh.me,
-            addresses=mesh.facts_of(mesh.me).addresses,
-            invite=bytes.fromhex(invite.id),
-            secret=bytes.fromhex(invite.secret),
-            not_after_unix_s=invite.not_after_unix_s,
-            roles=roles,
-        )
-        return {
-            "line": line.render(),
-            "mesh": mesh.membership.mesh,
-            "roles": list(roles),
-            "uses": request.uses,
-            "expires_in_s": request.ttl_s,
-        }
-
-    async def revoke(self, raw: Reply, _emit: Emit) -> Reply:
-        """Put a member out, named by its peer id, the end of it, or its name."""
-        request = asked.parse(asked.RevokeRequest, raw)
-        await trio.lowlevel.checkpoint()
-        mesh = self._node.mesh
-        facts = self._find(request.peer)
-        mesh.trust.revoke(facts.peer, request.why)
-        return {
-            "peer": facts.peer,
-            "name": facts.name,
-            "roster_version": mesh.trust.book.roster_version,
-        }
-
-    def _find(self, wanted: str) -> PeerFacts:
-        """Raises ConfigError: nobody, or several, are called so."""
-        peers = self._node.mesh.facts()
-        matches = [
-            one for one in peers if wanted in {one.peer, one.name} or one.peer.endswith(wanted)
-        ]
-        if len(matches) != 1:
-            what = "no peer is" if not matches else f"{len(matches)} peers are"
-            raise ConfigError(f"{what} called {wanted}; `kowalski-node peers` lists them")
-        return matches[0]
-
-
-def _ends_in_s(mesh: Mesh, now_unix_s: float) -> float | None:
-    certificate = mesh.trust.book.certificate(mesh.me)
-    return certificate.not_after_unix_s - now_unix_s if certificate else None
-
 
 @asynccontextmanager
 async def _emitting(emit: Emit) -> AsyncIterator[Callable[[Reply], None]]:
@@ -458,35 +400,6 @@ def _who(placed: Placed) -> Reply:
         "name": placed.name,
         "why": placed.why,
         "attempts": placed.attempts,
-    }
-
-
-def _load(facts: PeerFacts) -> float:
-    if facts.hot is None:
-        return 0.0
-    repl = facts.hot.repl
-    return (repl.running + repl.queued) / max(repl.slots, 1)
-
-
-def _peer_row(facts: PeerFacts) -> Reply:
-    profile, hot = facts.profile, facts.hot
-    return {
-        "peer": facts.peer,
-        "name": facts.name,
-        "state": facts.state,
-        "is_self": facts.is_self,
-        "rtt_ms": None if facts.rtt_s is None else round(facts.rtt_s * 1000, 2),
-        "load": _load(facts),
-        "cpu_percent": round(100 * hot.cpu_used, 1) if hot else None,
-        "memory_used_fraction": round(hot.memory_used, 3) if hot else None,
-        "languages": {one.name: one.version for one in profile.languages} if profile else {},
-        "models": [one.name for one in profile.models] if profile else [],
-        "sandbox": profile.sandbox if profile else None,
-        "roles": list(facts.roles),
-        "addresses": list(facts.addresses),
-        "age_s": None if facts.age_s is None else round(facts.age_s, 2),
-        "routable": facts.is_routable,
-        "why_not": facts.why_not,
     }
 
 

@@ -74,6 +74,11 @@ class Peer:
     def is_connected(self) -> bool:
         return self.standing not in {Standing.ABSENT, Standing.DIALLING}
 
+    @property
+    def is_refused(self) -> bool:
+        """Away, and when it was last here it failed to prove that it belongs."""
+        return not self.is_connected and self.shunned_until > -inf
+
 
 @dataclass(frozen=True, slots=True)
 class Connectivity:

@@ -1,0 +1,72 @@
+"""Telling people that two machines use one identity. What shows it is decided in `core.twins`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from kowalski.mesh.core import twins
+from kowalski.protocol.ids import Address, PeerId
+
+log = structlog.get_logger(__name__)
+
+ROTATE = "stop it there and run `kowalski-node identity rotate`"
+
+
+class TwinWatch:
+    """`addresses` are ours, as they are now."""
+
+    def __init__(self, me: PeerId, addresses: Callable[[], tuple[Address, ...]]) -> None:
+        self._me = me
+        self._addresses = addresses
+        self._state = twins.Twins(me, trio.current_time())
+        self._told: set[PeerId] = set()
+
+    def announced(self, addresses: tuple[Address, ...]) -> None:
+        """Somebody announces our peer id under another name than ours."""
+        if set(addresses) & set(self._addresses()):
+            return  # ourselves, from before a restart
+        self._hear(self._me, twins.Announced(addresses))
+
+    def heard(self, peer: PeerId, boot: str, addresses: tuple[Address, ...] = ()) -> None:
+        """A message that `peer` signed, or that came on its connection, names its boot."""
+        self._hear(peer, twins.BootHeard(peer, boot, addresses))
+
+    def _hear(self, peer: PeerId, event: twins.Event) -> None:
+        self._state = twins.step(self._state, event, trio.current_time())
+        warning = self.warning(peer)
+        if not warning:
+            self._told.discard(peer)
+        elif peer not in self._told:
+            self._told.add(peer)
+            log.error("identity-used-twice", peer=peer, warning=warning)
+
+    def warning(self, peer: PeerId) -> str:
+        """In words for people; empty where all is well."""
+        now = trio.current_time()
+        if peer != self._me:
+            found = twins.twin_peers(self._state, peer, now)
+            where = f", probably at {_at(found.later)}" if found and found.later else ""
+            return f"two machines use its identity: on the copy{where}, {ROTATE}" if found else ""
+        ours = twins.own_twin(self._state, now)
+        if ours is None:
+            return ""
+        which = (
+            "this node started later, so it is probably the copy: stop it and run "
+            "`kowalski-node identity rotate` here"
+            if ours.are_we_later
+            else f"the other started later, so it is probably the copy: {ROTATE}"
+        )
+        return f"another machine at {_at(ours.addresses)} uses the identity of this node; {which}"
+
+    def warnings(self) -> dict[PeerId, str]:
+        """By whose identity it is: ours first."""
+        found = {peer: self.warning(peer) for peer in (self._me, *self._state.peers)}
+        return {peer: warning for peer, warning in found.items() if warning}
+
+
+def _at(addresses: tuple[Address, ...]) -> str:
+    """The hosts, without the ports."""
+    return " or ".join(dict.fromkeys(address.split("/")[2] for address in addresses))
