@@ -118,7 +118,9 @@ class Mesh:
             unix_clock=unix_clock,
             keeping=keeping,
         )
-        self.twins = TwinWatch(self.me, lambda: transport.addresses)
+        self.twins = TwinWatch(
+            self.me, lambda: transport.addresses, ask=self._ask_membership, nursery=nursery
+        )
         self._rooms: dict[str, Answer] = {}
         self._listeners: list[Callable[[MemberArrived | MemberLeft], None]] = []
         self._in_flight: dict[tuple[PeerId, Kind], list[float]] = {}
@@ -412,7 +414,7 @@ class Mesh:
     def _on_proven(self, proven: Proven) -> None:
         book = self.trust.book
         book.enter(proven.peer, proven.signed, proven.certificate, proven.name)
-        self.twins.heard(proven.peer, proven.boot, proven.addresses)
+        self.twins.met(proven.peer, proven.boot, proven.addresses)
         self._telemetry.hear_profile(proven.peer, proven.profile)
         self._driver.handle(connectivity.MembershipProven(proven.peer, proven.addresses))
         for member in proven.members:
