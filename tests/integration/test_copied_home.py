@@ -79,7 +79,8 @@ def test_a_copied_home_is_noticed_by_both_owners_and_by_a_third(
 
     # What the words say is done: the copy becomes a peer of its own.
     assert copy.stop() == 0
-    assert cluster.cli(copy, "identity", "rotate", "--yes").exit_code == 0
+    where = ("--data-dir", str(copy.data_dir))
+    assert cluster.cli(None, "identity", "rotate", "--yes", *where).exit_code == 0
     again = cluster.start("copy", "--no-repl", prefix=entering(at_copy))
     again.wait_until_up(START_S)
     cluster.wait_until_met(START_S)
