@@ -336,9 +336,11 @@ class Mesh:
                 log.info("hang-up", peer=peer, why=why)
                 self._nursery.start_soon(self._transport.disconnect, peer)
             case MemberArrived(peer=peer):
+                self._transport.admit(peer)
                 log.info("member-arrived", peer=peer, name=self.name_of(peer))
                 self._tell(effect)
             case MemberLeft(peer=peer):
+                self._transport.dismiss(peer)
                 log.info("member-left", peer=peer, name=self.name_of(peer))
                 self._tell(effect)
 

@@ -35,6 +35,8 @@ async def join(one: Transport, *others: Transport) -> None:
     for other in others:
         await one.connect(other.peer, other.addresses[0], timeout_s=5)
         await eventually(lambda other=other: one.peer in other.connections)
+        one.admit(other.peer)
+        other.admit(one.peer)
 
 
 async def ask_echo(transport: Transport, peer: PeerId, data: bytes = b"anybody?") -> None:
