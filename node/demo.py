@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 import sysconfig
 import tempfile
@@ -66,13 +67,11 @@ def main(
     show = _Show(as_json=json_output)
     try:
         with contextlib.ExitStack() as stack:
-            if data_dir is None:
-                made = tempfile.mkdtemp(prefix="kowalski-demo-")
-                folder = Path(made)
-                show.say(f"working in {folder}")
-            else:
-                folder = data_dir
-                folder.mkdir(parents=True, exist_ok=True)
+            folder = data_dir or Path(tempfile.mkdtemp(prefix="kowalski-demo-"))
+            folder.mkdir(parents=True, exist_ok=True)
+            if data_dir is None and not keep:
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            show.say(f"working in {folder}")
             cluster = stack.enter_context(_three_nodes(folder, model_url, show, keep=keep))
             return _tell_the_story(cluster, show)
     except KeyboardInterrupt:
