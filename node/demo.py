@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import sys
 import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Self
 
 from kowalski.node.control_line import ExitCode
 from kowalski.node.local_cluster import Event, LocalCluster, LocalNode, NodeTroubleError
@@ -66,13 +68,14 @@ def main(
     """Run the demonstration; the exit code says whether everything happened as promised."""
     show = _Show(as_json=json_output)
     try:
-        with contextlib.ExitStack() as stack:
+        with _Interrupts() as interrupts, contextlib.ExitStack() as stack:
             folder = data_dir or Path(tempfile.mkdtemp(prefix="kowalski-demo-"))
             folder.mkdir(parents=True, exist_ok=True)
             if data_dir is None and not keep:
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
             show.say(f"working in {folder}")
-            cluster = stack.enter_context(_three_nodes(folder, model_url, show, keep=keep))
+            nodes = _three_nodes(folder, model_url, show, interrupts, keep=keep)
+            cluster = stack.enter_context(nodes)
             return _tell_the_story(cluster, show)
     except KeyboardInterrupt:
         show.say("interrupted")
@@ -103,21 +106,57 @@ class _Show:
             sys.stdout.flush()
 
 
+class _Interrupts:
+    """SIGINT and SIGTERM as KeyboardInterrupt, except where that would leave a node behind."""
+
+    def __init__(self) -> None:
+        self._is_held = False
+        self._has_come = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, _number: int, _frame: object) -> None:
+        if not self._is_held:
+            raise KeyboardInterrupt
+        self._has_come = True
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """What comes during the block is raised behind it."""
+        self._is_held, self._has_come = True, False
+        try:
+            yield
+        finally:
+            self._is_held = False
+        if self._has_come:
+            raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def _three_nodes(
-    folder: Path, model_url: str | None, show: _Show, *, keep: bool
+    folder: Path, model_url: str | None, show: _Show, interrupts: _Interrupts, *, keep: bool
 ) -> Iterator[LocalCluster]:
     """Start the first node, invite the others, wait until each knows all."""
     cluster = LocalCluster(folder)
     options = ["--backend", model_url] if model_url else []
     try:
         # Whoever asks has better things to do than to compute.
-        first = cluster.start(NAMES[0], "--no-repl", *options)
+        with interrupts.held():
+            first = cluster.start(NAMES[0], "--no-repl", *options)
         first.wait_until_up()
         line = first.invite(uses=len(NAMES))
         show.say(f"{first.name} is up: a mesh of one; it invites the others with {line[:24]}...")
-        for name in NAMES[1:]:
-            cluster.start(name, "--join", line, *options)
+        with interrupts.held():
+            for name in NAMES[1:]:
+                cluster.start(name, "--join", line, *options)
         cluster.wait_until_met()
         show.say("they have found each other: " + ", ".join(node.name for node in cluster.nodes))
         yield cluster
@@ -126,7 +165,8 @@ def _three_nodes(
             for node in cluster.nodes:
                 show.say(f"{node.name} goes on: kowalski-node status --data-dir {node.data_dir}")
         else:
-            cluster.stop()
+            with interrupts.held():
+                cluster.stop()
 
 
 # --- the story ----------------------------------------------------------------------------------
