@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
+import trio
 
 from kowalski.mesh import membership_certificates as certificates
 from kowalski.mesh.conversation import Asker, Conversation
@@ -19,6 +20,7 @@ from kowalski.mesh.membership_certificates import CertificateError, Membership
 from kowalski.protocol.errors import (
     ConfigError,
     KowalskiError,
+    PeerUnreachableError,
     RemoteProtocolError,
     RequestFailedError,
     RequestRefusedError,
@@ -43,6 +45,9 @@ log = structlog.get_logger(__name__)
 MEMBERSHIP_PROTOCOL = "/kowalski/membership/1"
 JOIN_PROTOCOL = "/kowalski/join/1"
 NONCE_BYTES = 16
+
+NEXT_WORD_S = 10.0
+"""How long we wait for what the other side has to say next in a proof."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +104,14 @@ class Admission:
                     raise RemoteProtocolError(f"{welcome.KIND} in answer to a hello")
                 proven = self._check(peer, welcome)
                 await asked.send(Ready())
-                await asked.receive()
+                ready = await asked.receive()
+                if not isinstance(ready, Ready):
+                    raise RemoteProtocolError(f"{ready.KIND} in place of ready")
         except CertificateError as no:
             raise MembershipError(f"{no.reason}: {no}") from no
         except RequestRefusedError as no:
+            if no.reason != "not_member":
+                raise PeerUnreachableError(f"it has no time for us: {no}") from no
             raise MembershipError(f"it refuses us: {no}") from no
         self._on_proven(proven)
 
@@ -135,7 +144,7 @@ class Admission:
                 profile=ours.profile,
             )
         )
-        answer = await conversation.receive()
+        answer = await _next_word(conversation)
         if not isinstance(answer, Ready):
             raise RemoteProtocolError(f"{answer.KIND} in place of ready")
         self._on_proven(proven)
@@ -158,6 +167,17 @@ class Admission:
             shown.members,
             shown.profile,
         )
+
+
+async def _next_word(conversation: Conversation) -> Message:
+    """What comes next; whom we wait for may be a stranger.
+
+    Raises:
+        RequestFailedError: `timeout`.
+    """
+    with trio.move_on_after(NEXT_WORD_S):
+        return await conversation.receive()
+    raise RequestFailedError("timeout", f"nothing said for {NEXT_WORD_S:g} s")
 
 
 # --- joining ------------------------------------------------------------------------------------
@@ -192,7 +212,7 @@ class Doorkeeper:
         await conversation.send(
             MeshProven(root_key=root.public_key, signature=root.prove(transcript), nonce=nonce)
         )
-        shown = await conversation.receive()
+        shown = await _next_word(conversation)
         if not isinstance(shown, InviteProven):
             raise RemoteProtocolError(f"{shown.KIND} in place of a proof")
         invite = self._invites.find(request.invite.hex())
@@ -208,14 +228,28 @@ class Doorkeeper:
 
 
 async def join(
-    me: PeerId, name: str, line: JoinLine, asker: Asker, *, unix_clock: Callable[[], float]
+    me: PeerId,
+    name: str,
+    line: JoinLine,
+    asker: Asker,
+    *,
+    unix_clock: Callable[[], float],
+    timeout_s: float = 20.0,
 ) -> Membership:
     """Become a member through the inviter, to whom a connection is open already.
 
     Raises:
         ConfigError: it is another mesh, the invite is no good, or what we got does not hold.
-        PeerUnreachableError: weather.
+        PeerUnreachableError: weather, or no end within `timeout_s`.
     """
+    with trio.move_on_after(timeout_s):
+        return await _join(me, name, line, asker, unix_clock)
+    raise PeerUnreachableError(f"the inviting peer did not let us in within {timeout_s:g} s")
+
+
+async def _join(
+    me: PeerId, name: str, line: JoinLine, asker: Asker, unix_clock: Callable[[], float]
+) -> Membership:
     nonce = secrets.token_bytes(NONCE_BYTES)
     request = JoinAsked(invite=line.invite, nonce=nonce)
     try:

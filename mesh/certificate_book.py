@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from kowalski.mesh.membership_certificates import CertificateError, verify
+from kowalski.mesh.membership_certificates import CertificateError, is_current, verify
 from kowalski.protocol import codec
 from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.ids import MeshId, PeerId
@@ -38,7 +38,10 @@ class CertificateBook:
             self._names[peer] = name
 
     def meet(self, member: KnownMember) -> PeerId | None:
-        """A peer told us of another: believe the certificate, not the word."""
+        """A peer told us of another: believe the certificate, not the word.
+
+        One that is older than what we have changes nothing.
+        """
         try:
             claimed = codec.decode(member.certificate.frame)
             if not isinstance(claimed, Certificate) or claimed.peer == self._me:
@@ -52,21 +55,28 @@ class CertificateBook:
         except (CertificateError, RemoteProtocolError) as no:
             log.debug("introduced-stranger", why=str(no))
             return None
-        self.enter(certificate.peer, member.certificate, certificate)
+        known = self._checked.get(certificate.peer)
+        if known is None or _age(certificate) > _age(known):
+            self.enter(certificate.peer, member.certificate, certificate)
         return certificate.peer
 
     def admits(self, origin: PeerId) -> bool:
         """Whether gossip of `origin` is to be decoded at all."""
         certificate = self._checked.get(origin)
-        return certificate is not None and self._unix_clock() < certificate.not_after_unix_s
+        return certificate is not None and is_current(certificate, self._unix_clock())
 
     def roles(self, peer: PeerId) -> tuple[str, ...]:
         """What its certificate lets it ask for; nothing for strangers."""
         certificate = self._checked.get(peer)
         return certificate.roles if certificate else ()
 
-    def signed(self, peer: PeerId) -> SignedCertificate:
-        return self._signed[peer]
+    def signed(self, peer: PeerId) -> SignedCertificate | None:
+        return self._signed.get(peer)
 
     def name(self, peer: PeerId) -> str:
         return self._names.get(peer, peer[-8:])
+
+
+def _age(certificate: Certificate) -> tuple[int, int]:
+    """Greater for the newer of two certificates of one peer."""
+    return certificate.epoch, certificate.not_after_unix_s

@@ -42,7 +42,7 @@ from kowalski.protocol.errors import (
     RequestRefusedError,
 )
 from kowalski.protocol.ids import Address, PeerId
-from kowalski.protocol.limits import MEMBERS_MAX
+from kowalski.protocol.limits import ADDRESSES_MAX, MEMBERS_MAX
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentAsked, ContentChunk
 from kowalski.protocol.messages.membership import Hello, RoundTrip
@@ -265,6 +265,7 @@ class Mesh:
         return tuple(self.facts_of(peer) for peer in (self.me, *self._driver.state.peers))
 
     def facts_of(self, peer: PeerId) -> PeerFacts:
+        """What we know of one peer; of one that was forgotten, that it is absent."""
         if peer == self.me:
             profile = self._about.profile(0)
             return PeerFacts(
@@ -281,7 +282,7 @@ class Mesh:
                 profile=profile,
                 hot=self._about.hot(),
             )
-        known = self._driver.state.peers[peer]
+        known = self._driver.state.peers.get(peer) or connectivity.Peer(peer)
         heard = self._telemetry.view.peers.get(peer)
         routable = self._driver.state.is_routable(peer)
         return PeerFacts(
@@ -334,8 +335,11 @@ class Mesh:
             except PeerUnreachableError as error:
                 complaint = f"{address}: {error}"
             else:
-                self._driver.handle(connectivity.ConnectionOpened(dial.peer))
-                return
+                # Unless it was lost again, and told of, before this task came to run.
+                if dial.peer in self._transport.connections:
+                    self._driver.handle(connectivity.ConnectionOpened(dial.peer))
+                    return
+                complaint = f"{address}: it hung up"
         self._driver.handle(connectivity.DialFailed(dial.peer, complaint))
 
     async def _ask_membership(self, peer: PeerId) -> None:
@@ -378,20 +382,24 @@ class Mesh:
             certificate=self.membership.certificate,
             boot=self._about.boot,
             name=self._about.name,
-            addresses=self._transport.addresses,
+            addresses=self._addresses,
             members=self._known(),
             profile=self._telemetry.profile(),
         )
 
+    @property
+    def _addresses(self) -> tuple[Address, ...]:
+        """As many of ours as one message may name."""
+        return self._transport.addresses[:ADDRESSES_MAX]
+
     def _known(self) -> tuple[KnownMember, ...]:
         """The members we have seen, ourselves included, for a peer to meet."""
-        ours = KnownMember(
-            certificate=self.membership.certificate, addresses=self._transport.addresses
-        )
+        ours = KnownMember(certificate=self.membership.certificate, addresses=self._addresses)
         peers = self._driver.state.peers
         others = (
-            KnownMember(certificate=self._book.signed(peer), addresses=peers[peer].addresses)
+            KnownMember(certificate=signed, addresses=peers[peer].addresses)
             for peer in self._driver.state.members
+            if (signed := self._book.signed(peer)) is not None
         )
         return (ours, *others)[: MEMBERS_MAX // 2]
 
