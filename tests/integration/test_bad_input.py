@@ -22,7 +22,7 @@ from tests.integration.cluster import (
     whole_log,
 )
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 ALIVE_S = 1.0
 

@@ -38,7 +38,7 @@ from kowalski.protocol.messages.membership import Ready
 from kowalski.protocol.messages.telemetry import Hot, Profile
 from tests.integration.cluster import START_S, Cluster, open_cluster, whole_log
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 ALIVE_S = 1.0
 LOOPBACK = Address("/ip4/127.0.0.1/tcp/0")

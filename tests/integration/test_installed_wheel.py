@@ -21,7 +21,7 @@ from tests.integration.cluster import (
     open_model_server,
 )
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 ANSWER = (
     "```python\nanswer['content'] = llm_query('ECHO: from the wheel')\nanswer['ready'] = True\n```"

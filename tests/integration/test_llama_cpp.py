@@ -18,7 +18,7 @@ from tests.tiny_gguf import CONTEXT_TOKENS, make_tiny_gguf
 from tests.tiny_llama_server import MODEL
 
 pytest.importorskip("xllamacpp", reason="the extra [llama] is not installed")
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 # Greedy, because then the tiny model never says that it is done: more than ten seconds of work.
 ENDLESS = ("--temperature", "0", "--max-tokens", str(CONTEXT_TOKENS - 200))

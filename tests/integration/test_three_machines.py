@@ -23,7 +23,7 @@ from tests.integration.cluster import (
 )
 from tests.netns import Machine, lan, missing
 
-pytestmark = [pytest.mark.real, pytest.mark.netns]
+pytestmark = [pytest.mark.real, pytest.mark.netns, pytest.mark.timeout(240)]
 
 ROLES = {"a": "submit", "b": "submit,coordinate", "c": "submit,repl,infer,fold"}
 MODEL_PORT = 8080
