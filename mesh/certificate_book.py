@@ -29,9 +29,12 @@ class CertificateBook:
     def enter(
         self, peer: PeerId, signed: SignedCertificate, checked: Certificate, name: str = ""
     ) -> None:
-        """Remember a certificate that the caller has verified."""
-        if peer not in self._checked and len(self._checked) >= PEERS_MAX:
-            return
+        """Remember a certificate that the caller has verified; the oldest makes room for it."""
+        self._checked.pop(peer, None)
+        if len(self._checked) >= PEERS_MAX:
+            oldest = next(iter(self._checked))
+            del self._checked[oldest], self._signed[oldest]
+            self._names.pop(oldest, None)
         self._signed[peer] = signed
         self._checked[peer] = checked
         if name:
@@ -40,7 +43,7 @@ class CertificateBook:
     def meet(self, member: KnownMember) -> PeerId | None:
         """A peer told us of another: believe the certificate, not the word.
 
-        One that is older than what we have changes nothing.
+        One that is older than what we have changes nothing, nor does any when the book is full.
         """
         try:
             claimed = codec.decode(member.certificate.frame)
@@ -56,19 +59,19 @@ class CertificateBook:
             log.debug("introduced-stranger", why=str(no))
             return None
         known = self._checked.get(certificate.peer)
-        if known is None or _age(certificate) > _age(known):
+        is_news = known is None or _age(certificate) > _age(known)
+        if is_news and (known is not None or len(self._checked) < PEERS_MAX):
             self.enter(certificate.peer, member.certificate, certificate)
         return certificate.peer
 
     def admits(self, origin: PeerId) -> bool:
-        """Whether gossip of `origin` is to be decoded at all."""
+        """Whether `origin` has a certificate that holds now."""
         certificate = self._checked.get(origin)
         return certificate is not None and is_current(certificate, self._unix_clock())
 
     def roles(self, peer: PeerId) -> tuple[str, ...]:
         """What its certificate lets it ask for; nothing for strangers."""
-        certificate = self._checked.get(peer)
-        return certificate.roles if certificate else ()
+        return self._checked[peer].roles if self.admits(peer) else ()
 
     def signed(self, peer: PeerId) -> SignedCertificate | None:
         return self._signed.get(peer)

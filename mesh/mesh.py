@@ -143,7 +143,8 @@ class Mesh:
     # --- for the rooms above --------------------------------------------------------------------
 
     def is_member(self, peer: PeerId) -> bool:
-        return peer == self.me or self._driver.state.is_member(peer)
+        """Whether it is connected, and its certificate has not ended meanwhile."""
+        return peer == self.me or (self._driver.state.is_member(peer) and self._book.admits(peer))
 
     def is_routable(self, peer: PeerId) -> bool:
         return peer == self.me or self._driver.state.is_routable(peer)
@@ -426,8 +427,12 @@ class Mesh:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Live, until cancelled. Ready once strangers can be answered and gossip is heard."""
-        conversation.serve(self._transport, MEMBERSHIP_PROTOCOL, self._admission.answer)
-        conversation.serve(self._transport, JOIN_PROTOCOL, self._doorkeeper.answer)
+        strangers = conversation.FOR_STRANGERS
+        for protocol, answer in (
+            (MEMBERSHIP_PROTOCOL, self._admission.answer),
+            (JOIN_PROTOCOL, self._doorkeeper.answer),
+        ):
+            conversation.serve(self._transport, protocol, answer, limits=strangers)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._telemetry.listen)
             nursery.start_soon(self._telemetry.announce)

@@ -93,6 +93,7 @@ class Village:
 
     def __init__(self, network: LoopbackNetwork, folder: Path) -> None:
         self.network = network
+        self.unix_s: float = NOW_UNIX_S
         self._folder = folder
 
     @asynccontextmanager
@@ -116,7 +117,7 @@ class Village:
                 belongs or membership(peer),
                 Self(about.name, about.boot, about.profile, lambda: about.hot),
                 invites,
-                unix_clock=wall_clock,
+                unix_clock=lambda: self.unix_s,
                 params=params,
             ) as mesh:
                 told: list[MemberArrived | MemberLeft] = []

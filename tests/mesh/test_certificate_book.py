@@ -83,6 +83,7 @@ def test_gossip_is_admitted_as_long_as_a_connection_would_be(
     assert book.admits(A)
     clock.now += 1
     assert not book.admits(A)
+    assert book.roles(A) == ()
     assert book.meet(member) is None
 
 
@@ -115,5 +116,9 @@ def test_the_book_has_a_last_page(book: CertificateBook) -> None:
     for number in range(PEERS_MAX):
         book.enter(PeerId(f"peer{number:04}"), member.certificate, checked)
     assert book.meet(member) == A
-    assert not book.admits(A)
-    assert len(book._checked) == PEERS_MAX
+    assert not book.admits(A), "hearsay makes nobody leave"
+    book.enter(A, member.certificate, checked)
+    assert book.admits(A)
+    assert not book.admits(PeerId("peer0000"))
+    assert book.admits(PeerId("peer0001"))
+    assert len(book._checked) == len(book._signed) == PEERS_MAX

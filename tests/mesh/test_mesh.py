@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from kowalski.mesh.admission import JOIN_PROTOCOL, MEMBERSHIP_PROTOCOL, join
-from kowalski.mesh.conversation import Conversation, open_asker, serve
+from kowalski.mesh.conversation import FOR_STRANGERS, Conversation, open_asker, serve
 from kowalski.mesh.core.connectivity import Params, Sighted
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.invites import InviteBook
@@ -18,7 +18,7 @@ from kowalski.mesh.loopback_transport import (
     Weather,
     open_loopback_network,
 )
-from kowalski.mesh.membership_certificates import MeshRoot
+from kowalski.mesh.membership_certificates import CERTIFICATE_LIFE_S, CLOCK_GRACE_S, MeshRoot
 from kowalski.mesh.mesh import open_mesh
 from kowalski.mesh.telemetry_gossip import Self
 from kowalski.mesh.transport import Stream
@@ -34,7 +34,7 @@ from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentAsked, ContentChunk
 from kowalski.protocol.messages.membership import Hello, Ready, RoundTrip, Welcome
 from kowalski.protocol.messages.telemetry import Occupancy
-from kowalski.protocol.messages.trust import KnownMember
+from kowalski.protocol.messages.trust import JoinAsked, KnownMember
 from tests.mesh import transport_promises
 from tests.mesh.members import (
     OTHER_ROOT,
@@ -316,6 +316,39 @@ async def test_a_newcomer_joins_and_is_a_member_like_the_others(
                 await eventually(lambda: mesh_c.is_member(A) and mesh_c.is_member(B))
                 await eventually(lambda: mesh.is_member(C) and b.mesh.is_member(C))
                 assert mesh.roles_of(C) == ("repl",)
+
+
+async def test_a_member_whose_certificate_ends_is_refused_and_then_let_go(
+    village: Village, autojump_clock: Clock
+) -> None:
+    async with members(village, "A", "B") as (a, b):
+        a.mesh.serve(WORK, echo)
+        assert await b.mesh.request(A, WORK, asked(1), ContentChunk, timeout_s=5) == said(1)
+        village.unix_s += CERTIFICATE_LIFE_S + CLOCK_GRACE_S + 1
+        with pytest.raises(RequestRefusedError) as caught:
+            await b.mesh.request(A, WORK, asked(1), ContentChunk, timeout_s=5)
+        assert caught.value.reason == "not_member"
+        assert a.mesh.roles_of(B) == ()
+        await trio.sleep(20)
+        for one, other in ((a, B), (b, A)):
+            assert one.arrivals(other) == ["MemberArrived", "MemberLeft"]
+        assert "expired" in a.mesh.facts_of(B).why_not
+
+
+async def test_what_a_stranger_may_keep_us_busy_with_is_little(
+    village: Village, autojump_clock: Clock
+) -> None:
+    founder = membership(A, is_founder=True)
+    async with village.open_member("A", belongs=founder) as a, stranger(village, knows=a) as s:
+        stream = await s.open_stream(A, JOIN_PROTOCOL, timeout_s=5)
+        request = codec.encode(JoinAsked(invite=bytes(16), nonce=bytes(16)))
+        for number in range(1, FOR_STRANGERS.in_flight + 2):
+            await stream.send(codec.seal(codec.Envelope(number, request)))
+        reader, busy_ones = codec.EnvelopeReader(), []
+        with trio.move_on_after(5):
+            while data := await stream.receive():
+                busy_ones += [one.request for one in reader.feed(data) if b"busy" in one.frame]
+        assert busy_ones == [FOR_STRANGERS.in_flight + 1]
 
 
 # --- telemetry ----------------------------------------------------------------------------------
