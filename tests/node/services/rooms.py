@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
+import trio.testing
 
 from kowalski.mesh.content_store import PROTOCOL as CONTENT_PROTOCOL
 from kowalski.mesh.content_store import ContentStore
@@ -18,6 +19,7 @@ from kowalski.protocol.ids import Address, PeerId
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentAsked, ContentChunk
 from kowalski.protocol.messages.telemetry import Hot
+from simulations.virtual_time import THREAD_WAIT_S, JumpingClock
 
 HOT = Hot(memory_used=0.25)
 """What the rooms of these tests say of their node."""
@@ -39,6 +41,15 @@ class ByAsking:
         return await self._asker.request(
             peer, CONTENT_PROTOCOL, asked, ContentChunk, timeout_s=timeout_s
         )
+
+
+class PatientClock(JumpingClock):
+    """Waits for every thread, also for those that are counted by a limiter of their own."""
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        if trio.testing.active_thread_count():
+            return THREAD_WAIT_S
+        return super().deadline_to_sleep_time(deadline)
 
 
 @dataclass(slots=True)
