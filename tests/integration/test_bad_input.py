@@ -98,6 +98,9 @@ def test_an_empty_prompt(cluster: Cluster, node: LocalNode, command: str, prompt
     done = cluster.cli(node, command, prompt)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "the prompt is empty" in done.stderr.splitlines()[-1]
+    for_programs = cluster.cli(node, command, "--json", prompt)
+    assert (for_programs.exit_code, for_programs.error["code"]) == (2, "usage")
+    assert for_programs.error["message"] == "the prompt is empty"
     # Also whoever speaks to the socket directly is told.
     with pytest.raises(VerbFailedError, match="must not be empty") as told:
         node.ask(command, {"prompt": prompt})
