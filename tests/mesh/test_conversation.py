@@ -331,7 +331,7 @@ async def test_more_than_the_limit_in_flight_are_refused_as_busy_here(
         for _ in range(IN_FLIGHT_MAX):
             nursery.start_soon(wire.request, asked(3))
         await trio.sleep(1)
-        with pytest.raises(RequestRefusedError, match="busy"):
+        with pytest.raises(RequestRefusedError, match="busy: 256 requests in flight to this peer"):
             await wire.request(asked(0))
         await trio.sleep(4)
         assert await wire.request(asked(0)) == asked(0)
