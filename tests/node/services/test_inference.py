@@ -26,11 +26,16 @@ from kowalski.node.backends.seam import (
 )
 from kowalski.node.services import inference
 from kowalski.node.services.inference import PROTOCOL, InferenceRoom
+from kowalski.node.services.telemetry import NodeTelemetry
+from kowalski.protocol.codec import encode
 from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
+from kowalski.protocol.ids import Address
 from kowalski.protocol.messages import inference as wire
 from kowalski.protocol.messages.membership import RoundTrip
 from kowalski.protocol.messages.telemetry import Model, Occupancy
+from kowalski.protocol.messages.trust import ROLES
 from simulations.virtual_time import JumpingClock
+from simulations.world import IDLE, PROFILE
 from tests.node.services.rooms import HOT, Two, hot, open_two, until
 
 pytestmark = pytest.mark.trio
@@ -334,9 +339,42 @@ async def test_the_room_tells_its_models_once_each_the_preferred_first_with_thei
         assert desk.room.tokens_per_s == {"cold": pytest.approx(10.0)}
 
 
-async def test_no_more_models_are_told_than_a_profile_holds(
+async def test_of_two_servers_with_one_model_the_preferred_ones_speed_is_told(
     virtual_time: JumpingClock, tmp_path: Path
 ) -> None:
-    many = tuple(ModelInfo(f"m{n}") for n in range(inference.MODELS_MAX + 5))
-    async with open_desk(tmp_path, backend(models=many)) as desk:
-        assert len(desk.room.models) == inference.MODELS_MAX
+    slow = backend(url="memory://slow", delay_per_token_s=1.0)
+    fast = backend(url="memory://fast", delay_per_token_s=0.1)
+    async with open_desk(tmp_path, slow, fast) as desk:
+        for _ in range(2):  # one that was never measured is tried
+            await desk.complete(asked("a b c d e f"))
+        assert desk.room.tokens_per_s == {"m": pytest.approx(10.0)}
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ([f"m{n:03}" for n in range(inference.MODELS_MAX + 5)], inference.MODELS_MAX),
+        ([f"{n:03}" + "\N{CJK UNIFIED IDEOGRAPH-6F22}" * 250 for n in range(100)], 10),
+    ],
+)
+async def test_no_more_models_are_told_than_can_be_gossiped(
+    virtual_time: JumpingClock, tmp_path: Path, names: list[str], told: int
+) -> None:
+    many = tuple(ModelInfo(name, context_tokens=2**40, is_warm=True) for name in names)
+    async with open_desk(tmp_path, backend(models=many, delay_per_token_s=0.01)) as desk:
+        for name in names:
+            await desk.complete(asked("a b c d e f", model=name))
+        assert len(desk.room.models) == told
+        node = NodeTelemetry(
+            name="n" * 128,
+            boot="00000000000000b0",
+            roles=ROLES,
+            sandbox="bubblewrap",
+            device=PROFILE,
+            sample=lambda _now: IDLE,
+            addresses=lambda: (Address("/" + "x" * 255),) * 20,
+        )
+        assert len(desk.room.tokens_per_s) == min(told, inference.RATES_MAX)
+        node.rooms.models = lambda: desk.room.models
+        node.rooms.tokens_per_s = lambda: desk.room.tokens_per_s
+        encode(node.profile(0))
