@@ -80,9 +80,12 @@ class CertificateBook:
     def enter(
         self, peer: PeerId, signed: SignedCertificate, checked: Certificate, name: str = ""
     ) -> None:
-        """Remember a certificate that was checked."""
-        if peer not in self._entries and len(self._entries) >= PEERS_MAX:
-            return
+        """Remember a certificate that was checked; the oldest makes room for it."""
+        self._entries.pop(peer, None)
+        if len(self._entries) >= PEERS_MAX:
+            oldest = next(name for name in self._entries if name != self._me)
+            del self._entries[oldest]
+            self._names.pop(oldest, None)
         issuer = decode_certificate(signed.issuer.frame) if signed.issuer else None
         self._entries[peer] = _Entry(signed, checked, issuer)
         if name:
@@ -91,7 +94,7 @@ class CertificateBook:
     def meet(self, member: KnownMember) -> PeerId | None:
         """A peer told us of another: believe the certificate, not the word.
 
-        One that is older than what we have changes nothing.
+        One that is older than what we have changes nothing, nor does any when the book is full.
         """
         try:
             peer = decode_certificate(member.certificate.frame).peer
@@ -102,7 +105,8 @@ class CertificateBook:
             log.debug("introduced-stranger", why=str(no))
             return None
         known = self._entries.get(peer)
-        if known is None or _age(certificate) > _age(known.certificate):
+        is_news = known is None or _age(certificate) > _age(known.certificate)
+        if is_news and (known is not None or len(self._entries) < PEERS_MAX):
             self.enter(peer, member.certificate, certificate)
         return peer
 

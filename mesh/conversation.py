@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import structlog
@@ -36,10 +37,23 @@ UNREAD_FRAMES_MAX = 1024
 UNREAD_BYTES_MAX = 8 * 1024 * 1024
 """Of one request."""
 
+
 LAST_WORDS_S = 2.0
 """How long a cancelled side tries to say so before it leaves."""
 
 M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one stream may cost the side that answers."""
+
+    in_flight: int = IN_FLIGHT_MAX
+    unread_bytes: int = UNREAD_BYTES_MAX
+
+
+FOR_STRANGERS = Limits(in_flight=8, unread_bytes=64 * 1024)
+"""For conversations that are open to those who have proven nothing."""
 
 
 class Conversation(Protocol):
@@ -70,7 +84,8 @@ class Conversation(Protocol):
 class _Inbox:
     """The unread messages of one request, and how it ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_max: int = UNREAD_BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
         self._unread: deque[tuple[bytes | Message, bool]] = deque()
         self._unread_bytes = 0
         self._changed = trio.Event()
@@ -82,7 +97,7 @@ class _Inbox:
         if self._ended is not None:
             return
         size = len(said) if isinstance(said, bytes) else 0
-        if len(self._unread) >= UNREAD_FRAMES_MAX or self._unread_bytes + size > UNREAD_BYTES_MAX:
+        if len(self._unread) >= UNREAD_FRAMES_MAX or self._unread_bytes + size > self._bytes_max:
             self.end(
                 RemoteProtocolError(
                     f"more than {len(self._unread)} unread frames of {self._unread_bytes} bytes"
@@ -326,10 +341,10 @@ async def _outcome(
 
 
 class _Answering:
-    def __init__(self, line_: _Line, number: int) -> None:
+    def __init__(self, line_: _Line, number: int, unread_bytes_max: int) -> None:
         self._line = line_
         self._number = number
-        self.inbox = _Inbox()
+        self.inbox = _Inbox(unread_bytes_max)
         self.scope = trio.CancelScope()
 
     @property
@@ -364,20 +379,24 @@ def serve(
     answer: Answer,
     *,
     admits: Callable[[PeerId], bool] = _everybody,
+    limits: Limits | None = None,
 ) -> None:
     """Answer `protocol` from now on; to strangers too, where `admits` is left out.
 
     Peers that are not admitted are refused `not_member`, or as `admits` itself says by raising
     RequestRefusedError. It is asked at each request; what others have sent is not even decoded.
     """
+    limits = limits or Limits()
 
     async def on_stream(stream: Stream) -> None:
-        await _serve_stream(stream, answer, admits)
+        await _serve_stream(stream, answer, admits, limits)
 
     transport.serve(protocol, on_stream, to_strangers=admits is _everybody)
 
 
-async def _serve_stream(stream: Stream, answer: Answer, admits: Callable[[PeerId], bool]) -> None:
+async def _serve_stream(
+    stream: Stream, answer: Answer, admits: Callable[[PeerId], bool], limits: Limits
+) -> None:
     line_ = _Line(stream)
     running: dict[int, _Answering] = {}
     newest = 0
@@ -400,11 +419,12 @@ async def _serve_stream(stream: Stream, answer: Answer, admits: Callable[[PeerId
                     if envelope.is_last or not _is_newer(number, newest):
                         continue  # it has crossed our last message
                     newest = number
-                    if len(running) >= IN_FLIGHT_MAX:
+                    if len(running) >= limits.in_flight:
                         busy = Refused(reason="busy", detail=f"{len(running)} requests in flight")
                         await line_.send(number, busy, is_last=True)
                     else:
-                        running[number] = answering = _Answering(line_, number)
+                        answering = _Answering(line_, number, limits.unread_bytes)
+                        running[number] = answering
                         nursery.start_soon(run, number, answering, envelope)
         except (PeerUnreachableError, RemoteProtocolError) as lost:
             log.debug("stream-ended", peer=stream.peer, why=str(lost))

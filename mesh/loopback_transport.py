@@ -363,7 +363,6 @@ class _End:
         self._on_over = on_over
         self._arriving: deque[tuple[float, bytes]] = deque()
         self._unread_bytes = 0
-        self._last_arrival = -inf
         self._changed = trio.Event()
         self._has_room = trio.Event()
         self._is_broken = False
@@ -396,9 +395,8 @@ class _End:
         return self._unread_bytes + len(piece) <= WINDOW_BYTES
 
     def arrive(self, data: bytes) -> None:
-        at = max(self._last_arrival, trio.current_time() + self._network.travel_s())
-        self._last_arrival = at
-        self._arriving.append((at, data))
+        # What overtakes on its way waits here for what was sent before it.
+        self._arriving.append((trio.current_time() + self._network.travel_s(), data))
         self._unread_bytes += len(data)
         self._changed.set()
         self._note_if_over()

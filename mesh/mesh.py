@@ -28,6 +28,7 @@ from kowalski.mesh.core.placement import Candidate, Kind, Need, Ranking, rank
 from kowalski.mesh.driver import Driver
 from kowalski.mesh.invites import InviteBook
 from kowalski.mesh.membership_certificates import Membership
+from kowalski.mesh.peer_facts import PeerFacts
 from kowalski.mesh.telemetry_gossip import Self, TelemetryGossip
 from kowalski.mesh.transport import Connected, Transport
 from kowalski.mesh.trust import Keeping, Surroundings, Trust
@@ -40,11 +41,14 @@ from kowalski.protocol.errors import (
     RequestRefusedError,
 )
 from kowalski.protocol.ids import Address, PeerId
+from kowalski.protocol.limits import ADDRESSES_MAX
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentAsked, ContentChunk
 from kowalski.protocol.messages.membership import RoundTrip, Welcome
 from kowalski.protocol.messages.telemetry import Hot, Occupancy, Profile
 from kowalski.protocol.messages.trust import Role
+
+__all__ = ["CONTENT_PROTOCOL", "Mesh", "PeerFacts", "Timeouts", "open_mesh"]
 
 log = structlog.get_logger(__name__)
 
@@ -60,24 +64,6 @@ class Timeouts:
     membership_s: float = 5.0
     measure_s: float = 2.0
     telemetry_tick_s: float = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class PeerFacts:
-    """One peer as seen from here, now. Ages and round trips in seconds."""
-
-    peer: PeerId
-    name: str
-    is_self: bool
-    state: str
-    is_routable: bool
-    why_not: str
-    addresses: tuple[Address, ...]
-    roles: tuple[str, ...]
-    rtt_s: float | None
-    age_s: float | None
-    profile: Profile | None
-    hot: Hot | None
 
 
 class Mesh:
@@ -151,7 +137,10 @@ class Mesh:
         return self.trust.membership
 
     def is_member(self, peer: PeerId) -> bool:
-        return peer == self.me or self._driver.state.is_member(peer)
+        """Whether it is connected, and its certificate has not ended meanwhile."""
+        return peer == self.me or (
+            self._driver.state.is_member(peer) and self.trust.book.admits(peer)
+        )
 
     def is_routable(self, peer: PeerId) -> bool:
         return peer == self.me or self._driver.state.is_routable(peer)
@@ -287,6 +276,7 @@ class Mesh:
         return tuple(self.facts_of(peer) for peer in (self.me, *self._driver.state.peers))
 
     def facts_of(self, peer: PeerId) -> PeerFacts:
+        """What we know of one peer; of one that was forgotten, that it is absent."""
         if peer == self.me:
             profile = self._about.profile(0)
             return PeerFacts(
@@ -303,7 +293,7 @@ class Mesh:
                 profile=profile,
                 hot=self._about.hot(),
             )
-        known = self._driver.state.peers[peer]
+        known = self._driver.state.peers.get(peer) or connectivity.Peer(peer)
         heard = self._telemetry.view.peers.get(peer)
         routable = self._driver.state.is_routable(peer)
         state = "refused" if known.is_refused else known.standing.name.lower()
@@ -359,8 +349,11 @@ class Mesh:
             except PeerUnreachableError as error:
                 complaint = f"{address}: {error}"
             else:
-                self._driver.handle(connectivity.ConnectionOpened(dial.peer))
-                return
+                # Unless it was lost again, and told of, before this task came to run.
+                if dial.peer in self._transport.connections:
+                    self._driver.handle(connectivity.ConnectionOpened(dial.peer))
+                    return
+                complaint = f"{address}: it hung up"
         self._driver.handle(connectivity.DialFailed(dial.peer, complaint))
 
     async def _ask_membership(self, peer: PeerId) -> None:
@@ -403,7 +396,7 @@ class Mesh:
             certificate=self.membership.certificate,
             boot=self._about.boot,
             name=self._about.name,
-            addresses=self._transport.addresses,
+            addresses=self._addresses,
             members=self.trust.known_members(),
             profile=self._telemetry.profile(),
             roster=self.trust.book.roster,
@@ -412,6 +405,11 @@ class Mesh:
     def _members(self) -> dict[PeerId, tuple[Address, ...]]:
         peers = self._driver.state.peers
         return {peer: peers[peer].addresses for peer in self._driver.state.members}
+
+    @property
+    def _addresses(self) -> tuple[Address, ...]:
+        """As many of ours as one message may name."""
+        return self._transport.addresses[:ADDRESSES_MAX]
 
     def _on_proven(self, proven: Proven) -> None:
         book = self.trust.book

@@ -290,8 +290,12 @@ class Trust:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Answer strangers, gossip revocations, renew ourselves, until cancelled."""
-        conversation.serve(self._transport, MEMBERSHIP_PROTOCOL, self.admission.answer)
-        conversation.serve(self._transport, JOIN_PROTOCOL, self._doorkeeper.answer)
+        for protocol, answer in (
+            (MEMBERSHIP_PROTOCOL, self.admission.answer),
+            (JOIN_PROTOCOL, self._doorkeeper.answer),
+        ):
+            limits = conversation.FOR_STRANGERS
+            conversation.serve(self._transport, protocol, answer, limits=limits)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._roster.listen)
             nursery.start_soon(self._roster.announce)

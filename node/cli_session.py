@@ -69,6 +69,11 @@ class Session:
     def print_json(self, value: Mapping[str, object]) -> None:
         click.echo(json.dumps(value, default=str))
 
+    def print_failure(self, code: str, message: str, exit_code: int, hint: str | None) -> None:
+        """What programs are told in place of a result."""
+        failure = {"code": code, "message": message, "exit_code": exit_code, "hint": hint}
+        self.print_json({"error": failure})
+
     def result(self, text: str, *, newline: bool = True) -> None:
         click.echo(_clean(text, is_terminal=sys.stdout.isatty()), nl=newline)
 
@@ -80,8 +85,7 @@ class Session:
         code, exit_code, hint = _verdict(error)
         message = str(error) or type(error).__name__
         if self.as_json:
-            failure = {"code": code, "message": message, "exit_code": exit_code, "hint": hint}
-            self.print_json({"error": failure})
+            self.print_failure(code, message, exit_code, hint)
         self.say(f"{PROGRAM}: {message}".replace("\n", " "))
         if hint:
             self.say(f"  {hint}")
@@ -135,6 +139,10 @@ def with_session(command: Callable[..., None]) -> Callable[..., None]:
             command(session, **options)
         except KowalskiError as error:
             session.fail(error)
+        except click.UsageError as error:
+            if as_json:
+                session.print_failure("usage", error.format_message(), ExitCode.USAGE, None)
+            raise
         except KeyboardInterrupt:
             session.say("")
             raise click.exceptions.Exit(ExitCode.INTERRUPTED) from None

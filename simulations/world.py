@@ -18,7 +18,12 @@ import trio
 
 from kowalski.mesh.core.connectivity import Sighted
 from kowalski.mesh.identity import Identity, identity_from_seed
-from kowalski.mesh.loopback_transport import LoopbackNetwork, Weather, open_loopback_network
+from kowalski.mesh.loopback_transport import (
+    LoopbackNetwork,
+    LoopbackTransport,
+    Weather,
+    open_loopback_network,
+)
 from kowalski.mesh.membership_certificates import Membership, MeshRoot
 from kowalski.node import verbs
 from kowalski.node.app import Device, Hands, open_node
@@ -84,6 +89,7 @@ class Place:
     """The code of every cell that began here."""
     boots: int = 0
     node: verbs.Node | None = None
+    transport: LoopbackTransport | None = None
     scope: trio.CancelScope | None = None
     ended: trio.Event = field(default_factory=trio.Event)
 
@@ -105,6 +111,11 @@ class World:
         node = self.places[number].node
         assert node is not None, f"node {number} is down"
         return node
+
+    def transport(self, number: int) -> LoopbackTransport:
+        transport = self.places[number].transport
+        assert transport is not None, f"node {number} is down"
+        return transport
 
     def is_up(self, number: int) -> bool:
         return self.places[number].node is not None
@@ -215,8 +226,7 @@ class World:
                     task_status.started()
                     await trio.sleep_forever()
         finally:
-            place.node = None
-            place.scope = None
+            place.node = place.transport = place.scope = None
             place.ended.set()
 
     @asynccontextmanager
@@ -230,10 +240,10 @@ class World:
                     languages=part.languages,
                     slots=part.slots,
                 ) as host,
-                self.network.transport(peer) as transport,
+                self.network.transport(peer) as place.transport,
                 open_node(
                     place.config,
-                    transport,
+                    place.transport,
                     place.membership,
                     Hands(
                         host if part.languages else None,

@@ -123,12 +123,13 @@ class Coordination:
         self._attending = trio.CancelScope()
         self._renew(grant.lease_s)
         self._outbox.start_over(grant.prefix_entries)
+        self._progress("alive")
         if not self._prefix_is_whole.is_set():
             self._ask_prefix()
         with self._attending as scope:
             await self._converse(conversation)
         if scope.cancelled_caught:
-            raise RequestFailedError("superseded", "the submitter has opened another conversation")
+            raise RequestFailedError("superseded", "by a higher term, or another conversation")
         self.scope.cancel()
         return wire.Settled(task=self._task, term=self.term)
 
@@ -192,6 +193,7 @@ class Coordination:
                     await trio.sleep_forever()  # until it is settled
         finally:
             self.ended.set()
+            self._attending.cancel()
             with trio.CancelScope(shield=True), trio.move_on_after(CLOSING_S):
                 await self._cells.close_sessions(timeout_s=CLOSING_S / 2)
 

@@ -59,8 +59,7 @@ class CoordinatorRoom:
         if coordination is not None and coordination.term < request.term:
             coordination.scope.cancel()
             await coordination.ended.wait()
-            coordination = None
-        if coordination is None:
+        if coordination is None or coordination.ended.is_set():
             coordination = self._begin(request)
         return await coordination.attend(conversation, request)
 

@@ -41,45 +41,56 @@ class FoldingRoom:
         self._requester = requester
         self._hot = hot
         self._slots = trio.CapacityLimiter(slots)
+        self._admitted_max = slots + QUEUE_MAX
+        self._admitted = 0
 
     @property
     def occupancy(self) -> Occupancy:
         at = self._slots.statistics()
         return Occupancy(
-            running=at.borrowed_tokens, queued=at.tasks_waiting, slots=int(at.total_tokens)
+            running=at.borrowed_tokens,
+            queued=self._admitted - at.borrowed_tokens,
+            slots=int(at.total_tokens),
         )
 
     async def answer(self, _conversation: Conversation, request: Message) -> Message:
         if not isinstance(request, FoldAsked):
             raise RemoteProtocolError(f"{request.KIND} in a folding conversation")
-        if self._slots.statistics().tasks_waiting >= QUEUE_MAX:
+        if self._admitted >= self._admitted_max:
             raise RequestRefusedError("busy", f"{QUEUE_MAX} texts wait", 1.0)
-        started = trio.current_time()
-        with trio.move_on_after(request.remaining_s):
-            text = await self._source(request)
-            async with self._slots:
-                folded = await trio.to_thread.run_sync(
-                    lambda: fold(
-                        text, budget_tokens=request.budget_tokens, question=request.question
-                    ),
-                    abandon_on_cancel=True,
-                )
-            data = folded.text.encode()
-            is_long = len(data) > TEXT_BYTES_MAX
-            return FoldDone(
-                text=None if is_long else folded.text,
-                content=await self._store.put(data) if is_long else None,
-                source_tokens=folded.source_tokens,
-                tokens=folded.tokens,
-                algorithm=folded.algorithm,
-                held_s=trio.current_time() - started,
-                hot=self._hot(),
-            )
+        self._admitted += 1
+        try:
+            with trio.move_on_after(request.remaining_s):
+                return await self._fold(request, trio.current_time())
+        finally:
+            self._admitted -= 1
         raise RequestFailedError("timeout", f"no fold within {request.remaining_s:.1f} s")
 
-    async def _source(self, request: FoldAsked) -> str:
+    async def _fold(self, request: FoldAsked, started: float) -> FoldDone:
+        await self._fetch(request)
+        async with self._slots:
+            # Read here, so that texts that wait lie on the disk.
+            text = await self._source(request)
+            folded = await trio.to_thread.run_sync(
+                lambda: fold(text, budget_tokens=request.budget_tokens, question=request.question),
+                abandon_on_cancel=True,
+            )
+        data = folded.text.encode()
+        is_long = len(data) > TEXT_BYTES_MAX
+        return FoldDone(
+            text=None if is_long else folded.text,
+            content=await self._store.put(data) if is_long else None,
+            source_tokens=folded.source_tokens,
+            tokens=folded.tokens,
+            algorithm=folded.algorithm,
+            held_s=trio.current_time() - started,
+            hot=self._hot(),
+        )
+
+    async def _fetch(self, request: FoldAsked) -> None:
+        """Have the text on this device."""
         if request.text is not None:
-            return request.text
+            return
         if request.content is None:
             raise RequestFailedError("bad_request", "neither text nor content")
         if request.content.bytes_total > SOURCE_BYTES_MAX:
@@ -89,4 +100,8 @@ class FoldingRoom:
             await self._store.fetch(request.content, self._requester)
         except PeerUnreachableError as lost:
             raise RequestFailedError("content", str(lost)) from lost
+
+    async def _source(self, request: FoldAsked) -> str:
+        if request.content is None or request.text is not None:
+            return request.text or ""
         return (await self._store.read(request.content)).decode(errors="replace")

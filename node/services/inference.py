@@ -13,6 +13,7 @@ from kowalski.node.backends.seam import (
     ChatMessage,
     Completed,
     CompletionRequest,
+    ModelInfo,
 )
 from kowalski.protocol.errors import (
     RemoteProtocolError,
@@ -27,6 +28,10 @@ PROTOCOL = "/kowalski/inference/1"
 DELTA_CHARS_MAX = 4096
 IDLE_TIMEOUT_S = 60.0
 MODELS_MAX = 128
+RATES_MAX = 64
+
+NAMES_BYTES_MAX = 8 * 1024
+"""Of all models together. A profile is gossiped in 32 KiB, and may name each of them twice."""
 
 
 class InferenceRoom:
@@ -46,20 +51,30 @@ class InferenceRoom:
 
     @property
     def models(self) -> tuple[Model, ...]:
-        """What can be run now, the preferred first, each name once."""
-        infos = {one.model.name: one.model for one in reversed(self._catalogue.listings())}
+        """What can be run now, the preferred first, each name once; as many as a profile holds."""
+        infos: dict[str, ModelInfo] = {}
+        names_bytes = 0
+        for one in self._catalogue.listings():
+            if one.model.name not in infos:
+                names_bytes += len(one.model.name.encode())
+                if names_bytes > NAMES_BYTES_MAX or len(infos) >= MODELS_MAX:
+                    break
+                infos[one.model.name] = one.model
         return tuple(
             Model(name=info.name, context_tokens=info.context_tokens, is_warm=info.is_warm)
-            for info in reversed(infos.values())
-        )[:MODELS_MAX]
+            for info in infos.values()
+        )
 
     @property
     def tokens_per_s(self) -> dict[str, float]:
-        return {
+        """Of those that `models` tells; where two servers run one, the preferred server's."""
+        told = {model.name for model in self.models}
+        rates = {
             one.model.name: one.tokens_per_s
-            for one in self._catalogue.listings()[:64]
-            if one.tokens_per_s is not None
+            for one in reversed(self._catalogue.listings())
+            if one.tokens_per_s is not None and one.model.name in told
         }
+        return dict(list(rates.items())[-RATES_MAX:])
 
     async def answer(self, conversation: Conversation, request: Message) -> Message:
         if not isinstance(request, wire.CompletionAsked):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import structlog
 import trio
+from pydantic import ValidationError
 
 from kowalski.mesh.content_store import ContentStore, Requester
 from kowalski.mesh.conversation import Conversation
@@ -23,6 +24,7 @@ from kowalski.node.repl.seam import (
     SubCallResult,
 )
 from kowalski.node.services.texts import fitting
+from kowalski.protocol.codec import invalid_field
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RemoteProtocolError,
@@ -110,8 +112,7 @@ class ReplRoom:
         finally:
             if waiting:
                 self._queued -= 1
-            if key not in self._sessions and not lock.statistics().tasks_waiting:
-                self._locks.pop(key, None)
+            self._tidy(key)
 
     async def _inputs(self, asked: wire.CellAsked) -> Mapping[str, Path]:
         """Every input on this device's disk; each crosses to a peer once."""
@@ -157,6 +158,8 @@ class ReplRoom:
             raise
         finally:
             self._running -= 1
+            if key in self._sessions:
+                self._used_at[key] = trio.current_time()
         self._desk = worker_desk.finish(self._desk, asked, done)
         if key not in self._desk.ran and (used_up := self._forget(key)):
             # The asker has its answer; it need not wait for the broom.
@@ -228,7 +231,14 @@ class ReplRoom:
         """The session, which is nobody's any more; the caller closes it."""
         self._desk = worker_desk.lose(self._desk, key)
         self._used_at.pop(key, None)
-        return self._sessions.pop(key, None)
+        session = self._sessions.pop(key, None)
+        self._tidy(key)
+        return session
+
+    def _tidy(self, key: worker_desk.SessionKey) -> None:
+        """A lock is there while somebody holds it, or a session that the next one will need."""
+        if key not in self._sessions and (lock := self._locks.get(key)) and not lock.locked():
+            del self._locks[key]
 
     async def evict_idle(self, *, idle_s: float = IDLE_S_MAX) -> None:
         """Close sessions that nobody has used for `idle_s`, until cancelled."""
@@ -284,29 +294,33 @@ class _SubCallDesk:
         self.scope = trio.CancelScope()
 
     async def ask(self, calls: tuple[SubCall, ...]) -> tuple[SubCallResult, ...]:
-        """All at once, in pieces that fit a frame whatever is asked and answered."""
-        records = [
-            wire.SubCall(kind=call.kind, prompt=call.prompt, model=call.model) for call in calls
-        ]
-        pieces = [
-            tuple(records[start : start + CALLS_PER_MESSAGE])
-            for start in range(0, len(records), CALLS_PER_MESSAGE)
-        ]
-        answered: list[tuple[wire.SubCallResult, ...]] = [()] * len(pieces)
+        """All at once, in pieces that fit a frame whatever is asked and answered.
 
-        async def ask(at: int, batch: int) -> None:
-            answered[at] = await self._answers_to(batch, len(pieces[at]))
+        What no message can carry is an error in its slot, and the others are asked all the same.
+        """
+        results = [SubCallResult()] * len(calls)
+        records: list[tuple[int, wire.SubCall]] = []
+        for slot, call in enumerate(calls):
+            try:
+                records.append((slot, _record(call)))
+            except ValidationError as wrong:
+                words = invalid_field(wrong, shows_value=False)
+                results[slot] = SubCallResult(error=f"no sub-call can be made of this: {words}")
+
+        async def ask(batch: int, slots: tuple[int, ...]) -> None:
+            answered = await self._answers_to(batch, len(slots))
+            for slot, one in zip(slots, answered, strict=True):
+                results[slot] = SubCallResult(text=one.text, error=one.error)
 
         async with open_plain_nursery() as nursery:
-            for at, piece in enumerate(pieces):
+            for start in range(0, len(records), CALLS_PER_MESSAGE):
+                slots, piece = zip(*records[start : start + CALLS_PER_MESSAGE], strict=True)
                 self._batches += 1
                 batch = self._batches
                 self._waiting[batch] = trio.open_memory_channel(1)
-                nursery.start_soon(ask, at, batch)
+                nursery.start_soon(ask, batch, slots)
                 await self._conversation.send(wire.SubCallsAsked(batch=batch, calls=piece))
-        return tuple(
-            SubCallResult(text=one.text, error=one.error) for piece in answered for one in piece
-        )
+        return tuple(results)
 
     async def _answers_to(self, batch: int, count: int) -> tuple[wire.SubCallResult, ...]:
         try:
@@ -328,6 +342,10 @@ class _SubCallDesk:
                         waiting[0].send_nowait(message.results)
                     except trio.WouldBlock:
                         raise RemoteProtocolError("a batch was answered twice") from None
+
+
+def _record(call: SubCall) -> wire.SubCall:
+    return wire.SubCall(kind=call.kind, prompt=call.prompt, model=call.model)
 
 
 def _text(data: bytes) -> str:

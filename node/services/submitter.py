@@ -206,7 +206,7 @@ class SubmitterRoom:
             )
         except StorageError as full:
             # Nothing was accepted; the coordinator offers it again when the talk is resumed.
-            log.exception("entry-not-stored", task=task.id)
+            log.error("entry-not-stored", task=task.id, error=str(full))  # noqa: TRY400 no bug
             event = task_ledger.CoordinatorLost(task.id, task.term, str(full))
         except Weather as error:
             event = task_ledger.CoordinatorLost(task.id, task.term, str(error))
@@ -217,9 +217,9 @@ class SubmitterRoom:
         del self._talks[task.id]
         try:
             self._driver.handle(event)
-        except StorageError:
+        except StorageError as full:
             # As if nothing had come: silence will bring it up again.
-            log.exception("ledger-not-stored", task=task.id)
+            log.error("ledger-not-stored", task=task.id, error=str(full))  # noqa: TRY400 no bug
 
     async def _talk(self, talk: _Talk, coordinator: PeerId) -> None:
         grant = wire.Grant(
@@ -297,8 +297,8 @@ class SubmitterRoom:
         while True:
             try:
                 await self._driver.run()
-            except StorageError:
-                log.exception("ledger-not-stored")
+            except StorageError as full:
+                log.error("ledger-not-stored", error=str(full))  # noqa: TRY400 no bug
                 await trio.sleep(self._driver.state.params.renewal_s)
 
 

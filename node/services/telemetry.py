@@ -10,6 +10,7 @@ import trio
 from kowalski import __version__
 from kowalski.node.telemetry_sources import DeviceProfile, HotSample
 from kowalski.protocol.ids import Address
+from kowalski.protocol.limits import ADDRESSES_MAX
 from kowalski.protocol.messages.telemetry import Hot, Language, Model, Occupancy, Profile
 from kowalski.protocol.messages.trust import Role
 
@@ -61,7 +62,7 @@ class NodeTelemetry:
             name=self._name,
             version=__version__,
             roles=self._roles,
-            addresses=self._addresses(),
+            addresses=self._addresses()[:ADDRESSES_MAX],
             sandbox=self._sandbox,
             languages=tuple(Language(name=name, version=version) for name, version in languages),
             models=rooms.models(),

@@ -25,7 +25,7 @@ from tests.integration.cluster import (
     whole_log,
 )
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 ROLES = {
     "asker": "submit",
@@ -176,38 +176,39 @@ def state_of(node: LocalNode, task: str) -> str:
 ENDLESS = "import subprocess\nprint('on', flush=True)\nsubprocess.run(['sleep', '1000'])"
 
 
+@pytest.fixture(scope="module")
+def lone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Every test starts the one node here again, on the data that the one before left."""
+    with open_cluster(tmp_path_factory.mktemp("lone")) as cluster:
+        yield cluster
+
+
 @pytest.mark.parametrize(
     ("end", "exit_code"),
-    [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGKILL, -signal.SIGKILL)],
+    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0), (signal.SIGINT, 0)],
 )
 def test_a_node_that_ends_takes_its_programs_along_and_can_start_again(
-    tmp_path: Path, end: signal.Signals, exit_code: int
+    lone: Cluster, end: signal.Signals, exit_code: int
 ) -> None:
-    with open_cluster(tmp_path) as cluster:
-        node = cluster.start("alone", "--no-mdns")
-        node.wait_until_up(START_S)
-        running = cluster.begin_cli(
-            node, "run", "--json", "--language", "python", "--code", ENDLESS
-        )
-        assert running.stdout is not None
-        assert json.loads(running.stdout.readline())["text"].strip() == "on"
-        wait_until(lambda: "sleep" in commands_below(node), "the program's own child", 10.0)
-        children = child_processes(node.process.pid)
+    before = lone.nodes[0].peer if lone.nodes else None
+    node = lone.start("alone", "--no-mdns")
+    node.wait_until_up(START_S)
+    assert before in {None, node.peer}
+    running = lone.begin_cli(node, "run", "--json", "--language", "python", "--code", ENDLESS)
+    assert running.stdout is not None
+    assert json.loads(running.stdout.readline())["text"].strip() == "on"
+    wait_until(lambda: "sleep" in commands_below(node), "the program's own child", 10.0)
+    children = child_processes(node.process.pid)
 
-        node.process.send_signal(end)
-        assert node.process.wait(timeout=15) == exit_code
-        wait_until(lambda: not any(map(is_running, children)), "its processes are gone", 5.0)
-        assert running.wait(timeout=10) == 3
-        assert json.loads(running.stdout.readlines()[-1])["error"]["code"] == "node_gone"
-        assert cluster.cli(node, "status").exit_code == 3
-        if end != signal.SIGKILL:
-            assert not places.control_path(node.data_dir).exists()
-
-        again = cluster.start("alone", "--no-mdns")
-        again.wait_until_up(START_S)
-        assert again.peer == node.peer
-        assert again.stop() == 0
-        assert "Traceback" not in whole_log(again)
+    node.process.send_signal(end)
+    assert node.process.wait(timeout=15) == exit_code
+    wait_until(lambda: not any(map(is_running, children)), "its processes are gone", 5.0)
+    assert running.wait(timeout=10) == 3
+    assert json.loads(running.stdout.readlines()[-1])["error"]["code"] == "node_gone"
+    assert lone.cli(node, "status").exit_code == 3
+    if end != signal.SIGKILL:
+        assert not places.control_path(node.data_dir).exists()
+    assert "Traceback" not in whole_log(node)
 
 
 def commands_below(node: LocalNode) -> set[str]:

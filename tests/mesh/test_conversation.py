@@ -12,6 +12,7 @@ from kowalski.mesh.conversation import (
     Answer,
     Asker,
     Conversation,
+    Limits,
     converse_with_ourselves,
     open_asker,
     serve,
@@ -330,7 +331,7 @@ async def test_more_than_the_limit_in_flight_are_refused_as_busy_here(
         for _ in range(IN_FLIGHT_MAX):
             nursery.start_soon(wire.request, asked(3))
         await trio.sleep(1)
-        with pytest.raises(RequestRefusedError, match="busy"):
+        with pytest.raises(RequestRefusedError, match="busy: 256 requests in flight to this peer"):
             await wire.request(asked(0))
         await trio.sleep(4)
         assert await wire.request(asked(0)) == asked(0)
@@ -612,6 +613,30 @@ async def test_unread_bytes_have_a_limit_too(autojump_clock: Clock) -> None:
         received = []
         with pytest.raises(RemoteProtocolError, match="unread"):
             received.extend([await conversation.receive() for _ in range(count)])
+
+
+async def test_a_stream_may_be_given_less(autojump_clock: Clock) -> None:
+    async def wait_and_read(conversation: Conversation, request: Message) -> Message:
+        await trio.sleep(5)
+        while True:
+            await conversation.receive()
+
+    async with open_wire() as wire:
+        serve(wire.far, WORK, wait_and_read, limits=Limits(in_flight=2, unread_bytes=1000))
+        async with trio.open_nursery() as nursery:
+
+            async def flood() -> None:
+                async with wire.asker.converse(B, WORK, asked(1)) as conversation:
+                    for _ in range(3):
+                        await conversation.send(ContentChunk(data=bytes(600), bytes_total=1))
+                    with pytest.raises(RequestFailedError, match="1 unread frames"):
+                        await conversation.receive()
+
+            nursery.start_soon(flood)
+            nursery.start_soon(flood)
+            await trio.sleep(1)
+            with pytest.raises(RequestRefusedError, match="busy"):
+                await wire.request(asked(1))
 
 
 # --- pressure -----------------------------------------------------------------------------------

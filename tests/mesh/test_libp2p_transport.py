@@ -1,6 +1,7 @@
 import hashlib
 import logging
 import socket
+import time
 from contextlib import suppress
 
 import pytest
@@ -151,6 +152,16 @@ async def test_the_end_of_a_connection_is_not_taken_for_the_end_of_a_message() -
         with trio.fail_after(5), pytest.raises(PeerUnreachableError):
             pieces.extend([await stream.receive() for _ in range(100)])
         assert b"" not in pieces
+
+
+async def test_closing_a_connection_ourselves_is_not_the_end_of_a_message_either() -> None:
+    async with transports(2) as (a, b):
+        await join(a, b)
+        stream = await a.open_stream(b.peer, ECHO, timeout_s=5)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.disconnect, b.peer)
+            with trio.fail_after(5), pytest.raises(PeerUnreachableError):
+                await stream.receive()
 
 
 async def test_a_whole_answer_survives_the_connection_it_came_on() -> None:
@@ -383,6 +394,25 @@ async def test_an_idle_line_that_answers_pings_stays() -> None:
         assert a.connections == {b.peer}
 
 
+async def test_a_stall_of_our_own_is_not_held_against_peers() -> None:
+    async with (
+        one_transport(patience=Patience(silence_s=0.05, ping_s=0.1)) as a,
+        one_transport(patience=Patience(silence_s=60)) as b,
+    ):
+        await join(a, b)
+        await ask_echo(a, b.peer)
+        connection = b._connections.to(a.peer)
+        assert connection is not None
+        for _ in range(6):
+            heard_at = connection.muxed_conn._heard_at
+            while connection.muxed_conn._heard_at == heard_at:
+                await trio.lowlevel.checkpoint()
+            # A ping has arrived. Stall the event loop before its answer leaves.
+            time.sleep(0.2)  # noqa: ASYNC251
+        await ask_echo(a, b.peer)
+        assert a.connection_events.statistics().current_buffer_used == 1
+
+
 # --- connections ---
 
 
@@ -551,11 +581,15 @@ async def test_an_origin_not_admitted_is_neither_heard_nor_passed_on() -> None:
         proof_b = await b.subscribe(OTHER_TOPIC, admits=everybody)
         await join(b, a, c)
         for _ in range(3):
-            await publish_until_heard(lambda: b.publish(TOPIC, b"from b"), heard_c)
+            gossip = await publish_until_heard(lambda: b.publish(TOPIC, b"from b"), heard_c)
+            assert gossip.origin == b.peer
             await a.publish(TOPIC, b"from a")
             # Heard at b after what was said before it on the same line.
             await publish_until_heard(lambda: a.publish(OTHER_TOPIC, b"proof"), proof_b)
-        await publish_until_heard(lambda: b.publish(TOPIC, b"last"), heard_c)
+        while (
+            gossip := await publish_until_heard(lambda: b.publish(TOPIC, b"last"), heard_c)
+        ).data != b"last":
+            assert gossip.origin == b.peer
         with pytest.raises(trio.WouldBlock):
             heard_b.receive_nowait()
         admitted.add(a.peer)
@@ -564,6 +598,17 @@ async def test_an_origin_not_admitted_is_neither_heard_nor_passed_on() -> None:
         ):
             pass
         assert (await heard_b.receive()).data == b"now"
+
+
+async def test_each_listener_of_a_topic_hears_whom_it_admits() -> None:
+    async with transports(2) as (a, b):
+        of_all = await b.subscribe(TOPIC, admits=everybody)
+        of_nobody = await b.subscribe(TOPIC, admits=lambda _: False)
+        await a.subscribe(TOPIC, admits=everybody)
+        await join(a, b)
+        await publish_until_heard(lambda: a.publish(TOPIC, b"news"), of_all)
+        with pytest.raises(trio.WouldBlock):
+            of_nobody.receive_nowait()
 
 
 async def test_a_slow_listener_misses_the_oldest() -> None:

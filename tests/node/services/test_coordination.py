@@ -16,7 +16,7 @@ from kowalski.protocol.messages.journal import CellFinished, Closed, Opened, Sub
 from kowalski.rlm.journal import GENESIS, check_chain, event_of
 from simulations.virtual_time import JumpingClock
 from simulations.world import Part, World, open_world
-from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block, blocks
+from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block, blocks, heard
 
 pytestmark = pytest.mark.trio
 
@@ -303,10 +303,7 @@ def grant(prompt: str, term: int = 1, *, prefix: int = 0, lease_s: float = 3.0) 
 
 
 async def next_entry(conversation: Conversation) -> wire.Entry:
-    while True:
-        message = await conversation.receive()
-        if isinstance(message, wire.EntryOffered):
-            return message.entry
+    return (await heard(conversation, wire.EntryOffered)).entry
 
 
 async def renew_for(conversation: Conversation, seconds: float, term: int = 1) -> None:
@@ -377,7 +374,7 @@ async def test_a_submitter_that_leaves_before_it_gave_the_prefix_leaves_nothing_
             )
             with trio.move_on_after(0.05):
                 async with mesh.converse(leader, coordinator.PROTOCOL, asked) as conversation:
-                    assert isinstance(await conversation.receive(), wire.PrefixAsked)
+                    await heard(conversation, wire.PrefixAsked)
                     await trio.sleep_forever()
             await trio.sleep(1)
         async with mesh.converse(leader, coordinator.PROTOCOL, grant(block("say x"))) as last:

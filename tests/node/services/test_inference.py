@@ -1,0 +1,380 @@
+"""The room that answers model calls, asked over frames by a peer; the model is a function."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from kowalski.node.backends.catalogue import open_catalogue
+from kowalski.node.backends.in_memory import AnswerBy, InMemoryBackend
+from kowalski.node.backends.probing import Candidate, Finding
+from kowalski.node.backends.seam import (
+    Backend,
+    BackendError,
+    BackendErrorCode,
+    Completed,
+    CompletionEvent,
+    CompletionRequest,
+    Delta,
+    ModelInfo,
+)
+from kowalski.node.services import inference
+from kowalski.node.services.inference import PROTOCOL, InferenceRoom
+from kowalski.node.services.telemetry import NodeTelemetry
+from kowalski.protocol.codec import encode
+from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
+from kowalski.protocol.ids import Address
+from kowalski.protocol.messages import inference as wire
+from kowalski.protocol.messages.membership import RoundTrip
+from kowalski.protocol.messages.telemetry import Model, Occupancy
+from kowalski.protocol.messages.trust import ROLES
+from simulations.virtual_time import JumpingClock
+from simulations.world import IDLE, PROFILE
+from tests.node.services.rooms import HOT, Two, hot, open_two, until
+
+pytestmark = pytest.mark.trio
+
+MODEL = ModelInfo("m", context_tokens=4096, is_warm=True, slots=2)
+
+
+def asked(prompt: str = "hello", **more: Any) -> wire.CompletionAsked:  # noqa: ANN401 fields
+    given: dict[str, Any] = {
+        "model": "m",
+        "messages": (wire.ChatMessage(role="user", content=prompt),),
+        "remaining_s": 30.0,
+        **more,
+    }
+    return wire.CompletionAsked(**given)
+
+
+def echo(request: CompletionRequest) -> str:
+    return f"you said {request.messages[-1].content}"
+
+
+class Playing(InMemoryBackend):
+    """Says just these events, whatever is asked."""
+
+    def __init__(self, *events: CompletionEvent) -> None:
+        super().__init__(echo, models=(MODEL,))
+        self._said = events
+
+    @asynccontextmanager
+    async def complete(
+        self, request: CompletionRequest, *, idle_timeout_s: float
+    ) -> AsyncIterator[AsyncIterator[CompletionEvent]]:
+        async with aclosing(self._play()) as events:
+            yield events
+
+    async def _play(self) -> AsyncGenerator[CompletionEvent, None]:
+        for event in self._said:
+            await trio.lowlevel.checkpoint()
+            yield event
+
+
+@dataclass(slots=True)
+class Desk:
+    two: Two
+    room: InferenceRoom
+
+    async def complete(self, request: wire.CompletionAsked) -> tuple[list[str], Any]:
+        """The deltas, and the end."""
+        deltas: list[str] = []
+        async with self.two.asking.asker.converse(
+            self.two.room.peer, PROTOCOL, request
+        ) as conversation:
+            while isinstance(message := await conversation.receive(), wire.CompletionDelta):
+                deltas.append(message.text)
+        return deltas, message
+
+
+@asynccontextmanager
+async def open_desk(folder: Path, *backends: Backend) -> AsyncIterator[Desk]:
+    by_url = {backend.url: backend for backend in backends}
+
+    async def look(wanted: Sequence[Candidate]) -> tuple[Finding, ...]:
+        await trio.lowlevel.checkpoint()
+        return tuple(Finding(one.url, True, "openai", by_url[one.url]) for one in wanted)
+
+    places = [Candidate(url, url) for url in by_url]
+    async with open_two(folder) as two, open_catalogue(places, look) as catalogue:
+        room = InferenceRoom(catalogue, hot=hot)
+        two.room.serve(PROTOCOL, room.answer)
+        yield Desk(two, room)
+
+
+def backend(
+    answer: AnswerBy = echo,
+    *,
+    models: tuple[ModelInfo, ...] = (MODEL,),
+    **more: Any,  # noqa: ANN401 options of the backend
+) -> InMemoryBackend:
+    return InMemoryBackend(answer, models=models, **more)
+
+
+# --- what is answered ---------------------------------------------------------------------------
+
+
+async def test_an_answer_comes_in_pieces_and_ends_with_what_it_cost(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_desk(tmp_path, backend(delay_per_token_s=0.5)) as desk:
+        deltas, done = await desk.complete(asked("good day"))
+        assert deltas == ["you", " said", " good", " day"]
+        assert isinstance(done, wire.CompletionDone)
+        assert done.usage == wire.Usage(prompt_tokens=2, completion_tokens=4, is_estimate=False)
+        assert (done.model, done.finish_reason, done.hot) == ("m", "stop", HOT)
+        assert done.held_s == pytest.approx(2.0)
+
+
+async def test_what_was_asked_reaches_the_backend_as_it_was(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    heard: list[CompletionRequest] = []
+
+    def answer(request: CompletionRequest) -> str:
+        heard.append(request)
+        return "one two three"
+
+    messages = (
+        wire.ChatMessage(role="system", content="be brief"),
+        wire.ChatMessage(role="user", content="hello"),
+    )
+    async with open_desk(tmp_path, backend(answer)) as desk:
+        request = asked(messages=messages, max_tokens=2, temperature=0.25)
+        deltas, done = await desk.complete(request)
+        (request_heard,) = heard
+        assert [(m.role, m.content) for m in request_heard.messages] == [
+            ("system", "be brief"),
+            ("user", "hello"),
+        ]
+        assert (request_heard.max_tokens, request_heard.temperature) == (2, 0.25)
+        assert (deltas, done.finish_reason) == (["one", " two"], "length")
+
+
+async def test_a_long_piece_is_cut_to_what_a_delta_may_carry(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    text = "\N{CJK UNIFIED IDEOGRAPH-6F22}" * (2 * inference.DELTA_CHARS_MAX + 10)
+    async with open_desk(tmp_path, backend(lambda _request: text)) as desk:
+        deltas, _ = await desk.complete(asked())
+        assert [len(piece) for piece in deltas] == [4096, 4096, 10]
+        assert "".join(deltas) == text
+
+
+async def test_half_a_surrogate_pair_from_a_model_does_not_end_the_answer(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_desk(tmp_path, backend(lambda _request: "a \ud83d b")) as desk:
+        deltas, _ = await desk.complete(asked())
+        assert "".join(deltas) == "a \ufffd b"
+
+
+@pytest.mark.parametrize(
+    ("reason", "word"),
+    [
+        ("stop", "stop"),
+        ("MAX_TOKENS", "max_tokens"),
+        ("tool-calls", "tool_calls"),
+        ("", "stop"),
+        ("42", "stop"),
+        ("_9 lives", "lives"),
+        ("\u00e9tat", "tat"),
+        ("x" * 99, "x" * 40),
+    ],
+)
+async def test_a_finish_reason_becomes_a_code(
+    virtual_time: JumpingClock, tmp_path: Path, reason: str, word: str
+) -> None:
+    end = Completed(reason, 1, 2, usage_is_estimate=True)
+    async with open_desk(tmp_path, Playing(Delta("yes"), end)) as desk:
+        deltas, done = await desk.complete(asked())
+        assert (deltas, done.finish_reason) == (["yes"], word)
+        assert done.usage.is_estimate
+
+
+# --- what goes wrong ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("unreachable", "backend: unreachable: its words"),
+        ("bad_reply", "backend: bad_reply: its words"),
+        ("stalled", "backend: stalled: its words"),
+        ("rejected", "backend: rejected: its words"),
+    ],
+)
+@pytest.mark.parametrize("is_under_way", [False, True])
+async def test_a_backend_that_fails_is_a_failure_with_its_code_and_words(
+    virtual_time: JumpingClock,
+    tmp_path: Path,
+    code: BackendErrorCode,
+    told: str,
+    is_under_way: bool,
+) -> None:
+    server = backend(delay_per_token_s=1.0)
+    async with open_desk(tmp_path, server) as desk, trio.open_nursery() as nursery:
+        failure = BackendError(code, "its words")
+        if is_under_way:
+            nursery.start_soon(fail_after, server, failure, 1.5)
+        else:
+            server.failure = failure
+        with pytest.raises(RequestFailedError) as failed:
+            await desk.complete(asked())
+        assert str(failed.value) == told
+        assert server.in_flight == 0
+
+
+async def fail_after(server: InMemoryBackend, failure: BackendError, delay_s: float) -> None:
+    await trio.sleep(delay_s)
+    server.failure = failure
+
+
+async def test_an_overloaded_backend_is_busy_and_passes_on_when_to_come_back(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    server = backend()
+    async with open_desk(tmp_path, server) as desk:
+        server.failure = BackendError("overloaded", "its queue is long", 7.0)
+        with pytest.raises(RequestRefusedError, match="busy: its queue is long") as busy:
+            await desk.complete(asked())
+        assert busy.value.retry_after_s == 7.0
+
+
+async def test_a_model_that_is_not_here_is_unsupported(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_desk(tmp_path, backend()) as desk:
+        with pytest.raises(RequestRefusedError, match=r"unsupported: .*'nosuch'"):
+            await desk.complete(asked(model="nosuch"))
+
+
+async def test_a_model_that_thinks_for_too_long_has_stalled(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_desk(tmp_path, backend(delay_per_token_s=600.0)) as desk:
+        before = trio.current_time()
+        with pytest.raises(RequestFailedError, match="backend: stalled: "):
+            await desk.complete(asked(remaining_s=300.0))
+        assert trio.current_time() - before == pytest.approx(inference.IDLE_TIMEOUT_S, abs=0.1)
+
+
+async def test_an_asker_that_waits_no_longer_is_told_timeout_and_the_backend_stops(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    server = backend(lambda _request: "word " * 100, delay_per_token_s=1.0)
+    async with open_desk(tmp_path, server) as desk:
+        before = trio.current_time()
+        with pytest.raises(RequestFailedError, match=r"^timeout: no end within 5\.0 s"):
+            await desk.complete(asked(remaining_s=5.0))
+        assert trio.current_time() - before == pytest.approx(5.0, abs=0.1)
+        assert server.in_flight == 0
+        assert desk.room.occupancy.running == 0
+
+
+async def test_a_backend_that_ends_without_an_end_has_failed(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_desk(tmp_path, Playing(Delta("half of"))) as desk:
+        with pytest.raises(RequestFailedError, match="backend: the answer did not end"):
+            await desk.complete(asked())
+
+
+async def test_what_is_no_request_to_a_model_is_a_bad_request(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_desk(tmp_path, backend()) as desk:
+        with pytest.raises(RequestFailedError, match="bad_request: membership/round-trip in an"):
+            await desk.two.asking.asker.request(
+                desk.two.room.peer, PROTOCOL, RoundTrip(), RoundTrip, timeout_s=5
+            )
+
+
+# --- how full it is -----------------------------------------------------------------------------
+
+
+async def test_an_asker_that_goes_away_frees_the_slot(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    server = backend(lambda _request: "word " * 100, delay_per_token_s=1.0)
+    async with open_desk(tmp_path, server) as desk:
+        with trio.move_on_after(3.0):
+            await desk.complete(asked(remaining_s=300.0))
+        await until(lambda: server.in_flight == 0, within_s=0.5)
+        assert desk.room.occupancy == Occupancy(running=0, slots=2)
+
+
+async def test_calls_beyond_the_slots_are_refused_and_counted_meanwhile(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    server = backend(lambda _request: "word " * 10, delay_per_token_s=1.0)
+    async with open_desk(tmp_path, server) as desk, trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(desk.complete, asked())
+        await until(lambda: desk.room.occupancy.running == 2)
+        assert desk.room.occupancy == Occupancy(running=2, slots=2)
+        with pytest.raises(RequestRefusedError, match="busy") as busy:
+            await desk.complete(asked())
+        assert busy.value.retry_after_s is not None
+
+
+async def test_the_room_tells_its_models_once_each_the_preferred_first_with_their_speed(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    cold = ModelInfo("cold", context_tokens=None, slots=3)
+    one = backend(models=(cold, MODEL), url="memory://one", delay_per_token_s=0.1)
+    other = backend(models=(MODEL, ModelInfo("only here")), url="memory://other")
+    async with open_desk(tmp_path, one, other) as desk:
+        assert desk.room.models[0] == Model(name="m", context_tokens=4096, is_warm=True)
+        assert [model.name for model in desk.room.models] == ["m", "cold", "only here"]
+        assert desk.room.occupancy == Occupancy(running=0, slots=2 + 3 + 2 + 1)
+        assert desk.room.tokens_per_s == {}
+        await desk.complete(asked("a b c d e f", model="cold"))
+        assert desk.room.tokens_per_s == {"cold": pytest.approx(10.0)}
+
+
+async def test_of_two_servers_with_one_model_the_preferred_ones_speed_is_told(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    slow = backend(url="memory://slow", delay_per_token_s=1.0)
+    fast = backend(url="memory://fast", delay_per_token_s=0.1)
+    async with open_desk(tmp_path, slow, fast) as desk:
+        for _ in range(2):  # one that was never measured is tried
+            await desk.complete(asked("a b c d e f"))
+        assert desk.room.tokens_per_s == {"m": pytest.approx(10.0)}
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ([f"m{n:03}" for n in range(inference.MODELS_MAX + 5)], inference.MODELS_MAX),
+        ([f"{n:03}" + "\N{CJK UNIFIED IDEOGRAPH-6F22}" * 250 for n in range(100)], 10),
+    ],
+)
+async def test_no_more_models_are_told_than_can_be_gossiped(
+    virtual_time: JumpingClock, tmp_path: Path, names: list[str], told: int
+) -> None:
+    many = tuple(ModelInfo(name, context_tokens=2**40, is_warm=True) for name in names)
+    async with open_desk(tmp_path, backend(models=many, delay_per_token_s=0.01)) as desk:
+        for name in names:
+            await desk.complete(asked("a b c d e f", model=name))
+        assert len(desk.room.models) == told
+        node = NodeTelemetry(
+            name="n" * 128,
+            boot="00000000000000b0",
+            roles=ROLES,
+            sandbox="bubblewrap",
+            device=PROFILE,
+            sample=lambda _now: IDLE,
+            addresses=lambda: (Address("/" + "x" * 255),) * 20,
+        )
+        assert len(desk.room.tokens_per_s) == min(told, inference.RATES_MAX)
+        node.rooms.models = lambda: desk.room.models
+        node.rooms.tokens_per_s = lambda: desk.room.tokens_per_s
+        encode(node.profile(0))

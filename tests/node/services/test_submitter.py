@@ -1,0 +1,282 @@
+"""The room of those who submit, through cuts, kills, restarts and a full disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import suppress
+
+import pytest
+import trio
+
+from kowalski.mesh.loopback_transport import Weather
+from kowalski.node.services.submitter import Seen
+from kowalski.node.storage import StorageError
+from kowalski.protocol.errors import RequestRefusedError
+from kowalski.protocol.ids import TaskId
+from kowalski.protocol.messages.journal import CellFinished, SubCallAnswered
+from kowalski.rlm.journal import check_chain, event_of
+from simulations.virtual_time import JumpingClock
+from simulations.world import World, open_world
+from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block, blocks
+
+pytestmark = pytest.mark.trio
+
+
+def leader(world: World, task: TaskId) -> int:
+    return world.number_of(world[0].submitter.find(task).coordinator)
+
+
+# --- submitting ---------------------------------------------------------------------------------
+
+
+async def test_the_same_submit_again_is_the_same_task(virtual_time: JumpingClock) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        for _ in range(3):
+            task = world.submit(0, block("say once"), mode="blocks")
+        await world.result(0, task)
+        assert world.submit(0, block("say once"), mode="blocks") == task
+        await trio.sleep(5)
+        assert world.cells == ["say once\n"]
+
+
+async def test_another_task_of_the_same_name_is_refused(virtual_time: JumpingClock) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        world.submit(0, block("say once"), mode="blocks")
+        with pytest.raises(RequestRefusedError, match="conflict"):
+            world.submit(0, block("say other"), mode="blocks")
+        with pytest.raises(RequestRefusedError, match="unknown"):
+            world[0].submitter.find(TaskId("nobody"))
+        with pytest.raises(RequestRefusedError, match="unknown"):
+            world[0].submitter.cancel(TaskId("nobody"), "x")
+
+
+async def test_tasks_are_listed_latest_first(virtual_time: JumpingClock) -> None:
+    async with open_world([ASKER]) as world:
+        for name in ("a", "b", "c"):
+            world.submit(0, block("say x"), mode="blocks", task=name)
+        assert [task.id for task in world[0].submitter.tasks] == ["c", "b", "a"]
+        assert {task.why_waiting for task in world[0].submitter.tasks} == {
+            "no peer offers to coordinate"
+        }
+
+
+# --- cuts and restarts --------------------------------------------------------------------------
+
+
+async def test_a_conversation_that_breaks_is_opened_again_in_its_term(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, LEADER, WORKER]) as world:
+        task = world.submit(0, blocks("say one", "wait 6\nsay two"), mode="blocks")
+        await world.until(lambda: len(world.cells) == 2)
+        number = leader(world, task)
+        for _ in range(5):
+            for stream in tuple(world.transport(0)._streams[world.peer(number)]):
+                await stream.reset()
+            await trio.sleep(0.7)
+        result = await world.result(0, task)
+        assert result.answer is not None
+        assert "two" in result.answer.answer
+        assert (result.state, result.term) == ("answered", 1)
+        assert len(world.cells) == 2
+
+
+async def test_a_network_that_stands_still_for_two_seconds_costs_no_term(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, LEADER, WORKER]) as world:
+        task = world.submit(0, blocks("say one", "wait 6\nsay two", "say three"), mode="blocks")
+        await world.until(lambda: len(world.cells) == 2)
+        usual, world.network.weather = world.network.weather, Weather(latency_s=2.0)
+        await trio.sleep(2)
+        world.network.weather = usual
+        result = await world.result(0, task)
+        assert (result.state, result.term) == ("answered", 1)
+        assert len(world.cells) == 3
+
+
+async def test_a_link_that_is_cut_for_two_seconds_costs_a_term_and_no_work(
+    virtual_time: JumpingClock,
+) -> None:
+    """A closed connection is what a dead peer leaves behind: nobody waits to see if it is one."""
+    async with open_world([ASKER, LEADER, LEADER, WORKER]) as world:
+        task = world.submit(0, blocks("say one", "wait 6\nsay two"), mode="blocks")
+        await world.until(lambda: len(world.cells) == 2)
+        number, before = leader(world, task), trio.current_time()
+        world.cut(0, number)
+        await world.until(lambda: leader(world, task) != number)
+        assert trio.current_time() - before < 0.1
+        await trio.sleep(2)
+        world.mend(0, number)
+        result = await world.result(0, task)
+        assert (result.state, result.term) == ("answered", 2)
+        check_chain(task, world[0].submitter.entries(task))
+
+
+async def test_a_cut_of_ten_seconds_ends_the_term_and_fences_the_old_coordinator(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, LEADER, WORKER]) as world:
+        prompt = blocks("say one", *(f"wait 4\nsay more {n}" for n in range(6)))
+        task = world.submit(0, prompt, mode="blocks")
+        await world.until(lambda: len(world.cells) == 2)
+        number = leader(world, task)
+        world.cut(0, number)
+        await trio.sleep(10)
+        assert leader(world, task) != number
+        world.mend(0, number)
+        result = await world.result(0, task)
+        assert (result.state, result.term) == ("answered", 2)
+        entries = world[0].submitter.entries(task)
+        check_chain(task, entries)
+        finished = [
+            event.cell for event in map(event_of, entries) if isinstance(event, CellFinished)
+        ]
+        assert sorted(finished) == list(range(7)), "each cell became visible once"
+
+
+async def test_a_submitter_that_restarts_collects_what_is_done_and_continues(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, LEADER, WORKER, THINKER]) as world:
+        prompt = blocks("ask first\nsay one", "wait 5\nask second", "say three")
+        task = world.submit(0, prompt, mode="blocks", model="none")
+        await world.until(lambda: len(world.cells) == 2)
+        await trio.sleep(1)
+        before = world[0].submitter.find(task)
+        assert before.entries > 0
+        await world.restart(0)
+        after = world[0].submitter.find(task)
+        assert (after.state, after.term, after.digests) == (
+            "waiting",
+            before.term,
+            before.digests,
+        )
+        result = await world.result(0, task)
+        assert (result.state, result.term) == ("answered", 2)
+        assert sorted(world.calls) == ["first", "second"], "what was answered is not asked again"
+
+
+async def test_a_submitter_that_restarts_knows_how_its_ended_tasks_ended(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        task = world.submit(0, block("say done"), mode="blocks")
+        result = await world.result(0, task)
+        await world.restart(0)
+        again = world[0].submitter.find(task)
+        assert (again.state, again.answer, again.digests) == (
+            result.state,
+            result.answer,
+            result.digests,
+        )
+        await trio.sleep(10)
+        assert len(world.cells) == 1
+
+
+async def test_a_prefix_larger_than_a_frame_reaches_the_next_coordinator(
+    virtual_time: JumpingClock,
+) -> None:
+    long = dataclasses.replace(THINKER, tells=lambda request: "x" * 100_000)
+    async with open_world([ASKER, LEADER, LEADER, WORKER, long]) as world:
+        prompt = blocks("ask-many 40 part\nkeep x 41", "wait 5\nshow x")
+        task = world.submit(0, prompt, mode="blocks", model="none")
+        await world.until(lambda: len(world.cells) == 2)
+        entries = world[0].submitter.entries(task)
+        assert sum(len(entry.body) for entry in entries) > 3 * 1024 * 1024
+        assert len(entries) > 40
+        await world.kill(leader(world, task))
+        result = await world.result(0, task)
+        assert result.answer is not None
+        assert (result.state, result.term) == ("answered", 2)
+        assert "x is 41" in result.answer.answer
+        assert len(world.calls) == 40
+        answered = [
+            event
+            for event in map(event_of, world[0].submitter.entries(task))
+            if isinstance(event, SubCallAnswered)
+        ]
+        assert len(answered) == 40
+
+
+# --- a disk that is full ------------------------------------------------------------------------
+
+
+def set_pages(world: World, number: int, pages: int) -> None:
+    """Of the ledger of a node: what its file may grow to. SQLite's own way to be full."""
+    storage = world[number].submitter._storage
+    storage._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+
+async def test_a_full_disk_refuses_a_submit_and_leaves_nothing_of_it(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        set_pages(world, 0, 1)
+        number = 0
+        with suppress(StorageError):
+            for number in range(100):
+                world.submit(0, block("say x" * 1000), mode="blocks", task=f"t{number}")
+        with pytest.raises(StorageError, match="full"):
+            world.submit(0, block("say x" * 1000), mode="blocks", task="last")
+        assert len(world[0].submitter.tasks) == number < 99
+        set_pages(world, 0, 1_000_000)
+        task = world.submit(0, block("say fine"), mode="blocks", task="after")
+        assert (await world.result(0, task)).state == "answered"
+
+
+async def test_a_node_with_a_full_disk_lives_on_and_finishes_its_tasks_once_there_is_room(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, LEADER, WORKER]) as world:
+        cells = [f"wait 1\nflood 8000\nsay {n}" for n in range(12)]
+        task = world.submit(0, blocks(*cells), mode="blocks")
+        await world.until(lambda: len(world.cells) == 2)
+        set_pages(world, 0, 1)
+        await trio.sleep(5)
+        await world.kill(leader(world, task))  # a new term cannot be stored either
+        await trio.sleep(10)
+        assert world.is_up(0)
+        assert not world[0].submitter.find(task).is_over
+        set_pages(world, 0, 1_000_000)
+        result = await world.result(0, task)
+        assert result.state == "answered"
+        check_chain(task, world[0].submitter.entries(task))
+
+
+# --- onlookers ----------------------------------------------------------------------------------
+
+
+async def test_an_onlooker_sees_every_entry_in_order_and_the_end(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        with world[0].submitter.watch(TaskId("task")) as seen:
+            task = world.submit(0, blocks("say one", "say two"), mode="blocks")
+            heard: list[Seen] = []
+            while not (heard and heard[-1].task.is_over):
+                heard.append(await seen.receive())
+        entries = [one.entry for one in heard if one.entry is not None]
+        assert entries == world[0].submitter.entries(task)
+        assert {one.progress.kind for one in heard if one.progress} >= {"stdout"}
+
+
+async def test_an_onlooker_that_reads_nothing_is_left_behind_and_harms_nobody(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER, THINKER]) as world:
+        watcher = world[0].submitter
+        with watcher.watch(TaskId("task")) as blind, watcher.watch(TaskId("task")) as other:
+            prompt = block("ask-many 1100 q")
+            task = world.submit(0, prompt, mode="blocks", model="none")
+            seen = 0
+            async for one in other:
+                seen += one.entry is not None
+                if one.task.is_over:
+                    break
+            assert seen == world[0].submitter.find(task).entries
+            received = 0
+            async for _ in blind:
+                received += 1
+            assert received < seen
+        assert (await world.result(0, task)).state == "answered"

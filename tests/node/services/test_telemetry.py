@@ -1,0 +1,130 @@
+"""What a node says of itself, from its device, its rooms and its samples."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import trio
+import trio.testing
+
+from kowalski import __version__
+from kowalski.node.services import telemetry
+from kowalski.node.services.telemetry import NodeTelemetry
+from kowalski.node.telemetry_sources import HotSample
+from kowalski.protocol.codec import encode
+from kowalski.protocol.ids import Address
+from kowalski.protocol.limits import ADDRESSES_MAX
+from kowalski.protocol.messages.telemetry import Language, Model, Occupancy, Profile
+from simulations.world import IDLE, PROFILE
+
+pytestmark = pytest.mark.trio
+
+BOOT = "00000000000000b0"
+
+
+class Sampler:
+    """What the device says; counts how often it was asked."""
+
+    def __init__(self, sample: HotSample = IDLE) -> None:
+        self.sample = sample
+        self.asked_at: list[float] = []
+
+    def __call__(self, now: float) -> HotSample:
+        self.asked_at.append(now)
+        return self.sample
+
+
+def made(
+    sampler: Sampler | None = None,
+    *,
+    device: object = PROFILE,
+    addresses: tuple[Address, ...] = (Address("/ip4/192.168.1.7/tcp/4170"),),
+) -> NodeTelemetry:
+    return NodeTelemetry(
+        name="me",
+        boot=BOOT,
+        roles=("submit", "repl"),
+        sandbox="bubblewrap",
+        device=device,  # type: ignore[arg-type]
+        sample=sampler or Sampler(),
+        addresses=lambda: addresses,
+    )
+
+
+async def test_a_profile_tells_the_device_and_the_rooms_that_are_open(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    node = made()
+    assert node.profile(3) == Profile(
+        boot=BOOT,
+        sequence=3,
+        name="me",
+        version=__version__,
+        roles=("submit", "repl"),
+        addresses=(Address("/ip4/192.168.1.7/tcp/4170"),),
+        sandbox="bubblewrap",
+        cpu=PROFILE.cpu,
+        cores=4,
+        memory_bytes=8 << 30,
+        system="simulation",
+        hot=node.hot(),
+    )
+    node.rooms.languages = lambda: {"python": "3.11", "bash": "5.2"}
+    node.rooms.models = lambda: (Model(name="m"),)
+    profile = node.profile(4)
+    assert profile.languages == (
+        Language(name="bash", version="5.2"),
+        Language(name="python", version="3.11"),
+    )
+    assert profile.models == (Model(name="m"),)
+
+
+async def test_hot_values_are_those_of_the_rooms_now(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    node = made()
+    assert node.hot().repl == Occupancy()
+    node.rooms.repl = lambda: Occupancy(running=1, slots=4)
+    node.rooms.inference = lambda: Occupancy(running=2, slots=4)
+    node.rooms.folding = lambda: Occupancy(queued=3, slots=4)
+    node.rooms.tokens_per_s = lambda: {"m": 12.5}
+    hot = node.hot()
+    assert (hot.repl.running, hot.inference.running, hot.folding.queued) == (1, 2, 3)
+    assert hot.tokens_per_s == {"m": 12.5}
+    assert (hot.memory_used, hot.cpu_used) == (0.5, 0.1)
+    assert node.profile(0).hot == hot
+
+
+async def test_the_device_is_sampled_no_more_often_than_it_changes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    sampler = Sampler()
+    node = made(sampler)
+    for _ in range(20):
+        node.hot()
+        await trio.sleep(0.1)
+    assert len(sampler.asked_at) == pytest.approx(2 / telemetry.SAMPLE_S, abs=1)
+    sampler.sample = dataclasses.replace(IDLE, memory_available=0.25)
+    await trio.sleep(telemetry.SAMPLE_S)
+    assert node.hot().memory_used == 0.75
+
+
+async def test_what_the_device_does_not_tell_counts_as_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    silent = dataclasses.replace(IDLE, memory_available=None, cpu_used=None)
+    device = dataclasses.replace(PROFILE, memory_bytes=None, cores=0.4)
+    node = made(Sampler(silent), device=device)
+    hot = node.hot()
+    assert (hot.memory_used, hot.cpu_used) == (0.0, 0.0)
+    assert (node.profile(0).memory_bytes, node.profile(0).cores) == (0, 1)
+
+
+async def test_a_device_with_many_addresses_tells_as_many_as_a_message_holds(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    many = tuple(Address(f"/ip4/172.17.{n}.1/tcp/4170") for n in range(ADDRESSES_MAX + 4))
+    profile = made(addresses=many).profile(0)
+    assert profile.addresses == many[:ADDRESSES_MAX]
+    encode(profile)
