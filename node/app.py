@@ -367,7 +367,7 @@ async def open_node(
         now_unix_s=unix_clock(),
         rules=ENDED_IS_FINE,
     )
-    roles = tuple(role for role in certificate.roles if role in config.roles)
+    roles: tuple[Role, ...] = tuple(role for role in certificate.roles if role in config.roles)
     telemetry = NodeTelemetry(
         name=config.name,
         boot=boot,
