@@ -52,6 +52,9 @@ log = structlog.get_logger(__name__)
 MEMBERSHIP_PROTOCOL = "/kowalski/membership/1"
 JOIN_PROTOCOL = "/kowalski/join/1"
 NONCE_BYTES = 16
+REFUSES_US = "it refuses us: "
+"""How the complaint begins about a peer that would not take our certificate."""
+
 RENEWAL_TIMEOUT_S = 5.0
 
 
@@ -126,7 +129,7 @@ class Admission:
             self._on_refused(peer, MEMBERSHIP_PROTOCOL, no.reason, str(no))
             raise MembershipError(f"{no.reason}: {no}") from no
         except RequestRefusedError as no:
-            raise MembershipError(f"it refuses us: {no}") from no
+            raise MembershipError(f"{REFUSES_US}{no}") from no
         self._on_proven(proven)
 
     async def answer(self, conversation: Conversation, request: Message) -> Message:
