@@ -54,6 +54,9 @@ log = structlog.get_logger(__name__)
 MEMBERSHIP_PROTOCOL = "/kowalski/membership/1"
 JOIN_PROTOCOL = "/kowalski/join/1"
 NONCE_BYTES = 16
+REFUSES_US = "it refuses us: "
+"""How the complaint begins about a peer that would not take our certificate."""
+
 RENEWAL_TIMEOUT_S = 5.0
 
 NEXT_WORD_S = 10.0
@@ -135,7 +138,7 @@ class Admission:
         except RequestRefusedError as no:
             if no.reason != "not_member":
                 raise PeerUnreachableError(f"it has no time for us: {no}") from no
-            raise MembershipError(f"it refuses us: {no}") from no
+            raise MembershipError(f"{REFUSES_US}{no}") from no
         self._on_proven(proven)
 
     async def answer(self, conversation: Conversation, request: Message) -> Message:

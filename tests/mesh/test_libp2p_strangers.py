@@ -157,17 +157,6 @@ async def test_gossip_of_one_admitted_ends_with_its_dismissal() -> None:
         await publish_until_heard(lambda: a.publish(TOPIC, b"3"), heard_b)
 
 
-async def test_an_admission_ends_with_the_connection() -> None:
-    async with transports(2) as (a, b):
-        b.serve(HIDDEN, echo)
-        await join(a, b)
-        await a.disconnect(b.peer)
-        await eventually(lambda: not a.connections and not b.connections)
-        await a.connect(b.peer, b.addresses[0], timeout_s=5)
-        with pytest.raises(PeerUnreachableError):
-            await a.open_stream(b.peer, HIDDEN, timeout_s=5)
-
-
 # --- protocols ---
 
 
