@@ -146,12 +146,12 @@ class World:
         place = self.places[number]
         assert place.scope is not None, f"node {number} is down"
         self.network.kill(place.identity.peer)
+        place.node = None
         place.scope.cancel()
         await place.ended.wait()
 
     async def restart(self, number: int) -> None:
-        if self.is_up(number):
-            await self.kill(number)
+        await self.kill(number)
         await self.start(number)
 
     def cut(self, one: int, other: int) -> None:
