@@ -91,19 +91,23 @@ class Admission:
     async def ask(self, peer: PeerId, asker: Asker, *, timeout_s: float) -> None:
         """Prove ourselves to `peer` and have it do the same; `on_proven` hears of success.
 
+        Who the other members are, and what we are, is not for strangers: we say it once the other
+        side has proven itself.
+
         Raises:
             MembershipError: one of the two certificates does not hold.
             PeerUnreachableError, RemoteProtocolError, RequestFailedError: weather.
         """
+        bare = self._introduce().model_copy(update={"members": (), "profile": None})
         try:
             async with asker.converse(
-                peer, MEMBERSHIP_PROTOCOL, self._introduce(), open_timeout_s=timeout_s
+                peer, MEMBERSHIP_PROTOCOL, bare, open_timeout_s=timeout_s
             ) as asked:
                 welcome = await asked.receive()
                 if not isinstance(welcome, Welcome):
                     raise RemoteProtocolError(f"{welcome.KIND} in answer to a hello")
                 proven = self._check(peer, welcome)
-                await asked.send(Ready())
+                await asked.send(self._introduce())
                 ready = await asked.receive()
                 if not isinstance(ready, Ready):
                     raise RemoteProtocolError(f"{ready.KIND} in place of ready")
@@ -128,11 +132,7 @@ class Admission:
                 raise RemoteProtocolError(f"{request.KIND} in a membership conversation")
 
     async def _welcome(self, conversation: Conversation, hello: Hello) -> Message:
-        try:
-            proven = self._check(conversation.peer, hello)
-        except CertificateError as no:
-            log.warning("stranger-refused", peer=conversation.peer, why=no.reason)
-            raise RequestRefusedError("not_member", f"{no.reason}: {no}") from no
+        proven = self._check_asker(conversation.peer, hello)
         ours = self._introduce()
         await conversation.send(
             Welcome(
@@ -144,11 +144,21 @@ class Admission:
                 profile=ours.profile,
             )
         )
-        answer = await _next_word(conversation)
-        if not isinstance(answer, Ready):
-            raise RemoteProtocolError(f"{answer.KIND} in place of ready")
-        self._on_proven(proven)
+        match await _next_word(conversation):
+            case Ready():
+                self._on_proven(proven)
+            case Hello() as more:
+                self._on_proven(self._check_asker(conversation.peer, more))
+            case other:
+                raise RemoteProtocolError(f"{other.KIND} in place of ready")
         return Ready()
+
+    def _check_asker(self, peer: PeerId, hello: Hello) -> Proven:
+        try:
+            return self._check(peer, hello)
+        except CertificateError as no:
+            log.warning("stranger-refused", peer=peer, why=no.reason)
+            raise RequestRefusedError("not_member", f"{no.reason}: {no}") from no
 
     def _check(self, peer: PeerId, shown: Hello | Welcome) -> Proven:
         certificate = certificates.verify(

@@ -2,7 +2,10 @@
 
 The peer with the lower id asks, whoever dialled. Until both have proven it, nothing else is served.
 
-    Hello ──►   ◄── Welcome   Ready ──►   ◄── Ready
+    Hello ──►   ◄── Welcome   Hello ──►   ◄── Ready
+
+The first hello names no members and has no profile: the asker says who else is there once the other
+side has proven itself. A bare `Ready` in place of the second hello says that there is nothing more.
 """
 
 from __future__ import annotations
