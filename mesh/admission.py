@@ -111,6 +111,9 @@ class Admission:
     async def ask(self, peer: PeerId, asker: Asker, *, timeout_s: float) -> None:
         """Prove ourselves to `peer` and have it do the same; `on_proven` hears of success.
 
+        Who the other members are, and what we are, is not for strangers: we say it once the other
+        side has proven itself.
+
         Raises:
             MembershipError: one of the two certificates does not hold.
             PeerUnreachableError, RemoteProtocolError, RequestFailedError: weather.

@@ -211,8 +211,6 @@ class _Channel:
             self.is_gone = True
             for asked in self.asked.values():
                 asked.inbox.end(why)
-            with trio.CancelScope(shield=True), trio.move_on_after(LAST_WORDS_S):
-                await self.line.stream.reset()
 
 
 class Asker:
@@ -276,7 +274,7 @@ class Asker:
         try:
             async with opening:
                 channel = self._channels.get(key)
-                if channel is None or channel.is_gone:
+                if channel is None:
                     stream = await self._transport.open_stream(peer, protocol, timeout_s=timeout_s)
                     channel = self._channels[key] = _Channel(stream)
                     self._nursery.start_soon(self._read, key, channel)
@@ -289,8 +287,9 @@ class Asker:
         try:
             await channel.read()
         finally:
-            if self._channels.get(key) is channel:
-                del self._channels[key]
+            del self._channels[key]
+            with trio.CancelScope(shield=True), trio.move_on_after(LAST_WORDS_S):
+                await channel.line.stream.reset()
 
 
 @asynccontextmanager

@@ -28,7 +28,7 @@ from kowalski.node.core.task_ledger import Task
 from kowalski.node.mesh_verbs import MeshVerbs, ends_in_s, load_of, warnings_of
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.services.placed_work import ANY_MODEL, Placed, PlacedWork
-from kowalski.node.services.submitter import SubmitterRoom
+from kowalski.node.services.submitter import Seen, SubmitterRoom
 from kowalski.node.task_view import TaskView, headline
 from kowalski.protocol import ids
 from kowalski.protocol.errors import ConfigError, PeerUnreachableError
@@ -39,6 +39,7 @@ from kowalski.protocol.limits import (
     PROMPT_BYTES_MAX,
     TEXT_BYTES_MAX,
 )
+from kowalski.protocol.messages.base import LINE_CHARS_MAX, sayable
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.folding import FoldAsked
 from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
@@ -54,6 +55,7 @@ ITERATIONS_BLOCKS = 5
 ITERATIONS_RLM = 30
 RATIO_DEFAULT = 0.25
 EVENTS_MAX = 1024
+NAME_CHARS_MAX = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Here:
 def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
     verbs = _Verbs(node, here)
     of_mesh = MeshVerbs(node.mesh, node.invites, here.unix_clock)
-    return {
+    offered: Mapping[str, Verb] = {
         "status": verbs.status,
         "peers": of_mesh.peers,
         "tasks": verbs.tasks,
@@ -97,6 +99,26 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
         "invite": of_mesh.invite,
         "revoke": of_mesh.revoke,
     }
+    return {name: _hearing(verb) for name, verb in offered.items()}
+
+
+def _hearing(verb: Verb) -> Verb:
+    """`verb`, for requests in which JSON may have left halves of characters."""
+
+    async def hear(raw: Reply, emit: Emit) -> Reply:
+        return await verb({name: _sayable(value) for name, value in raw.items()}, emit)
+
+    return hear
+
+
+def _sayable(value: object) -> object:
+    if isinstance(value, str):
+        return sayable(value)
+    if isinstance(value, list):
+        return [_sayable(item) for item in value]
+    return (
+        {name: _sayable(one) for name, one in value.items()} if isinstance(value, dict) else value
+    )
 
 
 class _Verbs:
@@ -151,11 +173,8 @@ class _Verbs:
     async def task(self, raw: Reply, _emit: Emit) -> Reply:
         request = asked.parse(asked.TaskRequest, raw)
         task = self._node.submitter.find(request.task)
-        view = self._view()
-        view.read(self._node.submitter.entries(task.id))
-        now = self._here.unix_clock()
-        row = headline(task, self._node.mesh.name_of, now)
-        return {**row, **view.result(task, await self._answer(task))}
+        row = headline(task, self._node.mesh.name_of, self._here.unix_clock())
+        return {**row, **await self._result(task)}
 
     async def doctor(self, raw: Reply, _emit: Emit) -> Reply:
         asked.parse(asked.DoctorRequest, raw)
@@ -189,15 +208,28 @@ class _Verbs:
             await emit({"kind": "submitted", "task": task.id, "mode": spec.mode})
             if not request.follow:
                 return {"task": task.id, "state": task.state}
-            view = self._view()
-            view.read(submitter.entries(name))
-            while not submitter.find(name).is_over:
-                async for event in seen:
-                    for shown in view.events(event):
-                        await emit(shown)
-                    if event.task.is_over:
-                        break
-        task = submitter.find(name)
+            await self._show(name, seen, emit)
+        while not submitter.find(name).is_over:
+            # Events came faster than they were read: go on from where the task is now.
+            with submitter.watch(name) as seen:
+                await self._show(name, seen, emit)
+        return await self._result(submitter.find(name))
+
+    async def _show(self, task: TaskId, seen: trio.MemoryReceiveChannel[Seen], emit: Emit) -> None:
+        """Emit what is seen of the task until it ends, or until we are left behind."""
+        view = self._view()
+        view.read(self._node.submitter.entries(task))
+        if self._node.submitter.find(task).is_over:
+            return
+        async for event in seen:
+            for shown in view.events(event):
+                await emit(shown)
+            if event.task.is_over:
+                return
+
+    async def _result(self, task: Task) -> Reply:
+        view = self._view()
+        view.read(self._node.submitter.entries(task.id))
         return view.result(task, await self._answer(task))
 
     async def _spec(self, request: asked.SubmitRequest) -> TaskSpec:
@@ -209,6 +241,8 @@ class _Verbs:
         if len(request.context) > INPUTS_MAX:
             raise ConfigError(f"{len(request.context)} context files; at most {INPUTS_MAX}")
         names = [one.name for one in request.context]
+        if long := next((name for name in names if len(name) > NAME_CHARS_MAX), None):
+            raise ConfigError(f"context file {long[:20]}...: a name of over {NAME_CHARS_MAX}")
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ConfigError(f"two context files are named {twice}")
         inputs = [
@@ -245,10 +279,12 @@ class _Verbs:
     async def cancel(self, raw: Reply, _emit: Emit) -> Reply:
         request = asked.parse(asked.CancelRequest, raw)
         submitter = self._node.submitter
-        with submitter.watch(request.task) as seen:
-            submitter.cancel(request.task, "cancelled by its owner")
-            while not submitter.find(request.task).is_over:
-                await seen.receive()
+        submitter.cancel(request.task, "cancelled by its owner")
+        while not submitter.find(request.task).is_over:
+            with submitter.watch(request.task) as seen:
+                async for one in seen:
+                    if one.task.is_over:
+                        break
         task = submitter.find(request.task)
         return {"task": task.id, "state": task.state, "answer": await self._answer(task)}
 
@@ -327,6 +363,8 @@ class _Verbs:
 
     async def fold(self, raw: Reply, _emit: Emit) -> Reply:
         request = asked.parse(asked.FoldRequest, raw)
+        if request.question and len(request.question) > LINE_CHARS_MAX:
+            raise ConfigError(f"a question of over {LINE_CHARS_MAX} characters")
         text = request.text if request.text is not None else await _read(request.path)
         budget = request.budget_tokens
         if budget is None:

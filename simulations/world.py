@@ -25,13 +25,13 @@ from kowalski.mesh.loopback_transport import (
     open_loopback_network,
 )
 from kowalski.mesh.membership_certificates import Membership, MeshRoot
-from kowalski.node import verbs
 from kowalski.node.app import Device, Hands, open_node
-from kowalski.node.backends.catalogue import Catalogue, open_catalogue
+from kowalski.node.backends.catalogue import open_catalogue
 from kowalski.node.backends.in_memory import InMemoryBackend
 from kowalski.node.backends.probing import Candidate, Finding
 from kowalski.node.backends.seam import CompletionRequest, ModelInfo
 from kowalski.node.config import NodeConfig
+from kowalski.node.control import Verb
 from kowalski.node.control_messages import ROLES, Role
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.repl.sandbox import SandboxVerdict
@@ -43,6 +43,7 @@ from kowalski.node.repl.scripted_sessions import (
 )
 from kowalski.node.storage import open_ledger_storage
 from kowalski.node.telemetry_sources import DeviceProfile, HotSample
+from kowalski.node.verbs import Here, Node, verbs_of
 from kowalski.protocol.ids import Address, PeerId, TaskId
 from kowalski.protocol.messages.task import Mode, TaskSpec
 from simulations.toy_cells import toy_script
@@ -88,8 +89,9 @@ class Place:
     cells: list[str] = field(default_factory=list)
     """The code of every cell that began here."""
     boots: int = 0
-    node: verbs.Node | None = None
+    node: Node | None = None
     transport: LoopbackTransport | None = None
+    hands: Hands | None = None
     scope: trio.CancelScope | None = None
     ended: trio.Event = field(default_factory=trio.Event)
 
@@ -106,7 +108,7 @@ class World:
 
     # --- what is there --------------------------------------------------------------------------
 
-    def __getitem__(self, number: int) -> verbs.Node:
+    def __getitem__(self, number: int) -> Node:
         """The rooms of a node that is up."""
         node = self.places[number].node
         assert node is not None, f"node {number} is down"
@@ -116,6 +118,21 @@ class World:
         transport = self.places[number].transport
         assert transport is not None, f"node {number} is down"
         return transport
+
+    def verbs(self, number: int) -> Mapping[str, Verb]:
+        """What the control socket of a node offers."""
+        place = self.places[number]
+        assert place.hands is not None
+        here = Here(
+            place.config,
+            sandbox=place.hands.verdict,
+            languages=place.part.languages,
+            catalogue=place.hands.catalogue,
+            discovery=None,
+            started_at=0.0,
+            unix_clock=lambda: UNIX_EPOCH_S + trio.current_time(),
+        )
+        return verbs_of(self[number], here)
 
     def is_up(self, number: int) -> bool:
         return self.places[number].node is not None
@@ -146,12 +163,12 @@ class World:
         place = self.places[number]
         assert place.scope is not None, f"node {number} is down"
         self.network.kill(place.identity.peer)
+        place.node = None
         place.scope.cancel()
         await place.ended.wait()
 
     async def restart(self, number: int) -> None:
-        if self.is_up(number):
-            await self.kill(number)
+        await self.kill(number)
         await self.start(number)
 
     def cut(self, one: int, other: int) -> None:
@@ -230,26 +247,17 @@ class World:
             place.ended.set()
 
     @asynccontextmanager
-    async def _open(self, place: Place) -> AsyncIterator[verbs.Node]:
-        peer, part = place.identity.peer, place.part
+    async def _open(self, place: Place) -> AsyncIterator[Node]:
+        peer = place.identity.peer
         with open_ledger_storage(place.config.ledger_path) as storage:
             async with (
-                _catalogue(place) as catalogue,
-                open_scripted_host(
-                    _recorded(part.script, place.cells),
-                    languages=part.languages,
-                    slots=part.slots,
-                ) as host,
+                _open_hands(place) as place.hands,
                 self.network.transport(peer) as place.transport,
                 open_node(
                     place.config,
                     place.transport,
                     place.membership,
-                    Hands(
-                        host if part.languages else None,
-                        SandboxVerdict(None, "scripted", "a simulation"),
-                        catalogue,
-                    ),
+                    place.hands,
                     storage,
                     unix_clock=lambda: UNIX_EPOCH_S + trio.current_time(),
                     boot=hashlib.sha256(f"{peer} {place.boots}".encode()).hexdigest()[:16],
@@ -258,7 +266,7 @@ class World:
             ):
                 yield node
 
-    def _introduce(self, node: verbs.Node) -> None:
+    def _introduce(self, node: Node) -> None:
         for place in self.places:
             other = place.identity.peer
             if other != node.mesh.me:
@@ -295,14 +303,20 @@ def _recorded(script: Script, cells: list[str]) -> Script:
 
 
 @asynccontextmanager
-async def _catalogue(place: Place) -> AsyncIterator[Catalogue]:
+async def _open_hands(place: Place) -> AsyncIterator[Hands]:
     async def look(wanted: Sequence[Candidate]) -> tuple[Finding, ...]:
         await trio.lowlevel.checkpoint()
         return tuple(Finding(one.url, True, "openai", place.backend) for one in wanted)
 
-    places = (Candidate(MEMORY_URL, MEMORY_URL),) if place.part.models else ()
-    async with open_catalogue(places, look) as catalogue:
-        yield catalogue
+    part = place.part
+    places = (Candidate(MEMORY_URL, MEMORY_URL),) if part.models else ()
+    script = _recorded(part.script, place.cells)
+    async with (
+        open_catalogue(places, look) as catalogue,
+        open_scripted_host(script, languages=part.languages, slots=part.slots) as host,
+    ):
+        verdict = SandboxVerdict(None, "scripted", "a simulation")
+        yield Hands(host if part.languages else None, verdict, catalogue)
 
 
 def _place(number: int, part: Part, root: MeshRoot, folder: Path, seed: int) -> Place:

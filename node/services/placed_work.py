@@ -83,6 +83,8 @@ class Tries:
     complaints: list[str] = field(default_factory=list)
     """What those who failed said; `complaint` is what anybody said last."""
     complaint: str = ""
+    is_full: bool = False
+    """Whether that was that it is busy."""
     _wait_s: float = BUSY_WAIT_S
 
     @property
@@ -104,7 +106,8 @@ class Tries:
 
     def add(self, peer: PeerId, name: str, error: Exception) -> None:
         self.complaint = f"{name}: {error}"
-        if is_busy(error):
+        self.is_full = is_busy(error)
+        if self.is_full:
             self.busy.add(peer)
         else:
             self.failed[peer] = error
@@ -221,18 +224,24 @@ class PlacedWork:
             RequestFailedError: every peer that was tried failed.
         """
 
-        async def attempt(choice: Choice) -> FoldDone:
-            return await self._mesh.request(
+        async def attempt(choice: Choice) -> tuple[str, FoldDone]:
+            done = await self._mesh.request(
                 choice.peer, folding.PROTOCOL, asked, FoldDone, timeout_s=asked.remaining_s
             )
+            self._mesh.hear_reply(choice.peer, done.hot)
+            return await self._folded(done), done
 
-        done, placed = await self._place(Need("folding"), attempt, asked.remaining_s, _ignore)
-        self._mesh.hear_reply(placed.peer, done.hot)
-        if done.content is None:
-            return Fold(done.text or "", done, placed)
-        await self._store.fetch(done.content, self._mesh)
-        text = (await self._store.read(done.content)).decode(errors="replace")
+        need = Need("folding")
+        (text, done), placed = await self._place(need, attempt, asked.remaining_s, _ignore)
         return Fold(text, done, placed)
+
+    async def _folded(self, done: FoldDone) -> str:
+        if done.text is not None:
+            return done.text
+        if done.content is None:
+            raise RemoteProtocolError("a fold without a text")
+        await self._store.fetch(done.content, self._mesh)
+        return (await self._store.read(done.content)).decode(errors="replace")
 
     async def run_alone(
         self, asked: CellAsked, *, on_output: OnOutput, on_restart: Callable[[str], None]
@@ -307,7 +316,7 @@ class PlacedWork:
                         on_restart(tries.complaint)
                 else:
                     return result, Placed(choice.peer, choice.name, choice.why, tries.number)
-        if tries.may_wait:
+        if tries.is_full:
             raise RequestRefusedError("busy", f"for {timeout_s:.3g} s; {tries.complaint}")
         raise RequestFailedError("timeout", f"no answer within {timeout_s:.3g} s")
 

@@ -51,7 +51,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cluster(installed: Path, tmp_path: Path) -> Iterator[Cluster]:
+def cluster(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     with open_cluster(tmp_path, str(installed / "bin/kowalski-node")) as cluster:
         yield cluster
 

@@ -28,13 +28,18 @@ from tests.netns import ROOT, lan, missing
 HERE = ROOT / "tests/integration"
 JS = HERE / "js"
 PEER = str(JS / "peer.mjs")
+NODE_MAJOR_MIN = 20
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 
 
 def install() -> str | None:
     """Install js-libp2p if it is not; why that did not work, or None."""
     if shutil.which("node") is None or shutil.which("npm") is None:
-        return "needs node and npm"
+        return "needs node 20 or newer, and npm"
+    asked = ["node", "-p", "process.versions.node"]
+    version = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if int(version.stdout.partition(".")[0] or 0) < NODE_MAJOR_MIN:
+        return "needs node 20 or newer, and npm"
     installed = JS / "node_modules/.package-lock.json"
     manifest = JS / "package.json"
     if installed.exists() and installed.stat().st_mtime >= manifest.stat().st_mtime:

@@ -58,6 +58,7 @@ from tests.mesh.members import (
     NOW_UNIX_S,
     OTHER_ROOT,
     ROOT,
+    About,
     address_of,
     membership,
     peer_of,
@@ -69,6 +70,7 @@ Clock = trio.testing.MockClock
 
 A, B, C = peer_of("A"), peer_of("B"), peer_of("C")
 BOOT = "00000000000000b0"
+KNOWN = KnownMember(certificate=membership(C).certificate, addresses=(address_of("C"),))
 
 
 @asynccontextmanager
@@ -102,7 +104,12 @@ class Side:
             self.peer,
             membership(self.peer),
             introduce=lambda: Hello(
-                certificate=self.shows, boot=BOOT, name=f"name of {self.peer}", addresses=()
+                certificate=self.shows,
+                boot=BOOT,
+                name=f"name of {self.peer}",
+                addresses=(),
+                members=(KNOWN,),
+                profile=About(f"name of {self.peer}").profile(1),
             ),
             on_proven=self.proven.append,
             is_member=lambda peer: any(peer == one.peer for one in self.proven),
@@ -148,6 +155,57 @@ async def test_two_members_prove_themselves_to_each_other(autojump_clock: Clock)
             assert (proven.peer, proven.name) == (theirs.peer, f"name of {theirs.peer}")
             assert proven.certificate.peer == theirs.peer
             assert proven.signed == theirs.shows
+            assert proven.members == (KNOWN,)
+            assert proven.profile == About(f"name of {theirs.peer}").profile(1)
+
+
+async def test_who_has_proven_nothing_learns_nothing_but_our_certificate(
+    autojump_clock: Clock,
+) -> None:
+    one, heard = side(B), []
+
+    async def listen(conversation: Conversation, request: Message) -> Message:
+        heard.append(request)
+        shown = membership(A, root=OTHER_ROOT).certificate
+        await conversation.send(Welcome(certificate=shown, boot=BOOT, name="a", addresses=()))
+        heard.append(await conversation.receive())
+        return Ready()
+
+    async with connected("B", "A") as (near, far), open_asker(near) as asker:
+        serve(far, MEMBERSHIP_PROTOCOL, listen)
+        with pytest.raises(MembershipError):
+            await one.admission.ask(A, asker, timeout_s=5)
+        await trio.sleep(1)
+        (hello,) = heard
+        assert isinstance(hello, Hello)
+        assert hello.members == ()
+        assert hello.profile is None
+
+
+async def test_an_asker_that_has_nothing_more_to_say_is_let_in(autojump_clock: Clock) -> None:
+    two = side(B)
+    async with connected("A", "B") as (near, far), open_asker(near) as asker:
+        serve(far, MEMBERSHIP_PROTOCOL, two.admission.answer)
+        hello = Hello(certificate=membership(A).certificate, boot=BOOT, name="a", addresses=())
+        async with asker.converse(B, MEMBERSHIP_PROTOCOL, hello) as conversation:
+            await conversation.receive()
+            await conversation.send(Ready())
+            assert await conversation.receive() == Ready()
+        assert [proven.peer for proven in two.proven] == [A]
+
+
+async def test_a_second_hello_has_to_prove_itself_as_the_first(autojump_clock: Clock) -> None:
+    two = side(B)
+    async with connected("A", "B") as (near, far), open_asker(near) as asker:
+        serve(far, MEMBERSHIP_PROTOCOL, two.admission.answer)
+        hello = Hello(certificate=membership(A).certificate, boot=BOOT, name="a", addresses=())
+        async with asker.converse(B, MEMBERSHIP_PROTOCOL, hello) as conversation:
+            await conversation.receive()
+            other = membership(C).certificate
+            await conversation.send(hello.model_copy(update={"certificate": other}))
+            with pytest.raises(RequestRefusedError, match="not_member: wrong_peer"):
+                await conversation.receive()
+        assert two.proven == []
 
 
 @pytest.mark.parametrize(("shown", "reason"), BAD)
@@ -312,9 +370,6 @@ class Overhearing:
     async def receive(self) -> Message:
         self._heard.append(message := await self._conversation.receive())
         return message
-
-
-KNOWN = KnownMember(certificate=membership(C).certificate, addresses=(address_of("C"),))
 
 
 @asynccontextmanager

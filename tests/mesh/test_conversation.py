@@ -639,6 +639,21 @@ async def test_a_stream_may_be_given_less(autojump_clock: Clock) -> None:
                 await wire.request(asked(1))
 
 
+async def test_what_was_read_does_not_count_any_more(autojump_clock: Clock) -> None:
+    async def read_at_once(conversation: Conversation, request: Message) -> Message:
+        for _ in range(10):
+            await conversation.receive()
+        return said(10)
+
+    async with open_wire() as wire:
+        serve(wire.far, WORK, read_at_once, limits=Limits(unread_bytes=1000))
+        async with wire.asker.converse(B, WORK, asked(1)) as conversation:
+            for _ in range(10):
+                await conversation.send(ContentChunk(data=bytes(600), bytes_total=1))
+                await trio.sleep(1)
+            assert await conversation.receive() == said(10)
+
+
 # --- pressure -----------------------------------------------------------------------------------
 
 
