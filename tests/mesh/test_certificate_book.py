@@ -5,6 +5,7 @@ from kowalski.mesh.membership_certificates import (
     CERTIFICATE_LIFE_S,
     CLOCK_GRACE_S,
     MeshRoot,
+    decode_certificate,
     verify,
 )
 from kowalski.protocol import codec
@@ -76,10 +77,13 @@ def test_members_of_other_meshes_and_we_ourselves_are_not_met(book: CertificateB
 def test_gossip_is_admitted_as_long_as_a_connection_would_be(
     book: CertificateBook, clock: Clock
 ) -> None:
-    member = told_of()
+    member, admin = told_of(), PeerId("B" * 8)
     book.meet(member)
     clock.now = NOW + CERTIFICATE_LIFE_S + CLOCK_GRACE_S
     verify(member.certificate, mesh=ROOT.mesh, peer=A, now_unix_s=clock.now)
+    signed = ROOT.certify(admin, ("admin",), now_unix_s=int(clock.now))
+    book.enter(admin, signed, decode_certificate(signed.frame))
+    book.see(admin)
     assert book.admits(A)
     clock.now += 1
     assert not book.admits(A)
@@ -121,4 +125,4 @@ def test_the_book_has_a_last_page(book: CertificateBook) -> None:
     assert book.admits(A)
     assert not book.admits(PeerId("peer0000"))
     assert book.admits(PeerId("peer0001"))
-    assert len(book._checked) == len(book._signed) == PEERS_MAX
+    assert len(book._entries) == PEERS_MAX

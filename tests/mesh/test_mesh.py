@@ -18,7 +18,12 @@ from kowalski.mesh.loopback_transport import (
     Weather,
     open_loopback_network,
 )
-from kowalski.mesh.membership_certificates import CERTIFICATE_LIFE_S, CLOCK_GRACE_S, MeshRoot
+from kowalski.mesh.membership_certificates import (
+    CERTIFICATE_LIFE_S,
+    CLOCK_GRACE_S,
+    Membership,
+    MeshRoot,
+)
 from kowalski.mesh.mesh import open_mesh
 from kowalski.mesh.telemetry_gossip import Self
 from kowalski.mesh.transport import Stream
@@ -34,9 +39,10 @@ from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentAsked, ContentChunk
 from kowalski.protocol.messages.membership import Hello, Ready, RoundTrip, Welcome
 from kowalski.protocol.messages.telemetry import Occupancy
-from kowalski.protocol.messages.trust import JoinAsked, KnownMember
+from kowalski.protocol.messages.trust import ROLES, JoinAsked, KnownMember
 from tests.mesh import transport_promises
 from tests.mesh.members import (
+    NOW_UNIX_S,
     OTHER_ROOT,
     ROOT,
     About,
@@ -321,10 +327,18 @@ async def test_a_newcomer_joins_and_is_a_member_like_the_others(
 async def test_a_member_whose_certificate_ends_is_refused_and_then_let_go(
     village: Village, autojump_clock: Clock
 ) -> None:
-    async with members(village, "A", "B") as (a, b):
+    lasting = ROOT.certify(C, ROLES, now_unix_s=NOW_UNIX_S + CERTIFICATE_LIFE_S)
+    async with (
+        members(village, "A", "B") as (a, b),
+        village.open_member("C", belongs=Membership(ROOT.mesh, lasting, None)) as admin,
+    ):
+        admin.meets(a, b)
+        await become_members(a, b, admin)
         a.mesh.serve(WORK, echo)
         assert await b.mesh.request(A, WORK, asked(1), ContentChunk, timeout_s=5) == said(1)
         village.unix_s += CERTIFICATE_LIFE_S + CLOCK_GRACE_S + 1
+        await trio.sleep(0.5)
+        await eventually(lambda: not a.mesh.is_member(B), within_s=120)
         with pytest.raises(RequestRefusedError) as caught:
             await b.mesh.request(A, WORK, asked(1), ContentChunk, timeout_s=5)
         assert caught.value.reason == "not_member"
