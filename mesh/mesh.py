@@ -97,7 +97,7 @@ class Mesh:
             Surroundings(
                 introduce=self._introduce,
                 on_proven=self._on_proven,
-                on_revoked=self._on_revoked,
+                on_fallen=self._on_fallen,
                 members=self._members,
             ),
             asker=asker,
@@ -421,8 +421,8 @@ class Mesh:
             if peer := book.meet(member):
                 self.sighted(connectivity.Sighted(peer, member.addresses))
 
-    def _on_revoked(self, peer: PeerId) -> None:
-        self._driver.handle(connectivity.MembershipRefused(peer, "revoked"))
+    def _on_fallen(self, peer: PeerId, why: str) -> None:
+        self._driver.handle(connectivity.MembershipRefused(peer, why))
 
     async def announce_profile(self) -> None:
         """Gossip our profile now: languages or models have changed."""

@@ -51,8 +51,8 @@ log = structlog.get_logger(__name__)
 REFUSALS_LOGGED_MAX = 1000
 """Refusals that are told of, one for each peer, protocol and reason; all are counted."""
 
-ADMIN_LOOK_S = 60.0
-"""How often it is noted that admins are here."""
+LOOK_AROUND_S = 60.0
+"""How often it is noted that admins are here, and whose certificates have ended."""
 
 SHOW_TIMEOUT_S = 5.0
 
@@ -80,7 +80,8 @@ class Surroundings:
 
     introduce: Callable[[], Welcome]
     on_proven: Callable[[Proven], None]
-    on_revoked: Callable[[PeerId], None]
+    on_fallen: Callable[[PeerId, str], None]
+    """Hears of a peer that is no member any more, and why, in a word."""
     members: Callable[[], dict[PeerId, tuple[Address, ...]]]
     """Those that are here, and where."""
 
@@ -218,7 +219,7 @@ class Trust:
         elif peer == self._me:
             log.error("we-are-revoked", cure="ask for a new invite, and join again")
         else:
-            self._around.on_revoked(peer)
+            self._around.on_fallen(peer, "revoked")
 
     def _come_back(self, root: Authority) -> None:
         """An admin has put us out, but we have the root key: no admin's word stands above it."""
@@ -280,11 +281,15 @@ class Trust:
                 ) as no:
                     log.debug("certificate-not-shown", peer=peer, why=str(no))
 
-    async def _watch_admins(self) -> None:
+    async def _look_around(self) -> None:
+        """Note that admins are here, and let go of members whose certificates have ended."""
         while True:
-            await trio.sleep(ADMIN_LOOK_S)
+            await trio.sleep(LOOK_AROUND_S)
             for admin in self._admins():
                 self.book.see(admin)
+            for peer in tuple(self._around.members()):
+                if fault := self.book.fault(peer):
+                    self._around.on_fallen(peer, fault)
 
     # --- the tasks of an open mesh --------------------------------------------------------------
 
@@ -301,5 +306,5 @@ class Trust:
             nursery.start_soon(self._roster.announce)
             nursery.start_soon(self._renewal.run)
             nursery.start_soon(self._show_renewed)
-            nursery.start_soon(self._watch_admins)
+            nursery.start_soon(self._look_around)
             task_status.started()
