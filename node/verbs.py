@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shlex
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from kowalski.node.backends.catalogue import Catalogue
 from kowalski.node.config import NodeConfig
 from kowalski.node.control import Emit, Verb
 from kowalski.node.core.task_ledger import Task
+from kowalski.node.program_arguments import with_arguments
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.services.placed_work import ANY_MODEL, Placed, PlacedWork
 from kowalski.node.services.submitter import Seen, SubmitterRoom
@@ -293,7 +293,7 @@ class _Verbs:
         if language is None:
             known = ", ".join(sorted(set(LANGUAGES.values())))
             raise ConfigError(f"unknown language {request.language}; known: {known}")
-        code = _with_arguments(language, request.code, request.args)
+        code = with_arguments(language, request.code, request.args)
         if len(code.encode()) > CODE_BYTES_MAX:
             raise ConfigError(
                 f"a program of {len(code)} characters; at most {CODE_BYTES_MAX} bytes"
@@ -440,19 +440,6 @@ async def _read(path: str | None) -> str:
         return (await trio.Path(path).read_bytes()).decode(errors="replace")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-
-
-def _with_arguments(language: str, code: str, arguments: tuple[str, ...]) -> str:
-    """The program with its arguments where it expects them."""
-    if not arguments:
-        return code
-    match language:
-        case "python":
-            return f"import sys; sys.argv[1:] = {list(arguments)!r}\n{code}"
-        case "bash":
-            return f"set -- {shlex.join(arguments)}\n{code}"
-        case _:
-            raise ConfigError(f"programs in {language} cannot be given arguments yet")
 
 
 def _who(placed: Placed) -> Reply:
