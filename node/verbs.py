@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,16 +25,19 @@ from kowalski.node.backends.catalogue import Catalogue
 from kowalski.node.config import NodeConfig
 from kowalski.node.control import Emit, Verb
 from kowalski.node.core.task_ledger import Task
+from kowalski.node.plain_files import check_is_plain, read_text
 from kowalski.node.program_arguments import with_arguments
 from kowalski.node.repl.sandbox import SandboxVerdict
+from kowalski.node.services.folding import SOURCE_BYTES_MAX
 from kowalski.node.services.placed_work import ANY_MODEL, Placed, PlacedWork
 from kowalski.node.services.submitter import Seen, SubmitterRoom
 from kowalski.node.task_view import TaskView, headline
 from kowalski.protocol import ids
 from kowalski.protocol.errors import ConfigError, PeerUnreachableError, RequestRefusedError
-from kowalski.protocol.ids import TaskId
+from kowalski.protocol.ids import Address, TaskId
 from kowalski.protocol.join_line import JoinLine
 from kowalski.protocol.limits import (
+    ADDRESSES_MAX,
     CODE_BYTES_MAX,
     INPUTS_MAX,
     PROMPT_BYTES_MAX,
@@ -132,7 +136,7 @@ class _Verbs:
         await trio.lowlevel.checkpoint()
         here, mesh = self._here, self._node.mesh
         us = mesh.facts_of(mesh.me)
-        ports = [address.rpartition("/")[2] for address in us.addresses]
+        listening = _listening(us.addresses)
         models = us.profile.models if us.profile else ()
         return {
             "name": us.name,
@@ -142,7 +146,7 @@ class _Verbs:
             "version": __version__,
             "uptime_s": trio.current_time() - here.started_at,
             "data_dir": str(here.config.data_dir),
-            "p2p_port": int(ports[0]) if ports and ports[0].isdigit() else None,
+            "p2p_port": listening[1] if listening else None,
             "http_port": None,
             "control_path": str(here.config.control_path),
             "addresses": list(us.addresses),
@@ -178,11 +182,13 @@ class _Verbs:
     async def doctor(self, raw: Reply, _emit: Emit) -> Reply:
         asked.parse(asked.DoctorRequest, raw)
         here, mesh = self._here, self._node.mesh
-        port = mesh.facts_of(mesh.me).addresses[0].rpartition("/")[2]
+        listening = _listening(mesh.facts_of(mesh.me).addresses)
+        host, port = listening or (here.config.listen_host, here.config.p2p_port)
         checks = await doctor.examine(
             data_dir=here.config.data_dir,
-            p2p_port=int(port),
-            is_node_running=True,
+            p2p_host=host,
+            p2p_port=port,
+            is_node_running=listening is not None,
             sandbox=doctor.sandbox_found(here.sandbox, is_offered="repl" in here.config.roles),
             backends=doctor.backends_found(here.catalogue.findings),
         )
@@ -211,7 +217,7 @@ class _Verbs:
 
     async def _show(self, task: TaskId, seen: trio.MemoryReceiveChannel[Seen], emit: Emit) -> None:
         """Emit what is seen of the task until it ends, or until we are left behind."""
-        view = self._view()
+        view = TaskView(self._node.mesh.name_of)
         view.read(self._node.submitter.entries(task))
         if self._node.submitter.find(task).is_over:
             return
@@ -222,7 +228,7 @@ class _Verbs:
                 return
 
     async def _result(self, task: Task) -> Reply:
-        view = self._view()
+        view = TaskView(self._node.mesh.name_of)
         view.read(self._node.submitter.entries(task.id))
         return view.result(task, await self._answer(task))
 
@@ -255,6 +261,7 @@ class _Verbs:
 
     async def _keep_file(self, path: Path) -> ContentRef:
         try:
+            await check_is_plain(path)
             return await self._node.store.put_file(path)
         except OSError as error:
             raise ConfigError(f"context file {path}: {error.strerror or error}") from error
@@ -281,9 +288,6 @@ class _Verbs:
                         break
         task = submitter.find(request.task)
         return {"task": task.id, "state": task.state, "answer": await self._answer(task)}
-
-    def _view(self) -> TaskView:
-        return TaskView(self._node.mesh.name_of)
 
     # --- single pieces of work ------------------------------------------------------------------
 
@@ -359,11 +363,16 @@ class _Verbs:
         request = asked.parse(asked.FoldRequest, raw)
         if request.question and len(request.question) > LINE_CHARS_MAX:
             raise ConfigError(f"a question of over {LINE_CHARS_MAX} characters")
-        text = request.text if request.text is not None else await _read(request.path)
+        text = request.text
+        if text is None:
+            assert request.path is not None, "the request was checked: either text or path"
+            text = await read_text(Path(request.path), bytes_max=SOURCE_BYTES_MAX)
         budget = request.budget_tokens
         if budget is None:
             ratio = request.ratio or RATIO_DEFAULT
-            budget = max(1, int(estimate_tokens(text) * ratio))
+            # A long text takes a second, in which a node must not be silent.
+            tokens = await trio.to_thread.run_sync(estimate_tokens, text)
+            budget = max(1, int(tokens * ratio))
         data = text.encode()
         is_long = len(data) > TEXT_BYTES_MAX
         folded = await self._node.work.fold(
@@ -396,11 +405,11 @@ class _Verbs:
                 "not_allowed", "only the node that founded the mesh has the key to invite with"
             )
         roles: tuple[Role, ...] = request.roles or tuple(role for role in ROLES if role != "admin")
-        invite = self._node.invites.issue(roles, ttl_s=int(request.ttl_s), uses=request.uses)
+        invite = self._node.invites.issue(roles, ttl_s=ceil(request.ttl_s), uses=request.uses)
         line = JoinLine(
             mesh=mesh.membership.mesh,
             inviter=mesh.me,
-            addresses=mesh.facts_of(mesh.me).addresses,
+            addresses=mesh.facts_of(mesh.me).addresses[:ADDRESSES_MAX],
             invite=bytes.fromhex(invite.id),
             secret=bytes.fromhex(invite.secret),
             not_after_unix_s=invite.not_after_unix_s,
@@ -434,12 +443,15 @@ async def _emitting(emit: Emit) -> AsyncIterator[Callable[[Reply], None]]:
             yield tell
 
 
-async def _read(path: str | None) -> str:
-    assert path is not None, "the request was checked: either text or path"
-    try:
-        return (await trio.Path(path).read_bytes()).decode(errors="replace")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
+def _listening(addresses: Iterable[Address]) -> tuple[str, int] | None:
+    """Host and port of the first address that is one of TCP."""
+    for address in addresses:
+        match address.split("/"):
+            case ["", "ip4" | "ip6", host, "tcp", port, *_]:
+                return host, int(port)
+            case _:
+                pass
+    return None
 
 
 def _who(placed: Placed) -> Reply:
