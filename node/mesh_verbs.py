@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 
 import trio
 
@@ -16,6 +17,7 @@ from kowalski.node.control import Emit
 from kowalski.protocol.errors import ConfigError, RequestRefusedError
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.join_line import JoinLine
+from kowalski.protocol.limits import ADDRESSES_MAX
 from kowalski.protocol.messages.trust import ROLES, Role
 
 Reply = dict[str, object]
@@ -74,11 +76,11 @@ class MeshVerbs:
             raise RequestRefusedError(
                 "not_allowed", f"only a node that has the root key grants {', '.join(refused)}"
             )
-        invite = self._invites.issue(roles, ttl_s=int(request.ttl_s), uses=request.uses)
+        invite = self._invites.issue(roles, ttl_s=ceil(request.ttl_s), uses=request.uses)
         line = JoinLine(
             mesh=mesh.membership.mesh,
             inviter=mesh.me,
-            addresses=mesh.facts_of(mesh.me).addresses,
+            addresses=mesh.facts_of(mesh.me).addresses[:ADDRESSES_MAX],
             invite=bytes.fromhex(invite.id),
             secret=bytes.fromhex(invite.secret),
             not_after_unix_s=invite.not_after_unix_s,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-import shlex
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +25,16 @@ from kowalski.node.config import NodeConfig
 from kowalski.node.control import Emit, Verb
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.mesh_verbs import MeshVerbs, ends_in_s, load_of, warnings_of
+from kowalski.node.plain_files import check_is_plain, read_text
+from kowalski.node.program_arguments import with_arguments
 from kowalski.node.repl.sandbox import SandboxVerdict
+from kowalski.node.services.folding import SOURCE_BYTES_MAX
 from kowalski.node.services.placed_work import ANY_MODEL, Placed, PlacedWork
 from kowalski.node.services.submitter import Seen, SubmitterRoom
 from kowalski.node.task_view import TaskView, headline
 from kowalski.protocol import ids
 from kowalski.protocol.errors import ConfigError, PeerUnreachableError
-from kowalski.protocol.ids import TaskId
+from kowalski.protocol.ids import Address, TaskId
 from kowalski.protocol.limits import (
     CODE_BYTES_MAX,
     INPUTS_MAX,
@@ -133,7 +135,7 @@ class _Verbs:
         await trio.lowlevel.checkpoint()
         here, mesh = self._here, self._node.mesh
         us = mesh.facts_of(mesh.me)
-        ports = [address.rpartition("/")[2] for address in us.addresses]
+        listening = _listening(us.addresses)
         models = us.profile.models if us.profile else ()
         return {
             "name": us.name,
@@ -143,7 +145,7 @@ class _Verbs:
             "version": __version__,
             "uptime_s": trio.current_time() - here.started_at,
             "data_dir": str(here.config.data_dir),
-            "p2p_port": int(ports[0]) if ports and ports[0].isdigit() else None,
+            "p2p_port": listening[1] if listening else None,
             "http_port": None,
             "control_path": str(here.config.control_path),
             "addresses": list(us.addresses),
@@ -179,11 +181,13 @@ class _Verbs:
     async def doctor(self, raw: Reply, _emit: Emit) -> Reply:
         asked.parse(asked.DoctorRequest, raw)
         here, mesh = self._here, self._node.mesh
-        port = mesh.facts_of(mesh.me).addresses[0].rpartition("/")[2]
+        listening = _listening(mesh.facts_of(mesh.me).addresses)
+        host, port = listening or (here.config.listen_host, here.config.p2p_port)
         checks = await doctor.examine(
             data_dir=here.config.data_dir,
-            p2p_port=int(port),
-            is_node_running=True,
+            p2p_host=host,
+            p2p_port=port,
+            is_node_running=listening is not None,
             sandbox=doctor.sandbox_found(here.sandbox, is_offered="repl" in here.config.roles),
             backends=doctor.backends_found(here.catalogue.findings),
         )
@@ -217,7 +221,7 @@ class _Verbs:
 
     async def _show(self, task: TaskId, seen: trio.MemoryReceiveChannel[Seen], emit: Emit) -> None:
         """Emit what is seen of the task until it ends, or until we are left behind."""
-        view = self._view()
+        view = TaskView(self._node.mesh.name_of)
         view.read(self._node.submitter.entries(task))
         if self._node.submitter.find(task).is_over:
             return
@@ -228,7 +232,7 @@ class _Verbs:
                 return
 
     async def _result(self, task: Task) -> Reply:
-        view = self._view()
+        view = TaskView(self._node.mesh.name_of)
         view.read(self._node.submitter.entries(task.id))
         return view.result(task, await self._answer(task))
 
@@ -261,6 +265,7 @@ class _Verbs:
 
     async def _keep_file(self, path: Path) -> ContentRef:
         try:
+            await check_is_plain(path)
             return await self._node.store.put_file(path)
         except OSError as error:
             raise ConfigError(f"context file {path}: {error.strerror or error}") from error
@@ -288,9 +293,6 @@ class _Verbs:
         task = submitter.find(request.task)
         return {"task": task.id, "state": task.state, "answer": await self._answer(task)}
 
-    def _view(self) -> TaskView:
-        return TaskView(self._node.mesh.name_of)
-
     # --- single pieces of work ------------------------------------------------------------------
 
     async def run(self, raw: Reply, emit: Emit) -> Reply:
@@ -299,7 +301,7 @@ class _Verbs:
         if language is None:
             known = ", ".join(sorted(set(LANGUAGES.values())))
             raise ConfigError(f"unknown language {request.language}; known: {known}")
-        code = _with_arguments(language, request.code, request.args)
+        code = with_arguments(language, request.code, request.args)
         if len(code.encode()) > CODE_BYTES_MAX:
             raise ConfigError(
                 f"a program of {len(code)} characters; at most {CODE_BYTES_MAX} bytes"
@@ -365,11 +367,16 @@ class _Verbs:
         request = asked.parse(asked.FoldRequest, raw)
         if request.question and len(request.question) > LINE_CHARS_MAX:
             raise ConfigError(f"a question of over {LINE_CHARS_MAX} characters")
-        text = request.text if request.text is not None else await _read(request.path)
+        text = request.text
+        if text is None:
+            assert request.path is not None, "the request was checked: either text or path"
+            text = await read_text(Path(request.path), bytes_max=SOURCE_BYTES_MAX)
         budget = request.budget_tokens
         if budget is None:
             ratio = request.ratio or RATIO_DEFAULT
-            budget = max(1, int(estimate_tokens(text) * ratio))
+            # A long text takes a second, in which a node must not be silent.
+            tokens = await trio.to_thread.run_sync(estimate_tokens, text)
+            budget = max(1, int(tokens * ratio))
         data = text.encode()
         is_long = len(data) > TEXT_BYTES_MAX
         folded = await self._node.work.fold(
@@ -411,25 +418,15 @@ async def _emitting(emit: Emit) -> AsyncIterator[Callable[[Reply], None]]:
             yield tell
 
 
-async def _read(path: str | None) -> str:
-    assert path is not None, "the request was checked: either text or path"
-    try:
-        return (await trio.Path(path).read_bytes()).decode(errors="replace")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-
-
-def _with_arguments(language: str, code: str, arguments: tuple[str, ...]) -> str:
-    """The program with its arguments where it expects them."""
-    if not arguments:
-        return code
-    match language:
-        case "python":
-            return f"import sys; sys.argv[1:] = {list(arguments)!r}\n{code}"
-        case "bash":
-            return f"set -- {shlex.join(arguments)}\n{code}"
-        case _:
-            raise ConfigError(f"programs in {language} cannot be given arguments yet")
+def _listening(addresses: Iterable[Address]) -> tuple[str, int] | None:
+    """Host and port of the first address that is one of TCP."""
+    for address in addresses:
+        match address.split("/"):
+            case ["", "ip4" | "ip6", host, "tcp", port, *_]:
+                return host, int(port)
+            case _:
+                pass
+    return None
 
 
 def _who(placed: Placed) -> Reply:

@@ -9,7 +9,8 @@ import time
 import click
 import structlog
 
-from simulations.scenario import ViolationError, run
+from simulations.scenario import ABLE, ViolationError, run
+from simulations.world import Part
 
 
 @click.group()
@@ -30,17 +31,20 @@ def run_one(nodes: int, seed: int, minutes: float, *, trace: bool, log_level: st
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    sys.exit(tell(nodes, seed, minutes, is_traced=trace))
+
+
+def tell(nodes: int, seed: int, minutes: float, *, is_traced: bool, part: Part = ABLE) -> int:
+    """Run one story and print how it went; the exit code."""
     began = time.perf_counter()
     try:
-        report = run(nodes=nodes, seed=seed, minutes=minutes)
+        report = run(nodes=nodes, seed=seed, minutes=minutes, part=part)
     except ViolationError as violation:
+        options = f"--nodes {nodes} --seed {seed} --minutes {minutes:g}"
         print(f"seed {seed}: {violation}")
-        print(
-            f"replay: python -m simulations run --nodes {nodes} --seed {seed} "
-            f"--minutes {minutes:g} --trace --log-level info"
-        )
-        sys.exit(1)
-    if trace:
+        print(f"replay: python -m simulations run {options} --trace --log-level info")
+        return 1
+    if is_traced:
         print("\n".join(report.trace))
     faults = ", ".join(f"{count} {fault}" for fault, count in sorted(report.faults.items()))
     print(f"seed {seed}: trace {report.trace_hash}, {time.perf_counter() - began:.1f} s")
@@ -48,6 +52,7 @@ def run_one(nodes: int, seed: int, minutes: float, *, trace: bool, log_level: st
         f"{report.tasks} tasks answered, {report.terms} terms, {report.entries} entries, "
         f"{report.cells_begun} cells begun; faults: {faults or 'none'}"
     )
+    return 0
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from kowalski.node.core.task_ledger import Task
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.task import Mode
 from kowalski.rlm.journal import check_chain
-from simulations.virtual_time import JumpingClock, seed_scheduler
+from simulations.virtual_time import JumpingClock, seeded_scheduler
 from simulations.world import Part, World, open_world
 
 SETTLE_S = 90.0
@@ -28,6 +28,9 @@ SUBMIT_EVERY_S = 3.0
 FAULT_EVERY_S = 10.0
 FAULT_S_MAX = 15.0
 LOOK_EVERY_S = 0.1
+
+ABLE = Part(models=("m",))
+"""Can do everything, so that no task has an excuse."""
 
 
 class ViolationError(Exception):
@@ -61,16 +64,17 @@ class Report:
         self.trace.append(f"{trio.current_time():.3f} {what}")
 
 
-def run(*, nodes: int, seed: int, minutes: float) -> Report:
-    """Tell the story of `seed`, in virtual time.
+def run(*, nodes: int, seed: int, minutes: float, part: Part = ABLE) -> Report:
+    """Tell the story of `seed`, in virtual time. Every node is such a `part`.
 
     Raises:
         ViolationError: a promise was broken.
     """
-    seed_scheduler(seed)
     report = Report(seed)
+    story = _Story([part] * nodes, minutes * 60, report)
     try:
-        trio.run(_Story(nodes, minutes * 60, report).tell, clock=JumpingClock())
+        with seeded_scheduler(seed):
+            trio.run(story.tell, clock=JumpingClock())
     except BaseExceptionGroup as group:
         violations = group.subgroup(ViolationError)
         if violations is None:
@@ -84,8 +88,9 @@ def _first(error: BaseException) -> BaseException:
 
 
 class _Story:
-    def __init__(self, nodes: int, lasts_s: float, report: Report) -> None:
-        self._numbers = range(nodes)
+    def __init__(self, parts: list[Part], lasts_s: float, report: Report) -> None:
+        self._parts = parts
+        self._numbers = range(len(parts))
         self._lasts_s = lasts_s
         self._report = report
         self._random = random.Random(report.seed)
@@ -95,10 +100,8 @@ class _Story:
 
     async def tell(self) -> None:
         weather = Weather(latency_s=0.002, jitter_s=0.01, gossip_loss=0.05)
-        # Every node can do everything, so that no task has an excuse.
-        parts = [Part(models=("m",)) for _ in self._numbers]
         async with (
-            open_world(parts, seed=self._report.seed, weather=weather) as self._world,
+            open_world(self._parts, seed=self._report.seed, weather=weather) as self._world,
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(self._look)

@@ -7,6 +7,8 @@ no thread is at work. Where nothing uses threads, a run is decided by its seed t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from math import inf
 
@@ -36,14 +38,21 @@ class JumpingClock(trio.abc.Clock):
         return 0.0
 
 
-def seed_scheduler(seed: int) -> None:
-    """Make trio take turns in an order that follows from `seed`, from now on.
+@contextmanager
+def seeded_scheduler(seed: int) -> Iterator[None]:
+    """Make trio take turns in an order that follows from `seed`, for what is run in the block.
 
     trio shuffles on purpose, with a generator of its own. It has a switch for tests (its plugin
     for Hypothesis uses it) but no public one; the version is pinned below the next minor.
     """
     scheduler = import_module("trio._core._run")
     switch = "_ALLOW_DETERMINISTIC_SCHEDULING"
-    assert isinstance(getattr(scheduler, switch), bool), "trio has changed its scheduler"
+    before = getattr(scheduler, switch)
+    assert isinstance(before, bool), "trio has changed its scheduler"
     setattr(scheduler, switch, True)
     scheduler._r.seed(seed)  # noqa: SLF001 see above
+    try:
+        yield
+    finally:
+        setattr(scheduler, switch, before)
+        scheduler._r.seed()  # noqa: SLF001 see above

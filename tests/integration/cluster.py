@@ -248,6 +248,8 @@ def open_model_server(
 # --- namespaces ---------------------------------------------------------------------------------
 
 
-def entering(machine: Machine) -> list[str]:
-    """A command prefix. Unlike `ip netns exec` it leaves mounts, /sys among them, alone."""
+def entering(machine: Machine | None) -> list[str]:
+    """A command prefix; none for None. It leaves mounts alone, where `ip netns exec` hides /sys."""
+    if machine is None:
+        return []
     return ["nsenter", f"--net=/run/netns/{machine.name}", "--"]

@@ -19,6 +19,7 @@ from tests.integration.cluster import (
     Ended,
     open_cluster,
     open_model_server,
+    wait_until,
     whole_log,
 )
 
@@ -143,7 +144,7 @@ def test_a_program_that_never_ends(cluster: Cluster, node: LocalNode, language: 
     )
     assert (done.exit_code, done.result["state"]) == (1, "failed")
     assert done.result["reason"].startswith("timeout: ")
-    assert node.ask("status")["load"] == 0.0
+    wait_until(lambda: node.ask("status")["load"] == 0.0, "nothing runs any more", 10.0)
 
 
 def test_two_hundred_megabytes_of_output(cluster: Cluster, node: LocalNode) -> None:

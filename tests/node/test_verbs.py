@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import trio
 
+from kowalski.node import verbs
 from kowalski.node.control import error_reply
 from kowalski.node.repl.scripted_sessions import ScriptedCell, ScriptedState
 from kowalski.protocol.errors import KowalskiError
+from kowalski.protocol.ids import Address
 from kowalski.protocol.join_line import parse as parse_join_line
 from simulations.toy_cells import toy_script
 from simulations.virtual_time import JumpingClock
-from simulations.world import Part, World, open_world
+from simulations.world import UNIX_EPOCH_S, Part, World, open_world
 from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block, blocks
 
 pytestmark = pytest.mark.trio
@@ -67,6 +69,36 @@ async def test_status_tells_of_this_node(virtual_time: JumpingClock) -> None:
         assert status["tasks"] == 1
         assert status["p2p_port"] is None
         assert status["discovery"] == "off"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "found"),
+    [
+        ((), None),
+        (("/memory/12D3KooWMe",), None),
+        (("/ip4/192.168.1.7/udp/4170/quic-v1",), None),
+        (("/memory/x", "/ip4/192.168.1.7/tcp/4170", "/ip4/10.0.0.1/tcp/1"), ("192.168.1.7", 4170)),
+        (("/ip6/fe80::1/tcp/4170",), ("fe80::1", 4170)),
+    ],
+)
+async def test_where_a_node_listens_is_read_off_its_addresses(
+    addresses: tuple[str, ...], found: tuple[str, int] | None
+) -> None:
+    assert verbs._listening(map(Address, addresses)) == found
+
+
+async def test_doctor_tells_of_the_machine_the_sandbox_and_the_model_servers(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([Part(models=("m",)), Part()]) as world:
+        reply = await ask(world, "doctor")
+        checks = reply["checks"]
+        assert isinstance(checks, list)
+        found = {check["name"]: check for check in checks}
+        assert {"platform", "data directory", "clock", "p2p port", "event loop"} <= set(found)
+        assert found["sandbox"]["found"] == "none: a simulation"
+        assert "memory://" in found["model server"]["found"]
+        assert reply["verdict"] in {"ok", "warn", "fail"}
 
 
 async def test_peers_are_listed_with_what_they_offer_and_why_they_are_not_here(
@@ -160,24 +192,32 @@ async def test_hanging_up_leaves_the_task_going(virtual_time: JumpingClock) -> N
 async def test_an_asker_that_reads_slower_than_things_happen_is_told_the_end(
     virtual_time: JumpingClock,
 ) -> None:
+    calls = 1100
+
     class Slow(Emitted):
+        """Reads nothing until all calls are made."""
+
         async def __call__(self, event: Reply) -> None:
-            await trio.sleep(0.2)
+            if not self.events:
+                await world.until(lambda: len(world.calls) == calls)
+                await trio.sleep(1.0)
             await super().__call__(event)
 
     fast = dataclasses.replace(THINKER, model_slots=64)
     async with open_world([ASKER, LEADER, WORKER, fast]) as world:
+        emit = Slow()
         result = await ask(
             world,
             "submit",
-            Slow(),
-            prompt=block("ask-many 1500 q"),
+            emit,
+            prompt=block(f"ask-many {calls} q\nwait 25\nsay done"),
             mode="blocks",
             model="none",
         )
         stats = result["stats"]
         assert isinstance(stats, dict)
-        assert (result["state"], stats["calls"]) == ("answered", 1500)
+        assert (result["state"], stats["calls"]) == ("answered", calls)
+        assert len(emit.of("call")) < calls, "some were too many"
 
 
 async def test_a_task_that_nobody_can_do_ends_with_the_code_for_that(
@@ -220,6 +260,38 @@ async def test_cancel_returns_what_there_is_of_an_answer(virtual_time: JumpingCl
         assert cancelled["state"] == "cancelled"
         assert "first" in str(cancelled["answer"])
         assert (await ask(world, "cancel", task="t")) == cancelled
+
+
+async def test_a_task_id_stands_for_one_task(virtual_time: JumpingClock) -> None:
+    async with open_world(ALL) as world:
+        request: Reply = {"prompt": block("say hi"), "mode": "blocks", "task_id": "t"}
+        await ask(world, "submit", **request)
+        for other in ({"prompt": "something else"}, {"max_iterations": 9}, {"timeout_s": 5.0}):
+            reply = await refusal(world, "submit", **{**request, **other})
+            assert reply["code"] == "conflict"
+        assert len(world[0].submitter.tasks) == 1
+        first = await ask(world, "submit", follow=False, prompt="x", mode="direct")
+        second = await ask(world, "submit", follow=False, prompt="x", mode="direct")
+        assert first["task"] != second["task"], "who names none gets one each time"
+
+
+async def test_an_answer_that_goes_by_its_hash_is_shown_whole_or_says_what_is_missing(
+    virtual_time: JumpingClock,
+) -> None:
+    letter = "\N{CJK UNIFIED IDEOGRAPH-6F22}"
+    big = dataclasses.replace(THINKER, tells=lambda _asked: block(f"answer-big 90000 {letter}"))
+    async with open_world([ASKER, LEADER, WORKER, big]) as world:
+        task = world.submit(0, "write much", mode="rlm", task="t")
+        await world.result(0, task)
+        await world.kill(1)
+        lost = await ask(world, "task", task="t")
+        assert str(lost["answer"]).startswith(letter * 10)
+        assert "[the rest cannot be had: " in str(lost["answer"])
+        await world.start(1)
+        await world.meet()
+        assert (await ask(world, "task", task="t"))["answer"] == letter * 90_000
+        await world.kill(1)
+        assert (await ask(world, "task", task="t"))["answer"] == letter * 90_000
 
 
 # --- single pieces of work ----------------------------------------------------------------------
@@ -298,6 +370,8 @@ async def test_invite_prints_a_line_for_this_mesh(virtual_time: JumpingClock) ->
         assert line.mesh == invited["mesh"] == world[0].mesh.membership.mesh
         assert line.inviter == world.peer(0)
         assert invited["roles"] == ["repl"]
+        brief = parse_join_line(str((await ask(world, "invite", ttl_s=0.2))["line"]))
+        assert brief.not_after_unix_s > UNIX_EPOCH_S + trio.current_time(), "not over when given"
         plain = await ask(world, "invite")
         assert plain["roles"] == ["submit", "coordinate", "repl", "infer", "fold"]
 
@@ -333,6 +407,7 @@ BAD: list[tuple[str, Reply, str]] = [
     ("submit", {"prompt": "x", "context": [{"name": "a", "path": "relative"}]}, "usage"),
     ("submit", {"prompt": "x", "context": [{"name": "a", "path": "/no/such/file"}]}, "usage"),
     ("submit", {"prompt": "x", "context": [{"name": "a", "path": "/"}]}, "usage"),
+    ("submit", {"prompt": "x", "context": [{"name": "a", "path": "/dev/zero"}]}, "usage"),
     ("submit", {"prompt": "x", "context": [{"name": "a" * 200, "path": "/etc/hosts"}]}, "usage"),
     ("submit", {"prompt": "x", "context": [{"name": "a", "path": "/etc/hosts"}] * 2}, "usage"),
     ("submit", {"prompt": "x", "context": [{"name": "a", "path": "/etc/hosts"}] * 300}, "usage"),
@@ -350,6 +425,8 @@ BAD: list[tuple[str, Reply, str]] = [
     ("fold", {"text": "x", "path": "/etc/hosts"}, "usage"),
     ("fold", {"text": "x", "ratio": 0.5, "budget_tokens": 5}, "usage"),
     ("fold", {"path": "/no/such/file"}, "usage"),
+    ("fold", {"path": "/dev/zero"}, "usage"),
+    ("fold", {"path": "/"}, "usage"),
     ("fold", {"text": "x", "question": BIG * 2}, "usage"),
     ("invite", {"roles": []}, "usage"),
     ("invite", {"roles": ["admin"]}, "usage"),
