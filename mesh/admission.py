@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
+import trio
 
 from kowalski.mesh import membership_certificates as certificates
 from kowalski.mesh.certificate_book import CertificateBook
@@ -25,6 +26,7 @@ from kowalski.mesh.membership_certificates import (
 from kowalski.protocol.errors import (
     ConfigError,
     KowalskiError,
+    PeerUnreachableError,
     RemoteProtocolError,
     RequestFailedError,
     RequestRefusedError,
@@ -53,6 +55,9 @@ MEMBERSHIP_PROTOCOL = "/kowalski/membership/1"
 JOIN_PROTOCOL = "/kowalski/join/1"
 NONCE_BYTES = 16
 RENEWAL_TIMEOUT_S = 5.0
+
+NEXT_WORD_S = 10.0
+"""How long we wait for what the other side has to say next in a proof."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +126,15 @@ class Admission:
                 proven = self._check(peer, shown, shown)
                 ready = Ready(members=ours.members, profile=ours.profile, roster=ours.roster)
                 await asked.send(ready)
-                await asked.receive()
+                last = await asked.receive()
+                if not isinstance(last, Ready):
+                    raise RemoteProtocolError(f"{last.KIND} in place of ready")
         except CertificateError as no:
             self._on_refused(peer, MEMBERSHIP_PROTOCOL, no.reason, str(no))
             raise MembershipError(f"{no.reason}: {no}") from no
         except RequestRefusedError as no:
+            if no.reason != "not_member":
+                raise PeerUnreachableError(f"it has no time for us: {no}") from no
             raise MembershipError(f"it refuses us: {no}") from no
         self._on_proven(proven)
 
@@ -148,7 +157,7 @@ class Admission:
         try:
             self._book.check(peer, hello.certificate)
             await conversation.send(self._introduce())
-            ready = await conversation.receive()
+            ready = await _next_word(conversation)
             if not isinstance(ready, Ready):
                 raise RemoteProtocolError(f"{ready.KIND} in place of ready")
             proven = self._check(peer, hello, ready)
@@ -174,6 +183,17 @@ class Admission:
             what.members,
             what.profile,
         )
+
+
+async def _next_word(conversation: Conversation) -> Message:
+    """What comes next; whom we wait for may be a stranger.
+
+    Raises:
+        RequestFailedError: `timeout`.
+    """
+    with trio.move_on_after(NEXT_WORD_S):
+        return await conversation.receive()
+    raise RequestFailedError("timeout", f"nothing said for {NEXT_WORD_S:g} s")
 
 
 # --- joining ------------------------------------------------------------------------------------
@@ -206,7 +226,8 @@ class Doorkeeper:
     async def answer(self, conversation: Conversation, request: Message) -> Message:
         authority = self._authority()
         if authority is None:
-            raise RequestRefusedError("not_allowed", "this peer cannot let anybody in")
+            why = "this peer cannot let anybody in"
+            raise self._refusal(conversation.peer, "not_allowed", "not_allowed", why)
         match request:
             case JoinAsked():
                 return await self._let_in(conversation, request, authority)
@@ -226,7 +247,7 @@ class Doorkeeper:
                 root_key=seal.root_key, signature=seal.signature, nonce=nonce, issuer=seal.issuer
             )
         )
-        shown = await conversation.receive()
+        shown = await _next_word(conversation)
         if not isinstance(shown, InviteProven):
             raise RemoteProtocolError(f"{shown.KIND} in place of a proof")
         invite = self._invites.find(request.invite.hex())
@@ -265,14 +286,28 @@ class Doorkeeper:
 
 
 async def join(
-    me: PeerId, name: str, line: JoinLine, asker: Asker, *, unix_clock: Callable[[], float]
+    me: PeerId,
+    name: str,
+    line: JoinLine,
+    asker: Asker,
+    *,
+    unix_clock: Callable[[], float],
+    timeout_s: float = 20.0,
 ) -> Membership:
     """Become a member through the inviter, to whom a connection is open already.
 
     Raises:
         ConfigError: it is another mesh, the invite is no good, or what we got does not hold.
-        PeerUnreachableError: weather.
+        PeerUnreachableError: weather, or no end within `timeout_s`.
     """
+    with trio.move_on_after(timeout_s):
+        return await _join(me, name, line, asker, unix_clock)
+    raise PeerUnreachableError(f"the inviting peer did not let us in within {timeout_s:g} s")
+
+
+async def _join(
+    me: PeerId, name: str, line: JoinLine, asker: Asker, unix_clock: Callable[[], float]
+) -> Membership:
     nonce = secrets.token_bytes(NONCE_BYTES)
     request = JoinAsked(invite=line.invite, nonce=nonce)
     try:

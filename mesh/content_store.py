@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
+import structlog
 import trio
 
 from kowalski.mesh.conversation import Conversation
@@ -28,7 +29,10 @@ from kowalski.protocol.limits import CONTENT_BYTES_MAX, CONTENT_CHUNK_BYTES
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentAsked, ContentChunk, ContentRef
 
+log = structlog.get_logger(__name__)
+
 PROTOCOL = "/kowalski/content/1"
+PART = ".part"
 CHUNK_TIMEOUT_S = 10.0
 READ_BYTES = 1024 * 1024
 
@@ -42,13 +46,19 @@ class Requester(Protocol):
 
 
 class ContentStore:
-    """Blobs in one folder, at most `bytes_max` of them; the longest unused go first."""
+    """Blobs in one folder, at most `bytes_max` bytes of them; the longest unused go first.
+
+    What is being fetched is never removed. A blob may be while somebody reads its file: an open
+    file stays readable.
+    """
 
     def __init__(self, folder: Path, me: PeerId, *, bytes_max: int = 4 << 30) -> None:
         self._folder = folder
         self._me = me
         self._bytes_max = bytes_max
         self._fetching: dict[ContentHash, trio.Lock] = {}
+        # Making room and what it is made for are one step, done in a thread.
+        self._making_room = trio.CapacityLimiter(1)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def put(self, data: bytes) -> ContentRef:
@@ -56,10 +66,10 @@ class ContentStore:
 
         Raises:
             RequestRefusedError: `too_large`.
+            OSError: the disk refuses.
         """
-        if len(data) > CONTENT_BYTES_MAX:
-            raise RequestRefusedError("too_large", f"content of {len(data)} bytes")
-        name = await trio.to_thread.run_sync(self._write, data)
+        self._check_size(len(data), "content")
+        name = await trio.to_thread.run_sync(self._write, data, limiter=self._making_room)
         return ContentRef(hash=name, bytes_total=len(data), holders=(self._me,))
 
     async def put_file(self, path: Path) -> ContentRef:
@@ -67,19 +77,18 @@ class ContentStore:
 
         Raises:
             RequestRefusedError: `too_large`.
-            OSError: it cannot be read.
+            OSError: it cannot be read, or the disk refuses.
         """
-        size = (await trio.Path(path).stat()).st_size
-        if size > CONTENT_BYTES_MAX:
-            raise RequestRefusedError("too_large", f"{path} has {size} bytes")
+        self._check_size((await trio.Path(path).stat()).st_size, str(path))
         return await self.put(await trio.Path(path).read_bytes())
 
     def path(self, name: ContentHash) -> Path | None:
         """Where the blob lies, if we hold it. Read only; gone when the store makes room."""
         path = self._folder / name
-        if not path.exists():
+        try:
+            os.utime(path)
+        except FileNotFoundError:
             return None
-        os.utime(path)
         return path
 
     async def read(self, ref: ContentRef) -> bytes:
@@ -88,45 +97,63 @@ class ContentStore:
         Raises:
             RequestRefusedError: `unknown`.
         """
-        path = self.path(ref.hash)
-        if path is None:
-            raise RequestRefusedError("unknown", f"content {ref.hash[:12]} is not held here")
-        return await trio.Path(path).read_bytes()
+        try:
+            return await trio.Path(self._held(ref.hash)).read_bytes()
+        except FileNotFoundError:
+            raise _unknown(ref.hash) from None
 
     async def fetch(self, ref: ContentRef, requester: Requester) -> Path:
         """The blob's file, fetched from one of its holders if we do not hold it yet.
 
         Raises:
             PeerUnreachableError: no holder could deliver it.
+            RequestRefusedError: `too_large` for this store.
+            OSError: the disk refuses.
         """
+        self._check_size(ref.bytes_total, f"content {ref.hash[:12]}")
         lock = self._fetching.setdefault(ref.hash, trio.Lock())
         try:
             async with lock:
-                if path := self.path(ref.hash):
-                    return path
-                complaints: list[str] = []
-                for holder in ref.holders:
-                    if holder == self._me:
-                        continue
-                    try:
-                        return await self._fetch_from(holder, ref, requester)
-                    except (
-                        PeerUnreachableError,
-                        RequestRefusedError,
-                        RequestFailedError,
-                        RemoteProtocolError,
-                    ) as error:
-                        complaints.append(f"{holder[-6:]}: {error}")
-                why = "; ".join(complaints) or "no peer is named that holds it"
-                raise PeerUnreachableError(f"content {ref.hash[:12]}: {why}")
+                return self.path(ref.hash) or await self._fetch_from_any(ref, requester)
         finally:
-            if not lock.statistics().tasks_waiting:
-                self._fetching.pop(ref.hash, None)
+            if not lock.locked() and self._fetching.get(ref.hash) is lock:
+                del self._fetching[ref.hash]
 
-    async def _fetch_from(self, holder: PeerId, ref: ContentRef, requester: Requester) -> Path:
-        part = self._folder / f"{ref.hash}.part"
-        offset = part.stat().st_size if part.exists() else 0
+    async def _fetch_from_any(self, ref: ContentRef, requester: Requester) -> Path:
+        complaints: list[str] = []
+        part = self._folder / f"{ref.hash}{PART}"
+        for holder in ref.holders:
+            if holder == self._me:
+                continue
+            try:
+                if part.exists() and (path := await self._resume(holder, ref, part, requester)):
+                    return path
+                return await self._fetch_from(holder, ref, part, requester)
+            except (
+                PeerUnreachableError,
+                RequestRefusedError,
+                RequestFailedError,
+                RemoteProtocolError,
+            ) as error:
+                complaints.append(f"{holder[-6:]}: {error}")
+        why = "; ".join(complaints) or "no peer is named that holds it"
+        raise PeerUnreachableError(f"content {ref.hash[:12]}: {why}")
+
+    async def _resume(
+        self, holder: PeerId, ref: ContentRef, part: Path, requester: Requester
+    ) -> Path | None:
+        """Go on where another fetch stopped; None when what was there turns out to be wrong."""
+        try:
+            return await self._fetch_from(holder, ref, part, requester)
+        except _WrongBytesError as wrong:
+            log.info("part-thrown-away", hash=ref.hash, why=str(wrong))
+            return None
+
+    async def _fetch_from(
+        self, holder: PeerId, ref: ContentRef, part: Path, requester: Requester
+    ) -> Path:
         async with await trio.open_file(part, "ab") as file:
+            offset = await file.tell()
             while offset < ref.bytes_total:
                 wanted = min(CONTENT_CHUNK_BYTES, ref.bytes_total - offset)
                 asked = ContentAsked(hash=ref.hash, offset=offset, bytes_max=wanted)
@@ -135,29 +162,44 @@ class ContentStore:
                     raise RemoteProtocolError(f"{len(chunk.data)} bytes for {wanted} asked")
                 await file.write(chunk.data)
                 offset += len(chunk.data)
-        return await trio.to_thread.run_sync(self._adopt, part, ref)
+        return await trio.to_thread.run_sync(self._adopt, part, ref, limiter=self._making_room)
 
     async def answer(self, _conversation: Conversation, request: Message) -> Message:
         """Serve the content conversation."""
         if not isinstance(request, ContentAsked):
             raise RemoteProtocolError(f"{request.KIND} in a content conversation")
-        path = self.path(request.hash)
-        if path is None:
-            raise RequestRefusedError("unknown", f"content {request.hash[:12]} is not held here")
-        size = path.stat().st_size
-        async with await trio.open_file(path, "rb") as file:
-            await file.seek(request.offset)
-            data = await file.read(request.bytes_max)
+        try:
+            async with await trio.open_file(self._held(request.hash), "rb") as file:
+                size = await file.seek(0, os.SEEK_END)
+                await file.seek(request.offset)
+                data = await file.read(request.bytes_max)
+        except FileNotFoundError:
+            raise _unknown(request.hash) from None
         return ContentChunk(data=data, bytes_total=size)
+
+    def _held(self, name: ContentHash) -> Path:
+        path = self.path(name)
+        if path is None:
+            raise _unknown(name)
+        return path
+
+    def _check_size(self, size: int, what: str) -> None:
+        bytes_max = min(CONTENT_BYTES_MAX, self._bytes_max)
+        if size > bytes_max:
+            raise RequestRefusedError(
+                "too_large", f"{what} has {size} bytes, more than {bytes_max}"
+            )
 
     def _write(self, data: bytes) -> ContentHash:
         name = ids.content_hash(data)
-        path = self._folder / name
-        if not path.exists():
+        if self.path(name) is None:
             self._make_room(len(data))
             draft = self._folder / f"{name}.{secrets.token_hex(4)}.draft"
-            draft.write_bytes(data)
-            draft.replace(path)
+            try:
+                draft.write_bytes(data)
+                draft.replace(self._folder / name)
+            finally:
+                draft.unlink(missing_ok=True)
         return name
 
     def _adopt(self, part: Path, ref: ContentRef) -> Path:
@@ -167,18 +209,25 @@ class ContentStore:
                 digest.update(block)
         if digest.hexdigest() != ref.hash:
             part.unlink()
-            raise RemoteProtocolError(f"content {ref.hash[:12]} arrived with another hash")
-        self._make_room(ref.bytes_total)
+            raise _WrongBytesError(f"content {ref.hash[:12]} arrived with another hash")
+        self._make_room(0)  # the part is counted already
         return part.replace(self._folder / ref.hash)
 
     def _make_room(self, wanted: int) -> None:
-        blobs = sorted(
-            ((s.st_mtime, s.st_size, p) for p in self._folder.iterdir() for s in (p.stat(),)),
-            key=lambda blob: blob[0],
-        )
-        used = sum(size for _, size, _ in blobs)
-        for _, size, path in blobs:
+        """Remove what was used longest ago, parts and drafts that nobody goes on with included."""
+        files = [(path, path.stat()) for path in self._folder.iterdir()]
+        used = sum(stat.st_size for _, stat in files)
+        for path, stat in sorted(files, key=lambda file: file[1].st_mtime_ns):
             if used + wanted <= self._bytes_max:
                 return
-            path.unlink(missing_ok=True)
-            used -= size
+            if path.name.removesuffix(PART) not in self._fetching:
+                path.unlink(missing_ok=True)
+                used -= stat.st_size
+
+
+class _WrongBytesError(RemoteProtocolError):
+    """A holder delivered something else than what was asked for."""
+
+
+def _unknown(name: ContentHash) -> RequestRefusedError:
+    return RequestRefusedError("unknown", f"content {name[:12]} is not held here")

@@ -70,7 +70,7 @@ class Libp2pStream:
             await self._release_if_over()
             return b""
         except WEATHER as error:
-            raise PeerUnreachableError(f"lost {self._peer}: {_words(error)}") from error
+            raise PeerUnreachableError(f"lost ..{self._peer[-8:]}: {_words(error)}") from error
         return data
 
     async def finish(self) -> None:

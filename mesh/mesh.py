@@ -40,6 +40,7 @@ from kowalski.protocol.errors import (
     RequestRefusedError,
 )
 from kowalski.protocol.ids import Address, PeerId
+from kowalski.protocol.limits import ADDRESSES_MAX
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentAsked, ContentChunk
 from kowalski.protocol.messages.membership import RoundTrip, Welcome
@@ -285,6 +286,7 @@ class Mesh:
         return tuple(self.facts_of(peer) for peer in (self.me, *self._driver.state.peers))
 
     def facts_of(self, peer: PeerId) -> PeerFacts:
+        """What we know of one peer; of one that was forgotten, that it is absent."""
         if peer == self.me:
             profile = self._about.profile(0)
             return PeerFacts(
@@ -301,7 +303,7 @@ class Mesh:
                 profile=profile,
                 hot=self._about.hot(),
             )
-        known = self._driver.state.peers[peer]
+        known = self._driver.state.peers.get(peer) or connectivity.Peer(peer)
         heard = self._telemetry.view.peers.get(peer)
         routable = self._driver.state.is_routable(peer)
         state = "refused" if known.is_refused else known.standing.name.lower()
@@ -355,8 +357,11 @@ class Mesh:
             except PeerUnreachableError as error:
                 complaint = f"{address}: {error}"
             else:
-                self._driver.handle(connectivity.ConnectionOpened(dial.peer))
-                return
+                # Unless it was lost again, and told of, before this task came to run.
+                if dial.peer in self._transport.connections:
+                    self._driver.handle(connectivity.ConnectionOpened(dial.peer))
+                    return
+                complaint = f"{address}: it hung up"
         self._driver.handle(connectivity.DialFailed(dial.peer, complaint))
 
     async def _ask_membership(self, peer: PeerId) -> None:
@@ -399,7 +404,7 @@ class Mesh:
             certificate=self.membership.certificate,
             boot=self._about.boot,
             name=self._about.name,
-            addresses=self._transport.addresses,
+            addresses=self._transport.addresses[:ADDRESSES_MAX],
             members=self.trust.known_members(),
             profile=self._telemetry.profile(),
             roster=self.trust.book.roster,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 import structlog
 import trio
@@ -93,7 +94,7 @@ class TelemetryGossip:
         """Gossip our own as `core.announcements` says, until cancelled."""
         params = self._params
         said: Hot | None = None
-        said_at = profile_at = trio.current_time() - params.profile_s
+        said_at = profile_at = -inf
         while True:
             now, hot = trio.current_time(), self.about.hot()
             if now >= profile_at + params.profile_s:

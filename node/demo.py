@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+import signal
 import sys
 import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Self
 
 from kowalski.node.control_line import ExitCode
 from kowalski.node.local_cluster import Event, LocalCluster, LocalNode, NodeTroubleError
@@ -65,15 +68,14 @@ def main(
     """Run the demonstration; the exit code says whether everything happened as promised."""
     show = _Show(as_json=json_output)
     try:
-        with contextlib.ExitStack() as stack:
-            if data_dir is None:
-                made = tempfile.mkdtemp(prefix="kowalski-demo-")
-                folder = Path(made)
-                show.say(f"working in {folder}")
-            else:
-                folder = data_dir
-                folder.mkdir(parents=True, exist_ok=True)
-            cluster = stack.enter_context(_three_nodes(folder, model_url, show, keep=keep))
+        with _Interrupts() as interrupts, contextlib.ExitStack() as stack:
+            folder = data_dir or Path(tempfile.mkdtemp(prefix="kowalski-demo-"))
+            folder.mkdir(parents=True, exist_ok=True)
+            if data_dir is None and not keep:
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            show.say(f"working in {folder}")
+            nodes = _three_nodes(folder, model_url, show, interrupts, keep=keep)
+            cluster = stack.enter_context(nodes)
             return _tell_the_story(cluster, show)
     except KeyboardInterrupt:
         show.say("interrupted")
@@ -104,21 +106,57 @@ class _Show:
             sys.stdout.flush()
 
 
+class _Interrupts:
+    """SIGINT and SIGTERM as KeyboardInterrupt, except where that would leave a node behind."""
+
+    def __init__(self) -> None:
+        self._is_held = False
+        self._has_come = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, _number: int, _frame: object) -> None:
+        if not self._is_held:
+            raise KeyboardInterrupt
+        self._has_come = True
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """What comes during the block is raised behind it."""
+        self._is_held, self._has_come = True, False
+        try:
+            yield
+        finally:
+            self._is_held = False
+        if self._has_come:
+            raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def _three_nodes(
-    folder: Path, model_url: str | None, show: _Show, *, keep: bool
+    folder: Path, model_url: str | None, show: _Show, interrupts: _Interrupts, *, keep: bool
 ) -> Iterator[LocalCluster]:
     """Start the first node, invite the others, wait until each knows all."""
     cluster = LocalCluster(folder)
     options = ["--backend", model_url] if model_url else []
     try:
         # Whoever asks has better things to do than to compute.
-        first = cluster.start(NAMES[0], "--no-repl", *options)
+        with interrupts.held():
+            first = cluster.start(NAMES[0], "--no-repl", *options)
         first.wait_until_up()
         line = first.invite(uses=len(NAMES))
         show.say(f"{first.name} is up: a mesh of one; it invites the others with {line[:24]}...")
-        for name in NAMES[1:]:
-            cluster.start(name, "--join", line, *options)
+        with interrupts.held():
+            for name in NAMES[1:]:
+                cluster.start(name, "--join", line, *options)
         cluster.wait_until_met()
         show.say("they have found each other: " + ", ".join(node.name for node in cluster.nodes))
         yield cluster
@@ -127,7 +165,8 @@ def _three_nodes(
             for node in cluster.nodes:
                 show.say(f"{node.name} goes on: kowalski-node status --data-dir {node.data_dir}")
         else:
-            cluster.stop()
+            with interrupts.held():
+                cluster.stop()
 
 
 # --- the story ----------------------------------------------------------------------------------
@@ -143,8 +182,8 @@ def _tell_the_story(cluster: LocalCluster, show: _Show) -> ExitCode:
     if done["state"] != "answered":
         raise NodeTroubleError(f"the task ended {done['state']}: {done.get('reason')}")
     expected = f"{_count_functions(library)} functions"
-    if expected not in str(done["answer"]):
-        raise NodeTroubleError(f"the answer does not say {expected!r}")
+    if expected not in loss.output:
+        raise NodeTroubleError(f"the cells did not print {expected!r}")
     show.say(f"checked: counted here, without the mesh, it is {expected} as well")
     if loss.victim is None:
         raise NodeTroubleError("nobody was killed on the way: no cell ran on another node")
@@ -167,6 +206,8 @@ class _Loss:
         self._cluster = cluster
         self._show = show
         self.victim: LocalNode | None = None
+        self.output = ""
+        """What the cells printed; a model may word the answer as it likes."""
 
     def watch(self, event: Event) -> None:
         self.tell(event)
@@ -182,6 +223,8 @@ class _Loss:
 
     def tell(self, event: Event) -> None:
         self._show.event(event)
+        if event.get("kind") == "output":
+            self.output += str(event["text"])
         text = _words(event)
         if text:
             self._show.say(text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -79,12 +79,17 @@ class LedgerStorage:
             _save(cursor, task)
 
     def tasks(self) -> list[Task]:
-        """Every task, oldest first, as `task_ledger.Restored` wants it."""
-        rows = self._connection.execute(
-            "SELECT id, spec, submitted_unix_s, state, term, cancel_reason, closed"
-            " FROM tasks ORDER BY submitted_unix_s, id"
-        )
-        return [self._task(row) for row in rows]
+        """Every task, oldest first, as `task_ledger.Restored` wants it.
+
+        Raises:
+            ConfigError: the file is damaged.
+        """
+        with _telling(self._path):
+            rows = self._connection.execute(
+                "SELECT id, spec, submitted_unix_s, state, term, cancel_reason, closed"
+                " FROM tasks ORDER BY submitted_unix_s, id"
+            )
+            return [self._task(row) for row in rows]
 
     def _task(self, row: tuple[str, str, int, TaskState, int, str | None, bytes | None]) -> Task:
         name, spec, submitted_unix_s, state, term, cancel_reason, closed = row
@@ -109,15 +114,19 @@ class LedgerStorage:
             raise ConfigError(f"{self._path}: task {name} is damaged: {damage}") from damage
 
     def entries(self, task: TaskId, start: int = 0, limit: int = 1_000_000) -> list[Entry]:
-        rows = self._connection.execute(
-            "SELECT term, idx, parent, body FROM entries"
-            " WHERE task = ? AND idx >= ? ORDER BY idx LIMIT ?",
-            (task, start, limit),
-        )
-        return [
-            Entry(term=term, index=index, parent=parent, body=body)
-            for term, index, parent, body in rows
-        ]
+        """Raises StorageError."""
+        try:
+            rows = self._connection.execute(
+                "SELECT term, idx, parent, body FROM entries"
+                " WHERE task = ? AND idx >= ? ORDER BY idx LIMIT ?",
+                (task, start, limit),
+            )
+            return [
+                Entry(term=term, index=index, parent=parent, body=body)
+                for term, index, parent, body in rows
+            ]
+        except (sqlite3.Error, ValidationError) as error:
+            raise StorageError(f"{self._path}: {error}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Cursor]:
@@ -152,17 +161,23 @@ def open_ledger_storage(path: Path) -> Iterator[LedgerStorage]:
     Raises:
         ConfigError: it cannot be opened, is no ledger, or was written by a newer version.
     """
-    try:
+    with _telling(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         connection = sqlite3.connect(path)
-        try:
+    with closing(connection):
+        with _telling(path):
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             _prepare(connection, path)
-            yield LedgerStorage(connection, path)
-        finally:
-            connection.close()
+        yield LedgerStorage(connection, path)
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """What the file system or SQLite says, as the operator's."""
+    try:
+        yield
     except sqlite3.Error as error:
         raise ConfigError(f"ledger {path}: {error}") from error
     except OSError as error:

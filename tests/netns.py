@@ -128,6 +128,8 @@ def _plug_in(machine: Machine) -> None:
     _ip("-n", bridge, "link", "set", port, "master", "lan", "up")
     _ip("-n", machine.name, "addr", "add", f"{machine.ip}/24", "dev", "eth0")
     _ip("-n", machine.name, "link", "set", "eth0", "up")
+    # As on any LAN. Programs that do not name an interface find multicast by it.
+    _ip("-n", machine.name, "route", "add", "default", "dev", "eth0")
 
 
 def _ip(*arguments: str) -> None:

@@ -27,6 +27,19 @@ class Distributions:
 
 
 def build(root: Path, into: Path) -> Distributions:
+    direct = build_wheel(root, into)
+    _run_build(into / "tree", into / "through", "--sdist")
+    (sdist,) = (into / "through").glob("*.tar.gz")
+    (into / "unpacked").mkdir()
+    # The program: Debian 12's Python has no safe way to unpack, and later ones insist on it.
+    subprocess.run(["tar", "-xzf", sdist, "-C", into / "unpacked"], check=True)
+    (unpacked,) = (into / "unpacked").iterdir()
+    _run_build(unpacked, into / "through", "--wheel")
+    (through,) = (into / "through").glob("*.whl")
+    return Distributions(sdist=sdist, wheel=direct, wheel_of_sdist=through)
+
+
+def build_wheel(root: Path, into: Path) -> Path:
     """Build from a copy: setuptools leaves `build/` behind, and would pick it up the next time."""
     tree = into / "tree"
     tree.mkdir(parents=True)
@@ -38,16 +51,8 @@ def build(root: Path, into: Path) -> Distributions:
         else:
             shutil.copy2(source, tree / name)
     _run_build(tree, into / "direct", "--wheel")
-    _run_build(tree, into / "through", "--sdist")
-    (sdist,) = (into / "through").glob("*.tar.gz")
-    (into / "unpacked").mkdir()
-    # The program: Debian 12's Python has no safe way to unpack, and later ones insist on it.
-    subprocess.run(["tar", "-xzf", sdist, "-C", into / "unpacked"], check=True)
-    (unpacked,) = (into / "unpacked").iterdir()
-    _run_build(unpacked, into / "through", "--wheel")
-    (direct,) = (into / "direct").glob("*.whl")
-    (through,) = (into / "through").glob("*.whl")
-    return Distributions(sdist=sdist, wheel=direct, wheel_of_sdist=through)
+    (wheel,) = (into / "direct").glob("*.whl")
+    return wheel
 
 
 def _run_build(tree: Path, out: Path, what: str) -> None:

@@ -9,9 +9,6 @@ from tests.architecture.source_tree import ROOT, Module, modules, plant
 # Modules without a mirror, as patterns of paths, each with the reason. A pattern that no module
 # needs leaves the list.
 EXCEPTIONS: dict[str, str] = {
-    "protocol/errors.py": "exception classes without code",
-    "protocol/limits.py": "constants",
-    "protocol/messages/*.py": "declarations; the golden frames and wire.cddl hold every message",
     "mesh/transport.py": "a seam; each implementation is held against it",
     "mesh/libp2p_*.py": "one room, one face: test_libp2p_transport.py, on real hosts",
     "node/core/task_ledger_events.py": "declarations; see test_task_ledger.py",

@@ -81,6 +81,7 @@ class Ended:
 class Cluster(LocalCluster):
     """`prefix` of `start` is a command that becomes the node, such as one that enters a network."""
 
+    program: tuple[str, ...] = (sys.executable, "-m", "kowalski.node")
     spoken: list[subprocess.Popen[bytes]] = dataclasses.field(default_factory=list)
 
     @property
@@ -91,8 +92,8 @@ class Cluster(LocalCluster):
         data_dir = self.folder / name
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         where = [] if prefix else ["--p2p-port", "0", "--listen-host", "127.0.0.1"]
-        command = [*prefix, sys.executable, "-m", "kowalski.node", "start"]
-        command += ["--data-dir", str(data_dir), "--name", name, "--http-port", "0"]
+        command = [*prefix, *self.program, "start", "--data-dir", str(data_dir)]
+        command += ["--name", name, "--http-port", "0"]
         with (data_dir / "node.log").open("ab") as log:
             process = subprocess.Popen(
                 [*command, *where, *options],
@@ -153,11 +154,9 @@ class Cluster(LocalCluster):
         return process
 
     def _command(self, node: LocalNode | None, arguments: Sequence[str]) -> list[str]:
-        command = [sys.executable, "-m", "kowalski.node", *arguments]
-        if node is not None:
-            # Before the rest: `run FILE ARGS` takes everything behind it for the program's.
-            command[4:4] = ["--data-dir", str(node.data_dir)]
-        return command
+        which = ["--data-dir", str(node.data_dir)] if node is not None else []
+        # Before the rest: `run FILE ARGS` takes everything behind it for the program's.
+        return [*self.program, arguments[0], *which, *arguments[1:]]
 
     def logs(self) -> str:
         return "\n".join(f"----- {node.name}\n{whole_log(node)}" for node in self.nodes)
@@ -174,9 +173,12 @@ def whole_log(node: LocalNode) -> str:
 
 
 @contextlib.contextmanager
-def open_cluster(folder: Path) -> Iterator[Cluster]:
-    """A cluster without nodes yet; their logs are told when the block fails."""
-    cluster = Cluster(folder)
+def open_cluster(folder: Path, *program: str) -> Iterator[Cluster]:
+    """A cluster without nodes yet; their logs are told when the block fails.
+
+    `program` is the command to run; this interpreter's by default.
+    """
+    cluster = Cluster(folder, program=program) if program else Cluster(folder)
     try:
         yield cluster
     except BaseException:
@@ -207,6 +209,43 @@ def is_running(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
+
+
+# --- a stand-in for models ----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelServer:
+    url: str
+    process: subprocess.Popen[bytes]
+
+
+@contextlib.contextmanager
+def open_model_server(
+    folder: Path, *options: str, root: Sequence[str] = (), prefix: Sequence[str] = ()
+) -> Iterator[ModelServer]:
+    """The scripted model server as a process; `root` are its replies, turn by turn."""
+    script = folder / "script.json"
+    script.write_text(json.dumps({"root": list(root), "counts_turns": True}))
+    command = [*prefix, sys.executable, "-m", "tests.scripted_model_server"]
+    process = subprocess.Popen(
+        [*command, "--script", str(script), *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env=clean_environment(folder / "home"),
+        cwd=ROOT,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, "the model server did not come up"
+        yield ModelServer(json.loads(line)["url"], process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+# --- namespaces ---------------------------------------------------------------------------------
 
 
 def entering(machine: Machine) -> list[str]:

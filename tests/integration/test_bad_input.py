@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,28 +13,18 @@ import pytest
 from kowalski.node.control_client import VerbFailedError
 from kowalski.node.local_cluster import LocalNode
 from kowalski.rlm.parsing import LANGUAGES
-from tests.integration.cluster import ROOT, START_S, Cluster, Ended, open_cluster, whole_log
+from tests.integration.cluster import (
+    START_S,
+    Cluster,
+    Ended,
+    open_cluster,
+    open_model_server,
+    whole_log,
+)
 
 pytestmark = pytest.mark.real
 
 ALIVE_S = 1.0
-
-
-@contextlib.contextmanager
-def _model_server(cluster: Cluster) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.scripted_model_server"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        env=cluster.environment,
-        cwd=ROOT,
-    )
-    try:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"], process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -195,14 +182,14 @@ def test_a_program_that_fails_tells_how(cluster: Cluster, node: LocalNode) -> No
 # --- a backend that goes away -------------------------------------------------------------------
 
 
-def test_a_model_server_that_goes_down(cluster: Cluster) -> None:
-    with _model_server(cluster) as (url, process):
-        node = cluster.start("thinker", "--no-mdns", "--no-repl", "--backend", url)
+def test_a_model_server_that_goes_down(cluster: Cluster, tmp_path: Path) -> None:
+    with open_model_server(tmp_path) as models:
+        node = cluster.start("thinker", "--no-mdns", "--no-repl", "--backend", models.url)
         node.wait_until_up(START_S)
         done = cluster.cli(node, "ask", "--json", "ECHO: up")
         assert (done.exit_code, done.result["text"]) == (0, "up")
-        process.kill()
-        process.wait()
+        models.process.kill()
+        models.process.wait()
         done = cluster.cli(node, "ask", "--json", "hello")
         assert done.exit_code in {1, 5}
         assert done.error["code"] in {"peers_failed", "no_peer"}

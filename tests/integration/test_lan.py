@@ -41,8 +41,10 @@ kill $daemon
 class Peer:
     def __init__(self, machine: Machine) -> None:
         self.process = machine.start_python(LAN_PEER)
+        self.history: list[list[Any]] = []
         self.told: queue.Queue[list[Any]] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
+        self.id = "?"
         _, self.id, self.addresses = self.wait_for("up")
 
     def _listen(self) -> None:
@@ -53,9 +55,18 @@ class Peer:
     def wait_for(self, what: str, peer: str | None = None, *, within_s: float = 20) -> list[Any]:
         deadline = time.monotonic() + within_s
         while True:
-            event = self.told.get(timeout=max(0.01, deadline - time.monotonic()))
+            try:
+                event = self.told.get(timeout=max(0.01, deadline - time.monotonic()))
+            except queue.Empty:
+                pytest.fail(f"{self.id} never told {what} {peer}, but {self.history}")
+            self.history.append(event)
             if event[0] == what and peer in {None, event[1]}:
                 return event
+
+    def wait_for_each(self, what: str, peers: set[str]) -> None:
+        missed = set(peers)
+        while missed:
+            missed.discard(self.wait_for(what)[1])
 
     def leave(self) -> None:
         assert self.process.stdin is not None
@@ -73,9 +84,8 @@ def test_peers_on_a_lan_find_connect_and_hear_each_other(machines: list[Machine]
     peers = [Peer(machine) for machine in machines]
     for machine, peer in zip(machines, peers, strict=True):
         assert [address.split("/")[2] for address in peer.addresses] == [machine.ip]
-        others = [other for other in peers if other is not peer]
-        for other in others:
-            peer.wait_for("heard", other.id)
+        peer.wait_for_each("connected", {other.id for other in peers if other is not peer})
+        peer.wait_for_each("heard", {other.id for other in peers if other is not peer})
     peers[0].leave()
     for peer in peers[1:]:
         peer.wait_for("disconnected", peers[0].id, within_s=3)

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +14,11 @@ from typing import Any
 import pytest
 
 from tests.integration.cluster import (
-    ROOT,
     START_S,
     Cluster,
-    clean_environment,
     entering,
     open_cluster,
+    open_model_server,
     wait_until,
 )
 from tests.netns import Machine, lan, missing
@@ -70,27 +68,6 @@ class Home:
         return {row["name"] for row in rows if what in row["roles"] and row["routable"]}
 
 
-@contextlib.contextmanager
-def _model_server(machine: Machine, folder: Path) -> Iterator[None]:
-    script = folder / "script.json"
-    script.write_text(json.dumps({"root": [LOOK, ANSWER], "counts_turns": True}))
-    command = [*entering(machine), sys.executable, "-m", "tests.scripted_model_server"]
-    process = subprocess.Popen(
-        [*command, "--port", str(MODEL_PORT), "--script", str(script)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        env=clean_environment(folder / "home"),
-        cwd=ROOT,
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline(), "the model server did not come up"
-        yield
-    finally:
-        process.kill()
-        process.communicate()
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     folder = tmp_path_factory.mktemp("machines")
@@ -98,7 +75,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         pytest.skip(why_not)
     with contextlib.ExitStack() as stack:
         machines = dict(zip(ROLES, stack.enter_context(lan(len(ROLES))), strict=True))
-        stack.enter_context(_model_server(machines["c"], folder))
+        models = open_model_server(
+            folder,
+            *("--port", str(MODEL_PORT)),
+            root=(LOOK, ANSWER),
+            prefix=entering(machines["c"]),
+        )
+        stack.enter_context(models)
         nodes = stack.enter_context(open_cluster(folder))
 
         def start(name: str, *options: str) -> None:

@@ -11,12 +11,14 @@ from kowalski.mesh.membership_certificates import (
     CLOCK_GRACE_S,
     CertificateError,
     MeshRoot,
+    Seal,
     found_mesh,
     invite_proof,
     is_invite_proof,
     is_mesh_proof,
     join_transcript,
     load_membership,
+    mesh_proof,
     save_membership,
     verify,
 )
@@ -115,13 +117,13 @@ TRANSCRIPT = join_transcript(A, B, b"n" * 16, b"m" * 16)
 
 
 def test_only_the_owner_of_the_root_key_proves_the_mesh() -> None:
-    good = ROOT.prove(TRANSCRIPT)
-    assert is_mesh_proof(ROOT.mesh, ROOT.public_key, TRANSCRIPT, good)
-    forged = OTHER_ROOT.prove(TRANSCRIPT)
-    assert not is_mesh_proof(ROOT.mesh, ROOT.public_key, TRANSCRIPT, forged)
-    assert not is_mesh_proof(ROOT.mesh, OTHER_ROOT.public_key, TRANSCRIPT, forged)
+    assert is_mesh_proof(ROOT.mesh, B, TRANSCRIPT, mesh_proof(ROOT, TRANSCRIPT))
+    forged = mesh_proof(OTHER_ROOT, TRANSCRIPT)
+    assert not is_mesh_proof(ROOT.mesh, B, TRANSCRIPT, forged)
+    assert not is_mesh_proof(ROOT.mesh, B, TRANSCRIPT, replace(forged, root_key=ROOT.public_key))
     # A signature that the root gave for something else, a certificate's, proves nothing.
-    assert not is_mesh_proof(ROOT.mesh, ROOT.public_key, GOOD.frame, GOOD.signature)
+    other = Seal(ROOT.public_key, GOOD.signature, None)
+    assert not is_mesh_proof(ROOT.mesh, B, GOOD.frame, other)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ def test_only_the_owner_of_the_root_key_proves_the_mesh() -> None:
     ],
 )
 def test_a_proof_is_bound_to_both_peers_and_both_nonces(other: bytes) -> None:
-    assert not is_mesh_proof(ROOT.mesh, ROOT.public_key, other, ROOT.prove(TRANSCRIPT))
+    assert not is_mesh_proof(ROOT.mesh, B, other, mesh_proof(ROOT, TRANSCRIPT))
     assert not is_invite_proof(b"s" * 16, other, invite_proof(b"s" * 16, TRANSCRIPT))
 
 

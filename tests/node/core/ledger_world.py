@@ -64,6 +64,8 @@ class LedgerWorld:
     effects: list[tl.Effect] = field(default_factory=list)
     """Of the last event."""
     is_disk_full: bool = False
+    jumps_left: int = 5000
+    """In time; a ledger that never comes to rest shall not keep us."""
 
     # --- the shell ------------------------------------------------------------------------------
 
@@ -189,6 +191,8 @@ class LedgerWorld:
 
     def pass_time(self, seconds: float = inf, *, crash_after: float = inf) -> None:
         """To the next moment at which something is due, at most so far."""
+        self.jumps_left -= 1
+        assert self.jumps_left, "it never comes to rest"
         due = max(self.now, tl.wake_at(self.ledger))
         self.now = min(due, self.now + seconds)
         if self.now >= due:

@@ -1,0 +1,117 @@
+"""Real llama.cpp behind one node, asked from another: the protocol, never the prose."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cluster import ROOT, START_S, Cluster, open_cluster, wait_until
+from tests.tiny_gguf import CONTEXT_TOKENS, make_tiny_gguf
+from tests.tiny_llama_server import MODEL
+
+pytest.importorskip("xllamacpp", reason="the extra [llama] is not installed")
+pytestmark = pytest.mark.real
+
+# Greedy, because then the tiny model never says that it is done: more than ten seconds of work.
+ENDLESS = ("--temperature", "0", "--max-tokens", str(CONTEXT_TOKENS - 200))
+
+
+@contextlib.contextmanager
+def _llama_server(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """One slot, so that whoever holds it holds up everybody."""
+    model = folder / "tiny.gguf"
+    make_tiny_gguf(model)
+    with (folder / "llama.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.tiny_llama_server", str(model), "1"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            cwd=ROOT,
+        )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().decode().strip()
+        assert url, (folder / "llama.log").read_text(errors="replace")
+        yield url
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, str]]:
+    """Two nodes, `asker` without a model, and where the model server of the other one is."""
+    folder = tmp_path_factory.mktemp("llama")
+    with open_cluster(folder) as cluster, _llama_server(folder, cluster.environment) as url:
+        thinker = ("--roles", "submit,infer", "--backend", url)
+        cluster.form({"asker": ("--roles", "submit"), "thinker": thinker})
+        yield cluster, url
+
+
+@pytest.fixture
+def cluster(llama: tuple[Cluster, str]) -> Iterator[Cluster]:
+    yield llama[0]
+    sys.stdout.write(llama[0].logs())
+
+
+@pytest.fixture
+def is_busy(llama: tuple[Cluster, str]) -> Callable[[], bool]:
+    def look() -> bool:
+        with urllib.request.urlopen(f"{llama[1]}/slots", timeout=5) as reply:
+            return any(slot["is_processing"] for slot in json.load(reply))
+
+    return look
+
+
+def test_tokens_come_over_the_mesh_as_they_are_made_and_are_counted(cluster: Cluster) -> None:
+    limit = ("--max-tokens", "12", "--temperature", "0")
+    done = cluster.cli(cluster.named("asker"), "ask", "--json", *limit, "the node and the mesh")
+    assert done.exit_code == 0, done
+    assert (done.result["name"], done.result["model"]) == ("thinker", MODEL)
+    assert done.result["finish_reason"] == "length"
+    assert done.result["usage"]["completion_tokens"] == 12
+    assert done.result["usage"]["prompt_tokens"] > 5
+    assert done.result["usage"]["is_estimate"] is False
+    deltas = [event["text"] for event in done.of_kind("delta")]
+    assert len(deltas) > 1
+    assert "".join(deltas) == done.result["text"]
+
+
+def test_interrupting_the_command_frees_the_slot(
+    cluster: Cluster, is_busy: Callable[[], bool]
+) -> None:
+    asker = cluster.named("asker")
+    asking = cluster.begin_cli(asker, "ask", "--json", *ENDLESS, "the node and the mesh")
+    assert asking.stdout is not None
+    assert json.loads(asking.stdout.readline())["kind"] == "delta"
+    assert is_busy()
+    asking.send_signal(signal.SIGINT)
+    assert asking.wait(timeout=20) == 130
+    wait_until(lambda: not is_busy(), "the slot is free", 10.0)
+    done = cluster.cli(asker, "ask", "--json", "--max-tokens", "3", "again")
+    assert done.exit_code == 0, done
+
+
+def test_a_node_that_is_killed_frees_the_slot_that_it_asked_for(
+    cluster: Cluster, is_busy: Callable[[], bool]
+) -> None:
+    asker = cluster.named("asker")
+    asking = cluster.begin_cli(asker, "ask", "--json", *ENDLESS, "the node and the mesh")
+    assert asking.stdout is not None
+    assert json.loads(asking.stdout.readline())["kind"] == "delta"
+    assert is_busy()
+    asker.kill()
+    wait_until(lambda: not is_busy(), "the slot is free", 10.0)
+    assert asking.wait(timeout=10) == 3
+    cluster.start("asker", "--roles", "submit")
+    cluster.wait_until_met(START_S)

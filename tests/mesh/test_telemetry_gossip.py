@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+import trio
+import trio.testing
+
+from kowalski.mesh.core.announcements import Params
+from kowalski.mesh.loopback_transport import LoopbackTransport, open_loopback_network
+from kowalski.mesh.telemetry_gossip import Self, TelemetryGossip
+from kowalski.protocol import codec
+from kowalski.protocol.ids import PeerId, Topic
+from kowalski.protocol.messages.membership import RoundTrip
+from kowalski.protocol.messages.telemetry import Hot, HotDelta
+from tests.mesh.members import About, busy, peer_of
+from tests.mesh.transport_promises import join
+
+pytestmark = pytest.mark.trio
+Clock = trio.testing.MockClock
+
+A, B = peer_of("A"), peer_of("B")
+TOPIC = Topic("kowalski/test/telemetry")
+PARAMS = Params()
+
+
+@dataclass
+class Pair:
+    """A talks, B listens; `gossip` is B's."""
+
+    about: About
+    talker: LoopbackTransport
+    gossip: TelemetryGossip
+    admitted: set[PeerId]
+
+    @property
+    def heard(self) -> Hot | None:
+        known = self.gossip.view.peers.get(A)
+        return known.hot if known else None
+
+    async def say(self, data: bytes) -> None:
+        await self.talker.publish(TOPIC, data)
+        await trio.sleep(0.1)
+
+
+@asynccontextmanager
+async def open_pair(*, talks: bool = True) -> AsyncIterator[Pair]:
+    about, admitted = About("talker"), {A}
+
+    def gossip(transport: LoopbackTransport) -> TelemetryGossip:
+        return TelemetryGossip(
+            transport,
+            TOPIC,
+            Self(about.name, about.boot, about.profile, lambda: about.hot),
+            admits=admitted.__contains__,
+            on_boot=lambda _peer, _boot: None,
+            params=PARAMS,
+            tick_s=0.5,
+        )
+
+    async with (
+        open_loopback_network() as network,
+        network.transport(A) as talker,
+        network.transport(B) as listener,
+        trio.open_nursery() as nursery,
+    ):
+        await join(talker, listener)
+        listening = gossip(listener)
+        await nursery.start(listening.listen)
+        if talks:
+            nursery.start_soon(gossip(talker).announce)
+        yield Pair(about, talker, listening, admitted)
+        nursery.cancel_scope.cancel()
+
+
+def profile(sequence: int) -> bytes:
+    return codec.encode(About("talker").profile(sequence))
+
+
+def delta(sequence: int, running: int) -> bytes:
+    about = About("talker")
+    hot = busy(about.hot, running)
+    return codec.encode(HotDelta(boot=about.boot, sequence=sequence, hot=hot))
+
+
+async def test_the_profile_is_said_at_once_and_every_minute(autojump_clock: Clock) -> None:
+    async with open_pair() as pair:
+        await trio.sleep(0.1)
+        assert pair.gossip.view.peers[A].profile.languages[0].name == "python"
+        pair.about.languages = ("bash",)
+        await trio.sleep(PARAMS.profile_s - 2)
+        assert pair.gossip.view.peers[A].profile.languages[0].name == "python"
+        await trio.sleep(3)
+        assert pair.gossip.view.peers[A].profile.languages[0].name == "bash"
+
+
+async def test_hot_values_follow_within_seconds_and_faster_when_they_move(
+    autojump_clock: Clock,
+) -> None:
+    async with open_pair() as pair:
+        await trio.sleep(1)
+        pair.about.hot = busy(pair.about.hot, 3)
+        await trio.sleep(PARAMS.hot_s_min + 0.6)
+        assert pair.heard == pair.about.hot
+        barely = pair.about.hot.model_copy(update={"cpu_used": 0.01})
+        pair.about.hot = barely
+        await trio.sleep(PARAMS.hot_s_min + 0.6)
+        assert pair.heard != barely
+        await trio.sleep(PARAMS.hot_s_max)
+        assert pair.heard == barely
+
+
+async def test_it_speaks_no_more_than_once_a_second_however_much_moves(
+    autojump_clock: Clock,
+) -> None:
+    async with open_pair() as pair:
+        for number in range(40):
+            pair.about.hot = busy(pair.about.hot, number % 4)
+            await trio.sleep(0.25)
+        assert 8 <= pair.gossip.view.peers[A].sequence <= 12
+
+
+async def test_what_is_said_first_is_numbered_first(autojump_clock: Clock) -> None:
+    async with open_pair(talks=False) as pair:
+        assert [pair.gossip.profile().sequence for _ in range(3)] == [1, 2, 3]
+        await pair.gossip.announce_profile()
+        assert pair.gossip.profile().sequence == 5
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"garbage", profile(9)[:-1], profile(9) + b"x", codec.encode(RoundTrip())],
+)
+async def test_garbage_of_a_member_is_dropped_and_the_next_word_heard(
+    garbage: bytes, autojump_clock: Clock
+) -> None:
+    async with open_pair(talks=False) as pair:
+        await pair.say(profile(1))
+        await pair.say(garbage)
+        assert pair.gossip.view.peers[A].sequence == 1
+        await pair.say(delta(2, running=2))
+        assert pair.heard == busy(About("").hot, 2)
+
+
+async def test_gossip_of_a_stranger_is_not_heard(autojump_clock: Clock) -> None:
+    async with open_pair(talks=False) as pair:
+        pair.admitted.clear()
+        await pair.say(profile(1))
+        assert pair.gossip.view.peers == {}
+        pair.admitted.add(A)
+        await pair.say(profile(2))
+        assert pair.gossip.view.peers[A].sequence == 2
+
+
+async def test_replayed_gossip_changes_nothing(autojump_clock: Clock) -> None:
+    async with open_pair(talks=False) as pair:
+        await pair.say(profile(1))
+        await pair.say(delta(2, running=1))
+        await pair.say(delta(3, running=2))
+        await pair.say(delta(2, running=1))
+        await pair.say(profile(1))
+        assert pair.heard == busy(About("").hot, 2)
+        assert pair.gossip.view.dropped == 2
+
+
+async def test_values_that_came_with_a_reply_are_taken(autojump_clock: Clock) -> None:
+    async with open_pair(talks=False) as pair:
+        fresh = busy(About("").hot, 4)
+        pair.gossip.hear_reply(A, fresh)
+        assert pair.heard is None
+        pair.gossip.hear_profile(A, None)
+        assert pair.heard is None
+        pair.gossip.hear_profile(A, About("talker").profile(1))
+        pair.gossip.hear_reply(A, fresh)
+        assert pair.heard == fresh
