@@ -12,12 +12,13 @@ from typing import Literal
 import trio
 
 from kowalski.mesh.conversation import Asker, Conversation, open_asker
+from kowalski.mesh.core.connectivity import Params
 from kowalski.mesh.identity import Identity, identity_from_seed
 from kowalski.mesh.invites import InviteBook
 from kowalski.mesh.libp2p_transport import open_libp2p_transport
 from kowalski.mesh.loopback_transport import open_loopback_network
 from kowalski.mesh.membership_certificates import Authority, Membership, MeshRoot, certify
-from kowalski.mesh.mesh import Mesh, open_mesh
+from kowalski.mesh.mesh import Mesh, Timeouts, open_mesh
 from kowalski.mesh.telemetry_gossip import Self
 from kowalski.mesh.transport import Transport
 from kowalski.mesh.trust import Keeping
@@ -116,6 +117,8 @@ async def open_member(
     *,
     unix_clock: Callable[[], float],
     keeping: Keeping | None = None,
+    params: Params | None = None,
+    timeouts: Timeouts | None = None,
 ) -> AsyncIterator[Member]:
     name = identity.peer[-8:]
     invites = InviteBook(folder / f"{name}-invites.json", unix_clock)
@@ -128,6 +131,8 @@ async def open_member(
             invites,
             unix_clock=unix_clock,
             keeping=keeping or Keeping(identity),
+            params=params,
+            timeouts=timeouts,
         ) as mesh,
     ):
         for protocol, askers in ROOMS.items():
