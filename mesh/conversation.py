@@ -365,7 +365,7 @@ def serve(
     *,
     admits: Callable[[PeerId], bool] = _everybody,
 ) -> None:
-    """Answer `protocol` from now on.
+    """Answer `protocol` from now on; to strangers too, where `admits` is left out.
 
     Peers that are not admitted are refused `not_member`, or as `admits` itself says by raising
     RequestRefusedError. It is asked at each request; what others have sent is not even decoded.
@@ -374,7 +374,7 @@ def serve(
     async def on_stream(stream: Stream) -> None:
         await _serve_stream(stream, answer, admits)
 
-    transport.serve(protocol, on_stream)
+    transport.serve(protocol, on_stream, to_strangers=admits is _everybody)
 
 
 async def _serve_stream(stream: Stream, answer: Answer, admits: Callable[[PeerId], bool]) -> None:

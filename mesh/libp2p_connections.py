@@ -30,12 +30,20 @@ CLOSE_S = 2.0
 class Connections(INotifee):  # type: ignore[misc]
     """Open connections by peer. `nursery` watches each of them for its end.
 
-    `on_fewer` hears of a peer that lost one connection and has another.
+    `on_fewer` hears of a peer that lost one connection and has another, `on_none` of one that lost
+    its last.
     """
 
-    def __init__(self, nursery: trio.Nursery, on_fewer: Callable[[ID], None]) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        on_fewer: Callable[[ID], None],
+        on_none: Callable[[PeerId], None],
+    ) -> None:
         self._nursery = nursery
         self._on_fewer = on_fewer
+        self._on_none = on_none
         self._open: dict[PeerId, list[SwarmConn]] = {}
         self._send, self.events = trio.open_memory_channel[ConnectionEvent](EVENTS_MAX)
 
@@ -83,6 +91,7 @@ class Connections(INotifee):  # type: ignore[misc]
             self._on_fewer(conn.muxed_conn.peer_id)
         else:
             del self._open[peer]
+            self._on_none(peer)
             await self._send.send(Disconnected(peer))
 
     async def disconnected(self, network: INetwork, conn: SwarmConn) -> None: ...

@@ -12,8 +12,8 @@ py-libp2p is changed, except for where its connections log. `docs/upstream.md` h
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import Enum, auto
 from typing import Any
 
@@ -29,6 +29,9 @@ from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.tools.anyio_service.api import ManagerAPI
 from multiaddr import Multiaddr
+
+from kowalski.mesh.libp2p_strangers import StrangersPlaces
+from kowalski.mesh.libp2p_streams import WEATHER
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +51,7 @@ class Guard(Enum):
     INBOUND_SLOTS = auto()
     OWN_DIALS = auto()
     GOSSIP_STREAMS = auto()
+    STRANGERS = auto()
 
 
 def guard_stream_handlers(network: Swarm) -> None:
@@ -107,26 +111,29 @@ def guard_heartbeat(router: GossipSub) -> None:
     router.heartbeat = beat_on
 
 
-def guard_inbound_slots(network: Swarm) -> None:
-    """Give the slot of an accepted connection back when it ends, and ration slots by address.
+def guard_inbound_slots(network: Swarm, places: StrangersPlaces) -> None:
+    """Give the slot of an accepted connection back when it ends, and ration slots.
 
     Without it every new connection is refused after some hundreds in the life of a process, and
-    one address can hold all slots with handshakes that it never finishes.
+    one address can hold all slots with handshakes that it never finishes, or with connections on
+    which it never proves anything. The oldest goes for the newest: to be silent keeps nobody out.
     """
     upgrade = network.upgrade_inbound_raw_conn
-    handshakes: Counter[str] = Counter()
+    handshakes: dict[str, list[IRawConnection]] = {}
 
     async def upgrade_until_closed(raw_conn: IRawConnection, maddr: Multiaddr) -> IMuxedConn:
         remote = raw_conn.get_remote_address()
         address = remote[0] if remote else ""
-        if handshakes[address] >= HANDSHAKES_PER_ADDRESS_MAX:
-            raise SwarmException(f"too many handshakes with {address}")
-        handshakes[address] += 1
+        unfinished = handshakes.setdefault(address, [])
+        unfinished.append(raw_conn)
         try:
+            if len(unfinished) > HANDSHAKES_PER_ADDRESS_MAX:
+                await unfinished.pop(0).close()
             muxed = await upgrade(raw_conn, maddr)
         finally:
-            handshakes[address] -= 1
-            if not handshakes[address]:
+            if raw_conn in unfinished:
+                unfinished.remove(raw_conn)
+            if not unfinished and handshakes.get(address) is unfinished:
                 del handshakes[address]
         # Ended ones stay listed for the two tenths of a second that it takes to tidy up.
         live = [
@@ -136,11 +143,20 @@ def guard_inbound_slots(network: Swarm) -> None:
         ]
         if len(live) > CONNECTIONS_PER_PEER_MAX:
             await muxed.close()
-        await muxed.event_closed.wait()
+        with places.taken(muxed, address) as leaving:
+            for stranger in leaving:
+                log.info("stranger-makes-room", peer=str(stranger.peer_id), address=address)
+                network.get_manager().run_task(_close_quietly, stranger)
+            await muxed.event_closed.wait()
         # The caller would keep slot and task until the network stops; it gives them up on this.
         raise SwarmException("inbound connection ended")
 
     network.upgrade_inbound_raw_conn = upgrade_until_closed
+
+
+async def _close_quietly(connection: IMuxedConn) -> None:
+    with suppress(*WEATHER):
+        await connection.close()
 
 
 def guard_own_dials(network: Swarm) -> None:
@@ -195,11 +211,6 @@ def guard_gossip_streams(pubsub: Pubsub) -> None:
     pubsub._handle_new_peer = greet_afresh  # noqa: SLF001 no public way
 
 
-def renew_gossip_stream(pubsub: Pubsub, peer_id: ID) -> None:
-    """To be called when one of several connections to a peer has ended."""
-    pubsub.manager.run_task(pubsub._handle_new_peer_with_retry, peer_id)  # noqa: SLF001 as above
-
-
 def _forget_dead_stream(pubsub: Pubsub, peer_id: ID) -> None:
     stream = pubsub.peers.get(peer_id)
     if stream is not None and stream.muxed_conn.event_shutting_down.is_set():
@@ -210,13 +221,15 @@ def _forget_dead_stream(pubsub: Pubsub, peer_id: ID) -> None:
         pubsub.router.remove_peer(peer_id)
 
 
-def guard_host(host: BasicHost, pubsub: Pubsub, guards: frozenset[Guard]) -> None:
+def guard_host(
+    host: BasicHost, pubsub: Pubsub, places: StrangersPlaces, guards: frozenset[Guard]
+) -> None:
     """Put the guards up that need no running service."""
     network = host.get_network()
     if Guard.STREAM_HANDLERS in guards:
         guard_stream_handlers(network)
     if Guard.INBOUND_SLOTS in guards:
-        guard_inbound_slots(network)
+        guard_inbound_slots(network, places)
     if Guard.OWN_DIALS in guards:
         guard_own_dials(network)
     if Guard.SERVICE_TASKS in guards:

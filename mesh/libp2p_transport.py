@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 
@@ -50,7 +51,13 @@ from kowalski.mesh.libp2p_guards import (
     guard_pubsub_size,
     guard_service_tasks,
     quieten,
-    renew_gossip_stream,
+)
+from kowalski.mesh.libp2p_strangers import (
+    STRANGERS_PER_ADDRESS_MAX,
+    AdmittedGossip,
+    Gate,
+    StrangersPlaces,
+    guard_against_strangers,
 )
 from kowalski.mesh.libp2p_streams import WEATHER, open_negotiated, serve_stream
 from kowalski.mesh.libp2p_yamux import Patience, SteadyMuxing
@@ -97,26 +104,44 @@ async def open_libp2p_transport(
     network.upgrader.muxer_multistream = SteadyMuxing(
         patience=patience, streams_max=streams_max, negotiate_timeout_s=HANDSHAKE_S
     )
-    guard_host(host, pubsub, guards)
+    gate = Gate(host.multiselect.handlers)
+    places = StrangersPlaces(
+        gate.is_admitted, places=connections_max // 2, per_address=STRANGERS_PER_ADDRESS_MAX
+    )
+    guard_host(host, pubsub, places, guards)
+    gossip = AdmittedGossip(pubsub, gate)
+    if Guard.STRANGERS in guards:
+        guard_against_strangers(host, gate, gossip)
     guard_pubsub_size(pubsub, AllowedTopics(TOPIC_PREFIX), topics_max)
     closing = trio.Event()
     async with open_plain_nursery() as nursery:
         try:
-            run = partial(_run, host, pubsub, addresses=addresses, guards=guards, closing=closing)
+            inside = _Inside(host, pubsub, gate, gossip)
+            run = partial(_run, inside, addresses=addresses, guards=guards, closing=closing)
             yield await nursery.start(run)
         finally:
             closing.set()
 
 
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """What a transport is made of."""
+
+    host: BasicHost
+    pubsub: Pubsub
+    gate: Gate
+    gossip: AdmittedGossip
+
+
 async def _run(
-    host: BasicHost,
-    pubsub: Pubsub,
+    inside: _Inside,
     *,
     addresses: list[Multiaddr],
     guards: frozenset[Guard],
     closing: trio.Event,
     task_status: trio.TaskStatus[Libp2pTransport],
 ) -> None:
+    host, pubsub = inside.host, inside.pubsub
     network: Swarm = host.get_network()
     # In a task of its own and shielded, so that a block that is cancelled can still say goodbye to
     # its peers, and its exceptions do not pass through the nurseries of four services.
@@ -132,12 +157,14 @@ async def _run(
                 for service in (network, pubsub, pubsub.router):
                     guard_service_tasks(service.get_manager())
             await pubsub.wait_until_ready()
-            connections = Connections(nursery, partial(renew_gossip_stream, pubsub))
+            connections = Connections(
+                nursery, on_fewer=inside.gossip.begin, on_none=inside.gate.forget
+            )
             network.register_notifee(connections)
             await network.listen(*addresses)
             if len(network.listeners) < len(addresses):
                 raise ConfigError(f"cannot listen on all of {', '.join(map(str, addresses))}")
-            task_status.started(Libp2pTransport(host, connections, pubsub, nursery))
+            task_status.started(Libp2pTransport(inside, connections, nursery))
             await closing.wait()
             with trio.move_on_after(CLOSE_S):
                 await connections.close_all()
@@ -148,14 +175,14 @@ async def _run(
 class Libp2pTransport:
     """See `kowalski.mesh.transport.Transport`."""
 
-    def __init__(
-        self, host: BasicHost, connections: Connections, pubsub: Pubsub, nursery: trio.Nursery
-    ) -> None:
-        self._peer = PeerId(str(host.get_id()))
-        self._host = host
-        self._network: Swarm = host.get_network()
+    def __init__(self, inside: _Inside, connections: Connections, nursery: trio.Nursery) -> None:
+        self._peer = PeerId(str(inside.host.get_id()))
+        self._host = inside.host
+        self._network: Swarm = inside.host.get_network()
+        self._gate = inside.gate
+        self._gossip = inside.gossip
         self._connections = connections
-        self._topics = GossipTopics(pubsub, self._peer, nursery)
+        self._topics = GossipTopics(inside.pubsub, self._peer, nursery)
         self._nursery = nursery
         self._dials: dict[PeerId, trio.Lock] = {}
 
@@ -211,10 +238,22 @@ class Libp2pTransport:
         self._nursery.start_soon(opening.run, connection, protocol, peer, timeout_s)
         return await opening.result()
 
-    def serve(self, protocol: str, handler: StreamHandler) -> None:
+    def admit(self, peer: PeerId) -> None:
+        if not self._gate.is_admitted(peer):
+            self._gate.admit(peer)
+            self._gossip.begin(ID.from_base58(peer))
+
+    def dismiss(self, peer: PeerId) -> None:
+        if self._gate.is_admitted(peer):
+            self._gate.dismiss(peer)
+            self._gossip.end(ID.from_base58(peer))
+
+    def serve(self, protocol: str, handler: StreamHandler, *, to_strangers: bool = False) -> None:
         async def serve_one(net_stream: INetStream) -> None:
             await serve_stream(handler, net_stream, PeerId(str(net_stream.muxed_conn.peer_id)))
 
+        if to_strangers:
+            self._gate.open_to_strangers(protocol)
         self._host.set_stream_handler(protocol, serve_one)
 
     async def subscribe(

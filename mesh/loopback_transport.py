@@ -39,6 +39,8 @@ WINDOW_BYTES = 256 * 1024
 WRITE_TIMEOUT_S = 10.0
 """How long a writer waits for its reader to make room."""
 GOSSIP_QUEUE_MAX = 256
+HOLD_S = 3.0
+"""How long a stranger's stream waits for its admission."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +121,13 @@ class LoopbackNetwork:
         while frontier:
             at, delay_s = frontier.popleft()
             transport = self._peers.get(at)
-            for other in sorted(transport.connections) if transport else ():
+            for other in sorted(transport.admitted) if transport else ():
                 if other in heard or self._random.random() < self.weather.gossip_loss:
                     continue
                 receiver = self._peers.get(other)
-                if receiver is None or not receiver.wants(topic, origin):
+                if receiver is None or at not in receiver.admitted:
+                    continue
+                if not receiver.wants(topic, origin):
                     continue
                 heard.add(other)
                 arrives_s = delay_s + self.travel_s()
@@ -178,6 +182,9 @@ class LoopbackTransport:
         self._peer = peer
         self._streams: dict[PeerId, set[_End]] = {}
         self._handlers: dict[str, StreamHandler] = {}
+        self._open_to_strangers: set[str] = set()
+        self._admitted: set[PeerId] = set()
+        self._news_of_admission = trio.Event()
         self._topics: dict[Topic, list[_Listener]] = {}
         # Not bounded: an event is never lost, and no connection waits for their reader.
         self._events_in, self._events_out = trio.open_memory_channel[ConnectionEvent](inf)
@@ -193,6 +200,11 @@ class LoopbackTransport:
     @property
     def connections(self) -> frozenset[PeerId]:
         return frozenset(self._streams)
+
+    @property
+    def admitted(self) -> frozenset[PeerId]:
+        """Those with whom we gossip."""
+        return frozenset(self._admitted & self._streams.keys())
 
     @property
     def connection_events(self) -> trio.MemoryReceiveChannel[ConnectionEvent]:
@@ -220,6 +232,8 @@ class LoopbackTransport:
     def lose(self, peer: PeerId) -> None:
         ends = self._streams.pop(peer, None)
         if ends is not None:
+            self._admitted.discard(peer)
+            self._tell_who_wait()
             for end in tuple(ends):
                 end.break_off()
             self._events_in.send_nowait(Disconnected(peer))
@@ -232,28 +246,63 @@ class LoopbackTransport:
     async def open_stream(self, peer: PeerId, protocol: str, *, timeout_s: float) -> Stream:
         with trio.move_on_after(timeout_s) as patience:
             await trio.sleep(2 * self._network.travel_s())
+            if peer in self._streams:
+                await self._network.find(self, peer).admission(self._peer, protocol)
         if patience.cancelled_caught or peer not in self._streams:
             raise PeerUnreachableError(f"no connection to {peer}")
         other = self._network.find(self, peer)
-        handler = other.handler(protocol)
+        handler = other.handler(protocol, self._peer)
         if handler is None:
             raise PeerUnreachableError(f"{peer} does not speak {protocol}")
-        ours, theirs = self.new_end(peer), other.new_end(self._peer)
+        is_open = other.is_open_to_strangers(protocol)
+        ours, theirs = self.new_end(peer), other.new_end(self._peer, is_open=is_open)
         ours.other, theirs.other = theirs, ours
         self._network.run(handler, theirs)
         return ours
 
-    def handler(self, protocol: str) -> StreamHandler | None:
-        return self._handlers.get(protocol)
+    def is_open_to_strangers(self, protocol: str) -> bool:
+        return protocol in self._open_to_strangers
 
-    def new_end(self, peer: PeerId) -> _End:
+    def handler(self, protocol: str, asker: PeerId) -> StreamHandler | None:
+        if asker in self._admitted or self.is_open_to_strangers(protocol):
+            return self._handlers.get(protocol)
+        return None
+
+    async def admission(self, asker: PeerId, protocol: str) -> None:
+        """Wait a little for the admission of `asker`, where it needs that."""
+        with trio.move_on_after(HOLD_S):
+            while (
+                asker in self._streams
+                and asker not in self._admitted
+                and not self.is_open_to_strangers(protocol)
+            ):
+                await self._news_of_admission.wait()
+
+    def _tell_who_wait(self) -> None:
+        self._news_of_admission.set()
+        self._news_of_admission = trio.Event()
+
+    def new_end(self, peer: PeerId, *, is_open: bool = True) -> _End:
         """Our end of a stream with `peer`, kept until it is over."""
         ends = self._streams[peer]
-        end = _End(self._network, peer, on_over=ends.discard)
+        end = _End(self._network, peer, on_over=ends.discard, is_open_to_strangers=is_open)
         ends.add(end)
         return end
 
-    def serve(self, protocol: str, handler: StreamHandler) -> None:
+    def admit(self, peer: PeerId) -> None:
+        self._admitted.add(peer)
+        self._tell_who_wait()
+
+    def dismiss(self, peer: PeerId) -> None:
+        self._admitted.discard(peer)
+        for end in tuple(self._streams.get(peer, ())):
+            if not end.is_open_to_strangers:
+                end.break_off()
+                end.other.break_off()
+
+    def serve(self, protocol: str, handler: StreamHandler, *, to_strangers: bool = False) -> None:
+        if to_strangers:
+            self._open_to_strangers.add(protocol)
         self._handlers[protocol] = handler
 
     async def subscribe(
@@ -300,8 +349,15 @@ class _End:
     other: _End
 
     def __init__(
-        self, network: LoopbackNetwork, peer: PeerId, *, on_over: Callable[[_End], None]
+        self,
+        network: LoopbackNetwork,
+        peer: PeerId,
+        *,
+        on_over: Callable[[_End], None],
+        is_open_to_strangers: bool,
     ) -> None:
+        self.is_open_to_strangers = is_open_to_strangers
+        """Or one that we opened: whether it outlives the peer's dismissal."""
         self._network = network
         self._peer = peer
         self._on_over = on_over

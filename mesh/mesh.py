@@ -119,7 +119,9 @@ class Mesh:
             unix_clock=unix_clock,
             keeping=keeping,
         )
-        self.twins = TwinWatch(self.me, lambda: transport.addresses)
+        self.twins = TwinWatch(
+            self.me, lambda: transport.addresses, ask=self._ask_membership, nursery=nursery
+        )
         self._rooms: dict[str, Answer] = {}
         self._listeners: list[Callable[[MemberArrived | MemberLeft], None]] = []
         self._in_flight: dict[tuple[PeerId, Kind], list[float]] = {}
@@ -336,9 +338,11 @@ class Mesh:
                 log.info("hang-up", peer=peer, why=why)
                 self._nursery.start_soon(self._transport.disconnect, peer)
             case MemberArrived(peer=peer):
+                self._transport.admit(peer)
                 log.info("member-arrived", peer=peer, name=self.name_of(peer))
                 self._tell(effect)
             case MemberLeft(peer=peer):
+                self._transport.dismiss(peer)
                 log.info("member-left", peer=peer, name=self.name_of(peer))
                 self._tell(effect)
 
@@ -417,7 +421,7 @@ class Mesh:
     def _on_proven(self, proven: Proven) -> None:
         book = self.trust.book
         book.enter(proven.peer, proven.signed, proven.certificate, proven.name)
-        self.twins.heard(proven.peer, proven.boot, proven.addresses)
+        self.twins.met(proven.peer, proven.boot, proven.addresses)
         self._telemetry.hear_profile(proven.peer, proven.profile)
         self._driver.handle(connectivity.MembershipProven(proven.peer, proven.addresses))
         for member in proven.members:

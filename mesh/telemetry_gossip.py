@@ -33,7 +33,7 @@ class Self:
 
 
 class TelemetryGossip:
-    """`on_boot` hears from which boot of which peer something came, replays included."""
+    """`on_boot` hears of which boot of which peer a message is, and its sequence."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class TelemetryGossip:
         about: Self,
         *,
         admits: Callable[[PeerId], bool],
-        on_boot: Callable[[PeerId, str], None],
+        on_boot: Callable[[PeerId, str, int], None],
         params: announcements.Params,
         tick_s: float,
     ) -> None:
@@ -84,7 +84,7 @@ class TelemetryGossip:
             log.warning("bad-gossip", peer=gossip.origin, error=str(broken))
             return
         if isinstance(message, Profile | HotDelta):
-            self._on_boot(gossip.origin, message.boot)
+            self._on_boot(gossip.origin, message.boot, message.sequence)
         if isinstance(message, Profile):
             self.hear_profile(gossip.origin, message)
         elif isinstance(message, HotDelta):

@@ -1,8 +1,8 @@
 """The seam between the mesh and the network: streams, gossip, connection events.
 
 Two implementations: `libp2p_transport` for real networks, `loopback_transport` for virtual time.
-A transport moves bytes and knows which peer, proven by its key, is at the other end. Who may do
-what is decided above it.
+A transport moves bytes and knows which peer, proven by its key, is at the other end. Everybody can
+make a key: a peer is a stranger until somebody above says that it is admitted.
 """
 
 from __future__ import annotations
@@ -117,7 +117,20 @@ class Transport(Protocol):
         """
         ...
 
-    def serve(self, protocol: str, handler: StreamHandler) -> None:
+    def admit(self, peer: PeerId) -> None:
+        """Gossip with `peer` and serve it all protocols, until it is dismissed or disconnected.
+
+        Until then gossip goes neither to it nor comes from it, and it can open streams of those
+        protocols alone that are served to strangers; others look unknown. A stream that it asks
+        for a little early waits for its admission: of two peers one admits the other first.
+        """
+        ...
+
+    def dismiss(self, peer: PeerId) -> None:
+        """Take back `admit`. What it has open beyond what strangers may have is reset."""
+        ...
+
+    def serve(self, protocol: str, handler: StreamHandler, *, to_strangers: bool = False) -> None:
         """Answer inbound streams of `protocol` with `handler` from now on, one task each."""
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
@@ -12,17 +12,29 @@ from kowalski.protocol.ids import Address, PeerId
 
 log = structlog.get_logger(__name__)
 
-ROTATE = "stop it there and run `kowalski-node identity rotate`"
+ROTATE = "stop that node and run `kowalski-node identity rotate` there"
 
 
 class TwinWatch:
-    """`addresses` are ours, as they are now."""
+    """`addresses` are ours, as they are now. `ask` has a peer prove itself again, see `met`."""
 
-    def __init__(self, me: PeerId, addresses: Callable[[], tuple[Address, ...]]) -> None:
+    def __init__(
+        self,
+        me: PeerId,
+        addresses: Callable[[], tuple[Address, ...]],
+        *,
+        ask: Callable[[PeerId], Awaitable[None]],
+        nursery: trio.Nursery,
+        params: twins.Params | None = None,
+    ) -> None:
         self._me = me
         self._addresses = addresses
-        self._state = twins.Twins(me, trio.current_time())
+        self._ask = ask
+        self._nursery = nursery
+        self._params = params or twins.Params()
+        self._state = twins.Twins(me, trio.current_time(), self._params)
         self._told: set[PeerId] = set()
+        self._asking: set[PeerId] = set()
 
     def announced(self, addresses: tuple[Address, ...]) -> None:
         """Somebody announces our peer id under another name than ours."""
@@ -30,31 +42,49 @@ class TwinWatch:
             return  # ourselves, from before a restart
         self._hear(self._me, twins.Announced(addresses))
 
-    def heard(self, peer: PeerId, boot: str, addresses: tuple[Address, ...] = ()) -> None:
-        """A message that `peer` signed, or that came on its connection, names its boot."""
-        self._hear(peer, twins.BootHeard(peer, boot, addresses))
+    def met(self, peer: PeerId, boot: str, addresses: tuple[Address, ...]) -> None:
+        """It has proven itself on a connection.
 
-    def _hear(self, peer: PeerId, event: twins.Event) -> None:
-        self._state = twins.step(self._state, event, trio.current_time())
+        Asked again somewhat later, a peer that was restarted names the same boot, on a connection
+        that is the only one. Of twins the first one answers, on the connection that is older.
+        """
+        now = self._hear(peer, twins.BootHeard(peer, boot, None, addresses))
+        if twins.has_another_boot(self._state, peer, now) and peer not in self._asking:
+            self._asking.add(peer)
+            self._nursery.start_soon(self._ask_again, peer)
+
+    async def _ask_again(self, peer: PeerId) -> None:
+        await trio.sleep(self._params.straggler_s + 1.0)
+        self._asking.discard(peer)
+        await self._ask(peer)
+
+    def heard(self, peer: PeerId, boot: str, sequence: int) -> None:
+        """It has signed a message that we heard, from whomever."""
+        self._hear(peer, twins.BootHeard(peer, boot, sequence))
+
+    def _hear(self, peer: PeerId, event: twins.Event) -> float:
+        now = trio.current_time()
+        self._state = twins.step(self._state, event, now)
         warning = self.warning(peer)
         if not warning:
             self._told.discard(peer)
         elif peer not in self._told:
             self._told.add(peer)
             log.error("identity-used-twice", peer=peer, warning=warning)
+        return now
 
     def warning(self, peer: PeerId) -> str:
         """In words for people; empty where all is well."""
         now = trio.current_time()
         if peer != self._me:
             found = twins.twin_peers(self._state, peer, now)
-            where = f", probably at {_at(found.later)}" if found and found.later else ""
-            return f"two machines use its identity: on the copy{where}, {ROTATE}" if found else ""
+            where = f" (probably at {_at(found.later)})" if found and found.later else ""
+            return f"two machines use its identity; find the copy{where}: {ROTATE}" if found else ""
         ours = twins.own_twin(self._state, now)
         if ours is None:
             return ""
         which = (
-            "this node started later, so it is probably the copy: stop it and run "
+            "this one started later, so it is probably the copy: stop it and run "
             "`kowalski-node identity rotate` here"
             if ours.are_we_later
             else f"the other started later, so it is probably the copy: {ROTATE}"

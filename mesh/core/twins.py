@@ -1,8 +1,8 @@
 """Whether two machines go by one identity, as they do after a home directory was copied.
 
-Nobody sees that of itself, but two things show it: somebody else announces our peer id on the
-network, or messages of one peer come from two boots by turns. A restart is another boot, too; but
-what was before it is not heard again, but for a straggler.
+Two things show it: somebody else announces our peer id on the network, or messages of one peer come
+from two boots by turns. A restart is another boot, too; but what was before it is not heard again,
+stragglers aside.
 """
 
 from __future__ import annotations
@@ -21,24 +21,33 @@ ADDRESSES_MAX = 4
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """Seconds, but for the count."""
+    """Seconds, all of them."""
 
+    straggler_s: float = 10.0
+    """How long after a restart something from before it may still be under way."""
     turns_within_s: float = 60.0
-    returns_min: int = 2
-    """How often a boot must come back after another was heard; a straggler comes once."""
-    early_s: float = 5.0
+    """Two boots that are heard within this time of each other run at the same time."""
+    early_s: float = 2.0
     """Whoever is announced so soon after our own start was there before us."""
     told_for_s: float = 600.0
     """After the last sign. Announcements repeat much more often than that."""
 
 
 @dataclass(frozen=True, slots=True)
-class Boots:
-    """Those of one peer in the order in which they began, as far as we heard."""
+class Boot:
+    first_at: float
+    last_at: float
+    sequence: int
+    addresses: tuple[Address, ...]
 
-    latest: str
-    places: dict[str, tuple[Address, ...]]
-    returned_at: tuple[float, ...] = ()
+
+@dataclass(frozen=True, slots=True)
+class Boots:
+    """Those of one peer in the order in which they were first heard."""
+
+    boots: dict[str, Boot] = field(default_factory=dict)
+    twinned_at: float | None = None
+    """When two of them were last seen to run at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +70,14 @@ class Announced:
 
 @dataclass(frozen=True, slots=True)
 class BootHeard:
-    """A message of `peer`, which it signed or which came on its connection, names its boot."""
+    """A message of `peer`, which it signed or which came on its connection, names its boot.
+
+    `sequence` None: on its connection, so that it cannot be a replay.
+    """
 
     peer: PeerId
     boot: str
+    sequence: int | None = None
     addresses: tuple[Address, ...] = ()
 
 
@@ -73,7 +86,7 @@ Event = Announced | BootHeard
 
 @dataclass(frozen=True, slots=True)
 class OwnTwin:
-    """Another machine uses our identity. `is_later`: it was there before us."""
+    """Another machine uses our identity."""
 
     addresses: tuple[Address, ...]
     are_we_later: bool
@@ -104,21 +117,45 @@ def step(state: Twins, event: Event, now: float) -> Twins:
 def _boot_heard(state: Twins, event: BootHeard, now: float) -> Twins:
     if event.peer == state.me:
         return state
-    known = state.peers.get(event.peer)
-    if known is None:
-        if len(state.peers) >= PEERS_MAX:
-            return state
-        known = Boots(event.boot, {})
-    returned_at = known.returned_at
-    if event.boot != known.latest and event.boot in known.places:
-        recent = (at for at in returned_at if now - at <= state.params.turns_within_s)
-        returned_at = (*recent, now)[-state.params.returns_min :]
-    places = {**known.places}
-    places[event.boot] = event.addresses[:ADDRESSES_MAX] or places.get(event.boot, ())
-    while len(places) > BOOTS_MAX:
-        del places[next(iter(places))]
-    heard = Boots(event.boot, places, returned_at)
+    known = state.peers.get(event.peer, Boots())
+    if not known.boots and len(state.peers) >= PEERS_MAX:
+        return state
+    before = known.boots.get(event.boot, Boot(now, now, -1, ()))
+    if event.sequence is not None and event.sequence <= before.sequence:
+        return state  # a replay
+    boot = Boot(
+        before.first_at,
+        now,
+        before.sequence if event.sequence is None else event.sequence,
+        event.addresses[:ADDRESSES_MAX] or before.addresses,
+    )
+    boots = {**known.boots, event.boot: boot}
+    while len(boots) > BOOTS_MAX:
+        del boots[next(iter(boots))]
+    twinned_at = now if _runs_beside_a_later_one(state.params, boots, event.boot, now) else None
+    heard = Boots(boots, known.twinned_at if twinned_at is None else twinned_at)
     return replace(state, peers={**state.peers, event.peer: heard})
+
+
+def _runs_beside_a_later_one(
+    params: Params, boots: dict[str, Boot], heard: str, now: float
+) -> bool:
+    *_, newest = boots
+    latest = boots[newest]
+    return (
+        heard != newest
+        and now - latest.first_at > params.straggler_s
+        and now - latest.last_at <= params.turns_within_s
+    )
+
+
+def has_another_boot(state: Twins, peer: PeerId, now: float) -> bool:
+    """Of which we hear for the first time now: a restart, or a twin.
+
+    Whoever asks the peer again after `straggler_s`, on its oldest connection, learns which.
+    """
+    known = state.peers.get(peer, Boots())
+    return len(known.boots) > 1 and any(boot.first_at == now for boot in known.boots.values())
 
 
 def own_twin(state: Twins, now: float) -> OwnTwin | None:
@@ -131,12 +168,12 @@ def own_twin(state: Twins, now: float) -> OwnTwin | None:
 
 def twin_peers(state: Twins, peer: PeerId, now: float) -> TwinPeers | None:
     known = state.peers.get(peer)
-    if known is None or len(known.returned_at) < state.params.returns_min:
+    if known is None or known.twinned_at is None:
         return None
-    if now - known.returned_at[-1] > state.params.told_for_s:
+    if now - known.twinned_at > state.params.told_for_s:
         return None
-    *_, later = known.places.values()
-    return TwinPeers(peer, later)
+    *_, later = known.boots.values()
+    return TwinPeers(peer, later.addresses)
 
 
 def check(state: Twins) -> None:
@@ -144,7 +181,7 @@ def check(state: Twins) -> None:
     assert state.me not in state.peers
     assert len(state.peers) <= PEERS_MAX
     assert (state.announced_first_at is None) == (state.announced_last_at is None)
-    for boots in state.peers.values():
-        assert boots.latest in boots.places
-        assert len(boots.places) <= BOOTS_MAX
-        assert len(boots.returned_at) <= state.params.returns_min
+    for known in state.peers.values():
+        assert 1 <= len(known.boots) <= BOOTS_MAX
+        begun = [boot.first_at for boot in known.boots.values()]
+        assert begun == sorted(begun)

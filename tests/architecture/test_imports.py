@@ -52,6 +52,7 @@ DOORS = (
     Door(frozenset({"markdown_it"}), ("kowalski/rlm/parsing.py",)),
     Door(frozenset({"xllamacpp"}), ("node/backends/*.py",)),
     Door(frozenset({"platformdirs"}), ("node/places.py",)),
+    Door(frozenset({"segno"}), ("node/cli_trust.py",)),
 )
 
 

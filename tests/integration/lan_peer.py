@@ -42,6 +42,7 @@ async def find(transport: Libp2pTransport) -> None:
 
 async def tell_connections(transport: Libp2pTransport) -> None:
     async for event in transport.connection_events:
+        transport.admit(event.peer)
         tell(type(event).__name__.lower(), event.peer)
 
 

@@ -39,6 +39,13 @@ class Rogue:
         return PeerId(str(self.host.get_id()))
 
     async def dial(self, victim: Libp2pTransport, address: Address | None = None) -> None:
+        """Connect, and be taken for a member: those can do most harm."""
+        await self.dial_as_stranger(victim, address)
+        victim.admit(self.peer)
+
+    async def dial_as_stranger(
+        self, victim: Libp2pTransport, address: Address | None = None
+    ) -> None:
         maddr = Multiaddr(address or victim.addresses[0])
         await self.host.connect(PeerInfo(ID.from_base58(victim.peer), [maddr]))
 

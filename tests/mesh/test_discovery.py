@@ -109,6 +109,15 @@ async def test_we_do_not_see_ourselves() -> None:
 
 @needs_multicast
 @pytest.mark.trio
+async def test_another_machine_with_our_identity_is_seen() -> None:
+    me = new_identity().peer
+    async with discovery(me) as here, discovery(me) as elsewhere:
+        await sighting_of(here, me)
+        await sighting_of(elsewhere, me)
+
+
+@needs_multicast
+@pytest.mark.trio
 async def test_a_node_without_a_mesh_is_seen_as_such() -> None:
     one, other = new_identity().peer, new_identity().peer
     async with discovery(one) as at_one, discovery(other, None):

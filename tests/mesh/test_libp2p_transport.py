@@ -284,6 +284,8 @@ async def test_a_line_that_is_full_one_way_still_carries_the_other() -> None:
         a.serve("/sink/1", sink)
         await a.connect(b.peer, wire.address, timeout_s=5)
         await eventually(lambda: a.peer in b.connections)
+        for one, other in ((a, b), (b, a)):
+            one.admit(other.peer)
         sinks = [await a.open_stream(b.peer, "/sink/1", timeout_s=5) for _ in range(50)]
         full = [await b.open_stream(a.peer, "/sink/1", timeout_s=5) for _ in range(100)]
         wire.stop_answers()
@@ -609,7 +611,7 @@ async def test_gossip_is_back_soon_after_a_peer_restarts_on_its_port() -> None:
                 break
         async with one_transport(identity, listen=(address,)) as b:
             await b.subscribe(TOPIC, admits=everybody)
-            await a.connect(b.peer, address, timeout_s=5)
+            await join(a, b)
             with trio.fail_after(3):
                 listens = b._topics._pubsub.peer_topics
                 await eventually(lambda: ID.from_base58(a.peer) in listens.get(TOPIC, ()))

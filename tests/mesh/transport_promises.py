@@ -25,6 +25,7 @@ from tests.mesh.wires import (
 
 FENCE = Topic("kowalski/test/fence")
 COUNT = "/kowalski-test/count/1"
+HIDDEN = "/kowalski-test/hidden/1"
 STRANGER = PeerId("12D3KooWCKTs5XsuSLKvLQkJyPCLLw93ANb2CvpLEFsGZxSNd3v6")
 
 OpenTransport = Callable[[], AbstractAsyncContextManager[Transport]]
@@ -35,6 +36,8 @@ async def join(one: Transport, *others: Transport) -> None:
     for other in others:
         await one.connect(other.peer, other.addresses[0], timeout_s=5)
         await eventually(lambda other=other: one.peer in other.connections)
+        one.admit(other.peer)
+        other.admit(one.peer)
 
 
 async def ask_echo(transport: Transport, peer: PeerId, data: bytes = b"anybody?") -> None:
@@ -343,3 +346,88 @@ class TransportPromises:
             await a.publish(TOPIC, bytes(GOSSIP_BYTES_MAX))
             with pytest.raises(LocalProtocolError):
                 await a.publish(TOPIC, bytes(GOSSIP_BYTES_MAX + 1))
+
+    # --- strangers ---
+
+    async def test_a_stranger_can_open_what_is_served_to_strangers_and_nothing_else(
+        self, world: OpenTransport, clock: object
+    ) -> None:
+        async with world() as a, world() as b:
+            b.serve(HIDDEN, echo)
+            b.serve(COUNT, count, to_strangers=True)
+            await a.connect(b.peer, b.addresses[0], timeout_s=5)
+            with pytest.raises(PeerUnreachableError):
+                await a.open_stream(b.peer, HIDDEN, timeout_s=5)
+            stream = await a.open_stream(b.peer, COUNT, timeout_s=5)
+            await stream.finish()
+            assert await receive_exactly(stream, 6) == b"000000"
+
+    async def test_a_stream_asked_for_a_little_early_waits_for_the_admission(
+        self, world: OpenTransport, clock: object
+    ) -> None:
+        async with world() as a, world() as b:
+            b.serve(HIDDEN, echo)
+            await a.connect(b.peer, b.addresses[0], timeout_s=5)
+
+            async def admit_late() -> None:
+                await trio.sleep(0.5)
+                b.admit(a.peer)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(admit_late)
+                stream = await a.open_stream(b.peer, HIDDEN, timeout_s=5)
+            await stream.send(b"early")
+            assert await receive_exactly(stream, 5) == b"early"
+
+    async def test_gossip_waits_for_both_admissions_and_begins_at_once(
+        self, world: OpenTransport, clock: object
+    ) -> None:
+        async with world() as a, world() as b:
+            heard = {each: await each.subscribe(TOPIC, admits=everybody) for each in (a, b)}
+            await a.connect(b.peer, b.addresses[0], timeout_s=5)
+            await eventually(lambda: a.peer in b.connections)
+            a.admit(b.peer)
+            for _ in range(5):
+                await a.publish(TOPIC, b"too early")
+                await b.publish(TOPIC, b"too early")
+                await trio.sleep(0.1)
+            for channel in heard.values():
+                with pytest.raises(trio.WouldBlock):
+                    channel.receive_nowait()
+            b.admit(a.peer)
+            with trio.fail_after(2):
+                await publish_until_heard(lambda: a.publish(TOPIC, b"now"), heard[b])
+                await publish_until_heard(lambda: b.publish(TOPIC, b"now"), heard[a])
+
+    async def test_dismissal_takes_it_all_back(self, world: OpenTransport, clock: object) -> None:
+        async with world() as a, world() as b:
+            b.serve(HIDDEN, echo)
+            heard = await a.subscribe(TOPIC, admits=everybody)
+            await b.subscribe(TOPIC, admits=everybody)
+            await join(a, b)
+            stream = await a.open_stream(b.peer, HIDDEN, timeout_s=5)
+            await stream.send(b"hello")
+            assert await receive_exactly(stream, 5) == b"hello"
+            await publish_until_heard(lambda: b.publish(TOPIC, b"1"), heard)
+            b.dismiss(a.peer)
+            b.dismiss(a.peer)
+            with trio.fail_after(5), pytest.raises(PeerUnreachableError):
+                await stream.receive()
+            with pytest.raises(PeerUnreachableError):
+                await a.open_stream(b.peer, HIDDEN, timeout_s=5)
+            await b.publish(TOPIC, b"2")
+            await trio.sleep(0.5)
+            while heard.statistics().current_buffer_used:
+                assert heard.receive_nowait().data == b"1"
+
+    async def test_an_admission_ends_with_the_connection(
+        self, world: OpenTransport, clock: object
+    ) -> None:
+        async with world() as a, world() as b:
+            b.serve(HIDDEN, echo)
+            await join(a, b)
+            await a.disconnect(b.peer)
+            await eventually(lambda: not a.connections and not b.connections)
+            await a.connect(b.peer, b.addresses[0], timeout_s=5)
+            with pytest.raises(PeerUnreachableError):
+                await a.open_stream(b.peer, HIDDEN, timeout_s=5)

@@ -32,14 +32,14 @@ async def transports(
     count: int,
     **options: Any,  # noqa: ANN401 of open_libp2p_transport
 ) -> AsyncIterator[list[Libp2pTransport]]:
-    """`count` transports that answer `ECHO`, not connected yet."""
+    """`count` transports that answer `ECHO`, to everybody, not connected yet."""
     async with AsyncExitStack() as stack:
         opened = []
         for _ in range(count):
             transport = await stack.enter_async_context(
                 open_libp2p_transport(new_identity(), listen=LOOPBACK, **options)
             )
-            transport.serve(ECHO, echo)
+            transport.serve(ECHO, echo, to_strangers=True)
             opened.append(transport)
         yield opened
 
@@ -52,15 +52,17 @@ async def one_transport(
     async with open_libp2p_transport(
         identity or new_identity(), **{"listen": LOOPBACK, **options}
     ) as transport:
-        transport.serve(ECHO, echo)
+        transport.serve(ECHO, echo, to_strangers=True)
         yield transport
 
 
 async def join(one: Libp2pTransport, *others: Libp2pTransport) -> None:
-    """Connect `one` to each of the others; returns when both ends know."""
+    """Connect `one` to each of the others, as members; returns when both ends know."""
     for other in others:
         await one.connect(other.peer, other.addresses[0], timeout_s=5)
         await eventually(lambda other=other: one.peer in other.connections)
+        one.admit(other.peer)
+        other.admit(one.peer)
 
 
 async def eventually(holds: Callable[[], bool], *, within_s: float = 10) -> None:

@@ -1,4 +1,4 @@
-"""peers, status, tasks, cancel, invite and config show."""
+"""peers, status, tasks, cancel and config show."""
 
 from __future__ import annotations
 
@@ -46,18 +46,16 @@ def test_cancel_says_what_became_of_the_task(tmp_path: Path) -> None:
     assert (ended.exit_code, ended.stderr) == (0, "task T1 cancelled\n")
 
 
-def test_invite_prints_the_line_alone_on_stdout(tmp_path: Path) -> None:
-    with scripted_node(tmp_path, {"invite": Script({"line": "kw1:abc"})}) as node:
-        args = ["invite", "--ttl", "2h", "--uses", "3", "--roles", "repl,infer"]
-        ended = CliRunner().invoke(cli, [*args, "--data-dir", str(tmp_path)])
-    assert (ended.exit_code, ended.stdout) == (0, "kw1:abc\n")
-    assert node.heard == [("invite", {"roles": ["repl", "infer"], "ttl_s": 7200.0, "uses": 3})]
-
-
-def test_an_unknown_role_in_an_invite_is_a_usage_error(tmp_path: Path) -> None:
-    ended = invoke(tmp_path, {"invite": Script()}, "invite", "--roles", "cook")
-    assert ended.exit_code == 2
-    assert "roles.0" in ended.stderr
+def test_pending_peers_are_the_strangers(tmp_path: Path) -> None:
+    rows = [
+        {"name": "desk", "state": "member"},
+        {"name": "away", "state": "absent"},
+        {"name": "new", "state": "connected"},
+        {"name": "lost", "state": "refused", "why_not": "revoked"},
+    ]
+    ended = invoke(tmp_path, {"peers": Script({"peers": rows})}, "peers", "--pending")
+    assert [line.split()[0] for line in ended.stdout.splitlines()] == ["NAME", "new", "lost"]
+    assert "revoked" in ended.stdout
 
 
 def test_config_show_tells_where_each_setting_comes_from(tmp_path: Path) -> None:

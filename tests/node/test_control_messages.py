@@ -26,7 +26,8 @@ SOUND: dict[str, dict[str, object]] = {
     "run": {"language": "python", "code": "", "timeout_s": 1.5, "args": ["-v"]},
     "ask": {"prompt": "why", "model": "m", "max_tokens": 1, "temperature": 0},
     "fold": {"path": "/tmp/a", "ratio": 0.5},
-    "invite": {"roles": ["repl", "infer"], "ttl_s": 60, "uses": 2},
+    "invite": {"roles": ["repl", "infer", "admin"], "ttl_s": 60, "uses": 2},
+    "revoke": {"peer": "desk", "why": "sold"},
 }
 
 
@@ -62,8 +63,10 @@ def test_an_unknown_field_is_refused_by_name(verb: str) -> None:
         ("fold", {"text": "both"}, "either path or text"),
         ("fold", {"path": None}, "either path or text"),
         ("fold", {"budget_tokens": 5}, "not both"),
-        ("invite", {"roles": ["admin"]}, "roles.0"),
+        ("invite", {"roles": ["cook"]}, "roles.0"),
         ("invite", {"roles": []}, "roles"),
+        ("revoke", {"peer": ""}, "peer"),
+        ("revoke", {"why": "x" * 201}, "why"),
         ("tasks", {"limit": 10**9}, "limit"),
         ("task", {"task": ""}, "task"),
     ],
