@@ -28,7 +28,7 @@ from kowalski.mesh.admission import JOIN_PROTOCOL, MEMBERSHIP_PROTOCOL
 from kowalski.protocol import codec
 from kowalski.protocol.errors import PeerUnreachableError, RemoteProtocolError
 from kowalski.protocol.messages.base import Message
-from kowalski.protocol.messages.membership import Hello, Welcome
+from kowalski.protocol.messages.membership import Hello, Ready, Welcome
 from tests.mesh.visitors import (
     ROOT,
     Clock,
@@ -186,7 +186,7 @@ async def fuzz_doors(frames: int, tally: Tally, folder: Path) -> None:
 
 async def _prove(guest: Visitor) -> None:
     hello = Hello(certificate=signed(guest.identity), boot=BOOT, name="guest", addresses=())
-    await guest.ask(MEMBERSHIP_PROTOCOL, hello)
+    await guest.ask(MEMBERSHIP_PROTOCOL, hello, Ready())
 
 
 async def _knock(

@@ -18,4 +18,4 @@ def test_bad_frames_are_refused_and_the_node_lives_on(seed: int | None) -> None:
     assert tally.outcomes["refused"] > 3500
     assert tally.outcomes["understood"] > 50
     assert tally.outcomes["torn"] > 50
-    assert tally.outcomes["knocked"] > 50
+    assert tally.outcomes["knocked"] >= 50

@@ -192,7 +192,6 @@ def spend(home: Member, invite: str) -> None:
 
 
 TABLE = [
-    *(Refusal(f"no certificate, {protocol}", asking(protocol), "not_member") for protocol in ROOMS),
     Refusal(
         "no certificate, round trip",
         lambda _home, thief: thief.ask(MEMBERSHIP_PROTOCOL, RoundTrip()),
@@ -311,6 +310,30 @@ async def test_a_member_is_served_as_its_roles_say(
                 else:
                     got.add(protocol)
     assert got == served
+
+
+@pytest.mark.parametrize("kind", WIRES)
+async def test_a_stranger_does_not_even_find_the_rooms(kind: WireKind, tmp_path: Path) -> None:
+    unfound = set()
+    with trio.fail_after(30):
+        async with (
+            open_wires(kind) as wires,
+            open_member(
+                wires, HOME, membership(signed(HOME), ROOT), tmp_path, unix_clock=Clock()
+            ) as home,
+            open_visitor(wires, THIEF, home) as thief,
+        ):
+
+            async def look_for(protocol: str) -> None:
+                with pytest.raises(PeerUnreachableError):
+                    await thief.ask_for_work(protocol)
+                unfound.add(protocol)
+
+            async with trio.open_nursery() as nursery:
+                for protocol in ROOMS:
+                    nursery.start_soon(look_for, protocol)
+            assert home.mesh.is_member(THIEF.peer) is False
+    assert unfound == set(ROOMS)
 
 
 # --- at the point of effect ---------------------------------------------------------------------

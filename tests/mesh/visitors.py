@@ -171,4 +171,5 @@ class Visitor:
 async def open_visitor(wires: Wires, identity: Identity, home: Member) -> AsyncIterator[Visitor]:
     async with wires(identity) as transport, open_asker(transport) as asker:
         await transport.connect(home.peer, home.transport.addresses[0], timeout_s=5)
+        transport.admit(home.peer)  # the visitor keeps nothing from home; home is the one to judge
         yield Visitor(identity, transport, asker, home.peer)
