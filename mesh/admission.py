@@ -54,6 +54,9 @@ log = structlog.get_logger(__name__)
 MEMBERSHIP_PROTOCOL = "/kowalski/membership/1"
 JOIN_PROTOCOL = "/kowalski/join/1"
 NONCE_BYTES = 16
+REFUSES_US = "it refuses us: "
+"""How the complaint begins about a peer that would not take our certificate."""
+
 RENEWAL_TIMEOUT_S = 5.0
 
 NEXT_WORD_S = 10.0
@@ -121,9 +124,16 @@ class Admission:
                 peer, MEMBERSHIP_PROTOCOL, hello, open_timeout_s=timeout_s
             ) as asked:
                 shown = await asked.receive()
+                if isinstance(shown, Ready) and shown.roster is not None:
+                    self._on_roster(shown.roster)
+                    shown = await asked.receive()
                 if not isinstance(shown, Welcome):
                     raise RemoteProtocolError(f"{shown.KIND} in answer to a hello")
-                proven = self._check(peer, shown, shown)
+                try:
+                    proven = self._check(peer, shown, shown)
+                except CertificateError as no:
+                    await self._say_revoked(asked, no)
+                    raise
                 ready = Ready(members=ours.members, profile=ours.profile, roster=ours.roster)
                 await asked.send(ready)
                 last = await asked.receive()
@@ -135,7 +145,7 @@ class Admission:
         except RequestRefusedError as no:
             if no.reason != "not_member":
                 raise PeerUnreachableError(f"it has no time for us: {no}") from no
-            raise MembershipError(f"it refuses us: {no}") from no
+            raise MembershipError(f"{REFUSES_US}{no}") from no
         self._on_proven(proven)
 
     async def answer(self, conversation: Conversation, request: Message) -> Message:
@@ -163,9 +173,16 @@ class Admission:
             proven = self._check(peer, hello, ready)
         except CertificateError as no:
             self._on_refused(peer, MEMBERSHIP_PROTOCOL, no.reason, str(no))
+            await self._say_revoked(conversation, no)
             raise RequestRefusedError("not_member", f"{no.reason}: {no}") from no
         self._on_proven(proven)
         return Ready()
+
+    async def _say_revoked(self, conversation: Conversation, no: CertificateError) -> None:
+        """Show a revoked peer its own revocation, of which nobody would tell it any more."""
+        signed = self._book.revocation(conversation.peer)
+        if no.reason == "revoked" and signed is not None:
+            await conversation.send(Ready(roster=Roster(revocations=(signed,))))
 
     def _check(self, peer: PeerId, who: Hello | Welcome, what: Welcome | Ready) -> Proven:
         """What a peer has shown; its certificate must hold by what both know of revocations."""

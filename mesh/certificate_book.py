@@ -153,6 +153,10 @@ class CertificateBook:
     def roster_version(self) -> int:
         return self._revocations.version
 
+    def revocation(self, peer: PeerId) -> SignedRevocation | None:
+        revoked = self._revocations.revoked.get(peer)
+        return revoked.signed if revoked else None
+
     def next_epoch(self, peer: PeerId) -> int:
         """Of a new certificate for `peer`: above whatever was revoked."""
         revoked = self._revocations.revoked.get(peer)

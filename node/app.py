@@ -269,6 +269,7 @@ def _known_membership(
 async def join_mesh(config: NodeConfig, line_text: str) -> Membership:
     """Join without becoming a node, and keep the membership for when one starts.
 
+    Also if we are a member: one that was revoked while it was away does not know that it was.
     Whoever calls has claimed the data directory.
 
     Raises:
@@ -277,7 +278,7 @@ async def join_mesh(config: NodeConfig, line_text: str) -> Membership:
     line = parse_join_line(line_text)
     identity = load_or_create_identity(config.identity_path)
     known = _known_membership(config, identity, line)
-    if known is not None:
+    if known is not None and known.root is not None:
         return known
     await _import(TRANSPORT_MODULE)
     from kowalski.mesh.libp2p_transport import open_libp2p_transport  # noqa: PLC0415
@@ -367,7 +368,7 @@ async def open_node(
         now_unix_s=unix_clock(),
         rules=ENDED_IS_FINE,
     )
-    roles = tuple(role for role in certificate.roles if role in config.roles)
+    roles: tuple[Role, ...] = tuple(role for role in certificate.roles if role in config.roles)
     telemetry = NodeTelemetry(
         name=config.name,
         boot=boot,

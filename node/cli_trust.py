@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,7 +156,7 @@ def leave(session: Session, yes: bool, force: bool) -> None:
         return
     own_membership.check_may_leave(membership, force=force)
     _confirm(f"Leave mesh {membership.mesh}? Coming back takes a new invite.", yes=yes)
-    _stop_node(session)
+    _stop_node(session, config.data_dir)
     with own_membership.at_rest(config.data_dir):
         own_membership.leave(config, force=force)
     if session.as_json:
@@ -175,8 +176,10 @@ def _confirm(question: str, *, yes: bool) -> None:
     click.confirm(question, abort=True, err=True)
 
 
-def _stop_node(session: Session) -> None:
-    """End the node of this data directory, if one runs, and wait until it is gone."""
+def _stop_node(session: Session, data_dir: Path) -> None:
+    """End the node of this data directory, if one runs, and wait until it has let go of it."""
+    from kowalski.node import control
+
     try:
         pid = session.ask_node("status", {}).get("pid")
     except NodeNotRunningError:
@@ -187,9 +190,7 @@ def _stop_node(session: Session) -> None:
     os.kill(pid, signal.SIGTERM)
     give_up_at = time.monotonic() + STOP_S
     while time.monotonic() < give_up_at:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
+        with suppress(control.NodeRunningError), control.claim_data_dir(data_dir):
             return
         time.sleep(LOOK_S)
     raise ConfigError(f"the node (pid {pid}) does not stop")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import trio
 
+from kowalski.mesh.admission import REFUSES_US
 from kowalski.mesh.identity import public_key_of
 from kowalski.mesh.invites import InviteBook
 from kowalski.mesh.membership_certificates import Authority
@@ -21,6 +22,9 @@ Reply = dict[str, object]
 
 ENDING_CHARS_MIN = 4
 """Of a peer id, to name a peer: fewer would put somebody out by a slip of the finger."""
+
+REFUSALS_MAX = 5
+"""Of peers that refuse us, told as warnings."""
 
 
 class MeshVerbs:
@@ -154,7 +158,13 @@ def load_of(facts: PeerFacts) -> float:
 
 def warnings_of(mesh: Mesh) -> list[str]:
     """What needs a person, in words."""
-    return [
+    twins = [
         warning if peer == mesh.me else f"{mesh.name_of(peer)}: {warning}"
         for peer, warning in mesh.twins.warnings().items()
     ]
+    refusals = [
+        f"{one.name} refuses this node: {one.why_not.removeprefix(REFUSES_US)}"
+        for one in mesh.facts()
+        if one.why_not.startswith(REFUSES_US)
+    ]
+    return [*twins, *refusals[:REFUSALS_MAX]]

@@ -6,7 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from socket import SOCK_DGRAM, SOCK_STREAM
 
+import psutil
 import pytest
 import trio
 
@@ -15,7 +17,7 @@ from kowalski.mesh.identity import new_identity
 from kowalski.mesh.libp2p_transport import open_libp2p_transport
 from kowalski.node.local_cluster import LocalNode
 from kowalski.protocol import join_line
-from kowalski.protocol.errors import RequestRefusedError
+from kowalski.protocol.errors import PeerUnreachableError, RequestRefusedError
 from kowalski.protocol.ids import Address, PeerId, TaskId, content_hash
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentAsked
@@ -24,12 +26,14 @@ from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
 from kowalski.protocol.messages.membership import RoundTrip
 from kowalski.protocol.messages.repl import CellAsked
 from kowalski.protocol.messages.task import Grant, TaskSpec
+from kowalski.protocol.messages.trust import RenewalAsked
 from kowalski.rlm.journal import GENESIS
 from tests.integration.cluster import START_S, Cluster, open_cluster, wait_until
 
 pytestmark = pytest.mark.real
 
 LOOPBACK = Address("/ip4/127.0.0.1/tcp/0")
+MDNS_PORT = 5353
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +66,16 @@ def row_of(node: LocalNode, peer: str) -> dict[str, object]:
     return next((row for row in rows if row["peer"] == peer), {})
 
 
+def has_refused(node: LocalNode) -> bool:
+    refused = node.ask("status")["refused"]
+    assert isinstance(refused, dict)
+    return "wrong_mesh" in refused
+
+
 def test_two_meshes_on_one_network_do_not_mix(cluster: Cluster) -> None:
     home, stranger = cluster.named("home"), cluster.named("stranger")
-    wait_until(
-        lambda: "refuses us" in str(row_of(stranger, home.peer).get("why_not")), "it was refused"
-    )
+    # The lower id asks; the other one refuses.
+    wait_until(lambda: has_refused(home) or has_refused(stranger), "one has refused the other")
     assert row_of(stranger, home.peer)["routable"] is False
     assert row_of(home, stranger.peer).get("state") != "member"
     assert home.members() == {home.peer}
@@ -103,7 +112,6 @@ REQUESTS = {
     ),
     "/kowalski/fold/1": FoldAsked(text="hello", budget_tokens=1, remaining_s=5.0),
     "/kowalski/content/1": ContentAsked(hash=content_hash(b"hello"), offset=0, bytes_max=5),
-    "/kowalski/membership/1": RoundTrip(),
 }
 
 
@@ -113,18 +121,50 @@ async def test_a_stranger_on_a_real_connection_may_ask_for_nothing(
     cluster: Cluster, protocol: str
 ) -> None:
     home = cluster.named("home")
-    request: Message = REQUESTS[protocol]
-    with trio.fail_after(20):
-        async with open_libp2p_transport(new_identity(), listen=(LOOPBACK,)) as transport:
-            peer = PeerId(home.peer)
-            await transport.connect(peer, address_of(home), timeout_s=5.0)
-            async with (
-                open_asker(transport) as asker,
-                asker.converse(peer, protocol, request) as asked,
-            ):
-                with pytest.raises(RequestRefusedError, match="not_member"):
-                    await asked.receive()
+    with trio.fail_after(20), pytest.raises(PeerUnreachableError, match="na"):
+        await ask_as_stranger(home, protocol, REQUESTS[protocol])
     assert home.ask("status")["tasks"] == 0
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(
+    ("protocol", "request_", "reason"),
+    [
+        ("/kowalski/membership/1", RoundTrip(), "not_member"),
+        ("/kowalski/join/1", RenewalAsked(), "not_member"),
+    ],
+)
+async def test_where_strangers_may_speak_they_are_told_what_is_missing(
+    cluster: Cluster, protocol: str, request_: Message, reason: str
+) -> None:
+    with trio.fail_after(20), pytest.raises(RequestRefusedError, match=reason):
+        await ask_as_stranger(cluster.named("home"), protocol, request_)
+
+
+async def ask_as_stranger(node: LocalNode, protocol: str, request: Message) -> None:
+    async with open_libp2p_transport(new_identity(), listen=(LOOPBACK,)) as transport:
+        peer = PeerId(node.peer)
+        await transport.connect(peer, address_of(node), timeout_s=5.0)
+        async with (
+            open_asker(transport) as asker,
+            asker.converse(peer, protocol, request) as asked,
+        ):
+            await asked.receive()
+
+
+def test_a_node_listens_on_its_peer_port_alone(cluster: Cluster) -> None:
+    home = cluster.named("home")
+    ports = {int(address.split("/")[4]) for address in home.ask("status")["addresses"]}
+    (port,) = ports
+    root = psutil.Process(home.process.pid)
+    listening = [
+        (socket.type, socket.laddr.port)
+        for process in (root, *root.children(recursive=True))
+        for socket in process.net_connections("inet")
+        if socket.type == SOCK_DGRAM or socket.status == psutil.CONN_LISTEN
+    ]
+    assert (SOCK_STREAM, port) in listening
+    assert set(listening) <= {(SOCK_STREAM, port), (SOCK_DGRAM, MDNS_PORT)}
 
 
 # --- join lines ---------------------------------------------------------------------------------

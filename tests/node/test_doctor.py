@@ -132,3 +132,30 @@ def test_a_reply_carries_the_worst_verdict() -> None:
 
 def test_the_interfaces_of_this_machine_have_a_loopback() -> None:
     assert any("127.0.0.1" in each.addresses for each in doctor.local_interfaces())
+
+
+DAY_S = 24 * 3600.0
+
+
+@pytest.mark.parametrize(
+    ("ends_in_s", "is_revoked", "verdict", "found"),
+    [
+        (100 * DAY_S, False, "ok", "ends in 100 days"),
+        (14 * DAY_S, False, "ok", "14 days"),
+        (14 * DAY_S - 1, False, "warn", "14 days"),
+        (-3 * DAY_S, False, "warn", "ended 3 days ago"),
+        (100 * DAY_S, True, "fail", "revoked"),
+    ],
+)
+def test_a_membership_that_ends_is_warned_of_in_time(
+    ends_in_s: float, is_revoked: bool, verdict: str, found: str
+) -> None:
+    (check,) = doctor.check_membership(ends_in_s, is_revoked=is_revoked, warnings=())
+    assert check.verdict == verdict
+    assert found in check.found
+    assert bool(check.cure) == (verdict != "ok")
+
+
+def test_what_the_mesh_warns_of_is_warned_of() -> None:
+    checks = doctor.check_membership(DAY_S, is_revoked=False, warnings=["two machines use it"])
+    assert checks[-1] == Check("identity", "warn", "two machines use it")

@@ -174,6 +174,19 @@ def test_a_peer_that_cannot_prove_its_membership_is_hung_up_on_and_left_alone() 
     assert until(state, Dial, limit=1000) == 10.0 + PARAMS.shun_s
 
 
+def test_a_peer_counts_as_refused_until_it_proves_itself() -> None:
+    state = after(Sighted(HIGHER, (HERE,)), DialFailed(HIGHER, "no route"))
+    assert not state.peers[HIGHER].is_refused
+    state = after(ConnectionOpened(HIGHER), MembershipRefused(HIGHER, "expired"), of=state)
+    assert state.peers[HIGHER].is_refused
+    state = after(ConnectionOpened(HIGHER), now=100.0, of=state)
+    assert not state.peers[HIGHER].is_refused
+    state = after(ConnectionClosed(HIGHER), now=101.0, of=state)
+    assert state.peers[HIGHER].is_refused
+    again = (ConnectionOpened(HIGHER), MembershipProven(HIGHER, (HERE,)), ConnectionClosed(HIGHER))
+    assert not after(*again, now=102.0, of=state).peers[HIGHER].is_refused
+
+
 def test_a_shunned_peer_does_not_talk_itself_free_with_new_addresses() -> None:
     state = after(Sighted(HIGHER, (HERE,)), ConnectionOpened(HIGHER))
     state = after(MembershipRefused(HIGHER, "expired"), of=state)
