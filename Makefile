@@ -4,11 +4,12 @@
 BIN := .venv/bin
 PYTEST_FLAGS ?=
 DEMO_FLAGS ?=
+FUZZ_FLAGS ?=
 
 # The real folders; the links kowalski/{protocol,mesh,node} lead to the first three.
 SOURCES := protocol mesh node kowalski simulations tests benchmarks scripts
 
-.PHONY: help test demo pytest static lint format types mypy basedpyright imports wheel bench \
+.PHONY: help test demo pytest static lint format types mypy basedpyright imports wheel bench fuzz \
         pip-install-check pin setup clean
 
 help: ## this list
@@ -58,6 +59,9 @@ install: wheel ## kowalski-node for this user, in an environment of its own (uv 
 
 bench: setup ## the benchmarks, which print their figures and the machine
 	@$(BIN)/python -m benchmarks
+
+fuzz: setup ## a million bad frames; FUZZ_FLAGS='--seed 7 --frames 10000' repeats a run
+	@$(BIN)/python -m tests.fuzz.frames $(FUZZ_FLAGS)
 
 pip-install-check: setup ## what plain pip, without uv, needs and installs
 	@sh scripts/pip_install_check.sh

@@ -246,7 +246,8 @@ class Doorkeeper:
     async def answer(self, conversation: Conversation, request: Message) -> Message:
         authority = self._authority()
         if authority is None:
-            raise RequestRefusedError("not_allowed", "this peer cannot let anybody in")
+            why = "this peer cannot let anybody in"
+            raise self._refusal(conversation.peer, "not_allowed", "not_allowed", why)
         match request:
             case JoinAsked():
                 return await self._let_in(conversation, request, authority)

@@ -396,7 +396,7 @@ class Mesh:
             certificate=self.membership.certificate,
             boot=self._about.boot,
             name=self._about.name,
-            addresses=self._addresses,
+            addresses=self._transport.addresses[:ADDRESSES_MAX],
             members=self.trust.known_members(),
             profile=self._telemetry.profile(),
             roster=self.trust.book.roster,
@@ -405,11 +405,6 @@ class Mesh:
     def _members(self) -> dict[PeerId, tuple[Address, ...]]:
         peers = self._driver.state.peers
         return {peer: peers[peer].addresses for peer in self._driver.state.members}
-
-    @property
-    def _addresses(self) -> tuple[Address, ...]:
-        """As many of ours as one message may name."""
-        return self._transport.addresses[:ADDRESSES_MAX]
 
     def _on_proven(self, proven: Proven) -> None:
         book = self.trust.book

@@ -72,13 +72,13 @@ class RosterGossip:
         """Gossip the roster when it changes and every minute, until cancelled."""
         while True:
             self._changed = trio.Event()
-            for roster in _portions(self._book.roster):
+            for roster in portions(self._book.roster):
                 await self._transport.publish(self._topic, codec.encode(roster))
             with trio.move_on_after(ANNOUNCE_S):
                 await self._changed.wait()
 
 
-def _portions(roster: Roster) -> list[Roster]:
+def portions(roster: Roster) -> list[Roster]:
     """The roster in messages that fit gossip; none where nobody is revoked."""
     portions: list[Roster] = []
     size = GOSSIP_BYTES_MAX

@@ -6,12 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kowalski.mesh.identity import identity_from_seed
 from kowalski.mesh.membership_certificates import (
     CERTIFICATE_LIFE_S,
     CLOCK_GRACE_S,
+    Admin,
     CertificateError,
+    Membership,
     MeshRoot,
+    Rules,
     Seal,
+    authority_of,
+    certify,
+    decode_certificate,
     found_mesh,
     invite_proof,
     is_invite_proof,
@@ -19,13 +26,21 @@ from kowalski.mesh.membership_certificates import (
     join_transcript,
     load_membership,
     mesh_proof,
+    revoke,
     save_membership,
     verify,
+    verify_revocation,
 )
 from kowalski.protocol import codec
 from kowalski.protocol.errors import ConfigError
 from kowalski.protocol.ids import PeerId
-from kowalski.protocol.messages.trust import ROLES, Certificate, SignedCertificate
+from kowalski.protocol.messages.trust import (
+    ROLES,
+    Certificate,
+    Issuer,
+    SignedCertificate,
+    SignedRevocation,
+)
 from tests.protocol import strategies
 
 A, B = PeerId("AAAAAAAA"), PeerId("BBBBBBBB")
@@ -117,15 +132,13 @@ TRANSCRIPT = join_transcript(A, B, b"n" * 16, b"m" * 16)
 
 
 def test_only_the_owner_of_the_root_key_proves_the_mesh() -> None:
-    good = mesh_proof(ROOT, TRANSCRIPT)
-    assert is_mesh_proof(ROOT.mesh, B, TRANSCRIPT, good)
+    assert is_mesh_proof(ROOT.mesh, B, TRANSCRIPT, mesh_proof(ROOT, TRANSCRIPT))
     forged = mesh_proof(OTHER_ROOT, TRANSCRIPT)
     assert not is_mesh_proof(ROOT.mesh, B, TRANSCRIPT, forged)
-    claimed = Seal(ROOT.public_key, forged.signature, None)
-    assert not is_mesh_proof(ROOT.mesh, B, TRANSCRIPT, claimed)
+    assert not is_mesh_proof(ROOT.mesh, B, TRANSCRIPT, replace(forged, root_key=ROOT.public_key))
     # A signature that the root gave for something else, a certificate's, proves nothing.
-    certified = Seal(ROOT.public_key, GOOD.signature, None)
-    assert not is_mesh_proof(ROOT.mesh, B, GOOD.frame, certified)
+    other = Seal(ROOT.public_key, GOOD.signature, None)
+    assert not is_mesh_proof(ROOT.mesh, B, GOOD.frame, other)
 
 
 @pytest.mark.parametrize(
@@ -194,3 +207,144 @@ def test_a_file_that_cannot_be_read_is_the_owners_to_look_at(tmp_path: Path) -> 
 def test_a_certificate_fits_its_field_with_every_role() -> None:
     signed = ROOT.certify(PeerId("1" * 64), ROLES, now_unix_s=2**40, epoch=2**40)
     assert isinstance(codec.decode(signed.frame), Certificate)
+
+
+# --- admins -------------------------------------------------------------------------------------
+
+CHIEF, HELPER, GUEST = (identity_from_seed(bytes([number]) * 32) for number in (1, 2, 3))
+ADMIN = Admin(CHIEF, ROOT.certify(CHIEF.peer, ("submit", "admin"), now_unix_s=NOW))
+BY_ADMIN = certify(ADMIN, GUEST.peer, ("submit", "repl"), now_unix_s=NOW)
+
+
+def test_an_admin_makes_members_and_only_the_root_makes_admins() -> None:
+    certificate = verify(BY_ADMIN, mesh=ROOT.mesh, peer=GUEST.peer, now_unix_s=NOW)
+    assert certificate.roles == ("submit", "repl")
+    wished = certify(ADMIN, GUEST.peer, ("submit", "admin"), now_unix_s=NOW)
+    assert decode_certificate(wished.frame).roles == ("submit",)
+    assert ROOT.may_grant("admin")
+    assert not ADMIN.may_grant("admin")
+
+
+def test_whom_an_admin_calls_an_admin_is_none() -> None:
+    frame = codec.encode(decode_certificate(GOOD.frame).model_copy(update={"roles": ROLES}))
+    seal = ADMIN.seal(frame)
+    overreach = SignedCertificate(
+        frame=frame, root_key=seal.root_key, signature=seal.signature, issuer=seal.issuer
+    )
+    assert reason(overreach) == "issuer_overreach"
+    # And nobody whom it made can make others.
+    below = Admin(GUEST, BY_ADMIN)
+    assert authority_of(Membership(ROOT.mesh, BY_ADMIN, None), GUEST) is None
+    made = certify(below, A, ("submit",), now_unix_s=NOW)
+    assert reason(made) in {"bad_signature", "issuer_not_allowed"}
+
+
+def test_an_admins_word_is_no_good_without_its_own_key_role_and_mesh() -> None:
+    stolen = Admin(HELPER, ADMIN.certificate)
+    assert reason(certify(stolen, A, ("submit",), now_unix_s=NOW)) == "bad_signature"
+    plain = Admin(HELPER, ROOT.certify(HELPER.peer, ("submit",), now_unix_s=NOW))
+    assert reason(certify(plain, A, ("submit",), now_unix_s=NOW)) == "issuer_not_allowed"
+    elsewhere = Admin(CHIEF, OTHER_ROOT.certify(CHIEF.peer, ROLES, now_unix_s=NOW))
+    foreign = certify(elsewhere, A, ("submit",), now_unix_s=NOW)
+    assert reason(foreign) == "wrong_mesh"
+    ours = foreign.model_copy(update={"root_key": ROOT.public_key})
+    assert reason(ours) == "bad_signature"
+
+
+def test_only_the_root_and_its_admins_have_authority() -> None:
+    founder = found_mesh(CHIEF.peer, now_unix_s=NOW)
+    assert authority_of(founder, CHIEF) == founder.root
+    admin = Membership(ROOT.mesh, ADMIN.certificate, None)
+    assert authority_of(admin, CHIEF) == ADMIN
+    plain = Membership(ROOT.mesh, ROOT.certify(HELPER.peer, ("submit",), now_unix_s=NOW), None)
+    assert authority_of(plain, HELPER) is None
+
+
+def test_an_admin_proves_the_mesh_as_itself_alone() -> None:
+    proof = mesh_proof(ADMIN, TRANSCRIPT)
+    assert is_mesh_proof(ROOT.mesh, CHIEF.peer, TRANSCRIPT, proof)
+    assert not is_mesh_proof(ROOT.mesh, HELPER.peer, TRANSCRIPT, proof)
+
+
+def test_a_membership_by_an_admin_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.json"
+    membership = Membership(ROOT.mesh, BY_ADMIN, None)
+    save_membership(path, membership)
+    assert load_membership(path) == membership
+
+
+def test_revocation_is_by_epoch_and_takes_along_whom_an_admin_had_let_in() -> None:
+    def checked(signed: SignedCertificate, peer: PeerId, revoked: dict[PeerId, int]) -> str:
+        rules = Rules(is_revoked=lambda who, epoch: epoch <= revoked.get(who, -1))
+        try:
+            verify(signed, mesh=ROOT.mesh, peer=peer, now_unix_s=NOW, rules=rules)
+        except CertificateError as no:
+            return no.reason
+        return ""
+
+    again = ROOT.certify(A, ("submit",), now_unix_s=NOW, epoch=3)
+    assert [checked(again, A, {A: epoch}) for epoch in (2, 3, 4)] == ["", "revoked", "revoked"]
+    assert checked(BY_ADMIN, GUEST.peer, {CHIEF.peer: 0}) == "issuer_revoked"
+    assert checked(BY_ADMIN, GUEST.peer, {HELPER.peer: 9}) == ""
+
+
+def test_a_revocation_counts_by_root_and_admin_and_by_nobody_else() -> None:
+    for authority in (ROOT, ADMIN):
+        said = revoke(authority, B, epoch=4, now_unix_s=NOW, why="lost")
+        heard = verify_revocation(said, mesh=ROOT.mesh)
+        assert (heard.peer, heard.epoch, heard.why) == (B, 4, "lost")
+    for nobody in (OTHER_ROOT, Admin(GUEST, BY_ADMIN), Admin(HELPER, ADMIN.certificate)):
+        with pytest.raises(CertificateError):
+            verify_revocation(revoke(nobody, B, epoch=4, now_unix_s=NOW), mesh=ROOT.mesh)
+
+
+# --- anything at all ----------------------------------------------------------------------------
+
+FRAMES = st.one_of(
+    st.binary(max_size=300),
+    strategies.messages("trust/certificate").map(codec.encode),
+    strategies.messages("trust/revocation").map(codec.encode),
+    strategies.messages("base/refused").map(codec.encode),
+    st.sampled_from([GOOD.frame, BY_ADMIN.frame, ADMIN.certificate.frame]),
+)
+SIGNATURES = st.one_of(
+    st.binary(min_size=64, max_size=64),
+    st.sampled_from([GOOD.signature, BY_ADMIN.signature, ADMIN.certificate.signature]),
+)
+ISSUERS = st.none() | st.builds(Issuer, frame=FRAMES, signature=SIGNATURES)
+KEYS = st.sampled_from([ROOT.public_key, bytes(32)]) | st.binary(min_size=32, max_size=32)
+
+
+@given(FRAMES, KEYS, SIGNATURES, ISSUERS)
+def test_whatever_is_shown_is_a_certificate_or_refused_with_a_reason(
+    frame: bytes, key: bytes, signature: bytes, issuer: Issuer | None
+) -> None:
+    shown = SignedCertificate(frame=frame, root_key=key, signature=signature, issuer=issuer)
+    try:
+        certificate = verify(shown, mesh=ROOT.mesh, peer=A, now_unix_s=NOW)
+    except CertificateError as no:
+        assert no.reason.isidentifier()  # noqa: PT017 one of two outcomes
+    else:
+        assert certificate == decode_certificate(GOOD.frame)
+    said = SignedRevocation(frame=frame, root_key=key, signature=signature, issuer=issuer)
+    with pytest.raises(CertificateError):
+        verify_revocation(said, mesh=ROOT.mesh)
+
+
+@given(FRAMES, FRAMES)
+def test_what_root_and_admin_signed_by_mistake_is_refused_if_it_is_something_else(
+    frame: bytes, issuing: bytes
+) -> None:
+    """The signatures are good; only what they are under is not."""
+    issuer = Issuer(frame=issuing, signature=ROOT.seal(issuing).signature)
+    shown = SignedCertificate(
+        frame=frame, root_key=ROOT.public_key, signature=CHIEF.sign(frame), issuer=issuer
+    )
+    try:
+        certificate = verify(shown, mesh=ROOT.mesh, peer=A, now_unix_s=NOW)
+    except CertificateError as no:
+        assert no.reason.isidentifier()  # noqa: PT017 one of two outcomes
+    else:
+        assert certificate.peer == A
+        assert "admin" in decode_certificate(issuing).roles
+        assert "admin" not in certificate.roles

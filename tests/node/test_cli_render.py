@@ -93,3 +93,15 @@ def test_a_check_that_is_not_well_shows_its_cure() -> None:
         "fail  port: taken",
         "      choose another",
     ]
+
+
+def test_a_peer_that_works_may_still_need_a_person() -> None:
+    row = {"name": "desk", "routable": True, "why_not": "two machines use its identity"}
+    shown = render.peers({"peers": [row]}, is_terminal=False)
+    assert "two machines use its identity" in shown
+
+
+def test_an_admin_is_shown_as_one() -> None:
+    rows = [{"name": "desk", "roles": ["repl"], "is_admin": True}, {"name": "lap", "roles": []}]
+    shown = render.peers({"peers": rows}, is_terminal=False)
+    assert "repl, admin" in shown
