@@ -12,6 +12,7 @@ here: what a peer or the network does is a `PeerUnreachableError` or an event.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -410,6 +411,13 @@ def _concrete(bound: tuple[str, ...]) -> tuple[Address, ...]:
 
 
 def _root(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error) or type(error).__name__
+    """What it comes down to, in the words of the system where it was the system."""
+    while True:
+        if error.__cause__ is not None:
+            error = error.__cause__
+        elif isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        elif isinstance(error, OSError) and error.errno:
+            return os.strerror(error.errno).lower()
+        else:
+            return str(error) or type(error).__name__

@@ -368,7 +368,8 @@ async def open_node(
         now_unix_s=unix_clock(),
         rules=ENDED_IS_FINE,
     )
-    roles: tuple[Role, ...] = tuple(role for role in certificate.roles if role in config.roles)
+    certified = frozenset[str](certificate.roles)
+    roles: tuple[Role, ...] = tuple(role for role in config.roles if role in certified)
     telemetry = NodeTelemetry(
         name=config.name,
         boot=boot,

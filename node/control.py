@@ -159,6 +159,7 @@ def _listening(path: Path) -> Iterator[trio.socket.SocketType]:
             with suppress(OSError):
                 if os.path.samestat(path.stat(), identity):
                     path.unlink()
+                    path.parent.rmdir()  # it may lie below /tmp, where nobody else clears up
             listener.close()
     finally:
         plain.close()

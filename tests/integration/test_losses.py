@@ -207,7 +207,7 @@ def test_a_node_that_ends_takes_its_programs_along_and_can_start_again(
     assert json.loads(running.stdout.readlines()[-1])["error"]["code"] == "node_gone"
     assert lone.cli(node, "status").exit_code == 3
     if end != signal.SIGKILL:
-        assert not places.control_path(node.data_dir).exists()
+        assert not places.control_path(node.data_dir).parent.exists()
     assert "Traceback" not in whole_log(node)
 
 

@@ -227,4 +227,5 @@ def test_a_line_whose_node_is_gone_asks_whether_it_runs(cluster: Cluster) -> Non
         unheard.bind(("127.0.0.1", 0))  # nobody listens there
         address = Address(f"/ip4/127.0.0.1/tcp/{unheard.getsockname()[1]}")
         gone = line.model_copy(update={"addresses": (address,)}).render()
-        assert "is its node running?" in start_with(cluster, "lonely", gone)
+        complaint = start_with(cluster, "lonely", gone)
+    assert complaint.endswith(f"at {address}: connection refused); is its node running?")

@@ -559,15 +559,23 @@ async def test_a_frame_above_the_limit_resets_its_stream_and_no_other(
 async def test_an_answer_above_the_limit_ends_every_request_of_that_stream(
     autojump_clock: Clock,
 ) -> None:
+    told = trio.Event()
+
     async def answer(stream: Stream) -> None:
         await envelopes(stream, 1)
         await stream.send((FRAME_BYTES_MAX + 1).to_bytes(4, "big") + bytes(4))
-        await trio.sleep_forever()
+        try:
+            while await stream.receive():
+                pass
+        except PeerUnreachableError:
+            told.set()
 
     async with open_wire() as wire:
         wire.far.serve(WORK, answer)
         with pytest.raises(RemoteProtocolError):
             await wire.request(asked(1))
+        with trio.fail_after(1):
+            await told.wait()
         serve(wire.far, WORK, echo)
         assert await wire.request(asked(2)) == said(2)
 

@@ -255,6 +255,27 @@ async def test_a_listener_that_left_is_no_trouble(autojump_clock: trio.testing.M
         assert (await heard.receive()).data == b"news"
 
 
+async def test_two_listeners_of_a_topic_hear_what_each_admits(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with (
+        open_loopback_network() as network,
+        serving(network, A) as a,
+        serving(network, B) as b,
+        serving(network, C) as c,
+    ):
+        await join(b, a, c)
+        of_all = await b.subscribe(TOPIC, admits=everybody)
+        of_a = await b.subscribe(TOPIC, admits=lambda origin: origin == A)
+        await a.publish(TOPIC, b"a")
+        await c.publish(TOPIC, b"c")
+        await trio.sleep(1)
+        assert [of_all.receive_nowait().origin, of_all.receive_nowait().origin] == [A, C]
+        assert of_a.receive_nowait().origin == A
+        with pytest.raises(trio.WouldBlock):
+            of_a.receive_nowait()
+
+
 async def test_ended_streams_are_forgotten(autojump_clock: trio.testing.MockClock) -> None:
     async with (
         open_loopback_network() as network,

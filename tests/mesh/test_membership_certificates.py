@@ -147,7 +147,7 @@ def test_only_the_owner_of_the_root_key_proves_the_mesh() -> None:
         join_transcript(B, A, b"n" * 16, b"m" * 16),
         join_transcript(A, A, b"n" * 16, b"m" * 16),
         join_transcript(A, B, b"m" * 16, b"n" * 16),
-        join_transcript(A, B, b"n" * 17, b"m" * 15),
+        join_transcript(A, B, b"n" * 16 + b"m", b"m" * 15),
         join_transcript(A, B, b"n" * 16, b"M" * 16),
     ],
 )

@@ -117,7 +117,7 @@ async def test_it_speaks_no_more_than_once_a_second_however_much_moves(
 ) -> None:
     async with open_pair() as pair:
         for number in range(40):
-            pair.about.hot = busy(pair.about.hot, number % 4)
+            pair.about.hot = pair.about.hot.model_copy(update={"cpu_used": number % 7 / 7})
             await trio.sleep(0.25)
         assert 8 <= pair.gossip.view.peers[A].sequence <= 12
 
