@@ -396,6 +396,7 @@ def _refused(state: Connectivity, known: Peer, why: str, now: float) -> Step:
             act_at=shunned_until,
             shunned_until=shunned_until,
             since=now,
+            seen_at=now,
             rtt_s=None,
             complaint=why,
         )

@@ -55,7 +55,7 @@ async def open_pair(*, talks: bool = True) -> AsyncIterator[Pair]:
             TOPIC,
             Self(about.name, about.boot, about.profile, lambda: about.hot),
             admits=admitted.__contains__,
-            on_boot=lambda _peer, _boot: None,
+            on_boot=lambda _peer, _boot, _sequence: None,
             params=PARAMS,
             tick_s=0.5,
         )

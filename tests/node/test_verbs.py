@@ -429,7 +429,9 @@ BAD: list[tuple[str, Reply, str]] = [
     ("fold", {"path": "/"}, "usage"),
     ("fold", {"text": "x", "question": BIG * 2}, "usage"),
     ("invite", {"roles": []}, "usage"),
-    ("invite", {"roles": ["admin"]}, "usage"),
+    ("invite", {"roles": ["king"]}, "usage"),
+    ("revoke", {"peer": ""}, "usage"),
+    ("revoke", {"peer": "nobody"}, "usage"),
     ("invite", {"ttl_s": 0}, "usage"),
     ("invite", {"uses": 0}, "usage"),
 ]
