@@ -354,7 +354,7 @@ def _closed(state: Connectivity, known: Peer, now: float) -> Step:
         peer = replace(
             known,
             standing=Standing.ABSENT,
-            act_at=now + wait_s + _yield_s(state, known.id),
+            act_at=max(now + wait_s + _yield_s(state, known.id), known.shunned_until),
             since=now,
             attempts=0,
             unproven=unproven,
