@@ -260,7 +260,7 @@ async def test_a_cancelled_fold_frees_its_slot_at_once(
                 await desk.room.answer(Unheard(), asked)
 
         nursery.start_soon(ask)
-        while not trio.testing.active_thread_count():  # noqa: ASYNC110 time stands meanwhile
+        while not trio.testing.active_thread_count():
             await trio.lowlevel.checkpoint()
         assert desk.room.occupancy.running == 1
         scope.cancel()
