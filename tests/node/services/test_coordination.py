@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.loopback_transport import Weather
 from kowalski.node.backends.seam import CompletionRequest
 from kowalski.node.services import coordinator
 from kowalski.protocol.ids import TaskId
@@ -212,6 +213,22 @@ async def test_cancel_is_heard_while_a_task_still_looks_for_somebody_able(
         world[0].submitter.cancel(task, "enough")
         assert (await world.result(0, task)).state == "cancelled"
         assert trio.current_time() - before < 0.5
+
+
+async def test_cancel_is_heard_while_inputs_are_still_being_fetched(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        content = await world[2].store.put(b"x" * 1000)
+        given = {"name": "x", "content": content.model_dump()}
+        world.network.weather = Weather(latency_s=0.9)  # asking for it takes seconds
+        task = world.submit(0, block("say x"), mode="blocks", inputs=[given])
+        await trio.sleep(2)
+        before = trio.current_time()
+        world[0].submitter.cancel(task, "enough")
+        assert (await world.result(0, task)).state == "cancelled"
+        assert trio.current_time() - before < 3
+        assert world.cells == []
 
 
 async def test_a_cancelled_task_is_cancelled_even_if_its_coordinator_forgot_it(

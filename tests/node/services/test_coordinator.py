@@ -132,6 +132,21 @@ async def test_more_tasks_than_a_coordinator_leads_wait_for_their_turn(
         assert len(world.cells) == len(tasks)
 
 
+async def test_a_settled_task_leaves_room_at_its_coordinator_and_its_worker(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        for number in range(coordinator.TASKS_AT_A_TIME + 2):
+            task = world.submit(0, block("say done"), mode="blocks", task=f"t{number}")
+            assert (await world.result(0, task)).state == "answered"
+        assert trio.current_time() < 30, "nobody waited for a turn"
+        hands = world.places[2].hands
+        assert hands is not None
+        host = hands.host
+        assert host is not None
+        await world.until(lambda: host.slots_free == host.slots, within_s=5)
+
+
 async def test_what_opens_no_task_is_refused_and_the_room_lives_on(
     virtual_time: JumpingClock,
 ) -> None:

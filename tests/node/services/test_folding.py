@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from kowalski.mesh.content_store import CHUNK_TIMEOUT_S
 from kowalski.mesh.content_store import PROTOCOL as CONTENT_PROTOCOL
@@ -259,8 +260,9 @@ async def test_a_cancelled_fold_frees_its_slot_at_once(
                 await desk.room.answer(Unheard(), asked)
 
         nursery.start_soon(ask)
-        while not desk.room.occupancy.running:
+        while not trio.testing.active_thread_count():
             await trio.lowlevel.checkpoint()
+        assert desk.room.occupancy.running == 1
         scope.cancel()
         for _ in range(10):
             await trio.lowlevel.checkpoint()

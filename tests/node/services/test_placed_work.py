@@ -31,7 +31,7 @@ from kowalski.protocol.messages.inference import (
     Usage,
 )
 from kowalski.protocol.messages.membership import RoundTrip
-from kowalski.protocol.messages.repl import CellAsked, SubCall, SubCallResult
+from kowalski.protocol.messages.repl import CellAsked, CellDone, SubCall, SubCallResult
 from kowalski.protocol.messages.telemetry import Hot
 from simulations.virtual_time import JumpingClock
 from simulations.world import Part, World, open_world
@@ -356,37 +356,50 @@ async def test_our_own_node_is_a_peer_like_any_other(virtual_time: JumpingClock)
         assert (await world[0].work.fold(fold_of("a text"))).text == "a text"
 
 
-async def test_what_a_reply_says_of_its_peer_is_heard_at_once(virtual_time: JumpingClock) -> None:
+CELL_DONE = CellDone(
+    task=TaskId("run-1"),
+    cell=0,
+    status="ok",
+    stdout="",
+    stderr="",
+    stdout_bytes=0,
+    stderr_bytes=0,
+    is_session_alive=False,
+    duration_s=0.0,
+    held_s=0.0,
+)
+FOLD_DONE = FoldDone(text="x", source_tokens=9, tokens=3, algorithm="a", held_s=0.0)
+
+REPLIES: dict[str, tuple[str, Message, Callable[[World], Awaitable[object]]]] = {
+    "call": (inference.PROTOCOL, done(), lambda world: complete(world, "m")),
+    "cell": (repl.PROTOCOL, CELL_DONE, lambda world: run(world, "python")),
+    "fold": (folding.PROTOCOL, FOLD_DONE, lambda world: world[0].work.fold(fold_of("x"))),
+}
+
+
+@pytest.mark.parametrize("kind", REPLIES)
+async def test_what_a_reply_says_of_its_peer_is_heard_at_once(
+    virtual_time: JumpingClock, kind: str
+) -> None:
+    protocol, reply, ask = REPLIES[kind]
     hot = Hot(memory_used=0.77)
 
     async def answer(_conversation: Conversation, _request: Message) -> Message:
         await trio.lowlevel.checkpoint()
-        return done(hot)
+        return reply.model_copy(update={"hot": hot})
 
-    async with open_world([ASKER, THINKER]) as world:
-        Instead(world, inference.PROTOCOL, answer, 1)
-        await world[0].work.complete(prompt())
-        heard = world[0].mesh.facts_of(world.peer(1)).hot
-        assert heard == hot
+    async with open_world([ASKER, Part(models=("m",))]) as world:
+        Instead(world, protocol, answer, 1)
+        await ask(world)
+        assert world[0].mesh.facts_of(world.peer(1)).hot == hot
 
 
-@pytest.mark.parametrize("kind", ["code", "folding"])
-async def test_cells_and_folds_tell_how_full_their_peer_is(
-    virtual_time: JumpingClock, kind: str
-) -> None:
-    async with open_world([ASKER, Part(slots=3)]) as world:
-        before = world[0].mesh.facts_of(world.peer(1)).age_s
-        assert before is not None
-        if kind == "code":
-            await run(world, "python")
-        else:
-            await world[0].work.fold(fold_of("text"))
-        after = world[0].mesh.facts_of(world.peer(1))
-        assert after.age_s is not None
-        assert after.hot is not None
-        assert after.age_s < 0.1
-        if kind == "code":
-            assert after.hot.repl.slots == 3
+async def test_work_sent_at_the_same_moment_is_spread(virtual_time: JumpingClock) -> None:
+    async with open_world([ASKER, THINKER, THINKER]) as world:
+        async with trio.open_nursery() as nursery:
+            for number in range(8):
+                nursery.start_soon(world[0].work.complete, prompt(str(number)))
+        assert sorted(len(place.calls) for place in world.places) == [0, 4, 4]
 
 
 # --- programs -----------------------------------------------------------------------------------
