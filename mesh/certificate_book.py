@@ -171,8 +171,8 @@ class CertificateBook:
 
         Among them are those whom a revoked admin had let in.
         """
-        told = {one.signed for one in self._revocations.revoked.values()}
-        news = {self._hear(one) for one in roster.revocations if one not in told} - {None}
+        told = {one.signed.signature for one in self._revocations.revoked.values()}
+        news = {self._hear(one) for one in roster.revocations if one.signature not in told} - {None}
         if not news:
             return ()
         self._save()
