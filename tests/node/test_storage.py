@@ -139,6 +139,24 @@ def test_an_entry_twice_is_refused_and_changes_nothing(storage: LedgerStorage) -
     assert storage.tasks() == [task]
 
 
+def test_an_entry_whose_row_cannot_be_written_is_not_there_either(storage: LedgerStorage) -> None:
+    storage.save(fresh_task())
+    task, entry = next_of(fresh_task())
+    no_row = replace(task, state=None)  # type: ignore[arg-type]
+    with pytest.raises(StorageError, match="NOT NULL"):
+        storage.append(no_row, entry, task.last_digest)
+    assert storage.entries(TASK) == []
+    storage.append(task, entry, task.last_digest)
+    assert storage.tasks() == [task]
+
+
+def test_writes_wait_for_the_disk_itself(storage: LedgerStorage) -> None:
+    """What a power cut would show."""
+    settings = {"synchronous": 2, "journal_mode": "wal", "foreign_keys": 1}
+    for name, value in settings.items():
+        assert storage._connection.execute(f"PRAGMA {name}").fetchone() == (value,)
+
+
 # --- other ends than a clean one ----------------------------------------------------------------
 
 

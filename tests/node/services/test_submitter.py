@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import suppress
 
 import pytest
 import trio
 
+from kowalski.mesh.core import rendezvous
 from kowalski.mesh.loopback_transport import Weather
+from kowalski.node.services import coordinator
 from kowalski.node.services.submitter import Seen
 from kowalski.node.storage import StorageError
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.journal import CellFinished, SubCallAnswered
-from kowalski.rlm.journal import check_chain, event_of
+from kowalski.protocol.messages.task import Grant, TaskSpec
+from kowalski.rlm.journal import GENESIS, check_chain, event_of
 from simulations.virtual_time import JumpingClock
 from simulations.world import World, open_world
 from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block, blocks
@@ -93,6 +95,25 @@ async def test_a_network_that_stands_still_for_two_seconds_costs_no_term(
         result = await world.result(0, task)
         assert (result.state, result.term) == ("answered", 1)
         assert len(world.cells) == 3
+
+
+async def test_a_network_that_stands_still_for_ten_seconds_costs_a_term_and_nothing_else(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, LEADER, WORKER]) as world:
+        prompt = blocks("say one", *(f"wait 4\nsay more {n}" for n in range(6)))
+        task = world.submit(0, prompt, mode="blocks")
+        await world.until(lambda: len(world.cells) == 2)
+        usual, world.network.weather = world.network.weather, Weather(latency_s=10.0)
+        await trio.sleep(10)
+        world.network.weather = usual
+        result = await world.result(0, task)
+        assert result.state == "answered"
+        assert result.term > 1
+        check_chain(task, world[0].submitter.entries(task))
+        await trio.sleep(15)
+        left = [child.name for child in world[0].submitter._nursery.child_tasks]
+        assert not [name for name in left if "_hold_talk" in name], "old conversations have ended"
 
 
 async def test_a_link_that_is_cut_for_two_seconds_costs_a_term_and_no_work(
@@ -202,46 +223,71 @@ async def test_a_prefix_larger_than_a_frame_reaches_the_next_coordinator(
 # --- a disk that is full ------------------------------------------------------------------------
 
 
-def set_pages(world: World, number: int, pages: int) -> None:
-    """Of the ledger of a node: what its file may grow to. SQLite's own way to be full."""
+def refuse_writes(world: World, number: int, *, refuses: bool) -> None:
+    """Of the ledger of a node: SQLite's own way to take no more."""
     storage = world[number].submitter._storage
-    storage._connection.execute(f"PRAGMA max_page_count = {pages}")
+    storage._connection.execute(f"PRAGMA query_only = {int(refuses)}")
 
 
-async def test_a_full_disk_refuses_a_submit_and_leaves_nothing_of_it(
+async def test_a_disk_that_takes_no_more_refuses_a_submit_and_keeps_nothing_of_it(
     virtual_time: JumpingClock,
 ) -> None:
     async with open_world([ASKER, LEADER, WORKER]) as world:
-        set_pages(world, 0, 1)
-        number = 0
-        with suppress(StorageError):
-            for number in range(100):
-                world.submit(0, block("say x" * 1000), mode="blocks", task=f"t{number}")
-        with pytest.raises(StorageError, match="full"):
-            world.submit(0, block("say x" * 1000), mode="blocks", task="last")
-        assert len(world[0].submitter.tasks) == number < 99
-        set_pages(world, 0, 1_000_000)
-        task = world.submit(0, block("say fine"), mode="blocks", task="after")
+        refuse_writes(world, 0, refuses=True)
+        with pytest.raises(StorageError):
+            world.submit(0, block("say fine"), mode="blocks")
+        assert world[0].submitter.tasks == ()
+        await trio.sleep(5)
+        assert world.cells == []
+        refuse_writes(world, 0, refuses=False)
+        task = world.submit(0, block("say fine"), mode="blocks")
         assert (await world.result(0, task)).state == "answered"
 
 
-async def test_a_node_with_a_full_disk_lives_on_and_finishes_its_tasks_once_there_is_room(
+async def test_a_node_whose_disk_takes_no_more_lives_on_and_finishes_once_it_does(
     virtual_time: JumpingClock,
 ) -> None:
     async with open_world([ASKER, LEADER, LEADER, WORKER]) as world:
-        cells = [f"wait 1\nflood 8000\nsay {n}" for n in range(12)]
-        task = world.submit(0, blocks(*cells), mode="blocks")
+        task = world.submit(0, blocks(*(f"wait 1\nsay {n}" for n in range(12))), mode="blocks")
         await world.until(lambda: len(world.cells) == 2)
-        set_pages(world, 0, 1)
+        refuse_writes(world, 0, refuses=True)
         await trio.sleep(5)
         await world.kill(leader(world, task))  # a new term cannot be stored either
         await trio.sleep(10)
         assert world.is_up(0)
-        assert not world[0].submitter.find(task).is_over
-        set_pages(world, 0, 1_000_000)
+        before = world[0].submitter.find(task)
+        assert (before.is_over, before.term) == (False, 1)
+        refuse_writes(world, 0, refuses=False)
         result = await world.result(0, task)
         assert result.state == "answered"
         check_chain(task, world[0].submitter.entries(task))
+
+
+async def test_a_refusal_that_cannot_be_stored_is_dealt_with_once_it_can(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, LEADER, WORKER]) as world:
+        first = rendezvous.order(TaskId("task"), {world.peer(1): 1.0, world.peer(2): 1.0})[0]
+        spec = TaskSpec(prompt="x", max_iterations=1, timeout_s=9.0)
+        higher = Grant(
+            task=TaskId("task"),
+            term=2,
+            spec=spec,
+            prefix_entries=0,
+            last_digest=GENESIS,
+            lease_s=3.0,
+            remaining_s=9.0,
+        )
+        async with world[0].mesh.converse(first, coordinator.PROTOCOL, higher) as talk:
+            await talk.receive()
+        task = world.submit(0, block("say fine"), mode="blocks")
+        assert world[0].submitter.find(task).coordinator == first
+        refuse_writes(world, 0, refuses=True)
+        await trio.sleep(3)
+        assert world[0].submitter.find(task).term == 1
+        refuse_writes(world, 0, refuses=False)
+        result = await world.result(0, task)
+        assert (result.state, result.term) == ("answered", 2)
 
 
 # --- onlookers ----------------------------------------------------------------------------------

@@ -7,18 +7,29 @@ import dataclasses
 import pytest
 import trio
 
+from kowalski.node.services import coordinator
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.journal import (
     CellFailed,
     CellFinished,
     CellStarted,
+    Opened,
     SessionEvent,
     SubCallAnswered,
 )
-from kowalski.rlm.journal import event_of
+from kowalski.protocol.messages.task import (
+    Entry,
+    EntryOffered,
+    Grant,
+    Prefix,
+    PrefixAsked,
+    Progress,
+    TaskSpec,
+)
+from kowalski.rlm.journal import GENESIS, digest, entry_of, event_of
 from simulations.virtual_time import JumpingClock
 from simulations.world import World, open_world
-from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block, blocks
+from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block, blocks, heard
 
 pytestmark = pytest.mark.trio
 
@@ -132,6 +143,47 @@ async def test_a_move_and_what_is_run_again_for_it_are_told(
         assert "moved" in kinds
         assert "replayed" in kinds
         assert "diverged" not in kinds
+
+
+async def test_variables_that_come_out_otherwise_when_run_again_are_told(
+    virtual_time: JumpingClock,
+) -> None:
+    """A journal whose first cell left something behind that it does not leave this time."""
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        name, worker = TaskId("by-hand"), world.peer(2)
+        happened: list[SessionEvent] = [
+            Opened(mode="blocks"),
+            CellStarted(cell=0, language="python", code="keep x 41\n", peer=worker),
+            CellFinished(
+                cell=0, peer=worker, status="ok", output="", variables_digest="of another day"
+            ),
+        ]
+        prefix: list[Entry] = []
+        last = GENESIS
+        for event in happened:
+            prefix.append(entry_of(1, len(prefix), last, event))
+            last = digest(name, prefix[-1])
+        spec = TaskSpec(
+            prompt=blocks("keep x 41", "show x"), mode="blocks", max_iterations=5, timeout_s=60.0
+        )
+        grant = Grant(
+            task=name,
+            term=2,
+            spec=spec,
+            prefix_entries=len(prefix),
+            last_digest=last,
+            lease_s=3.0,
+            remaining_s=60.0,
+        )
+        async with world[0].mesh.converse(world.peer(1), coordinator.PROTOCOL, grant) as talk:
+            await heard(talk, PrefixAsked)
+            await talk.send(Prefix(task=name, start=0, entries=tuple(prefix)))
+            kinds = []
+            while "diverged" not in kinds:
+                kinds.append((await heard(talk, Progress)).kind)
+            assert "replayed" in kinds
+            while not isinstance(event_of((await heard(talk, EntryOffered)).entry), CellFinished):
+                pass  # it is reported, and the task goes on
 
 
 # --- workers that are full or forget ------------------------------------------------------------
