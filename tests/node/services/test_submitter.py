@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import trio
 
+from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.core import rendezvous
 from kowalski.mesh.loopback_transport import Weather
 from kowalski.node.services import coordinator
@@ -14,8 +15,9 @@ from kowalski.node.services.submitter import Seen
 from kowalski.node.storage import StorageError
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import TaskId
+from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.journal import CellFinished, SubCallAnswered
-from kowalski.protocol.messages.task import Grant, TaskSpec
+from kowalski.protocol.messages.task import Entry, EntryOffered, Grant, TaskSpec
 from kowalski.rlm.journal import GENESIS, check_chain, event_of
 from simulations.virtual_time import JumpingClock
 from simulations.world import World, open_world
@@ -218,6 +220,30 @@ async def test_a_prefix_larger_than_a_frame_reaches_the_next_coordinator(
             if isinstance(event, SubCallAnswered)
         ]
         assert len(answered) == 40
+
+
+async def test_a_coordinator_that_sends_nonsense_is_replaced_and_hung_up_on(
+    virtual_time: JumpingClock,
+) -> None:
+    hung_up = trio.Event()
+
+    async def rogue(conversation: Conversation, request: Message) -> Message:
+        assert isinstance(request, Grant)
+        nonsense = Entry(term=request.term, index=0, parent=GENESIS, body=b"\xff")
+        await conversation.send(EntryOffered(task=request.task, entry=nonsense))
+        try:
+            while True:
+                await conversation.receive()
+        finally:
+            hung_up.set()
+
+    async with open_world([ASKER, LEADER, LEADER, WORKER]) as world:
+        first = rendezvous.order(TaskId("task"), {world.peer(1): 1.0, world.peer(2): 1.0})[0]
+        world[world.number_of(first)].mesh.serve(coordinator.PROTOCOL, rogue)
+        task = world.submit(0, block("say fine"), mode="blocks")
+        await world.until(hung_up.is_set, within_s=1)
+        result = await world.result(0, task)
+        assert (result.state, result.term) == ("answered", 2)
 
 
 # --- a disk that is full ------------------------------------------------------------------------
