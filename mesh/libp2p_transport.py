@@ -117,7 +117,7 @@ async def open_libp2p_transport(
     async with open_plain_nursery() as nursery:
         try:
             inside = _Inside(host, pubsub, gate, gossip)
-            # Not `nursery.start`: cancelled meanwhile, it would wait for the end of a shielded task.
+            # Not `nursery.start`: cancelled meanwhile, it would wait for a shielded task to end.
             opened, transport = trio.open_memory_channel[Libp2pTransport](1)
             run = partial(_run, inside, addresses=addresses, guards=guards, closing=closing)
             nursery.start_soon(run, opened)
