@@ -118,8 +118,11 @@ async def open_libp2p_transport(
     async with open_plain_nursery() as nursery:
         try:
             inside = _Inside(host, pubsub, gate, gossip)
+            # Not `nursery.start`: cancelled meanwhile, it would wait for a shielded task to end.
+            opened, transport = trio.open_memory_channel[Libp2pTransport](1)
             run = partial(_run, inside, addresses=addresses, guards=guards, closing=closing)
-            yield await nursery.start(run)
+            nursery.start_soon(run, opened)
+            yield await transport.receive()
         finally:
             closing.set()
 
@@ -136,11 +139,11 @@ class _Inside:
 
 async def _run(
     inside: _Inside,
+    opened: trio.MemorySendChannel[Libp2pTransport],
     *,
     addresses: list[Multiaddr],
     guards: frozenset[Guard],
     closing: trio.Event,
-    task_status: trio.TaskStatus[Libp2pTransport],
 ) -> None:
     host, pubsub = inside.host, inside.pubsub
     network: Swarm = host.get_network()
@@ -165,7 +168,7 @@ async def _run(
             await network.listen(*addresses)
             if len(network.listeners) < len(addresses):
                 raise ConfigError(f"cannot listen on all of {', '.join(map(str, addresses))}")
-            task_status.started(Libp2pTransport(inside, connections, nursery))
+            opened.send_nowait(Libp2pTransport(inside, connections, nursery))
             await closing.wait()
             with trio.move_on_after(CLOSE_S):
                 await connections.close_all()

@@ -726,6 +726,13 @@ async def test_an_exception_of_the_block_comes_out_of_it() -> None:
             raise KeyError("mine")
 
 
+async def test_an_opening_that_is_cancelled_ends() -> None:
+    with trio.fail_after(10), trio.CancelScope() as impatience:
+        impatience.cancel()
+        async with one_transport():
+            raise AssertionError
+
+
 async def test_a_cancelled_block_can_still_say_goodbye() -> None:
     async with one_transport() as a:
         heard = await a.subscribe(TOPIC, admits=everybody)
