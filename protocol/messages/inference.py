@@ -18,6 +18,7 @@ from kowalski.protocol.messages.base import (
     Term,
     Utf8BytesMax,
 )
+from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.telemetry import Hot
 
 
@@ -41,6 +42,7 @@ class CompletionAsked(Message):
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     remaining_s: Seconds
+    claim: Claim = Claim()
 
 
 class CompletionDelta(Message):

@@ -34,7 +34,10 @@ class Occupancy(Record):
 
 
 class Hot(Record):
-    """The values that move. `tokens_per_s`, by model, is measured from requests served."""
+    """The values that move. `tokens_per_s`, by model, is measured from requests served.
+
+    `paused`: why the node takes no work of others now, in words; empty when it does.
+    """
 
     repl: Occupancy = Occupancy()
     inference: Occupancy = Occupancy()
@@ -42,6 +45,7 @@ class Hot(Record):
     memory_used: Fraction = 0.0
     cpu_used: Fraction = 0.0
     tokens_per_s: dict[ModelName, TokensPerSecond] = Field(default_factory=dict, max_length=64)
+    paused: Annotated[str, Field(max_length=128)] = ""
 
 
 class Language(Record):
@@ -56,7 +60,10 @@ class Model(Record):
 
 
 class Profile(Message):
-    """What changes rarely. `sandbox` is the tier that cells run in, `none` if without."""
+    """What changes rarely. `sandbox` is the tier that cells run in, `none` if without.
+
+    `speed` is that of one core at running Python, measured at the start; 1 is a usual one.
+    """
 
     KIND: ClassVar[str] = "telemetry/profile"
     FRAME_BYTES_MAX: ClassVar[int] = GOSSIP_BYTES_MAX
@@ -76,6 +83,7 @@ class Profile(Message):
     cores: Places = 0
     memory_bytes: Count = 0
     system: Annotated[str, Field(max_length=256)] = ""
+    speed: Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)] = 1.0
     hot: Hot = Hot()
 
 
