@@ -34,8 +34,9 @@ class Occupancy(Record):
 
 
 class Hot(Record):
-    """The values that move. `tokens_per_s`, by model, is measured from requests served.
+    """The values that move. Speeds, by model, are measured from requests served.
 
+    `tokens_per_s` is of generation, `prompt_tokens_per_s` of reading what is not cached.
     `paused`: why the node takes no work of others now, in words; empty when it does.
     """
 
@@ -46,6 +47,9 @@ class Hot(Record):
     cpu_used: Fraction = 0.0
     tokens_per_s: dict[ModelName, TokensPerSecond] = Field(default_factory=dict, max_length=64)
     paused: Annotated[str, Field(max_length=128)] = ""
+    prompt_tokens_per_s: dict[ModelName, TokensPerSecond] = Field(
+        default_factory=dict, max_length=64
+    )
 
 
 class Language(Record):
@@ -54,9 +58,16 @@ class Language(Record):
 
 
 class Model(Record):
+    """What can be run. `capabilities` so far: `chat`, `embed`, `vision`, `tools`, `thinking`."""
+
     name: ModelName
     context_tokens: Count | None = None
     is_warm: bool = False
+    backend: Annotated[str, Field(max_length=64)] = ""
+    size_bytes: Count = 0
+    capabilities: Annotated[
+        tuple[Code, ...], Field(strict=False, fail_fast=True, max_length=16)
+    ] = ()
 
 
 class Profile(Message):
