@@ -119,19 +119,23 @@ class HttpClient:
         self,
         url: str,
         *,
+        method: str = "GET",
         headers: Headers | None = None,
+        body: bytes = b"",
         timeout_s: float,
         bytes_max: int = BODY_BYTES_MAX,
     ) -> Reply:
-        """GET one bounded answer, whatever its status.
+        """Ask for one bounded answer, whatever its status.
 
         Raises:
             BackendError: `unreachable`, also when it was not here within `timeout_s`; `bad_reply`.
         """
         with trio.move_on_after(timeout_s):
-            async with self.stream("GET", url, headers=headers, head_timeout_s=timeout_s) as reply:
-                body = await reply.receive_all(bytes_max=bytes_max)
-                return Reply(reply.status, reply.headers, body)
+            async with self.stream(
+                method, url, headers=headers, body=body, head_timeout_s=timeout_s
+            ) as reply:
+                whole = await reply.receive_all(bytes_max=bytes_max)
+                return Reply(reply.status, reply.headers, whole)
         raise BackendError("unreachable", f"no answer within {timeout_s:g} s")
 
     @contextlib.asynccontextmanager

@@ -7,8 +7,8 @@ import trio
 
 from kowalski.node.backends.answers import Answer
 from kowalski.node.backends.http import open_http
-from kowalski.node.backends.ollama import ChatLinesReader
-from kowalski.node.backends.seam import BackendError, Completed, Delta, ModelInfo
+from kowalski.node.backends.ollama_words import ChatLinesReader
+from kowalski.node.backends.seam import BackendError, Completed, Delta
 from tests.node.backends.asking import (
     FAILURES,
     ask,
@@ -53,7 +53,10 @@ async def test_a_model_that_is_loaded_with_more_context_is_not_loaded_again() ->
         listed = await backend.list_models()
         for model in models:
             await ask(backend, question(model=model))
-    assert listed == (ModelInfo("warm", 16384, True, 1), ModelInfo("cold", 8192, False, 1))
+    assert [(one.name, one.context_tokens, one.is_warm, one.slots) for one in listed] == [
+        ("warm", 32768, True, 1),
+        ("cold", 32768, False, 1),
+    ]
     assert [call.body["options"]["num_ctx"] for call in server.calls] == [16384, 8192]
 
 

@@ -103,7 +103,7 @@ async def open_desk(folder: Path, *backends: Backend) -> AsyncIterator[Desk]:
 
     places = [Candidate(url, url) for url in by_url]
     async with open_two(folder) as two, open_catalogue(places, look) as catalogue:
-        room = InferenceRoom(catalogue, hot=hot)
+        room = InferenceRoom(catalogue, two.room.store, two.room.requester, hot=hot)
         two.room.serve(PROTOCOL, room.answer)
         yield Desk(two, room)
 
@@ -331,9 +331,11 @@ async def test_the_room_tells_its_models_once_each_the_preferred_first_with_thei
     one = backend(models=(cold, MODEL), url="memory://one", delay_per_token_s=0.1)
     other = backend(models=(MODEL, ModelInfo("only here")), url="memory://other")
     async with open_desk(tmp_path, one, other) as desk:
-        assert desk.room.models[0] == Model(name="m", context_tokens=4096, is_warm=True)
+        assert desk.room.models[0] == Model(
+            name="m", context_tokens=4096, is_warm=True, backend="in-memory"
+        )
         assert [model.name for model in desk.room.models] == ["m", "cold", "only here"]
-        assert desk.room.occupancy == Occupancy(running=0, slots=2 + 3 + 2 + 1)
+        assert desk.room.occupancy == Occupancy(running=0, slots=2 + 2)
         assert desk.room.tokens_per_s == {}
         await desk.complete(asked("a b c d e f", model="cold"))
         assert desk.room.tokens_per_s == {"cold": pytest.approx(10.0)}
@@ -378,22 +380,3 @@ async def test_no_more_models_are_told_than_can_be_gossiped(
         node.rooms.models = lambda: desk.room.models
         node.rooms.tokens_per_s = lambda: desk.room.tokens_per_s
         encode(node.profile(0))
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("tools", (wire.Tool(name="look"),)),
-        ("json_schema", "{}"),
-        ("sampling", wire.Sampling(seed=1)),
-        ("messages", (wire.ChatMessage(role="tool", content="17"),)),
-    ],
-)
-async def test_what_would_be_left_out_is_refused(
-    virtual_time: JumpingClock, tmp_path: Path, field: str, value: object
-) -> None:
-    async with open_desk(tmp_path, backend()) as desk:
-        with pytest.raises(RequestRefusedError) as refused:
-            await desk.complete(asked(**{field: value}))
-        assert refused.value.reason == "unsupported"
-        assert field in refused.value.detail
