@@ -46,7 +46,7 @@ from kowalski.node.backends.probing import Candidate, Finding, candidates, probe
 from kowalski.node.config import NodeConfig
 from kowalski.node.own_membership import is_revoked
 from kowalski.node.repl.detection import detect_sandbox
-from kowalski.node.repl.languages import probe_languages
+from kowalski.node.repl.languages import LANGUAGES
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.repl.seam import SessionsHost
 from kowalski.node.repl.sessions import open_sessions_host
@@ -211,7 +211,11 @@ async def _import(module: str) -> None:
 
 async def _sandbox(config: NodeConfig) -> tuple[SandboxVerdict, dict[str, str]]:
     """Which tier works here, and the languages that work in it; none where none are offered."""
-    verdict = await detect_sandbox(allow_none=config.unsafe_repl, scratch_path=config.data_dir)
+    verdict = await detect_sandbox(
+        allow_none=config.unsafe_repl,
+        scratch_path=config.data_dir,
+        languages=tuple(LANGUAGES) if "repl" in config.roles else (),
+    )
     if verdict.sandbox is None:
         log.warning("no-repl", why=verdict.reason)
         return verdict, {}
@@ -219,8 +223,7 @@ async def _sandbox(config: NodeConfig) -> tuple[SandboxVerdict, dict[str, str]]:
         return verdict, {}
     if verdict.tier == "none":
         log.warning("UNSAFE-REPL", why="code of other peers runs here without a sandbox")
-    found = await probe_languages(verdict.sandbox, scratch_path=config.data_dir)
-    return verdict, dict(found.versions)
+    return verdict, dict(verdict.languages)
 
 
 def _known_membership(
