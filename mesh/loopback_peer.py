@@ -103,6 +103,12 @@ class LoopbackTransport:
             self._neighbours = self._network.neighbours(self._peer, self.admitted)
         return self._neighbours
 
+    def streams(self, peer: PeerId) -> tuple[End, ...]:
+        """Our ends of the streams with `peer`, oldest first."""
+        connection = self._connections.get(peer)
+        ends = connection.ends if connection is not None else set[End]()
+        return tuple(sorted(ends, key=lambda end: end.number))
+
     @property
     def streams_open(self) -> int:
         return sum(len(connection.ends) for connection in self._connections.values())
@@ -266,9 +272,7 @@ class LoopbackTransport:
     def dismiss(self, peer: PeerId) -> None:
         self._admitted.discard(peer)
         self._neighbours = None
-        connection = self._connections.get(peer)
-        ends = connection.ends if connection is not None else set[End]()
-        for end in sorted(ends, key=lambda end: end.number):
+        for end in self.streams(peer):
             if not end.is_open_to_strangers:
                 end.cut_short()
 

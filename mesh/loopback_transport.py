@@ -72,6 +72,14 @@ class LoopbackNetwork:
         """Lost without a word: who calls them waits in vain."""
         self._streams = count(1)
 
+    @property
+    def weather(self) -> Weather:
+        return self.wires.weather
+
+    @weather.setter
+    def weather(self, weather: Weather) -> None:
+        self.wires.weather = weather
+
     @asynccontextmanager
     async def transport(self, peer: PeerId) -> AsyncIterator[LoopbackTransport]:
         """One peer's transport, until the block is left; leaving it drops all its connections."""

@@ -75,7 +75,7 @@ async def test_a_conversation_that_breaks_is_opened_again_in_its_term(
         await world.until(lambda: len(world.cells) == 2)
         number = leader(world, task)
         for _ in range(5):
-            for stream in tuple(world.transport(0)._streams[world.peer(number)]):
+            for stream in world.transport(0).streams(world.peer(number)):
                 await stream.reset()
             await trio.sleep(0.7)
         result = await world.result(0, task)
