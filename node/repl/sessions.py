@@ -117,6 +117,7 @@ class KernelSession:
         if self._is_closed:
             return
         self._is_closed = True
+        self._host.let_go(self)
         if self._run is not None:
             self._run.stop("died")
             self._kernel.spawned.kill()
@@ -159,10 +160,15 @@ class KernelHost:
         self._images: dict[str, KernelImage] = {}
         self._sessions: dict[KernelSession, int] = {}
         self._opening = 0
-        self._free = list(range(slots + sum(warm.values())))
+        self._closing: dict[KernelSession, int] = {}
+        """Their place is free for others already; their uid is not yet."""
+        kernels = slots + sum(warm.values())
+        self._free = list(range(min(kernels + slots, SLOTS_MAX)))
         self._warm_wanted = dict(warm)
         self._warm: dict[str, list[tuple[Kernel, int]]] = {name: [] for name in warm}
         self._warm_used = trio.Event()
+        self._gone = trio.Event()
+        """The next session that has ended for good."""
         self._is_closed = False
 
     @property
@@ -211,11 +217,20 @@ class KernelHost:
             raise
         return session
 
-    def forget(self, session: KernelSession) -> None:
-        """Called by a session that closed itself: its slot is free again."""
+    def let_go(self, session: KernelSession) -> None:
+        """Called by a session that begins to close: its place is free for another."""
         slot = self._sessions.pop(session, None)
         if slot is not None:
+            self._closing[session] = slot
+
+    def forget(self, session: KernelSession) -> None:
+        """Called by a session whose last process is gone: so is the use of its uid."""
+        slot = self._closing.pop(session, None)
+        if slot is not None:
             self._free.append(slot)
+            self._warm_used.set()
+            self._gone.set()
+            self._gone = trio.Event()
 
     async def keep_warm(self) -> None:
         """Replace warm kernels as they are used. Runs until cancelled."""
@@ -226,8 +241,10 @@ class KernelHost:
                     while len(self._warm[language]) < count:
                         self._warm[language].append(await self._start(language))
             except RequestFailedError:
-                # `open` will meet the same and say so; here it is only tried again.
-                await trio.sleep(_WARM_RETRY_S)
+                # `open` will meet the same and say so; here it is only tried again, sooner where
+                # a session ends meanwhile.
+                with trio.move_on_after(_WARM_RETRY_S):
+                    await self._warm_used.wait()
                 continue
             await self._warm_used.wait()
 
@@ -243,7 +260,7 @@ class KernelHost:
         self._is_closed = True
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
-                for session in list(self._sessions):
+                for session in (*self._sessions, *self._closing):
                     nursery.start_soon(session.close)
                 for kernels in self._warm.values():
                     for kernel, _ in kernels:
@@ -259,8 +276,10 @@ class KernelHost:
         return None
 
     async def _start(self, language: str) -> tuple[Kernel, int]:
-        if not self._free:
-            raise RequestFailedError("sandbox", "every slot is taken")
+        while not self._free:
+            if not self._closing:
+                raise RequestFailedError("sandbox", "every slot is taken")
+            await self._gone.wait()
         if language not in self._images:
             self._images[language] = kernel_image(*LANGUAGES[language].kernel)
         slot = self._free.pop()

@@ -7,7 +7,6 @@ meanwhile, as long as the lease is held.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,23 +20,18 @@ from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core.coordinator_lease import Lease
 from kowalski.node.services import session_inputs
 from kowalski.node.services.outbox import Outbox
-from kowalski.node.services.placed_work import ANY_MODEL, PlacedWork, Weather
-from kowalski.node.services.task_cells import CellLimits, Outlook, TaskCells
+from kowalski.node.services.placed_work import PlacedWork
+from kowalski.node.services.session_hands import SessionHands, Term
 from kowalski.node.services.texts import fitting
-from kowalski.protocol import ids
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RemoteProtocolError,
     RequestFailedError,
-    RequestRefusedError,
 )
-from kowalski.protocol.ids import ContentHash, PeerId
+from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages import task as wire
 from kowalski.protocol.messages.base import Message, line, sayable
-from kowalski.protocol.messages.folding import FoldAsked
-from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
-from kowalski.protocol.messages.repl import SubCall
 from kowalski.rlm import session as machine
 from kowalski.rlm.journal import GENESIS, check_chain, digest, entry_of, event_of
 
@@ -48,7 +42,6 @@ ANSWER_BYTES_MAX = 200_000
 
 NOT_YET = frozenset({"no_language", "no_model"})
 PROGRESS_CHARS_MAX = 16_384
-SUB_CALLS_AT_A_TIME = 16
 CLOSING_S = 5.0
 
 
@@ -102,15 +95,17 @@ class Coordination:
         self._nursery: trio.Nursery
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
-        self._sub_calls = trio.CapacityLimiter(SUB_CALLS_AT_A_TIME)
-        self._cells = TaskCells(
-            grant.task,
-            grant.term,
-            mesh=mesh,
-            work=work,
-            outlook=Outlook(self._record, self._progress, self._sub_call, self._until_lease_held),
-            limits=CellLimits(grant.spec.cell_timeout_s, grant.spec.seed, self._remaining_s),
+        term = Term(
+            task=grant.task,
+            term=grant.term,
+            spec=grant.spec,
+            session=self._session_now,
+            record=self._record,
+            progress=self._progress,
+            until_lease_held=self._until_lease_held,
+            remaining_s=self._remaining_s,
         )
+        self._hands = SessionHands(term, mesh=mesh, work=work, store=store)
 
     # --- talking to the submitter ---------------------------------------------------------------
 
@@ -195,7 +190,7 @@ class Coordination:
             self.ended.set()
             self._attending.cancel()
             with trio.CancelScope(shield=True), trio.move_on_after(CLOSING_S):
-                await self._cells.close_sessions(timeout_s=CLOSING_S / 2)
+                await self._hands.close_sessions(timeout_s=CLOSING_S / 2)
 
     async def _heed_cancel(self) -> None:
         await self._is_cancelled.wait()
@@ -224,7 +219,7 @@ class Coordination:
         outset = await session_inputs.gather(self._spec, self._store, self._mesh)
         events = [event_of(entry) for entry in self._prefix]
         for event in events:
-            self._cells.hear(event)
+            self._hands.hear(event)
         fresh = machine.new_session(self._spec, limits=outset.limits, inputs=outset.texts)
         self._session = machine.replay(fresh, events)
         if events:
@@ -252,6 +247,10 @@ class Coordination:
                 return
             await trio.sleep(self._patience.look_again_s)
 
+    def _session_now(self) -> machine.Session:
+        assert self._session is not None, "nothing is done before the session is open"
+        return self._session
+
     def _happened(self, event: journal.SessionEvent) -> None:
         """Journal `event`, step the session with it, and do what it wants."""
         if self._finish is not None:
@@ -271,142 +270,28 @@ class Coordination:
         entry = entry_of(self.term, self._entries, self._last_digest, event)
         self._entries += 1
         self._last_digest = digest(self._task, entry)
-        self._cells.hear(event)
+        self._hands.hear(event)
         self._outbox.offer(wire.EntryOffered(task=self._task, entry=entry))
 
     def _perform(self, effects: Sequence[machine.Effect]) -> None:
         for effect in effects:
             match effect:
-                case machine.AskModel():
-                    self._nursery.start_soon(self._ask_model, effect)
-                case machine.RunCell():
-                    self._nursery.start_soon(self._run_cell, effect)
-                case machine.Fold():
-                    self._nursery.start_soon(self._fold, effect)
+                case machine.AskModel() | machine.RunCell() | machine.Fold():
+                    self._nursery.start_soon(self._do, effect)
                 case machine.Note(text=text):
                     self._progress("note", text=text)
                 case machine.Finish():
                     self._finish = self._finish or effect
                     self._is_finished.set()
 
-    async def _ask_model(self, effect: machine.AskModel) -> None:
-        await self._until_lease_held()
-        self._progress("asking", text=effect.purpose)
-        started = trio.current_time()
-        asked = CompletionAsked(
-            task=self._task,
-            term=self.term,
-            model=effect.model,
-            messages=effect.messages,
-            remaining_s=self._remaining_s(),
-        )
-        try:
-            reply = await self._work.complete(
-                asked,
-                on_delta=lambda text: self._progress("delta", text=text),
-                on_restart=lambda why: self._progress("restart", why=why),
-            )
-        except Weather as error:
-            self._happened(
-                journal.ModelFailed(
-                    call=effect.call, code=_code(error, "model_failed"), detail=line(str(error))
-                )
-            )
-            return
-        self._happened(
-            journal.ModelReplied(
-                call=effect.call,
-                text=reply.text,
-                model=reply.done.model,
-                peer=reply.placed.peer,
-                usage=reply.done.usage,
-                duration_s=trio.current_time() - started,
-            )
-        )
-
-    async def _run_cell(self, effect: machine.RunCell) -> None:
-        session = self._session
-        assert session is not None
-        if not self._cells.inputs:
-            self._cells.inputs = await session_inputs.cell_inputs(
-                self._spec, session.prompt_input, self._store
-            )
-        self._happened(await self._cells.run(effect))
-
-    async def _fold(self, effect: machine.Fold) -> None:
-        await self._until_lease_held()
-        original = await self._store.put(effect.text.encode())
-        asked = FoldAsked(
-            content=original,
-            budget_tokens=effect.budget_tokens,
-            remaining_s=self._remaining_s(),
-        )
-        try:
-            folded = await self._work.fold(asked)
-        except Weather as error:
-            detail = line(f"folding: {error}")
-            self._happened(journal.BudgetSpent(limit="window", detail=detail))
-            return
-        self._happened(
-            journal.Folded(
-                text=folded.text,
-                original=original,
-                source_tokens=folded.done.source_tokens,
-                tokens=folded.done.tokens,
-                peer=folded.placed.peer,
-            )
-        )
-
-    async def _sub_call(self, call: SubCall) -> journal.SubCallAnswered:
-        """Answer what a cell asks. Never raises for weather: that is an answer, too."""
-        prompt = ids.content_hash(call.prompt.encode())
-        session = self._session
-        assert session is not None
-        if call.kind == "history":
-            contents = [message.content for message in session.history]
-            text = fitting(json.dumps(contents))
-            return journal.SubCallAnswered(cell=0, ordinal=0, prompt=prompt, text=text)
-        if call.kind == "unfold":
-            return await self._unfold(session, call, prompt)
-        asked = CompletionAsked(
-            task=self._task,
-            term=self.term,
-            model=call.model or session.model or ANY_MODEL,
-            messages=(ChatMessage(role="user", content=call.prompt),),
-            remaining_s=self._remaining_s(),
-        )
-        try:
-            async with self._sub_calls:
-                await self._until_lease_held()
-                reply = await self._work.complete(asked)
-        except Weather as error:
-            return journal.SubCallAnswered(
-                cell=0, ordinal=0, prompt=prompt, model=call.model, error=line(str(error))
-            )
-        return journal.SubCallAnswered(
-            cell=0,
-            ordinal=0,
-            prompt=prompt,
-            model=reply.done.model,
-            peer=reply.placed.peer,
-            text=reply.text,
-            usage=reply.done.usage,
-        )
-
-    async def _unfold(
-        self, session: machine.Session, call: SubCall, prompt: ContentHash
-    ) -> journal.SubCallAnswered:
-        ref = next((fold for fold in session.folds if fold.hash == call.prompt), None)
-        answered = journal.SubCallAnswered(cell=0, ordinal=0, prompt=prompt)
-        if ref is None:
-            error = f"no fold has the handle {call.prompt[:80]}"
-            return answered.model_copy(update={"error": error})
-        try:
-            await self._store.fetch(ref, self._mesh)
-        except PeerUnreachableError as lost:
-            return answered.model_copy(update={"error": line(str(lost))})
-        text = (await self._store.read(ref)).decode(errors="replace")
-        return answered.model_copy(update={"text": fitting(text)})
+    async def _do(self, effect: machine.AskModel | machine.RunCell | machine.Fold) -> None:
+        match effect:
+            case machine.AskModel():
+                self._happened(await self._hands.ask_model(effect))
+            case machine.RunCell():
+                self._happened(await self._hands.run_cell(effect))
+            case machine.Fold():
+                self._happened(await self._hands.fold(effect))
 
     # --- ends -----------------------------------------------------------------------------------
 
@@ -464,11 +349,3 @@ class Coordination:
                 why=line(why),
             )
         )
-
-
-def _code(error: Exception, otherwise: str) -> str:
-    if isinstance(error, RequestRefusedError):
-        return error.reason
-    if isinstance(error, RequestFailedError):
-        return error.code
-    return otherwise

@@ -27,6 +27,9 @@ from kowalski.protocol.messages.telemetry import Hot, Model, Occupancy
 PROTOCOL = "/kowalski/inference/1"
 DELTA_CHARS_MAX = 4096
 IDLE_TIMEOUT_S = 60.0
+PASSED_ON = frozenset(
+    {"task", "term", "model", "messages", "max_tokens", "temperature", "remaining_s"}
+)
 MODELS_MAX = 128
 RATES_MAX = 64
 
@@ -77,8 +80,11 @@ class InferenceRoom:
         return dict(list(rates.items())[-RATES_MAX:])
 
     async def answer(self, conversation: Conversation, request: Message) -> Message:
+        if isinstance(request, wire.EmbeddingsAsked | wire.PullAsked):
+            raise RequestRefusedError("unsupported", f"{request.KIND} is not answered here")
         if not isinstance(request, wire.CompletionAsked):
             raise RemoteProtocolError(f"{request.KIND} in an inference conversation")
+        self._check(request)
         started = trio.current_time()
         with trio.move_on_after(request.remaining_s):
             try:
@@ -97,6 +103,15 @@ class InferenceRoom:
                 hot=self._hot(),
             )
         raise RequestFailedError("timeout", f"no end within {request.remaining_s:.1f} s")
+
+    def _check(self, request: wire.CompletionAsked) -> None:
+        """Refuse what would be left out."""
+        asked = request.model_dump(exclude_defaults=True)
+        left_out = [name for name in asked if name not in PASSED_ON]
+        if any(one.role == "tool" or one.tool_calls or one.images for one in request.messages):
+            left_out.append("messages with tools or images")
+        if left_out:
+            raise RequestRefusedError("unsupported", f"not passed on here: {', '.join(left_out)}")
 
     async def _complete(
         self, conversation: Conversation, request: wire.CompletionAsked

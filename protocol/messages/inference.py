@@ -1,4 +1,8 @@
-"""Model calls (/kowalski/inference/1): one request, the reply streamed, one final message."""
+"""Model calls (/kowalski/inference/1): one request, the reply streamed, one final message.
+
+What a request sets is honoured, or the request is refused `unsupported`: never left out in silence.
+JSON (schemas, arguments of tools) travels as text, as the model wrote it or will read it.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +15,103 @@ from kowalski.protocol.limits import FRAME_BYTES_MAX
 from kowalski.protocol.messages.base import (
     Code,
     Count,
+    Line,
     Message,
     ModelName,
+    Name,
     Record,
     Seconds,
     Term,
+    Text,
     Utf8BytesMax,
 )
+from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.telemetry import Hot
+
+JSON_BYTES_MAX = 256 * 1024
+PIECE_BYTES_MAX = 16 * 1024
+VECTORS_BYTES_MAX = 512 * 1024
+
+Said = Annotated[str, Utf8BytesMax(FRAME_BYTES_MAX)]
+Piece = Annotated[str, Utf8BytesMax(PIECE_BYTES_MAX)]
+"""Of a reply: small, so that others on the stream need not wait."""
+
+JsonText = Annotated[str, Utf8BytesMax(JSON_BYTES_MAX)]
+ToolName = Annotated[str, Field(min_length=1, max_length=128)]
+CallId = Annotated[str, Field(max_length=128)]
+Logarithm = Annotated[float, Field(ge=-10_000, le=0, allow_inf_nan=False)]
+Penalty = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
+ImageNumber = Annotated[int, Field(ge=0, le=63)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+# --- what is asked ------------------------------------------------------------------------------
+
+
+class ToolCall(Record):
+    """A call that a model made: `arguments` is what it wrote, JSON if it was careful."""
+
+    id: CallId = ""
+    name: ToolName
+    arguments: JsonText = ""
+
+
+class Image(Record):
+    """PNG, JPEG or WebP: its bytes, or by hash where they are too many for a frame."""
+
+    data: Annotated[bytes, Field(max_length=FRAME_BYTES_MAX)] | None = None
+    content: ContentRef | None = None
 
 
 class ChatMessage(Record):
-    role: Literal["system", "user", "assistant"]
-    content: Annotated[str, Utf8BytesMax(FRAME_BYTES_MAX)]
+    """One turn. `tool_call` of a `tool` message is the id of the call that it answers.
+
+    `images` are numbers, from 0, of the images of the request.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: Said
+    tool_calls: Annotated[
+        tuple[ToolCall, ...], Field(strict=False, fail_fast=True, max_length=128)
+    ] = ()
+    tool_call: CallId = ""
+    images: Annotated[
+        tuple[ImageNumber, ...], Field(strict=False, fail_fast=True, max_length=64)
+    ] = ()
+
+
+class Tool(Record):
+    """A function that the model may call; `parameters` is a JSON schema, empty for none."""
+
+    name: ToolName
+    description: Annotated[str, Utf8BytesMax(PIECE_BYTES_MAX)] = ""
+    parameters: JsonText = ""
+
+
+class Sampling(Record):
+    """How the next token is drawn, in the words of OpenAI's and llama.cpp's APIs."""
+
+    seed: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    stop: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=256)], ...],
+        Field(strict=False, fail_fast=True, max_length=16),
+    ] = ()
+    top_p: Share | None = None
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    min_p: Share | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repeat_penalty: Penalty | None = None
 
 
 class CompletionAsked(Message):
-    """`task` and `term` fence calls made for a task; a single `ask` has neither."""
+    """`task` and `term` fence calls made for a task; a single `ask` has neither.
+
+    `prompt` is text to go on with as it stands, without the model's chat template; `messages` is
+    empty then. `json_schema` binds the answer, `{}` to any JSON object. `logprobs` is how many
+    alternatives to each token are told. `so_far` is what has been answered elsewhere already: the
+    deltas go on from there. `tool_choice` may be a tool's name.
+    """
 
     KIND: ClassVar[str] = "inference/completion-asked"
     FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
@@ -38,32 +122,167 @@ class CompletionAsked(Message):
     messages: Annotated[
         tuple[ChatMessage, ...], Field(strict=False, fail_fast=True, max_length=4096)
     ]
+    images: Annotated[tuple[Image, ...], Field(strict=False, fail_fast=True, max_length=64)] = ()
+    prompt: Said | None = None
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    sampling: Sampling = Sampling()
+    tools: Annotated[tuple[Tool, ...], Field(strict=False, fail_fast=True, max_length=128)] = ()
+    tool_choice: Literal["auto", "none", "required"] | None = None
+    tool_named: ToolName | None = None
+    calls_in_parallel: bool | None = None
+    json_schema: JsonText | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    thinking: Literal["off", "on", "low", "medium", "high"] | None = None
+    so_far: Text = ""
     remaining_s: Seconds
+    claim: Claim = Claim()
+
+
+# --- what is replied ----------------------------------------------------------------------------
+
+
+class ToolCallPiece(Record):
+    """Of the call number `index`: its `id` and `name` once, its `arguments` bit by bit."""
+
+    index: Annotated[int, Field(ge=0, le=1023)] = 0
+    id: CallId = ""
+    name: Annotated[str, Field(max_length=128)] = ""
+    arguments: Piece = ""
+
+
+class TokenLogprob(Record):
+    """`utf8` where the token is no whole character."""
+
+    token: Annotated[str, Utf8BytesMax(1024)]
+    logprob: Logarithm
+    utf8: Annotated[bytes, Field(max_length=64)] | None = None
+
+
+class Logprob(TokenLogprob):
+    alternatives: Annotated[
+        tuple[TokenLogprob, ...], Field(strict=False, fail_fast=True, max_length=20)
+    ] = ()
 
 
 class CompletionDelta(Message):
+    """The next piece of the answer, of what the model thought before it, or of a call."""
+
     KIND: ClassVar[str] = "inference/delta"
 
-    text: Annotated[str, Utf8BytesMax(16 * 1024)]
+    text: Piece = ""
+    thinking: Piece = ""
+    tool_calls: Annotated[
+        tuple[ToolCallPiece, ...], Field(strict=False, fail_fast=True, max_length=128)
+    ] = ()
+    logprobs: Annotated[
+        tuple[Logprob, ...], Field(strict=False, fail_fast=True, max_length=64)
+    ] = ()
 
 
 class Usage(Record):
-    """As the backend counted; `is_estimate` where it did not."""
+    """As the backend counted; `is_estimate` where it did not.
+
+    `cached_tokens` of the prompt it held already; `thinking_tokens` of the completion were thought.
+    """
 
     prompt_tokens: Count
     completion_tokens: Count
     is_estimate: bool = False
+    cached_tokens: Count = 0
+    thinking_tokens: Count = 0
 
 
 class CompletionDone(Message):
-    """The deltas were everything. `held_s` is how long the responder had the request."""
+    """The deltas were everything. `held_s` is how long the responder had the request.
+
+    `backend` is the kind of server; `load_s`, `prompt_s` and `generation_s` are what it, or whoever
+    asked it, measured.
+    """
 
     KIND: ClassVar[str] = "inference/completion-done"
 
     model: ModelName
     finish_reason: Code
     usage: Usage
+    backend: Annotated[str, Field(max_length=64)] = ""
+    load_s: Seconds | None = None
+    prompt_s: Seconds | None = None
+    generation_s: Seconds | None = None
+    held_s: Seconds
+    hot: Hot | None = None
+
+
+# --- embeddings ---------------------------------------------------------------------------------
+
+
+class EmbeddingsAsked(Message):
+    """One vector for each text; `dimensions` where the model can give fewer than it has."""
+
+    KIND: ClassVar[str] = "inference/embeddings-asked"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    task: TaskIdField | None = None
+    term: Term | None = None
+    model: ModelName
+    texts: Annotated[tuple[Said, ...], Field(strict=False, fail_fast=True, max_length=2048)]
+    dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    remaining_s: Seconds
+
+
+class EmbeddingsPiece(Message):
+    """The next whole vectors, in the order of the texts: little-endian 32-bit floats, joined."""
+
+    KIND: ClassVar[str] = "inference/embeddings"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    vectors: Annotated[bytes, Field(max_length=VECTORS_BYTES_MAX)]
+
+
+class EmbeddingsDone(Message):
+    """`dimensions` of each vector of the pieces before. No completion tokens are used."""
+
+    KIND: ClassVar[str] = "inference/embeddings-done"
+
+    model: ModelName
+    dimensions: Annotated[int, Field(ge=1, le=65_536)]
+    usage: Usage
+    backend: Annotated[str, Field(max_length=64)] = ""
+    held_s: Seconds
+    hot: Hot | None = None
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+class PullAsked(Message):
+    """Fetch a model to the responder's disk. Answered by progress, then `ModelReady`."""
+
+    KIND: ClassVar[str] = "inference/pull-asked"
+
+    model: ModelName
+    backend: Name | None = None
+    remaining_s: Seconds
+
+
+class ModelProgress(Message):
+    """`stage` is a word such as `downloading`; bytes are 0 where nobody counts."""
+
+    KIND: ClassVar[str] = "inference/model-progress"
+
+    stage: Code
+    detail: Line = ""
+    bytes_done: Count = 0
+    bytes_total: Count = 0
+
+
+class ModelReady(Message):
+    """The model can be asked now, under this name."""
+
+    KIND: ClassVar[str] = "inference/model-ready"
+
+    model: ModelName
+    backend: Annotated[str, Field(max_length=64)] = ""
+    detail: Line = ""
     held_s: Seconds
     hot: Hot | None = None

@@ -34,7 +34,11 @@ class Occupancy(Record):
 
 
 class Hot(Record):
-    """The values that move. `tokens_per_s`, by model, is measured from requests served."""
+    """The values that move. Speeds, by model, are measured from requests served.
+
+    `tokens_per_s` is of generation, `prompt_tokens_per_s` of reading what is not cached.
+    `paused`: why the node takes no work of others now, in words; empty when it does.
+    """
 
     repl: Occupancy = Occupancy()
     inference: Occupancy = Occupancy()
@@ -42,6 +46,10 @@ class Hot(Record):
     memory_used: Fraction = 0.0
     cpu_used: Fraction = 0.0
     tokens_per_s: dict[ModelName, TokensPerSecond] = Field(default_factory=dict, max_length=64)
+    paused: Annotated[str, Field(max_length=128)] = ""
+    prompt_tokens_per_s: dict[ModelName, TokensPerSecond] = Field(
+        default_factory=dict, max_length=64
+    )
 
 
 class Language(Record):
@@ -50,13 +58,23 @@ class Language(Record):
 
 
 class Model(Record):
+    """What can be run. `capabilities` so far: `chat`, `embed`, `vision`, `tools`, `thinking`."""
+
     name: ModelName
     context_tokens: Count | None = None
     is_warm: bool = False
+    backend: Annotated[str, Field(max_length=64)] = ""
+    size_bytes: Count = 0
+    capabilities: Annotated[
+        tuple[Code, ...], Field(strict=False, fail_fast=True, max_length=16)
+    ] = ()
 
 
 class Profile(Message):
-    """What changes rarely. `sandbox` is the tier that cells run in, `none` if without."""
+    """What changes rarely. `sandbox` is the tier that cells run in, `none` if without.
+
+    `speed` is that of one core at running Python, measured at the start; 1 is a usual one.
+    """
 
     KIND: ClassVar[str] = "telemetry/profile"
     FRAME_BYTES_MAX: ClassVar[int] = GOSSIP_BYTES_MAX
@@ -76,6 +94,7 @@ class Profile(Message):
     cores: Places = 0
     memory_bytes: Count = 0
     system: Annotated[str, Field(max_length=256)] = ""
+    speed: Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)] = 1.0
     hot: Hot = Hot()
 
 

@@ -16,6 +16,7 @@ from kowalski.protocol.messages import (
     inference,
     journal,
     membership,
+    placement,
     repl,
     task,
     telemetry,
@@ -33,7 +34,14 @@ HOME: Final = (Address("/ip4/192.168.1.7/tcp/4170"), Address("/ip6/fd00::7/tcp/4
 BOOT: Final = "00c0ffee00c0ffee"
 REF: Final = content.ContentRef(hash=HASH, bytes_total=104_857_600, holders=(SUBMITTER, WORKER))
 INPUTS: Final = (repl.Input(name="novel.txt", content=REF),)
-USAGE: Final = inference.Usage(prompt_tokens=1200, completion_tokens=345, is_estimate=True)
+CLAIM: Final = placement.Claim(submitter=SUBMITTER, priority="interactive", reservation=7)
+USAGE: Final = inference.Usage(
+    prompt_tokens=1200,
+    completion_tokens=345,
+    is_estimate=True,
+    cached_tokens=1024,
+    thinking_tokens=200,
+)
 ANSWER: Final = repl.AnswerVariable(content="There are 17 of them.", is_ready=True)
 
 HOT: Final = telemetry.Hot(
@@ -43,6 +51,8 @@ HOT: Final = telemetry.Hot(
     memory_used=0.5,
     cpu_used=0.1,
     tokens_per_s={"qwen3:8b": 41.5, "llama3.2:1b": 100_000.0},
+    paused="on battery",
+    prompt_tokens_per_s={"qwen3:8b": 812.5},
 )
 
 PROFILE: Final = telemetry.Profile(
@@ -54,11 +64,21 @@ PROFILE: Final = telemetry.Profile(
     addresses=HOME,
     sandbox="bubblewrap",
     languages=(telemetry.Language(name="python", version="3.12.1"),),
-    models=(telemetry.Model(name="qwen3:8b", context_tokens=40_960, is_warm=True),),
+    models=(
+        telemetry.Model(
+            name="qwen3:8b",
+            context_tokens=40_960,
+            is_warm=True,
+            backend="ollama",
+            size_bytes=5_225_388_164,
+            capabilities=("chat", "tools"),
+        ),
+    ),
     cpu="AMD Ryzen 7 7840U",
     cores=16,
     memory_bytes=34_359_738_368,
     system="Linux 6.12 x86_64",
+    speed=1.5,
     hot=HOT,
 )
 
@@ -120,6 +140,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         budget_tokens=1000,
         question="Who is speaking?",
         remaining_s=9.75,
+        claim=CLAIM,
     ),
     folding.FoldDone(
         text="Ishmael.",
@@ -135,18 +156,98 @@ _ALL: Final[tuple[base.Message, ...]] = (
         term=2,
         model="qwen3:8b",
         messages=(
+            inference.ChatMessage(
+                role="assistant",
+                content="I shall look.",
+                tool_calls=(
+                    inference.ToolCall(id="call_1", name="count", arguments='{"word":"sea"}'),
+                ),
+                tool_call="call_0",
+                images=(0,),
+            ),
+            inference.ChatMessage(role="tool", content="455", tool_call="call_1"),
             inference.ChatMessage(role="system", content="Be brief."),
             inference.ChatMessage(role="user", content="How many?"),
-            inference.ChatMessage(role="assistant", content="17"),
         ),
+        images=(inference.Image(data=b"\x89PNG", content=REF),),
+        prompt="There are",
         max_tokens=512,
         temperature=0.5,
+        sampling=inference.Sampling(
+            seed=42,
+            stop=("\n\n", "END"),
+            top_p=0.95,
+            top_k=40,
+            min_p=0.05,
+            presence_penalty=-0.5,
+            frequency_penalty=0.25,
+            repeat_penalty=1.125,
+        ),
+        tools=(
+            inference.Tool(
+                name="count",
+                description="Counts a word.",
+                parameters='{"type":"object","properties":{"word":{"type":"string"}}}',
+            ),
+        ),
+        tool_choice="required",
+        tool_named="count",
+        calls_in_parallel=False,
+        json_schema='{"type":"integer"}',
+        logprobs=2,
+        thinking="low",
+        so_far="There are sev",
         remaining_s=60.0,
+        claim=CLAIM,
     ),
-    inference.CompletionDelta(text="Sev\N{COMBINING DIAERESIS}enteen 🐋"),
+    inference.CompletionDelta(
+        text="Sev\N{COMBINING DIAERESIS}enteen 🐋",
+        thinking="A whale is no fish.",
+        tool_calls=(inference.ToolCallPiece(index=1, id="call_2", name="count", arguments='{"wo'),),
+        logprobs=(
+            inference.Logprob(
+                token="🐋",
+                logprob=-0.25,
+                utf8=b"\xf0\x9f",
+                alternatives=(inference.TokenLogprob(token=" sea", logprob=-1.5, utf8=b" sea"),),
+            ),
+        ),
+    ),
     inference.CompletionDone(
-        model="qwen3:8b", finish_reason="stop", usage=USAGE, held_s=1.125, hot=HOT
+        model="qwen3:8b",
+        finish_reason="stop",
+        usage=USAGE,
+        backend="llama-server",
+        load_s=0.5,
+        prompt_s=0.25,
+        generation_s=0.375,
+        held_s=1.125,
+        hot=HOT,
     ),
+    inference.EmbeddingsAsked(
+        task=TASK,
+        term=2,
+        model="nomic-embed-text",
+        texts=("whale", "sea"),
+        dimensions=2,
+        remaining_s=30.0,
+    ),
+    inference.EmbeddingsDone(
+        model="nomic-embed-text",
+        dimensions=2,
+        usage=USAGE,
+        backend="ollama",
+        held_s=0.125,
+        hot=HOT,
+    ),
+    inference.EmbeddingsPiece(vectors=bytes(range(16))),
+    inference.ModelProgress(
+        stage="downloading", detail="sha256:5e5e", bytes_done=2**20, bytes_total=2**31
+    ),
+    inference.ModelReady(
+        model="llama3.2:3b", backend="ollama", detail="2.0 GB", held_s=61.5, hot=HOT
+    ),
+    inference.PullAsked(model="llama3.2:3b", backend="ollama", remaining_s=3600.0),
     journal.BudgetSpent(limit="iterations", detail="30 of 30"),
     journal.CancelHeard(reason="the owner pressed Ctrl-C"),
     journal.CellFailed(cell=3, code="unsupported", detail="no peer speaks cobol"),
@@ -205,6 +306,32 @@ _ALL: Final[tuple[base.Message, ...]] = (
         profile=PROFILE,
         roster=ROSTER,
     ),
+    placement.Offer(
+        reservation=7,
+        wait_s=0.25,
+        service_s=3.5,
+        saved_s=1.25,
+        running=2,
+        queued=1,
+        slots=4,
+        memory_used=0.5,
+        tokens_per_s=41.5,
+        cached_tokens=1100,
+        held=(0, 2),
+        hot=HOT,
+    ),
+    placement.OfferAsked(
+        kind="inference",
+        language="python",
+        model="qwen3:8b",
+        claim=CLAIM,
+        prompt_tokens=1200,
+        max_tokens=512,
+        prefixes=("0001020304050607", "ff" * 8),
+        content=(HASH, PARENT),
+        reserve_s=2.0,
+        remaining_s=60.0,
+    ),
     repl.CellAsked(
         task=TASK,
         term=2,
@@ -217,6 +344,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         seed=42,
         timeout_s=30.0,
         remaining_s=480.5,
+        claim=CLAIM,
     ),
     repl.CellDone(
         task=TASK,

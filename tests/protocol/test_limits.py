@@ -18,8 +18,13 @@ from tests.protocol.strategies import fields_of
 SENDER_MEASURES = {
     "inference/completion-asked": "the window of a model ends before",
     "inference/completion-done": "speeds of 64 models with the longest names",
+    "inference/delta": "each piece travels alone",
+    "inference/embeddings-asked": "long lists of texts are split",
+    "inference/embeddings-done": "speeds of 64 models with the longest names",
+    "inference/model-ready": "speeds of 64 models with the longest names",
     "membership/ready": "members beyond a frame are learned from others",
     "membership/welcome": "members beyond a frame are learned from others",
+    "placement/offer": "speeds of 64 models with the longest names",
     "repl/cell-asked": "inputs with 256 of the longest names",
     "repl/cell-done": "stdout and stderr are cut to what is shown",
     "repl/sub-calls-answered": "long batches are split",

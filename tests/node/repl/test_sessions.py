@@ -126,6 +126,34 @@ async def test_a_full_host_and_an_unknown_language_are_refused() -> None:
         await (await host.open("python", {}, 0)).close()
 
 
+async def test_a_session_that_begins_to_close_has_given_up_its_place() -> None:
+    async with real_host(slots=1, warm={"python": 1}) as host, trio.open_nursery() as nursery:
+        await until(lambda: host.warm_ready > 0)
+        first = await host.open("python", {}, 0)
+        await until(lambda: host.warm_ready > 0)
+        closed = trio.Event()
+
+        async def close() -> None:
+            await first.close()
+            closed.set()
+
+        nursery.start_soon(close)
+        while host.slots_free == 0:
+            await trio.lowlevel.checkpoint()
+        assert not closed.is_set()
+        second = Talk(await host.open("python", {}, 0))
+        assert (await second("1")).value == "1"
+
+
+async def test_more_sessions_in_a_row_than_there_are_places_for_the_dying() -> None:
+    async with real_host(slots=1) as host, trio.open_nursery() as nursery:
+        for seed in range(6):
+            session = await host.open("python", {}, seed)
+            nursery.start_soon(session.close)
+            await until(lambda: host.slots_free == 1)
+    assert host.slots_free == 1
+
+
 async def test_a_second_cell_at_the_same_time_is_refused() -> None:
     async with talk_to() as cell, trio.open_nursery() as nursery:
         nursery.start_soon(cell, "print('x')\nimport time; time.sleep(60)")

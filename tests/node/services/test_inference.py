@@ -378,3 +378,22 @@ async def test_no_more_models_are_told_than_can_be_gossiped(
         node.rooms.models = lambda: desk.room.models
         node.rooms.tokens_per_s = lambda: desk.room.tokens_per_s
         encode(node.profile(0))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tools", (wire.Tool(name="look"),)),
+        ("json_schema", "{}"),
+        ("sampling", wire.Sampling(seed=1)),
+        ("messages", (wire.ChatMessage(role="tool", content="17"),)),
+    ],
+)
+async def test_what_would_be_left_out_is_refused(
+    virtual_time: JumpingClock, tmp_path: Path, field: str, value: object
+) -> None:
+    async with open_desk(tmp_path, backend()) as desk:
+        with pytest.raises(RequestRefusedError) as refused:
+            await desk.complete(asked(**{field: value}))
+        assert refused.value.reason == "unsupported"
+        assert field in refused.value.detail

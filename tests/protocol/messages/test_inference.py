@@ -11,6 +11,9 @@ from kowalski.protocol.messages.inference import (
     CompletionAsked,
     CompletionDelta,
     CompletionDone,
+    EmbeddingsAsked,
+    EmbeddingsPiece,
+    Sampling,
     Usage,
 )
 
@@ -45,3 +48,28 @@ def test_an_unknown_finish_reason_is_still_a_reply() -> None:
     usage = Usage(prompt_tokens=1, completion_tokens=1)
     done = CompletionDone(model="m", finish_reason="moon_phase", usage=usage, held_s=1)
     assert decode(encode(done)) == done
+
+
+def test_what_is_not_asked_for_weighs_nothing() -> None:
+    """A prompt and a model are what nearly every call is."""
+    asked = CompletionAsked(model="m", messages=QUESTION, remaining_s=60)
+    assert len(encode(asked)) < 120
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [{"stop": ("",)}, {"stop": ("a",) * 17}, {"seed": -1}, {"top_p": 1.01}, {"min_p": -0.1}],
+)
+def test_sampling_out_of_range_is_not_sent(sampling: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Sampling.model_validate(sampling)
+
+
+def test_a_thousand_short_texts_are_embedded_by_one_request() -> None:
+    asked = EmbeddingsAsked(model="m", texts=("a short text",) * 1000, remaining_s=1)
+    assert decode(encode(asked)) == asked
+
+
+def test_eighty_vectors_of_a_large_model_fit_into_one_frame() -> None:
+    piece = EmbeddingsPiece(vectors=bytes(80 * 1536 * 4))
+    assert decode(encode(piece)) == piece
