@@ -261,6 +261,9 @@ class Mesh:
             own_in_flight={
                 kind: self._unheard_of(facts, kind, at) for kind, at in occupancy.items()
             },
+            is_self=facts.is_self,
+            paused="" if facts.is_self else hot.paused,
+            speed=profile.speed,
         )
 
     def _unheard_of(self, facts: PeerFacts, kind: Kind, at: Occupancy) -> int:

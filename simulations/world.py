@@ -266,7 +266,8 @@ class World:
     @asynccontextmanager
     async def _open(self, place: Place) -> AsyncIterator[Node]:
         peer = place.identity.peer
-        with open_ledger_storage(place.config.ledger_path) as storage:
+        clock = lambda: UNIX_EPOCH_S + trio.current_time()  # noqa: E731 the world's wall clock
+        with open_ledger_storage(place.config.ledger_path, unix_clock=clock) as storage:
             async with (
                 _open_hands(place) as place.hands,
                 self.network.transport(peer) as place.transport,
