@@ -1,7 +1,9 @@
-"""Which peer a piece of work goes to: hard filters first, then the base score.
+"""Which peers can do a piece of work, and how good each looks: hard filters, then the base score.
 
-The load that counts is what the peer last said plus what we sent it since. The local node
-competes on equal terms. Every choice carries its inputs, so that it can be explained.
+The load that counts is what the peer last said plus what we sent it since, and what it says is
+discounted by how slow we found it. The local node competes on equal terms. Every choice carries
+its inputs, so that it can be explained. The view is a second old: under load the score only
+shortlists (`shortlist`), and live offers decide (`offers`).
 """
 
 from __future__ import annotations
@@ -18,25 +20,55 @@ from kowalski.protocol.messages.trust import Role
 
 Kind = Literal["code", "inference", "folding"]
 
+Devices = Literal["all", "local", "network"]
+"""On which devices: any, this one alone, or any other."""
+
 ROLE_OF: dict[Kind, Role] = {"code": "repl", "inference": "infer", "folding": "fold"}
 
 UNMEASURED_RTT_S = 0.05
 UNMEASURED_TOKENS_PER_S = 10.0
 """A model that served nothing yet is assumed slow, so that it is tried but not flooded."""
 
+BREAKER_OPEN = "it failed too often lately"
+
+SLOWNESS_TOLD = 1.25
+"""From here on the discount is worth a word."""
+
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """`language` for code; `model` for inference, None for any."""
+    """`language` for code; `model` for inference, None for any.
+
+    `units` says how much work it is, in what `Candidate.unit_s` counts.
+    """
 
     kind: Kind
     language: str | None = None
     model: str | None = None
+    devices: Devices = "all"
+    units: float = 1.0
+
+    @property
+    def work(self) -> str:
+        """What is comparable with each other when it comes to how long it takes."""
+        match self.kind:
+            case "code":
+                return f"code {self.language}"
+            case "inference":
+                return f"inference {self.model or '*'}"
+            case "folding":
+                return "folding"
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One peer as it stands in the view. `own_in_flight` is what we sent since it last spoke."""
+    """One peer as it stands in the view. `own_in_flight` is what we sent since it last spoke.
+
+    The fields with a default are not what it says of itself but what we know better, see
+    `experience`: `unit_s`, seconds a unit of this work took there; `slowness`, by how much to
+    multiply its promises; `is_admitted`, whether its breaker lets a request through. `speed` is
+    relative, for code: 1 is a usual core. `holds_prefix`: we sent it the beginning of this before.
+    """
 
     peer: PeerId
     name: str
@@ -49,14 +81,30 @@ class Candidate:
     rtt_s: float | None
     is_routable: bool
     own_in_flight: dict[Kind, int]
+    is_self: bool = False
+    paused: str = ""
+    speed: float = 1.0
+    unit_s: float | None = None
+    slowness: float = 1.0
+    is_admitted: bool = True
+    holds_prefix: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    peer: PeerId
-    name: str
+    """A peer that can do it. `candidate` is what `score` was computed from; `why`, in words."""
+
+    candidate: Candidate
     score: float
     why: str
+
+    @property
+    def peer(self) -> PeerId:
+        return self.candidate.peer
+
+    @property
+    def name(self) -> str:
+        return self.candidate.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +135,25 @@ class Ranking:
 def rank(
     need: Need, candidates: Iterable[Candidate], *, excluding: frozenset[PeerId] = frozenset()
 ) -> Ranking:
-    """Order the peers that can do `need`. Equal scores are ordered by a hash, not by name."""
-    choices: list[Choice] = []
+    """Order the peers that can do `need`. Equal scores are ordered by a hash, not by name.
+
+    Where the breakers of half of those that could are open, they are ignored: it is then more
+    likely that something is wrong here, or everywhere, and somebody has to be asked.
+    """
+    able: list[Candidate] = []
     rejections: list[Rejection] = []
     for candidate in candidates:
         why_not = _why_not(need, candidate, excluding)
         if why_not:
             rejections.append(Rejection(candidate.peer, candidate.name, why_not))
         else:
-            choices.append(_choice(need, candidate))
-    choices.sort(key=lambda choice: (-round(choice.score, 6), _tie_breaker(need, choice.peer)))
+            able.append(candidate)
+    cut_off = [one for one in able if not one.is_admitted]
+    if cut_off and 2 * len(cut_off) < len(able):
+        able = [one for one in able if one.is_admitted]
+        rejections += [Rejection(one.peer, one.name, BREAKER_OPEN) for one in cut_off]
+    choices = [choice_of(need, candidate) for candidate in able]
+    choices.sort(key=lambda choice: (-round(choice.score, 6), tie_breaker(need, choice.peer)))
     return Ranking(tuple(choices), tuple(rejections))
 
 
@@ -106,9 +163,37 @@ def load(candidate: Candidate, kind: Kind) -> float:
     return (at.running + at.queued + candidate.own_in_flight.get(kind, 0)) / max(at.slots, 1)
 
 
+def capacity(need: Need, candidate: Candidate) -> float:
+    """How much of such work a peer does in a given time, compared with others."""
+    slots = max(1, candidate.occupancy[need.kind].slots)
+    speed = candidate.speed if need.kind != "inference" else tokens_per_s(need, candidate)
+    return slots * max(speed, 1e-3) / candidate.slowness
+
+
+def round_trip_s(candidate: Candidate) -> float:
+    return UNMEASURED_RTT_S if candidate.rtt_s is None else candidate.rtt_s
+
+
+def tokens_per_s(need: Need, candidate: Candidate) -> float:
+    """As it says, of the model that is asked for or else of its fastest."""
+    names = [need.model] if need.model else sorted(candidate.models)
+    return max(
+        (candidate.tokens_per_s.get(name, UNMEASURED_TOKENS_PER_S) for name in names),
+        default=UNMEASURED_TOKENS_PER_S,
+    )
+
+
+def tie_breaker(need: Need, peer: PeerId) -> bytes:
+    return blake2b(f"{need.kind} {need.language} {need.model} {peer}".encode()).digest()
+
+
 def _why_not(need: Need, candidate: Candidate, excluding: frozenset[PeerId]) -> str:
     if candidate.peer in excluding:
         return "tried already"
+    if need.devices == "local" and not candidate.is_self:
+        return "only this device is wanted"
+    if need.devices == "network" and candidate.is_self:
+        return "another device is wanted"
     if not candidate.is_routable:
         return "not reachable now"
     if ROLE_OF[need.kind] not in candidate.roles:
@@ -119,37 +204,32 @@ def _why_not(need: Need, candidate: Candidate, excluding: frozenset[PeerId]) -> 
         return "no model"
     if need.kind == "inference" and need.model and need.model not in candidate.models:
         return f"no model {need.model}"
+    if candidate.paused:
+        return f"takes no work now: {candidate.paused}"
     return ""
 
 
-def _choice(need: Need, candidate: Candidate) -> Choice:
-    rtt_s = UNMEASURED_RTT_S if candidate.rtt_s is None else candidate.rtt_s
+def choice_of(need: Need, candidate: Candidate) -> Choice:
+    """A peer that can do it, with its score."""
+    rtt_s, slowness = round_trip_s(candidate), candidate.slowness
     match need.kind:
         case "code":
             at = load(candidate, "code")
-            score = scorer.code_score(load=at, rtt_s=rtt_s)
+            idle = 1.0 - at
+            idle = idle / slowness if idle > 0 else idle * slowness
+            score = scorer.code_score(load=1.0 - idle, rtt_s=rtt_s)
             why = f"load {at:.2f}, round trip {rtt_s * 1000:.1f} ms"
         case "inference":
-            speed = _tokens_per_s(need, candidate)
+            speed = tokens_per_s(need, candidate)
             at = load(candidate, "inference")
             # Speed is shared by those who use it: without this the fastest peer gets everything.
             score = scorer.inference_score(
-                memory_used=candidate.memory_used, tokens_per_s=speed / (1.0 + at)
+                memory_used=candidate.memory_used, tokens_per_s=speed / slowness / (1.0 + at)
             )
             why = f"{speed:.0f} tokens/s, load {at:.2f}, memory {candidate.memory_used:.0%} used"
         case "folding":
-            score = scorer.folding_score(rtt_s=rtt_s)
+            score = scorer.folding_score(rtt_s=rtt_s * slowness)
             why = f"round trip {rtt_s * 1000:.1f} ms"
-    return Choice(candidate.peer, candidate.name, score, f"score {score:.3f}: {why}")
-
-
-def _tokens_per_s(need: Need, candidate: Candidate) -> float:
-    names = [need.model] if need.model else sorted(candidate.models)
-    return max(
-        (candidate.tokens_per_s.get(name, UNMEASURED_TOKENS_PER_S) for name in names),
-        default=UNMEASURED_TOKENS_PER_S,
-    )
-
-
-def _tie_breaker(need: Need, peer: PeerId) -> bytes:
-    return blake2b(f"{need.kind} {need.language} {need.model} {peer}".encode()).digest()
+    if slowness >= SLOWNESS_TOLD:
+        why += f", {slowness:.1f} times slower than it says"
+    return Choice(candidate, score, f"score {score:.3f}: {why}")

@@ -9,6 +9,7 @@ from pydantic import Field
 from kowalski.protocol.limits import FRAME_BYTES_MAX
 from kowalski.protocol.messages.base import Count, Line, Message, Name, Seconds, Text
 from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.telemetry import Hot
 
 
@@ -23,6 +24,7 @@ class FoldAsked(Message):
     budget_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
     question: Line | None = None
     remaining_s: Seconds
+    claim: Claim = Claim()
 
 
 class FoldDone(Message):

@@ -26,6 +26,7 @@ from kowalski.protocol.messages.base import (
     Utf8BytesMax,
 )
 from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.telemetry import Hot
 
 JSON_BYTES_MAX = 256 * 1024
@@ -135,6 +136,7 @@ class CompletionAsked(Message):
     thinking: Literal["off", "on", "low", "medium", "high"] | None = None
     so_far: Text = ""
     remaining_s: Seconds
+    claim: Claim = Claim()
 
 
 # --- what is replied ----------------------------------------------------------------------------

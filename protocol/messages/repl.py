@@ -38,6 +38,7 @@ from kowalski.protocol.messages.base import (
     Utf8BytesMax,
 )
 from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.telemetry import Hot
 
 CellNumber = Annotated[int, Field(ge=0, le=100_000)]
@@ -76,6 +77,7 @@ class CellAsked(Message):
     seed: Count = 0
     timeout_s: Seconds
     remaining_s: Seconds
+    claim: Claim = Claim()
 
 
 class CellOutput(Message):

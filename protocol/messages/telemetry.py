@@ -37,6 +37,7 @@ class Hot(Record):
     """The values that move. Speeds, by model, are measured from requests served.
 
     `tokens_per_s` is of generation, `prompt_tokens_per_s` of reading what is not cached.
+    `paused`: why the node takes no work of others now, in words; empty when it does.
     """
 
     repl: Occupancy = Occupancy()
@@ -45,6 +46,7 @@ class Hot(Record):
     memory_used: Fraction = 0.0
     cpu_used: Fraction = 0.0
     tokens_per_s: dict[ModelName, TokensPerSecond] = Field(default_factory=dict, max_length=64)
+    paused: Annotated[str, Field(max_length=128)] = ""
     prompt_tokens_per_s: dict[ModelName, TokensPerSecond] = Field(
         default_factory=dict, max_length=64
     )
@@ -69,7 +71,10 @@ class Model(Record):
 
 
 class Profile(Message):
-    """What changes rarely. `sandbox` is the tier that cells run in, `none` if without."""
+    """What changes rarely. `sandbox` is the tier that cells run in, `none` if without.
+
+    `speed` is that of one core at running Python, measured at the start; 1 is a usual one.
+    """
 
     KIND: ClassVar[str] = "telemetry/profile"
     FRAME_BYTES_MAX: ClassVar[int] = GOSSIP_BYTES_MAX
@@ -89,6 +94,7 @@ class Profile(Message):
     cores: Places = 0
     memory_bytes: Count = 0
     system: Annotated[str, Field(max_length=256)] = ""
+    speed: Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)] = 1.0
     hot: Hot = Hot()
 
 

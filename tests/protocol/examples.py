@@ -16,6 +16,7 @@ from kowalski.protocol.messages import (
     inference,
     journal,
     membership,
+    placement,
     repl,
     task,
     telemetry,
@@ -33,6 +34,7 @@ HOME: Final = (Address("/ip4/192.168.1.7/tcp/4170"), Address("/ip6/fd00::7/tcp/4
 BOOT: Final = "00c0ffee00c0ffee"
 REF: Final = content.ContentRef(hash=HASH, bytes_total=104_857_600, holders=(SUBMITTER, WORKER))
 INPUTS: Final = (repl.Input(name="novel.txt", content=REF),)
+CLAIM: Final = placement.Claim(submitter=SUBMITTER, priority="interactive", reservation=7)
 USAGE: Final = inference.Usage(
     prompt_tokens=1200,
     completion_tokens=345,
@@ -49,6 +51,7 @@ HOT: Final = telemetry.Hot(
     memory_used=0.5,
     cpu_used=0.1,
     tokens_per_s={"qwen3:8b": 41.5, "llama3.2:1b": 100_000.0},
+    paused="on battery",
     prompt_tokens_per_s={"qwen3:8b": 812.5},
 )
 
@@ -75,6 +78,7 @@ PROFILE: Final = telemetry.Profile(
     cores=16,
     memory_bytes=34_359_738_368,
     system="Linux 6.12 x86_64",
+    speed=1.5,
     hot=HOT,
 )
 
@@ -114,6 +118,11 @@ SPEC: Final = task.TaskSpec(
     cell_timeout_s=12.5,
     timeout_s=600.0,
     seed=42,
+    priority=9,
+    failover="queue",
+    retry=task.RetryPolicy(retries_max=4, delay_s=0.5, is_exponential=False),
+    submitter_gone="abort",
+    side_effects="at_most_once",
 )
 CELL_STARTED: Final = journal.CellStarted(
     cell=1,
@@ -136,6 +145,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         budget_tokens=1000,
         question="Who is speaking?",
         remaining_s=9.75,
+        claim=CLAIM,
     ),
     folding.FoldDone(
         text="Ishmael.",
@@ -193,6 +203,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         thinking="low",
         so_far="There are sev",
         remaining_s=60.0,
+        claim=CLAIM,
     ),
     inference.CompletionDelta(
         text="Sev\N{COMBINING DIAERESIS}enteen 🐋",
@@ -300,6 +311,32 @@ _ALL: Final[tuple[base.Message, ...]] = (
         profile=PROFILE,
         roster=ROSTER,
     ),
+    placement.Offer(
+        reservation=7,
+        wait_s=0.25,
+        service_s=3.5,
+        saved_s=1.25,
+        running=2,
+        queued=1,
+        slots=4,
+        memory_used=0.5,
+        tokens_per_s=41.5,
+        cached_tokens=1100,
+        held=(0, 2),
+        hot=HOT,
+    ),
+    placement.OfferAsked(
+        kind="inference",
+        language="python",
+        model="qwen3:8b",
+        claim=CLAIM,
+        prompt_tokens=1200,
+        max_tokens=512,
+        prefixes=("0001020304050607", "ff" * 8),
+        content=(HASH, PARENT),
+        reserve_s=2.0,
+        remaining_s=60.0,
+    ),
     repl.CellAsked(
         task=TASK,
         term=2,
@@ -312,6 +349,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         seed=42,
         timeout_s=30.0,
         remaining_s=480.5,
+        claim=CLAIM,
     ),
     repl.CellDone(
         task=TASK,
@@ -369,6 +407,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         prefix_entries=5,
         last_digest=PARENT,
         standbys=(SUBMITTER, WORKER),
+        holders=(WORKER,),
         lease_s=3.0,
         remaining_s=590.25,
     ),

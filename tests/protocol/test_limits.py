@@ -24,6 +24,7 @@ SENDER_MEASURES = {
     "inference/model-ready": "speeds of 64 models with the longest names",
     "membership/ready": "members beyond a frame are learned from others",
     "membership/welcome": "members beyond a frame are learned from others",
+    "placement/offer": "speeds of 64 models with the longest names",
     "repl/cell-asked": "inputs with 256 of the longest names",
     "repl/cell-done": "stdout and stderr are cut to what is shown",
     "repl/sub-calls-answered": "long batches are split",

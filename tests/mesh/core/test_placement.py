@@ -10,6 +10,7 @@ from kowalski.mesh.core.placement import (
     Kind,
     Need,
     Ranking,
+    capacity,
     load,
     rank,
 )
@@ -61,13 +62,17 @@ def busy(kind: Kind, running: int, queued: int = 0, slots: int = 4) -> dict[Kind
         (ANY_MODEL, {"models": frozenset()}, "no model"),
         (Need("inference", model="large"), {}, "no model large"),
         (FOLDING, {"roles": frozenset({"repl"})}, "does not offer fold"),
+        (PYTHON, {"paused": "on battery"}, "takes no work now: on battery"),
+        (Need("folding", devices="local"), {}, "only this device is wanted"),
+        (Need("folding", devices="network"), {"is_self": True}, "another device is wanted"),
     ],
 )
 def test_a_peer_that_cannot_is_left_out_and_told_why(
     need: Need, changes: dict[str, object], why: str
 ) -> None:
-    ranking = rank(need, [candidate("able", models=frozenset({"small", "large"}))])
-    assert names(ranking) == ["able"]
+    is_self = need.devices == "local"
+    able = candidate("able", models=frozenset({"small", "large"}), is_self=is_self)
+    assert names(rank(need, [able])) == ["able"]
     ranking = rank(need, [candidate("unable", **changes)])
     assert ranking.best is None
     assert [(no.name, no.why) for no in ranking.rejections] == [("unable", why)]
@@ -88,6 +93,25 @@ def test_an_empty_view_says_so() -> None:
 def test_a_peer_without_a_name_is_called_by_the_end_of_its_id() -> None:
     ranking = rank(PYTHON, [candidate("", peer=PeerId("AAAA123456"), is_routable=False)])
     assert ranking.explain() == "123456: not reachable now"
+
+
+def test_a_peer_whose_breaker_is_open_is_left_out_while_most_others_are_well() -> None:
+    cut_off = [candidate(f"off{number}", is_admitted=False) for number in range(2)]
+    well = [candidate(f"well{number}") for number in range(3)]
+    ranking = rank(PYTHON, [*cut_off, *well])
+    assert set(names(ranking)) == {"well0", "well1", "well2"}
+    assert [(no.name, no.why) for no in ranking.rejections] == [
+        ("off0", "it failed too often lately"),
+        ("off1", "it failed too often lately"),
+    ]
+
+
+def test_breakers_are_ignored_once_those_of_half_the_able_are_open() -> None:
+    cut_off = [candidate(f"off{number}", is_admitted=False) for number in range(2)]
+    well = [candidate(f"well{number}") for number in range(2)]
+    unable = [candidate(f"unable{number}", roles=frozenset[str]()) for number in range(9)]
+    assert len(rank(PYTHON, [*cut_off, *well, *unable]).choices) == 4
+    assert names(rank(PYTHON, [cut_off[0]])) == ["off0"]
 
 
 # --- who can, in which order --------------------------------------------------------------------
@@ -141,6 +165,37 @@ def test_a_model_that_served_nothing_yet_counts_as_slow_and_is_still_tried() -> 
     slower = candidate("slower", tokens_per_s={"small": UNMEASURED_TOKENS_PER_S / 2})
     faster = candidate("faster", tokens_per_s={"small": UNMEASURED_TOKENS_PER_S * 2})
     assert names(rank(ANY_MODEL, [slower, fresh, faster])) == ["faster", "fresh", "slower"]
+
+
+@pytest.mark.parametrize("need", [PYTHON, Need("inference", model="small"), FOLDING])
+def test_what_a_peer_says_is_discounted_by_how_slow_it_was_found_to_be(need: Need) -> None:
+    slow = candidate("slow", slowness=10.0, rtt_s=0.0005, tokens_per_s={"small": 80.0})
+    assert names(rank(need, [slow, candidate("honest")])) == ["honest", "slow"]
+    best = rank(need, [slow]).best
+    assert best is not None
+    assert best.why.endswith(", 10.0 times slower than it says")
+
+
+def test_slowness_makes_an_overloaded_peer_no_better() -> None:
+    full = candidate("full", occupancy=busy("code", running=4, queued=4))
+    slow = candidate("slow", occupancy=busy("code", running=4, queued=4), slowness=10.0)
+    assert names(rank(PYTHON, [slow, full])) == ["full", "slow"]
+
+
+def test_capacity_is_slots_times_speed_over_slowness() -> None:
+    one = candidate(speed=2.0)
+    assert capacity(PYTHON, one) == 4 * 2.0
+    assert capacity(PYTHON, replace(one, slowness=4.0)) == 2.0
+    assert capacity(Need("inference", model="small"), one) == 4 * 50.0
+    nothing_free = replace(one, occupancy=busy("code", running=0, slots=0))
+    assert capacity(PYTHON, nothing_free) == 2.0
+
+
+def test_work_is_named_by_what_takes_alike() -> None:
+    assert PYTHON.work == "code python"
+    assert Need("inference", model="small").work == "inference small"
+    assert ANY_MODEL.work == "inference *"
+    assert FOLDING.work == "folding"
 
 
 def test_folding_goes_to_the_nearest() -> None:

@@ -1,0 +1,48 @@
+"""When to ask a second peer although the first has not failed, only taken long.
+
+J. Dean and L. Barroso, "The tail at scale", CACM 2013: after the 95th percentile, so that few
+requests are sent twice. Only for work that may be done twice, and never while the mesh is full,
+since then a hedge makes the others slower.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from kowalski.mesh.core.latencies import Latencies
+from kowalski.mesh.core.retry_budget import RetryBudget
+
+QUANTILE = 0.95
+SHARE_MAX = 0.05
+"""Of the requests of a kind."""
+
+LOAD_MAX = 0.8
+"""Of the peers that could do it, on average."""
+
+EXPECTED_TIMES = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hedging:
+    """Of one kind of work. Latencies are to the first sign of an answer."""
+
+    latencies: Latencies = field(default_factory=Latencies)
+    budget: RetryBudget = field(default_factory=lambda: RetryBudget(share=SHARE_MAX, per_s=0.0))
+
+    def ask(self, now: float) -> Hedging:
+        return replace(self, budget=self.budget.ask(now))
+
+    def answer(self, seconds: float) -> Hedging:
+        return replace(self, latencies=self.latencies.add(seconds))
+
+    def after_s(self, expected_s: float) -> float | None:
+        """How long to wait for the first peer; None while nobody knows what is usual."""
+        usual_s = self.latencies.quantile(QUANTILE)
+        return None if usual_s is None else max(usual_s, EXPECTED_TIMES * expected_s)
+
+    def spend(self, now: float, load: float) -> Hedging | None:
+        """After one hedge at this load of the mesh; None if there may be none."""
+        if load > LOAD_MAX:
+            return None
+        budget = self.budget.spend(now)
+        return None if budget is None else replace(self, budget=budget)

@@ -1,0 +1,257 @@
+"""Offers and refusals in, one decision out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kowalski.mesh.core.offers import (
+    SILENCE_S_MAX,
+    TRANSFER_BYTES_PER_S,
+    AskOffers,
+    Choosing,
+    Effect,
+    Event,
+    NobodyFree,
+    OfferHeard,
+    OfferRefused,
+    Refusal,
+    Take,
+    TimePassed,
+    begin,
+    check,
+    step,
+    wake_at,
+)
+from kowalski.mesh.core.placement import Candidate, Need, rank
+from kowalski.protocol.ids import PeerId
+from kowalski.protocol.messages.placement import Offer
+from tests.mesh.core.test_placement import PYTHON, candidate
+
+ONE, TWO, THREE = (PeerId(f"peer{name}") for name in ("one", "two", "three"))
+
+
+class Asking:
+    """A machine under test, checked after every step; `now` is the caller's to move."""
+
+    def __init__(
+        self, *candidates: Candidate, need: Need = PYTHON, sizes: tuple[int, ...] = ()
+    ) -> None:
+        self.now = 100.0
+        self.state, effects = begin(
+            need, rank(need, candidates), "draw", self.now, content_bytes=sizes
+        )
+        self.effects = list(effects)
+        check(self.state)
+
+    def happens(self, event: Event) -> tuple[Effect, ...]:
+        self.state, effects = step(self.state, event, self.now)
+        check(self.state)
+        self.effects += effects
+        return effects
+
+    def offers(
+        self, peer: PeerId, wait_s: float = 0.0, service_s: float = 1.0, **more: object
+    ) -> tuple[Effect, ...]:
+        offer = Offer.model_validate({"wait_s": wait_s, "service_s": service_s, "slots": 4, **more})
+        return self.happens(OfferHeard(peer, offer))
+
+    def refuses(self, peer: PeerId, retry_after_s: float | None = None) -> tuple[Effect, ...]:
+        return self.happens(OfferRefused(peer, Refusal("busy", retry_after_s)))
+
+    def waits(self) -> tuple[Effect, ...]:
+        self.now = wake_at(self.state)
+        return self.happens(TimePassed())
+
+    @property
+    def taken(self) -> Take:
+        (take,) = [effect for effect in self.effects if isinstance(effect, Take)]
+        return take
+
+
+def three(**changes: object) -> tuple[Candidate, ...]:
+    return tuple(candidate(name, **changes) for name in ("one", "two", "three"))
+
+
+def test_all_of_a_few_are_asked_and_the_one_that_is_done_first_is_taken() -> None:
+    asking = Asking(*three())
+    (ask,) = asking.effects
+    assert isinstance(ask, AskOffers)
+    assert set(ask.peers) == {ONE, TWO, THREE}
+    assert asking.offers(ONE, wait_s=0.5) == ()
+    assert asking.offers(TWO, wait_s=0.1) == ()
+    asking.offers(THREE, wait_s=2.0)
+    assert asking.taken.choice.peer == TWO
+    assert asking.taken.expected_s == pytest.approx(1.102)
+    assert wake_at(asking.state) == inf
+
+
+def test_the_way_there_counts_twice() -> None:
+    asking = Asking(candidate("one", rtt_s=0.2), candidate("two", rtt_s=0.001))
+    asking.offers(ONE)
+    asking.offers(TWO, wait_s=0.3)
+    assert asking.taken.choice.peer == TWO
+
+
+def test_who_is_silent_is_not_waited_for_once_somebody_has_offered() -> None:
+    asking = Asking(*three())
+    asking.offers(ONE)
+    assert 0.01 <= wake_at(asking.state) - asking.now <= 0.05
+    asking.waits()
+    assert asking.taken.choice.peer == ONE
+
+
+def test_where_nobody_has_answered_the_first_offer_is_taken() -> None:
+    asking = Asking(*three())
+    assert wake_at(asking.state) == asking.now + SILENCE_S_MAX
+    asking.now += 0.4
+    asking.offers(TWO)
+    assert asking.taken.choice.peer == TWO
+
+
+def test_a_peer_that_was_found_slow_is_not_believed() -> None:
+    asking = Asking(candidate("one", slowness=10.0), candidate("two"))
+    asking.offers(ONE, service_s=1.0)
+    asking.offers(TWO, service_s=5.0)
+    assert asking.taken.choice.peer == TWO
+
+
+def test_what_has_to_cross_the_network_first_takes_its_time() -> None:
+    size = int(TRANSFER_BYTES_PER_S * 3)
+    asking = Asking(candidate("one"), candidate("two"), sizes=(10, size))
+    asking.offers(ONE, service_s=1.0, held=(0,))
+    asking.offers(TWO, service_s=2.0, held=(0, 1))
+    assert asking.taken.choice.peer == TWO
+
+
+def test_among_equals_the_better_score_on_fresh_values_wins_and_then_a_hash() -> None:
+    asking = Asking(candidate("one"), candidate("two"))
+    asking.offers(ONE, running=3, queued=1)
+    asking.offers(TWO, running=1)
+    assert asking.taken.choice.peer == TWO
+    assert asking.taken.choice.candidate.occupancy["code"].running == 1
+    winners = set()
+    for language in "abcdefgh":
+        need = Need("code", language=language)
+        alike = [candidate(n, languages=frozenset({language})) for n in ("one", "two")]
+        asking = Asking(*alike, need=need)
+        asking.offers(ONE)
+        asking.offers(TWO)
+        winners.add(asking.taken.choice.peer)
+    assert winners == {ONE, TWO}
+
+
+def test_when_all_refuse_others_are_asked_once_and_then_it_is_told_when_to_come_back() -> None:
+    many = [candidate(f"{number:02}") for number in range(12)]
+    asking = Asking(*many)
+    (first,) = asking.effects
+    assert isinstance(first, AskOffers)
+    for peer in first.peers:
+        asking.refuses(peer, 3.0)
+    (_, second) = asking.effects
+    assert isinstance(second, AskOffers)
+    assert len(second.peers) == 6
+    assert not set(first.peers) & set(second.peers)
+    for peer in second.peers[:-1]:
+        asking.refuses(peer, 0.7)
+    (last,) = asking.refuses(second.peers[-1], None)
+    assert isinstance(last, NobodyFree)
+    assert last.retry_after_s == 0.7
+    assert "busy" in last.why
+
+
+def test_an_offer_in_the_second_round_is_as_good() -> None:
+    asking = Asking(*[candidate(f"{number:02}") for number in range(12)])
+    (first,) = asking.effects
+    assert isinstance(first, AskOffers)
+    for peer in first.peers:
+        asking.refuses(peer)
+    second = asking.effects[1]
+    assert isinstance(second, AskOffers)
+    asking.offers(second.peers[0])
+    asking.waits()
+    assert asking.taken.choice.peer == second.peers[0]
+
+
+def test_silence_is_a_refusal_in_the_end() -> None:
+    asking = Asking(*three())
+    (last,) = asking.waits()
+    assert isinstance(last, NobodyFree)
+    assert last.retry_after_s is None
+    assert "no answer" in last.why
+
+
+def test_what_comes_too_late_or_twice_or_unasked_changes_nothing() -> None:
+    asking = Asking(*three())
+    asking.offers(PeerId("peerstranger"), service_s=0.0)
+    asking.offers(ONE, service_s=2.0)
+    asking.offers(ONE, service_s=0.1)
+    asking.refuses(ONE)
+    asking.refuses(TWO)
+    asking.offers(THREE, service_s=3.0)
+    assert asking.taken.choice.peer == ONE
+    before = asking.state
+    assert asking.offers(TWO, service_s=0.0) == ()
+    assert asking.happens(TimePassed()) == ()
+    assert asking.state == before
+
+
+def test_it_says_why_in_words() -> None:
+    asking = Asking(candidate("one", slowness=2.0), candidate("two"))
+    asking.offers(TWO, service_s=9.0)
+    asking.offers(ONE, wait_s=0.5, service_s=1.0, cached_tokens=900)
+    assert asking.taken.why == (
+        "offers to be done in 1.5 s, of which 0.5 s waiting, 900 tokens cached, believed to be "
+        "3 s, best of 2 offers from 2 peers"
+    )
+
+
+peers_of_twelve = st.integers(0, 11).map(lambda number: PeerId(f"peer{number:02}"))
+events = st.one_of(
+    st.builds(
+        OfferHeard,
+        peers_of_twelve,
+        st.builds(Offer, wait_s=st.floats(0, 9), service_s=st.floats(0, 9)),
+    ),
+    st.builds(
+        OfferRefused,
+        peers_of_twelve,
+        st.builds(Refusal, st.just("busy"), st.none() | st.floats(0, 9)),
+    ),
+    st.just(TimePassed()),
+)
+
+
+@given(st.lists(st.tuples(events, st.floats(0, 0.1)), max_size=40), st.integers(1, 12))
+@settings(deadline=None)
+def test_any_history_ends_in_one_decision_within_two_silences(
+    history: list[tuple[Event, float]], count: int
+) -> None:
+    asking = Asking(*[candidate(f"{number:02}") for number in range(count)])
+    began, asked = asking.now, 0
+    for event, passed_s in history:
+        asking.now += passed_s
+        before = asking.state
+        effects = asking.happens(event)
+        assert step(before, event, asking.now) == (asking.state, effects), "not a function"
+    while (due := wake_at(asking.state)) < inf:
+        asking.now = max(asking.now, due)
+        asking.happens(TimePassed())
+        assert wake_at(asking.state) > asking.now, "no progress"
+    ends = [effect for effect in asking.effects if not isinstance(effect, AskOffers)]
+    assert len(ends) == 1
+    asked = sum(len(one.peers) for one in asking.effects if isinstance(one, AskOffers))
+    assert asked <= max(8, 3 + 6)
+    assert asking.now - began <= 0.1 * len(history) + 2 * SILENCE_S_MAX + 1e-9
+    if isinstance(ends[0], Take):
+        assert ends[0].choice.peer in asking.state.offers
+
+
+def test_a_machine_that_is_over_asks_for_no_more_time() -> None:
+    over = replace(Asking(*three()).state, is_over=True)
+    assert isinstance(over, Choosing)
+    assert wake_at(over) == inf
