@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from importlib import import_module
 
 import structlog
 import trio
@@ -24,6 +23,7 @@ from kowalski.mesh.core.connectivity import MemberArrived, MemberLeft, Sighted
 from kowalski.mesh.discovery import Discovery, open_discovery
 from kowalski.mesh.identity import Identity, load_or_create_identity
 from kowalski.mesh.invites import InviteBook
+from kowalski.mesh.libp2p_loading import load_transport
 from kowalski.mesh.membership_certificates import (
     CertificateError,
     Membership,
@@ -46,7 +46,7 @@ from kowalski.node.backends.probing import Candidate, Finding, candidates, probe
 from kowalski.node.config import NodeConfig
 from kowalski.node.own_membership import is_revoked
 from kowalski.node.repl.detection import detect_sandbox
-from kowalski.node.repl.languages import probe_languages
+from kowalski.node.repl.languages import LANGUAGES
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.repl.seam import SessionsHost
 from kowalski.node.repl.sessions import open_sessions_host
@@ -65,7 +65,6 @@ from kowalski.rlm.tokens import estimate_tokens
 
 log = structlog.get_logger(__name__)
 
-TRANSPORT_MODULE = "kowalski.mesh.libp2p_transport"
 JOIN_DIAL_S = 5.0
 
 ENDED_IS_FINE = Rules(forgives_expiry=lambda _certificate: True)
@@ -175,7 +174,7 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
         tried.append(await _sandbox(config))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_import, TRANSPORT_MODULE)
+        nursery.start_soon(_load_transport)
         nursery.start_soon(try_sandbox)
     ((verdict, languages),) = tried
     http = await stack.enter_async_context(open_http())
@@ -205,13 +204,17 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
     return Hands(host, verdict, catalogue)
 
 
-async def _import(module: str) -> None:
-    await trio.to_thread.run_sync(import_module, module)
+async def _load_transport() -> None:
+    await trio.to_thread.run_sync(load_transport)
 
 
 async def _sandbox(config: NodeConfig) -> tuple[SandboxVerdict, dict[str, str]]:
     """Which tier works here, and the languages that work in it; none where none are offered."""
-    verdict = await detect_sandbox(allow_none=config.unsafe_repl, scratch_path=config.data_dir)
+    verdict = await detect_sandbox(
+        allow_none=config.unsafe_repl,
+        scratch_path=config.data_dir,
+        languages=tuple(LANGUAGES) if "repl" in config.roles else (),
+    )
     if verdict.sandbox is None:
         log.warning("no-repl", why=verdict.reason)
         return verdict, {}
@@ -219,8 +222,7 @@ async def _sandbox(config: NodeConfig) -> tuple[SandboxVerdict, dict[str, str]]:
         return verdict, {}
     if verdict.tier == "none":
         log.warning("UNSAFE-REPL", why="code of other peers runs here without a sandbox")
-    found = await probe_languages(verdict.sandbox, scratch_path=config.data_dir)
-    return verdict, dict(found.versions)
+    return verdict, dict(verdict.languages)
 
 
 def _known_membership(
@@ -280,7 +282,7 @@ async def join_mesh(config: NodeConfig, line_text: str) -> Membership:
     known = _known_membership(config, identity, line)
     if known is not None and known.root is not None:
         return known
-    await _import(TRANSPORT_MODULE)
+    await _load_transport()
     from kowalski.mesh.libp2p_transport import open_libp2p_transport  # noqa: PLC0415
 
     async with open_libp2p_transport(identity, listen=()) as transport:

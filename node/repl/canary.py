@@ -19,23 +19,23 @@ from pathlib import Path
 import trio
 
 from kowalski.node.repl.cell_run import CellRun
-from kowalski.node.repl.kernel import kernel_image, start_kernel
+from kowalski.node.repl.kernel import start_kernel
+from kowalski.node.repl.kernel_source import KernelSource
 from kowalski.node.repl.limits import CellLimits, SessionLimits
-from kowalski.node.repl.sandbox import Sandbox
 from kowalski.node.repl.seam import CellOutcome, SubCall, SubCallResult
 
 PROBE_SLOT = 63
 """Probes use a slot that no session will ever have: a host counts from 0."""
 
-PYTHON_KERNEL = ("channel.py", "asking.py", "python_kernel.py")
+PYTHON_KERNEL = ("channel.py", "limiting.py", "asking.py", "python_kernel.py")
 
 _START_S = 10.0
 _CELL_S = 10.0
 _NAMESPACES = ("pid", "net", "mnt", "ipc")
 
 
-async def escapes(sandbox: Sandbox, *, scratch_path: Path | None = None) -> tuple[str, ...]:
-    """What code in `sandbox` could do but should not, in words; empty where it is contained.
+async def escapes(source: KernelSource) -> tuple[str, ...]:
+    """What code in kernels of `source` could do and should not, in words; none: it is contained.
 
     Raises:
         RequestFailedError: `sandbox`, nothing ran at all.
@@ -44,32 +44,21 @@ async def escapes(sandbox: Sandbox, *, scratch_path: Path | None = None) -> tupl
     with _bait() as bait:
         code = (resources.files("kowalski.node.repl") / "kernels" / "canary_cell.py").read_text()
         prelude = f"NONCE = {nonce!r}\nBAIT = {bait!r}\n"
-        _, outcome = await run_probe(
-            sandbox, PYTHON_KERNEL, prelude + code, scratch_path=scratch_path
-        )
+        _, outcome = await run_probe(source, PYTHON_KERNEL[-1], prelude + code)
     lines = outcome.stdout.decode("utf-8", "replace").splitlines()
     if outcome.status != "ok" or not lines or lines[0] != nonce:
         return (f"ends with {outcome.status}: {outcome.error or 'silence'}",)
     return tuple(lines[1:])
 
 
-async def run_probe(
-    sandbox: Sandbox, kernel: tuple[str, ...], code: str, *, scratch_path: Path | None = None
-) -> tuple[str, CellOutcome]:
+async def run_probe(source: KernelSource, kernel: str, code: str) -> tuple[str, CellOutcome]:
     """The language's version, and how one cell went on a kernel of its own.
 
     Raises:
         RequestFailedError: `sandbox`, the kernel did not come up.
     """
     limits = SessionLimits()
-    started = await start_kernel(
-        sandbox,
-        kernel_image(*kernel),
-        limits=limits,
-        slot=PROBE_SLOT,
-        scratch=scratch_path,
-        timeout_s=_START_S,
-    )
+    started = await start_kernel(source, kernel, limits=limits, slot=PROBE_SLOT, timeout_s=_START_S)
     try:
         await started.open_session({}, 0)
         run = CellRun(

@@ -190,7 +190,7 @@ class CellRun:
             await trio.sleep(self._limits.watch_interval_s)
 
     async def _notice_death(self) -> None:
-        await self._kernel.spawned.wait_dead()
+        await self._kernel.tree.wait_dead()
         self.stop("died")
 
     async def _wind_down(self, reason: StopReason) -> None:
@@ -203,11 +203,11 @@ class CellRun:
         if reason == "died" and not self._fault:
             # Already dying: its own exit code says more than ours.
             with trio.move_on_after(self._limits.interrupt_grace_s):
-                await self._kernel.spawned.wait_dead()
+                await self._kernel.tree.wait_dead()
         if self._done is None:
-            self._kernel.spawned.kill()
+            self._kernel.tree.kill()
             with trio.move_on_after(_DEATH_S_MAX):
-                await self._kernel.spawned.wait_dead()
+                await self._kernel.tree.wait_dead()
 
     async def _interrupt(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -265,7 +265,7 @@ class CellRun:
 
     def _exit_code(self) -> int | None:
         if self._reason == "died":
-            return self._kernel.spawned.exit_code
+            return self._kernel.tree.exit_code
         return self._done.exit_code if self._done is not None and self._reason is None else None
 
     def _error(self) -> str | None:
@@ -274,7 +274,7 @@ class CellRun:
             return told
         words = _WORDS[self._reason].format(
             timeout_s=self._timeout_s,
-            code=self._fault or f"exit code {self._kernel.spawned.exit_code}",
+            code=self._fault or f"exit code {self._kernel.tree.exit_code}",
             memory=self._session_limits.memory_bytes // (1024 * 1024),
             inodes=self._session_limits.inodes,
             output=self._limits.output_bytes_max,
@@ -286,7 +286,7 @@ class CellRun:
 
 def over_limit(kernel: Kernel, limits: SessionLimits) -> Literal["memory", "inodes"] | None:
     """The watchdog's look at what no rlimit bounds."""
-    weight = kernel.spawned.weight(limits.memory_bytes)
+    weight = kernel.tree.weight(limits.memory_bytes)
     if weight.resident_bytes > limits.memory_bytes:
         return "memory"
     return "inodes" if weight.inodes > limits.inodes else None

@@ -15,14 +15,9 @@ import trio
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.repl.artefacts import collect_artefacts
 from kowalski.node.repl.cell_run import CellRun, over_limit
-from kowalski.node.repl.kernel import (
-    Kernel,
-    KernelImage,
-    kernel_image,
-    remove_leftovers,
-    start_kernel,
-)
-from kowalski.node.repl.languages import LANGUAGES
+from kowalski.node.repl.kernel import Kernel, start_kernel
+from kowalski.node.repl.kernel_source import KernelSource, open_kernel_source, remove_leftovers
+from kowalski.node.repl.languages import LANGUAGES, kernels_of
 from kowalski.node.repl.limits import Limits
 from kowalski.node.repl.sandbox import Sandbox
 from kowalski.node.repl.seam import Artefact, CellOutcome, OnOutput, OnSubCalls
@@ -100,11 +95,11 @@ class KernelSession:
 
     async def collect(self, *, files_max: int, bytes_max: int) -> tuple[Artefact, ...]:
         """See `seam.ReplSession.collect`."""
-        root = self._kernel.spawned.root() if self.is_alive else None
+        root = self._kernel.tree.root() if self.is_alive else None
         if root is None:
             await trio.lowlevel.checkpoint()
             return ()
-        folder = root / self._kernel.job_at.lstrip("/")
+        folder = root / self._kernel.places.job.lstrip("/")
         read = partial(collect_artefacts, folder, files_max=files_max, bytes_max=bytes_max)
         try:
             return await trio.to_thread.run_sync(read)
@@ -120,7 +115,7 @@ class KernelSession:
         self._host.let_go(self)
         if self._run is not None:
             self._run.stop("died")
-            self._kernel.spawned.kill()
+            self._kernel.tree.kill()
             with trio.CancelScope(shield=True), trio.move_on_after(_RUN_ENDS_S_MAX):
                 await self._run_over.wait()
         await self._kernel.close()
@@ -132,7 +127,7 @@ class KernelSession:
             reason = over_limit(self._kernel, self._limits.of(self._language))
             if reason is not None:
                 self._lost_because = f"too much {reason} between cells"
-                self._kernel.spawned.kill()
+                self._kernel.tree.kill()
 
 
 class KernelHost:
@@ -140,24 +135,21 @@ class KernelHost:
 
     def __init__(
         self,
-        sandbox: Sandbox,
+        source: KernelSource,
         languages: Mapping[str, str],
         *,
         slots: int,
         limits: Limits,
         warm: Mapping[str, int],
-        scratch_path: Path | None,
         start_timeout_s: float,
     ) -> None:
         assert slots >= 1, "a host has slots"
         assert slots + sum(warm.values()) <= SLOTS_MAX, "one uid per kernel"
-        self._sandbox = sandbox
+        self._source = source
         self._languages = dict(languages)
         self._slots = slots
         self._limits = limits
-        self._scratch_path = scratch_path
         self._start_timeout_s = start_timeout_s
-        self._images: dict[str, KernelImage] = {}
         self._sessions: dict[KernelSession, int] = {}
         self._opening = 0
         self._closing: dict[KernelSession, int] = {}
@@ -173,7 +165,7 @@ class KernelHost:
 
     @property
     def tier(self) -> str:
-        return self._sandbox.tier
+        return self._source.tier
 
     @property
     def languages(self) -> Mapping[str, str]:
@@ -280,17 +272,14 @@ class KernelHost:
             if not self._closing:
                 raise RequestFailedError("sandbox", "every slot is taken")
             await self._gone.wait()
-        if language not in self._images:
-            self._images[language] = kernel_image(*LANGUAGES[language].kernel)
         slot = self._free.pop()
         is_started = False
         try:
             kernel = await start_kernel(
-                self._sandbox,
-                self._images[language],
+                self._source,
+                LANGUAGES[language].kernel[-1],
                 limits=self._limits.of(language),
                 slot=slot,
-                scratch=self._scratch_path,
                 timeout_s=self._start_timeout_s,
             )
             is_started = True
@@ -320,20 +309,20 @@ async def open_sessions_host(
     if warm is None:
         warm = {"python": 1} if "python" in languages else {}
     await trio.to_thread.run_sync(remove_leftovers, scratch_path)
-    host = KernelHost(
-        sandbox,
-        languages,
-        slots=slots,
-        limits=limits or Limits(),
-        warm=warm,
-        scratch_path=scratch_path,
-        start_timeout_s=start_timeout_s,
-    )
-    try:
-        async with open_plain_nursery() as nursery:
-            nursery.start_soon(host.keep_warm)
-            nursery.start_soon(host.watch_idle)
-            yield host
-            nursery.cancel_scope.cancel()
-    finally:
-        await host.close()
+    async with open_kernel_source(sandbox, kernels_of(languages), scratch_path) as source:
+        host = KernelHost(
+            source,
+            languages,
+            slots=slots,
+            limits=limits or Limits(),
+            warm=warm,
+            start_timeout_s=start_timeout_s,
+        )
+        try:
+            async with open_plain_nursery() as nursery:
+                nursery.start_soon(host.keep_warm)
+                nursery.start_soon(host.watch_idle)
+                yield host
+                nursery.cancel_scope.cancel()
+        finally:
+            await host.close()

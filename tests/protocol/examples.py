@@ -118,6 +118,11 @@ SPEC: Final = task.TaskSpec(
     cell_timeout_s=12.5,
     timeout_s=600.0,
     seed=42,
+    priority=9,
+    failover="queue",
+    retry=task.RetryPolicy(retries_max=4, delay_s=0.5, is_exponential=False),
+    submitter_gone="abort",
+    side_effects="at_most_once",
 )
 CELL_STARTED: Final = journal.CellStarted(
     cell=1,
@@ -402,6 +407,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         prefix_entries=5,
         last_digest=PARENT,
         standbys=(SUBMITTER, WORKER),
+        holders=(WORKER,),
         lease_s=3.0,
         remaining_s=590.25,
     ),

@@ -1,6 +1,6 @@
 # Leads an interpreter of another language through its cells: a child that reads lines of JSON from one
-# pipe and writes lines of JSON to another. `channel.py` stands in front; the file behind says what the
-# child is (`Led`) and what its lines mean.
+# pipe and writes lines of JSON to another. `channel.py` and `limiting.py` stand in front; the file
+# behind says what the child is (`Led`) and what its lines mean.
 
 import select
 import signal
@@ -129,9 +129,7 @@ class Led:
 
 
 def lead(make, version_argv):
-    channel = Channel(int(sys.argv[1]))
-    close_all_but(channel.fd)
-    be_modest()
+    channel = begin()
     # Not SIG_IGN: a child would inherit that, and could not trap what is ignored.
     signal.signal(signal.SIGINT, lambda *_: None)
     version = subprocess.run(version_argv, capture_output=True, check=True).stdout.decode().strip()

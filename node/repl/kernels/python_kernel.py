@@ -1,5 +1,5 @@
-# Runs cells of Python, keeps their state, and lets them ask the host. `channel.py`
-# and `asking.py` stand in front.
+# Runs cells of Python, keeps their state, and lets them ask the host. `channel.py`, `limiting.py` and
+# `asking.py` stand in front.
 #
 # The main thread runs cells; a second one listens to the host, so that an interrupt is heard while a
 # cell runs. User code lives in a module of its own named `__main__`. It can reach everything here:
@@ -377,9 +377,7 @@ def listen(channel, session, cells):
 
 
 def main():
-    channel = Channel(int(sys.argv[1]))
-    close_all_but(channel.fd)
-    be_modest()
+    channel = begin()
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
     sys.stdout, sys.stderr = open_output(1), open_output(2)

@@ -121,16 +121,21 @@ async def test_more_tasks_than_a_coordinator_leads_wait_for_their_turn(
     virtual_time: JumpingClock,
 ) -> None:
     worker = dataclasses.replace(WORKER, slots=200)
-    async with open_world([ASKER, LEADER, worker]) as world:
+    async with open_world([ASKER, ASKER, LEADER, worker]) as world:
         tasks = [
-            world.submit(0, block("wait 20\nsay done"), mode="blocks", task=f"t{n}")
+            (n % 2, world.submit(n % 2, block("wait 20\nsay done"), mode="blocks", task=f"t{n}"))
             for n in range(coordinator.TASKS_AT_A_TIME + 10)
         ]
         await trio.sleep(2)
-        waiting = [task for task in world[0].submitter.tasks if "busy" in task.why_waiting]
+        waiting = [
+            task
+            for asker in (0, 1)
+            for task in world[asker].submitter.tasks
+            if "busy" in task.why_waiting
+        ]
         assert len(waiting) == 10
-        for task in tasks:
-            result = await world.result(0, task)
+        for asker, task in tasks:
+            result = await world.result(asker, task)
             assert (result.state, result.term) == ("answered", 1)
         assert len(world.cells) == len(tasks)
 
