@@ -73,6 +73,7 @@ class BubblewrapSandbox:
     sessions: NamespacedSessions
     tier: str = "bubblewrap"
     owns_pids: bool = True
+    works_outside: bool = False
 
     @property
     def path(self) -> str:
@@ -127,6 +128,7 @@ class PlainBubblewrap:
     view: FileView
     sessions: NamespacedSessions
     tier: str = "bubblewrap"
+    works_outside: bool = False
 
     @property
     def path(self) -> str:

@@ -182,12 +182,13 @@ class CellRun:
         return True
 
     async def _watch(self) -> None:
+        # The first look is not at once: most cells are over by then.
         while True:
+            await trio.sleep(self._limits.watch_interval_s)
             reason = over_limit(self._kernel, self._session_limits)
             if reason is not None:
                 self.stop(reason)
                 return
-            await trio.sleep(self._limits.watch_interval_s)
 
     async def _notice_death(self) -> None:
         await self._kernel.tree.wait_dead()

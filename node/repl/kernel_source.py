@@ -74,16 +74,18 @@ class KernelSource(Protocol):
 
 
 class _Scratch:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, has_work: bool) -> None:
         self.path = path
+        self._has_work = has_work
 
     def make_folders(self) -> tuple[Path, Folders]:
         folder = _make_passable("", self.path)
         folders = Folders(folder / "inputs", folder / "job", folder / "tmp")
         folders.inputs.mkdir()
         folders.inputs.chmod(0o755)
-        for own in (folders.job, folders.temporary):
-            own.mkdir(mode=0o700)
+        if self._has_work:
+            for own in (folders.job, folders.temporary):
+                own.mkdir(mode=0o700)
         return folder, folders
 
 
@@ -91,7 +93,7 @@ class SpawningSource(_Scratch):
     def __init__(
         self, sandbox: SpawningSandbox, kernels: Mapping[str, CodeType], scratch: Path
     ) -> None:
-        super().__init__(scratch)
+        super().__init__(scratch, has_work=sandbox.works_outside)
         self._sandbox = sandbox
         self._programs = {name: program_of(code) for name, code in kernels.items()}
 
@@ -129,7 +131,7 @@ class SpawningSource(_Scratch):
 
 class ForkingSource(_Scratch):
     def __init__(self, sandbox: ForkingSandbox, server: ForkServer, scratch: Path) -> None:
-        super().__init__(scratch)
+        super().__init__(scratch, has_work=sandbox.works_outside)
         self._sandbox = sandbox
         self._server = server
 

@@ -23,6 +23,7 @@ class NamespacesSandbox:
     sessions: NamespacedSessions
     tier: str = "namespaces"
     owns_pids: bool = True
+    works_outside: bool = False
 
     @property
     def path(self) -> str:

@@ -44,7 +44,7 @@ class Places:
 class Folders:
     """Where one session keeps things on this side: what it may read, and where it may work.
 
-    A tier with a working folder of its own inside does not use `job`.
+    `job` and `temporary` are there for a tier that `works_outside`.
     """
 
     inputs: Path
@@ -64,6 +64,11 @@ class Sandbox(Protocol):
     @property
     def path(self) -> str:
         """`PATH` inside."""
+        ...
+
+    @property
+    def works_outside(self) -> bool:
+        """Whether sessions work in folders of the host, and not on file systems of their own."""
         ...
 
 

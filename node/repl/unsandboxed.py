@@ -20,6 +20,7 @@ class Unsandboxed:
     interpreter: str
     path: str = SYSTEM_PATH
     tier: str = "none"
+    works_outside: bool = True
 
     def places(self, folders: Folders) -> Places:
         """See `sandbox.SpawningSandbox.places`."""
