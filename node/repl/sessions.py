@@ -32,6 +32,7 @@ _WARM_RETRY_S = 5.0
 _REFILL_AFTER_S = 0.004
 _RUN_ENDS_S_MAX = 2.0
 _RETRY_AFTER_S = 2.0
+_TOO_MUCH = {"memory": "memory", "inodes": "in files"}
 # `bubblewrap` has this many uids of its own, and the last is the probes'.
 SLOTS_MAX = 60
 
@@ -127,7 +128,7 @@ class KernelSession:
         if self._run is None and self.is_alive:
             reason = over_limit(self._kernel, self._limits.of(self._language))
             if reason is not None:
-                self._lost_because = f"too much {reason} between cells"
+                self._lost_because = f"too much {_TOO_MUCH[reason]} between cells"
                 self._kernel.tree.kill()
 
 

@@ -384,8 +384,7 @@ def rehearse(session):
 
 def main():
     channel = begin()
-    if os.getpgrp() != os.getpid():
-        os.setpgid(0, 0)
+    lead_group()
     sys.stdout, sys.stderr = open_output(1), open_output(2)
     sys.argv = [""]
     session = Session(channel)
