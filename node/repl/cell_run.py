@@ -128,14 +128,19 @@ class CellRun:
                 case Done(cell=self._number):
                     self._done = frame
                     return
-                case Calls() if nursery is None:
-                    pass  # asked before it heard of the interrupt
-                case Calls() if self._unanswered < _FLOOD * self._limits.sub_call_batches:
-                    self._unanswered += 1
-                    nursery.start_soon(self._serve, frame)
+                case Calls():
+                    # Without a nursery: asked before it heard of the interrupt.
+                    if nursery is not None:
+                        self._begin_to_serve(frame, nursery)
                 case _:
                     # No kernel of ours says that: a cell speaks in its name.
                     raise RemoteProtocolError(f"an unexpected frame: {frame.op}")
+
+    def _begin_to_serve(self, frame: Calls, nursery: trio.Nursery) -> None:
+        if self._unanswered >= _FLOOD * self._limits.sub_call_batches:
+            raise RemoteProtocolError("a flood of sub-calls")
+        self._unanswered += 1
+        nursery.start_soon(self._serve, frame)
 
     async def _serve(self, frame: Calls) -> None:
         try:
