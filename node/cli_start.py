@@ -16,6 +16,8 @@ from kowalski.protocol.errors import ConfigError
 @click.option("--name", help="What others call this node; the host's name otherwise.")
 @click.option("--p2p-port", type=click.IntRange(0, 65535), help="4170; 0 is any free one.")
 @click.option("--http-port", type=click.IntRange(0, 65535), help="4171; 0 is any free one.")
+@click.option("--http-host", help="127.0.0.1; from another address a token is needed.")
+@click.option("--no-http", is_flag=True, default=None, help="No HTTP and no dashboard.")
 @click.option("--listen-host", help="Which address to listen on; all otherwise.")
 @click.option("--roles", help="By commas, of: submit coordinate repl infer fold.")
 @click.option("--no-repl", is_flag=True, default=None, help="Run no code for anybody.")
