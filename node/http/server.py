@@ -207,7 +207,7 @@ class _Connection:
             while True:
                 event = self._next_event()
                 if isinstance(event, h11.Request):
-                    return event
+                    return self._bounded(event)
                 if isinstance(event, h11.ConnectionClosed):
                     return None
                 if event is not h11.NEED_DATA:
@@ -220,6 +220,13 @@ class _Connection:
         if has_begun:
             raise HttpError(408, "timeout", f"no request within {self._limits.head_s:g} s")
         raise ClientGoneError
+
+    def _bounded(self, head: h11.Request) -> h11.Request:
+        """`head`; h11 bounds only what has not come whole. Raises HttpError: 431."""
+        size = len(head.target) + sum(len(name) + len(value) for name, value in head.headers)
+        if size > self._limits.head_bytes:
+            raise HttpError(431, "head_too_large", f"a head of {size} bytes")
+        return head
 
     def _next_event(self) -> object:
         try:

@@ -225,9 +225,7 @@ async def test_more_connections_than_there_is_room_for_are_told_so() -> None:
     async with open_house(connections=2) as house:
         async with connected(house) as one, connected(house) as two:
             for stream in (one, two):
-                await stream.send_all(
-                    b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
-                )
+                await stream.send_all(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
                 await read_until(stream, b"2;\r\n0\r\n\r\n")
             refused = await said(house, b"")
             assert refused.startswith(b"HTTP/1.1 503 ")
