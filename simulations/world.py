@@ -60,7 +60,8 @@ Model = Callable[[CompletionRequest], str]
 
 def echo(request: CompletionRequest) -> str:
     """The model of a world that needs no better one."""
-    return "reply to: " + request.messages[-1].content.replace("```", "...")
+    said = request.messages[-1].content if request.messages else request.said
+    return "reply to: " + said.replace("```", "...")
 
 
 @dataclass(frozen=True, slots=True)
