@@ -44,13 +44,15 @@ from kowalski.node.backends.catalogue import Catalogue, open_catalogue
 from kowalski.node.backends.http import open_http
 from kowalski.node.backends.probing import Candidate, Finding, candidates, probe
 from kowalski.node.config import NodeConfig
+from kowalski.node.copy_storage import CopyStorage, open_copy_storage
 from kowalski.node.own_membership import is_revoked
 from kowalski.node.repl.detection import detect_sandbox
 from kowalski.node.repl.languages import LANGUAGES
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.repl.seam import SessionsHost
 from kowalski.node.repl.sessions import open_sessions_host
-from kowalski.node.services import coordinator, folding, inference, repl
+from kowalski.node.services import folding, inference, repl
+from kowalski.node.services.leading import Leading, open_leading
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.telemetry import NodeTelemetry
@@ -73,7 +75,6 @@ ENDED_IS_FINE = Rules(forgives_expiry=lambda _certificate: True)
 CLIENTS: frozenset[Role] = frozenset({"submit", "coordinate"})
 """Who may have code run, models asked and texts folded: for a task, or directly."""
 
-SUBMITTERS: frozenset[Role] = frozenset({"submit"})
 FOLDING_SLOTS = 2
 
 
@@ -383,40 +384,41 @@ async def open_node(
     )
     about = Self(config.name, boot, telemetry.profile, telemetry.hot)
     invites = InviteBook(config.invites_path, unix_clock)
-    remembered = RememberedPeers(config.peers_path)
     store = ContentStore(config.content_path, transport.peer)
 
-    def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
-        rooms = _Rooms(mesh, PlacedWork(mesh, store), store, hands, telemetry, nursery)
-        rooms.open(roles)
+    with open_copy_storage(config.copies_path) as copies:
+        leading: Leading | None = None
 
-    async with (
-        open_mesh(
-            transport,
-            membership,
-            about,
-            invites,
-            unix_clock=unix_clock,
-            keeping=Keeping(
-                identity,
-                config.roster_path,
-                lambda renewed: save_membership(config.mesh_path, renewed),
-            ),
-            furnish=furnish,
-        ) as mesh,
-        trio.open_nursery() as nursery,
-    ):
-        work = PlacedWork(mesh, store)
-        submitter = SubmitterRoom(mesh, storage, unix_clock=unix_clock)
-        await nursery.start(submitter.run)
-        mesh.listen(lambda change: _remember(remembered, change))
-        for peer, addresses in remembered.peers.items():
-            mesh.sighted(Sighted(peer, addresses))
-        for static in config.static_peers:
-            mesh.sighted(Sighted(static.peer, (static.address,), is_static=True))
-        nursery.start_soon(_announce_changes, hands.catalogue, mesh)
-        yield verbs.Node(mesh, submitter, work, store, invites)
-        nursery.cancel_scope.cancel()
+        def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
+            nonlocal leading
+            work = PlacedWork(mesh, store)
+            rooms = _Rooms(mesh, work, store, copies, hands, telemetry, nursery, unix_clock)
+            leading = rooms.open(roles)
+
+        async with (
+            open_mesh(
+                transport,
+                membership,
+                about,
+                invites,
+                unix_clock=unix_clock,
+                keeping=Keeping(
+                    identity,
+                    config.roster_path,
+                    lambda renewed: save_membership(config.mesh_path, renewed),
+                ),
+                furnish=furnish,
+            ) as mesh,
+            trio.open_nursery() as nursery,
+        ):
+            work = PlacedWork(mesh, store)
+            submitter = SubmitterRoom(mesh, storage, store, unix_clock=unix_clock)
+            await nursery.start(submitter.run)
+            _look_for(mesh, config, RememberedPeers(config.peers_path))
+            nursery.start_soon(_announce_changes, hands.catalogue, mesh)
+            nursery.start_soon(store.sweep)
+            yield verbs.Node(mesh, submitter, work, store, invites, leading)
+            nursery.cancel_scope.cancel()
 
 
 def _offered(roles: tuple[Role, ...], hands: Hands) -> tuple[Role, ...]:
@@ -430,11 +432,13 @@ class _Rooms:
     mesh: Mesh
     work: PlacedWork
     store: ContentStore
+    copies: CopyStorage
     hands: Hands
     telemetry: NodeTelemetry
     nursery: trio.Nursery
+    unix_clock: Callable[[], float]
 
-    def open(self, roles: tuple[Role, ...]) -> None:
+    def open(self, roles: tuple[Role, ...]) -> Leading | None:
         mesh, told, hot = self.mesh, self.telemetry.rooms, self.telemetry.hot
         mesh.serve(CONTENT_PROTOCOL, self.store.answer)
         if "repl" in roles and self.hands.host is not None:
@@ -455,9 +459,20 @@ class _Rooms:
             folds = folding.FoldingRoom(self.store, mesh, slots=FOLDING_SLOTS, hot=hot)
             mesh.serve(folding.PROTOCOL, folds.answer, askers=CLIENTS)
             told.folding = lambda: folds.occupancy
-        if "coordinate" in roles:
-            leader = coordinator.CoordinatorRoom(mesh, self.work, self.store, self.nursery)
-            mesh.serve(coordinator.PROTOCOL, leader.answer, askers=SUBMITTERS)
+        if "coordinate" not in roles:
+            return None
+        return open_leading(
+            mesh, self.work, self.store, self.copies, self.nursery, unix_clock=self.unix_clock
+        )
+
+
+def _look_for(mesh: Mesh, config: NodeConfig, remembered: RememberedPeers) -> None:
+    """Those whom we met before, and those whom the owner names."""
+    mesh.listen(lambda change: _remember(remembered, change))
+    for peer, addresses in remembered.peers.items():
+        mesh.sighted(Sighted(peer, addresses))
+    for static in config.static_peers:
+        mesh.sighted(Sighted(static.peer, (static.address,), is_static=True))
 
 
 def _remember(remembered: RememberedPeers, change: MemberArrived | MemberLeft) -> None:
