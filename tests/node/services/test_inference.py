@@ -39,9 +39,15 @@ from kowalski.protocol.messages.telemetry import Model, Occupancy
 from kowalski.protocol.messages.trust import ROLES
 from simulations.virtual_time import JumpingClock
 from simulations.world import IDLE, PROFILE
-from tests.node.services.rooms import HOT, Two, hot, open_two, until
+from tests.node.services.rooms import HOT, PatientClock, Two, hot, open_two, until
 
 pytestmark = pytest.mark.trio
+
+
+@pytest.fixture
+def virtual_time() -> JumpingClock:
+    return PatientClock()
+
 
 MODEL = ModelInfo("m", context_tokens=4096, is_warm=True, slots=2)
 
