@@ -246,11 +246,21 @@ class AnswerStream:
                     wait_s = min(wait_s, TAIL_TIMEOUT_S)
                 self._idle_at = trio.current_time() + wait_s
         else:
-            events = self._reader.finish()
+            events = self._finish()
         self._ready.extend(events)
         answer = self._reader.answer
         if self._reader.is_done or not data or answer.has_stopped:
             await self._end(answer)
+
+    def _finish(self) -> list[CompletionEvent]:
+        """What is left; half of a last event does not matter if the answer had ended before it."""
+        has_ended = self._reader.answer.finish_reason is not None
+        try:
+            return self._reader.finish()
+        except BackendError:
+            if not has_ended:
+                raise
+            return []
 
     async def _receive(self) -> bytes:
         """The next bytes; after the last words of the answer, any kind of end is an end."""

@@ -192,13 +192,17 @@ class HttpClient:
 
 @contextlib.asynccontextmanager
 async def open_http(
-    *, connections_max: int = 128, connect_timeout_s: float = 3.0
+    *,
+    connections_max: int = 128,
+    connect_timeout_s: float = 3.0,
+    network: httpcore.AsyncNetworkBackend | None = None,
 ) -> AsyncIterator[HttpClient]:
-    """Open a pool; the connections end with the block."""
+    """Open a pool; the connections end with the block. `network` None: that of this machine."""
     async with httpcore.AsyncConnectionPool(
         max_connections=connections_max,
         max_keepalive_connections=16,
         keepalive_expiry=KEEPALIVE_S,
+        network_backend=network,
     ) as pool:
         yield HttpClient(pool, connect_timeout_s=connect_timeout_s)
 

@@ -63,7 +63,7 @@ class InferenceRoom:
         self._store = store
         self._requester = requester
         self._hot = hot
-        self._fences = Fences()
+        self._fences: Fences[TaskId] = Fences()
 
     @property
     def occupancy(self) -> Occupancy:

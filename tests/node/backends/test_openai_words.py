@@ -273,9 +273,7 @@ def test_the_timings_of_llama_server_count_and_measure() -> None:
         "predicted_ms": 500,
     }
     _, end = read(question(), {**chunk("stop", content="x"), "timings": timings})
-    assert end == Completed(
-        "stop", 59, 3, False, cached_tokens=48, prompt_s=1.2, generation_s=0.5
-    )
+    assert end == Completed("stop", 59, 3, False, cached_tokens=48, prompt_s=1.2, generation_s=0.5)
 
 
 def test_logprobs_are_told_with_their_alternatives() -> None:

@@ -102,7 +102,7 @@ async def test_what_was_shown_is_not_taken_back_where_that_may_not_be(
         first = best(world, INFERENCE)
         Instead(world, inference.PROTOCOL, HALF, first)
         Instead(world, inference.PROTOCOL, goes_on_with_nothing, 3 - first)
-        with pytest.raises(RequestFailedError, match="^cut_short: .*it died"):
+        with pytest.raises(RequestFailedError, match=r"^cut_short: .*it died"):
             await world[0].work.complete(prompt(), may_begin_anew=False)
 
 
@@ -146,7 +146,9 @@ async def test_all_kinds_of_pieces_are_gathered_and_heard(virtual_time: JumpingC
         CompletionDelta(thinking="let me see"),
         CompletionDelta(text="I look."),
         CompletionDelta(tool_calls=(ToolCallPiece(index=1, id="b", name="count"),)),
-        CompletionDelta(tool_calls=(ToolCallPiece(index=0, id="a", name="look", arguments='{"x"'),)),
+        CompletionDelta(
+            tool_calls=(ToolCallPiece(index=0, id="a", name="look", arguments='{"x"'),)
+        ),
         CompletionDelta(tool_calls=(ToolCallPiece(index=0, arguments=":1}"),)),
     )
     heard: list[CompletionDelta] = []
