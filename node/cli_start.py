@@ -17,6 +17,8 @@ from kowalski.protocol.errors import ConfigError
 @click.option("--p2p-port", type=click.IntRange(0, 65535), help="4170; 0 is any free one.")
 @click.option("--http-port", type=click.IntRange(0, 65535), help="4171; 0 is any free one.")
 @click.option("--http-host", help="127.0.0.1; from another address a token is needed.")
+@click.option("--http-name", "http_hosts", multiple=True, help="Of this machine. Repeatable.")
+@click.option("--http-origin", "http_origins", multiple=True, metavar="URL", help="Of pages.")
 @click.option("--no-http", is_flag=True, default=None, help="No HTTP and no dashboard.")
 @click.option("--listen-host", help="Which address to listen on; all otherwise.")
 @click.option("--roles", help="By commas, of: submit coordinate repl infer fold.")

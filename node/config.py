@@ -287,7 +287,12 @@ def _from_flags(flags: Mapping[str, object]) -> _Layer:
 
 
 # Flags that may be given several times are named in the singular.
-FLAGS: Mapping[str, str] = {"peers": "peer", "backends": "backend"}
+FLAGS: Mapping[str, str] = {
+    "peers": "peer",
+    "backends": "backend",
+    "http_hosts": "http_name",
+    "http_origins": "http_origin",
+}
 
 _BOOLEANS: Mapping[str, bool] = {
     "1": True, "true": True, "yes": True, "on": True,

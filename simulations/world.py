@@ -343,7 +343,7 @@ def _place(number: int, part: Part, root: MeshRoot, folder: Path, seed: int) -> 
     calls: list[str] = []
 
     def answer(request: CompletionRequest) -> str:
-        calls.append(request.messages[-1].content)
+        calls.append(request.messages[-1].content if request.messages else request.said)
         return part.tells(request)
 
     models = tuple(ModelInfo(name, is_warm=True, slots=part.model_slots) for name in part.models)
