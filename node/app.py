@@ -449,11 +449,12 @@ class _Rooms:
             told.repl = lambda: cells.occupancy
             told.languages = lambda: dict(host.languages)
         if "infer" in roles:
-            models = inference.InferenceRoom(self.hands.catalogue, hot=hot)
+            models = inference.InferenceRoom(self.hands.catalogue, self.store, mesh, hot=hot)
             mesh.serve(inference.PROTOCOL, models.answer, askers=CLIENTS)
             told.inference = lambda: models.occupancy
             told.models = lambda: models.models
             told.tokens_per_s = lambda: models.tokens_per_s
+            told.prompt_tokens_per_s = lambda: models.prompt_tokens_per_s
         if "fold" in roles:
             folds = folding.FoldingRoom(self.store, mesh, slots=FOLDING_SLOTS, hot=hot)
             mesh.serve(folding.PROTOCOL, folds.answer, askers=CLIENTS)
