@@ -26,7 +26,11 @@ from kowalski.node.services.placed_work import (
     is_worth_another_peer,
 )
 from kowalski.protocol import ids
-from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
+from kowalski.protocol.errors import (
+    PeerUnreachableError,
+    RequestFailedError,
+    RequestRefusedError,
+)
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.base import line
@@ -44,6 +48,7 @@ from kowalski.rlm.truncation import head_and_tail
 
 log = structlog.get_logger(__name__)
 
+JOIN_AGAIN_S = 0.2
 LOOK_AGAIN_S = 1.0
 """Between two looks for a peer that has the language, by a task that waits for one."""
 
@@ -149,7 +154,7 @@ class TaskCells:
     async def run(self, effect: RunCell) -> journal.CellFinished | journal.CellFailed:
         """Run one cell on whatever peer will have it; how it ended."""
         tries = Tries()
-        moves = 0
+        moves, cut = 0, -1
         while True:
             seat = self._seats.get(effect.language) or self._take_seat(effect, tries)
             if seat is None:
@@ -162,6 +167,10 @@ class TaskCells:
             try:
                 return await self._run_at(seat, effect, tries.complaint)
             except Weather as error:
+                if effect.cell != cut and self._is_only_cut_off(seat, error):
+                    cut = effect.cell  # once: it may be under way there, to be joined
+                    await trio.sleep(JOIN_AGAIN_S)
+                    continue
                 self._seats.pop(effect.language, None)
                 self._known.seats.pop(effect.language, None)
                 if not is_worth_another_peer(error):
@@ -174,6 +183,10 @@ class TaskCells:
                     moves += 1
                     self._tell_of_move(effect, tries, error, seat.peer)
                 await trio.sleep(then.pause_s)
+
+    def _is_only_cut_off(self, seat: _Seat, error: Exception) -> bool:
+        """Whether it was the conversation that broke, and not the peer."""
+        return isinstance(error, PeerUnreachableError) and self._mesh.is_routable(seat.peer)
 
     def _after(
         self, effect: RunCell, error: Exception, moves: int

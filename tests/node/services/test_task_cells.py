@@ -370,6 +370,42 @@ async def test_what_may_happen_once_ends_unknown_when_its_worker_is_lost(
         assert world.cells.count("wait 10\nsay two\n") == 1
 
 
+# --- what is joined -----------------------------------------------------------------------------
+
+
+async def test_a_conversation_that_breaks_while_a_cell_runs_costs_nothing(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER, WORKER, THINKER]) as world:
+        prompt = blocks("keep x 41", "wait 10\nask one\nshow x")
+        task = world.submit(0, prompt, mode="blocks", model="none")
+        await world.until(lambda: len(world.cells) == 2)
+        await trio.sleep(3)
+        for stream in world.transport(1).streams(
+            world.places[worker_of(world, task)].identity.peer
+        ):
+            await stream.reset()
+        assert "x is 41" in await answer(world, task)
+        assert len(world.cells) == 2
+        assert world.calls == ["one"]
+
+
+async def test_a_cell_that_runs_when_its_coordinator_dies_is_joined_by_the_next(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, LEADER, WORKER, WORKER, THINKER]) as world:
+        prompt = blocks("keep x 41", "wait 10\nask one\nshow x")
+        task = world.submit(0, prompt, mode="blocks", model="none")
+        await world.until(lambda: len(world.cells) == 2)
+        await trio.sleep(3)
+        await world.kill(world.number_of(world[0].submitter.find(task).coordinator))
+        assert "x is 41" in await answer(world, task)
+        assert len(world.cells) == 2, "each cell ran once"
+        assert world.calls == ["one"]
+        started = [event.cell for event in events(world, task) if isinstance(event, CellStarted)]
+        assert started == [0, 1]
+
+
 # --- a coordinator that is lost -----------------------------------------------------------------
 
 
