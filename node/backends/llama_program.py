@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from dataclasses import asdict, dataclass
+from importlib import import_module
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> int:
     settings = Settings(**json.loads(arguments[0]))
     key = sys.stdin.readline().strip()
     try:
-        import xllamacpp  # noqa: PLC0415
+        xllamacpp = import_module("xllamacpp")
     except ImportError:
         say(error="llama.cpp is not installed; install it with: pip install 'kowalski-node[llama]'")
         return 1
