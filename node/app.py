@@ -6,6 +6,7 @@ together from parts that are given, which is how tests and simulations have many
 
 from __future__ import annotations
 
+import os
 import platform
 import secrets
 import signal
@@ -50,6 +51,7 @@ from kowalski.node.repl.languages import LANGUAGES
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.repl.seam import SessionsHost
 from kowalski.node.repl.sessions import open_sessions_host
+from kowalski.node.service_notices import ServiceNotices
 from kowalski.node.services import folding, inference, repl
 from kowalski.node.services.leading import Leading, open_leading
 from kowalski.node.services.placed_work import PlacedWork
@@ -100,20 +102,22 @@ async def run_node(config: NodeConfig) -> None:
     try:
         with control.claim_data_dir(config.data_dir):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_stop_at_signal, nursery.cancel_scope)
-                await _run(config)
+                notices = ServiceNotices(os.environ)
+                nursery.start_soon(_stop_at_signal, nursery.cancel_scope, notices)
+                await _run(config, notices)
     except BaseExceptionGroup as group:
         raise first_error(group) from group.__cause__
 
 
-async def _stop_at_signal(scope: trio.CancelScope) -> None:
+async def _stop_at_signal(scope: trio.CancelScope, notices: ServiceNotices) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
             log.info("stopping", signal=signal.Signals(number).name)
+            notices.stopping()
             scope.cancel()
 
 
-async def _run(config: NodeConfig) -> None:
+async def _run(config: NodeConfig, notices: ServiceNotices) -> None:
     started_at = trio.current_time()
     # What the operator mistyped is said before anything that takes time.
     line = parse_join_line(config.join.get_secret_value()) if config.join is not None else None
@@ -159,6 +163,8 @@ async def _run(config: NodeConfig) -> None:
             await stack.enter_async_context(_open_http(config, node, here, served))
         await nursery.start(control.serve_control, config.control_path, served)
         _say_ready(config, node.mesh, trio.current_time() - started_at)
+        notices.ready(f"peer {identity.peer} of mesh {membership.mesh}")
+        await notices.keep_watchdog()
         await trio.sleep_forever()
 
 
