@@ -37,6 +37,8 @@ from kowalski.mesh.trust import Keeping
 from kowalski.node import control, verbs
 from kowalski.node.backends.catalogue import Catalogue, open_catalogue
 from kowalski.node.backends.http import open_http
+from kowalski.node.backends.llama_child import open_model_files
+from kowalski.node.backends.model_files import is_model_file
 from kowalski.node.backends.probing import Candidate, Finding, candidates, probe
 from kowalski.node.config import NodeConfig
 from kowalski.node.copy_storage import CopyStorage, open_copy_storage
@@ -201,7 +203,7 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
     (trial,) = tried
     http = await stack.enter_async_context(open_http())
     places = candidates(
-        config.backends,
+        [text for text in config.backends if not is_model_file(text)],
         ollama_host=config.ollama_host,
         openai_base_url=config.openai_base_url,
         openai_api_key=config.api_key.get_secret_value() if config.api_key else None,
@@ -210,9 +212,10 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
     async def look(wanted: Sequence[Candidate]) -> tuple[Finding, ...]:
         return await probe(wanted, http=http, estimate_tokens=estimate_tokens)
 
-    catalogue = await stack.enter_async_context(
-        open_catalogue(places if "infer" in config.roles else (), look)
-    )
+    infers = "infer" in config.roles
+    catalogue = await stack.enter_async_context(open_catalogue(places if infers else (), look))
+    files = tuple(text for text in config.backends if infers and is_model_file(text))
+    await stack.enter_async_context(open_model_files(files, catalogue))
     host = await stack.enter_async_context(
         open_host_here(
             trial,

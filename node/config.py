@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from kowalski.node import places
+from kowalski.node.backends.model_files import is_model_file
 from kowalski.node.control_messages import ROLES, Role, first_complaint
 from kowalski.protocol.errors import ConfigError
 from kowalski.protocol.ids import Address, PeerId
@@ -62,6 +63,8 @@ def _multiaddr(text: str) -> str:
 
 def _http_url(text: str) -> str:
     """An address of a model server, scheme added where it is missing; `backends` reads the rest."""
+    if is_model_file(text):
+        return text
     text = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(text)
