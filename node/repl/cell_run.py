@@ -328,7 +328,7 @@ class CellRun:
 
 def over_limit(kernel: Kernel, limits: SessionLimits) -> Literal["memory", "inodes"] | None:
     """The watchdog's look at what no rlimit bounds."""
-    weight = kernel.tree.weight(limits.memory_bytes)
+    weight = kernel.tree.weight(limits)
     if weight.resident_bytes > limits.memory_bytes:
         return "memory"
     if weight.inodes > limits.inodes or weight.stored_bytes > stored_bytes_max(limits):
