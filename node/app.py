@@ -46,11 +46,9 @@ from kowalski.node.copy_storage import CopyStorage, open_copy_storage
 from kowalski.node.http.room import Place, Rooms, open_http_room
 from kowalski.node.joining import known_membership, new_membership
 from kowalski.node.own_membership import ENDED_IS_FINE
-from kowalski.node.repl.detection import detect_sandbox
-from kowalski.node.repl.languages import LANGUAGES
+from kowalski.node.repl.opening import Trial, open_host_here, try_here
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.repl.seam import SessionsHost
-from kowalski.node.repl.sessions import open_sessions_host
 from kowalski.node.service_notices import ServiceNotices
 from kowalski.node.services import folding, inference, repl
 from kowalski.node.services.leading import Leading, open_leading
@@ -152,7 +150,7 @@ async def _run(config: NodeConfig, notices: ServiceNotices) -> None:
         here = verbs.Here(
             config,
             sandbox=hands.verdict,
-            languages=dict(hands.host.languages) if hands.host else {},
+            languages=hands.host.languages if hands.host else {},
             catalogue=hands.catalogue,
             discovery=discovery,
             started_at=started_at,
@@ -195,15 +193,20 @@ def _own_names(mesh: Mesh) -> set[str]:
 
 async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
     """Try the sandbox while libp2p is being imported, then look for model servers."""
-    tried: list[tuple[SandboxVerdict, dict[str, str]]] = []
+    tried: list[Trial] = []
 
     async def try_sandbox() -> None:
-        tried.append(await _sandbox(config))
+        trial = await try_here(
+            scratch_path=config.data_dir,
+            allow_none=config.unsafe_repl,
+            offers_repl="repl" in config.roles,
+        )
+        tried.append(trial)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.to_thread.run_sync, load_transport)
         nursery.start_soon(try_sandbox)
-    ((verdict, languages),) = tried
+    (trial,) = tried
     http = await stack.enter_async_context(open_http())
     places = candidates(
         [text for text in config.backends if not is_model_file(text)],
@@ -219,34 +222,15 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
     catalogue = await stack.enter_async_context(open_catalogue(places if infers else (), look))
     files = tuple(text for text in config.backends if infers and is_model_file(text))
     await stack.enter_async_context(open_model_files(files, catalogue))
-    host: SessionsHost | None = None
-    if verdict.sandbox is not None and languages:
-        host = await stack.enter_async_context(
-            open_sessions_host(
-                verdict.sandbox,
-                languages,
-                slots=config.repl_slots,
-                scratch_path=config.content_path,
-            )
+    host = await stack.enter_async_context(
+        open_host_here(
+            trial,
+            slots=config.repl_slots,
+            data_dir=config.data_dir,
+            scratch_path=config.content_path,
         )
-    return Hands(host, verdict, catalogue)
-
-
-async def _sandbox(config: NodeConfig) -> tuple[SandboxVerdict, dict[str, str]]:
-    """Which tier works here, and the languages that work in it; none where none are offered."""
-    verdict = await detect_sandbox(
-        allow_none=config.unsafe_repl,
-        scratch_path=config.data_dir,
-        languages=tuple(LANGUAGES) if "repl" in config.roles else (),
     )
-    if verdict.sandbox is None:
-        log.warning("no-repl", why=verdict.reason)
-        return verdict, {}
-    if "repl" not in config.roles:
-        return verdict, {}
-    if verdict.tier == "none":
-        log.warning("UNSAFE-REPL", why="code of other peers runs here without a sandbox")
-    return verdict, dict(verdict.languages)
+    return Hands(host, trial.verdict, catalogue)
 
 
 def _interfaces(addresses: tuple[Address, ...]) -> tuple[str, ...] | None:
@@ -346,7 +330,7 @@ async def open_node(
             submitter = SubmitterRoom(mesh, storage, store, unix_clock=unix_clock)
             await nursery.start(submitter.run)
             _look_for(mesh, config, RememberedPeers(config.peers_path))
-            nursery.start_soon(_announce_changes, hands.catalogue, mesh)
+            nursery.start_soon(_announce_changes, hands, mesh)
             nursery.start_soon(store.sweep)
             yield verbs.Node(mesh, submitter, work, store, invites, leading)
             nursery.cancel_scope.cancel()
@@ -411,7 +395,15 @@ def _remember(remembered: RememberedPeers, change: MemberArrived | MemberLeft) -
         remembered.remember(change.peer, change.addresses)
 
 
-async def _announce_changes(catalogue: Catalogue, mesh: Mesh) -> None:
-    while True:
-        await catalogue.wait_changed()
-        await mesh.announce_profile()
+async def _announce_changes(hands: Hands, mesh: Mesh) -> None:
+    """Models come and go, and slow languages are found while the node is up."""
+
+    async def announce(changing: Catalogue | SessionsHost) -> None:
+        while True:
+            await changing.wait_changed()
+            await mesh.announce_profile()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(announce, hands.catalogue)
+        if hands.host is not None:
+            nursery.start_soon(announce, hands.host)
