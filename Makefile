@@ -3,6 +3,8 @@
 
 BIN := .venv/bin
 PYTEST_FLAGS ?=
+# Tests of real processes wait more than they compute: one worker more than there are cores.
+TEST_WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)))
 DEMO_FLAGS ?=
 FUZZ_FLAGS ?=
 
@@ -23,9 +25,10 @@ test: setup ## everything CI checks: lint, types, imports, then the tests
 demo: setup ## three nodes on this machine share one task, and lose one of them
 	@$(BIN)/kowalski-node demo $(DEMO_FLAGS)
 
-pytest: setup ## the tests alone; PYTEST_FLAGS='-k sandbox -x' picks
+pytest: setup ## the tests alone; PYTEST_FLAGS='-k sandbox -x' picks, TEST_WORKERS=0 runs one by one
 	@mkdir -p build
-	@$(BIN)/pytest --junitxml=build/tests.xml $(PYTEST_FLAGS)
+	@$(BIN)/pytest --numprocesses=$(TEST_WORKERS) --dist=loadscope --no-loadscope-reorder \
+	    --junitxml=build/tests.xml $(PYTEST_FLAGS)
 
 static: lint mypy basedpyright imports ## lint, types and imports, without the tests
 

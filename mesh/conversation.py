@@ -81,7 +81,7 @@ class Conversation(Protocol):
         ...
 
 
-class _Inbox:
+class Inbox:
     """The unread messages of one request, and how it ended."""
 
     def __init__(self, bytes_max: int = UNREAD_BYTES_MAX) -> None:
@@ -159,7 +159,7 @@ class _Asked:
     def __init__(self, channel: _Channel, number: int) -> None:
         self._channel = channel
         self.number = number
-        self.inbox = _Inbox()
+        self.inbox = Inbox()
 
     @property
     def peer(self) -> PeerId:
@@ -169,10 +169,10 @@ class _Asked:
         await self._channel.line.send(self.number, message)
 
     async def receive(self) -> Message:
-        return _unless_no(await self.inbox.get())
+        return unless_no(await self.inbox.get())
 
 
-def _unless_no(message: Message) -> Message:
+def unless_no(message: Message) -> Message:
     if isinstance(message, Refused):
         raise RequestRefusedError(message.reason, message.detail, message.retry_after_s)
     if isinstance(message, Failed):
@@ -313,7 +313,7 @@ def _everybody(_peer: PeerId) -> bool:
     return True
 
 
-async def _outcome(
+async def outcome_of(
     answer: Answer,
     conversation: Conversation,
     first: Callable[[], Message],
@@ -343,7 +343,7 @@ class _Answering:
     def __init__(self, line_: _Line, number: int, unread_bytes_max: int) -> None:
         self._line = line_
         self._number = number
-        self.inbox = _Inbox(unread_bytes_max)
+        self.inbox = Inbox(unread_bytes_max)
         self.scope = trio.CancelScope()
 
     @property
@@ -360,7 +360,7 @@ class _Answering:
         self, answer: Answer, first: codec.Envelope, admits: Callable[[PeerId], bool]
     ) -> None:
         with self.scope:
-            last = await _outcome(answer, self, lambda: codec.decode(first.frame), admits)
+            last = await outcome_of(answer, self, lambda: codec.decode(first.frame), admits)
             try:
                 await self._line.send(self._number, last, is_last=True)
             except PeerUnreachableError:
@@ -441,57 +441,3 @@ def _hear(answering: _Answering, envelope: codec.Envelope) -> None:
         answering.scope.cancel()
     else:
         answering.inbox.put(envelope.frame, is_last=False)
-
-
-# --- both sides in one process ------------------------------------------------------------------
-
-
-class _Ear:
-    """One side's half of a conversation with ourselves; messages are handed over as they are."""
-
-    def __init__(self, peer: PeerId, *, is_asker: bool) -> None:
-        self._peer = peer
-        self._is_asker = is_asker
-        self.inbox = _Inbox()
-        self.other: _Ear
-
-    @property
-    def peer(self) -> PeerId:
-        return self._peer
-
-    async def send(self, message: Message) -> None:
-        await trio.lowlevel.checkpoint()
-        self.other.inbox.put(message, is_last=False)
-
-    async def receive(self) -> Message:
-        message = await self.inbox.get()
-        return _unless_no(message) if self._is_asker else message
-
-
-@asynccontextmanager
-async def converse_with_ourselves(
-    me: PeerId, answer: Answer, request: Message, nursery: trio.Nursery
-) -> AsyncIterator[Conversation]:
-    """Like `Asker.converse`, with the answering side in this process. No bytes, same manners.
-
-    The answering task lives in `nursery`, so that errors in the block stay plain.
-    """
-    asking, answering = _Ear(me, is_asker=True), _Ear(me, is_asker=False)
-    asking.other, answering.other = answering, asking
-    scope = trio.CancelScope()
-
-    async def run() -> None:
-        gone = PeerUnreachableError("the other side has left")
-        try:
-            with scope:
-                last = await _outcome(answer, answering, lambda: request)
-                asking.inbox.put(last, is_last=True)
-        finally:
-            answering.inbox.end(gone)
-            asking.inbox.end(gone)
-
-    nursery.start_soon(run)
-    try:
-        yield asking
-    finally:
-        scope.cancel()

@@ -14,6 +14,8 @@ from typing import Generic, TypeVar
 
 import trio
 
+from kowalski.mesh.watching import watcher
+
 State = TypeVar("State")
 Event = TypeVar("Event")
 Effect = TypeVar("Effect")
@@ -35,6 +37,7 @@ class Driver(Generic[State, Event, Effect]):
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self.state = state
+        self.machine = step.__module__
         self.recorder: deque[tuple[float, Event, tuple[Effect, ...]]] = deque(maxlen=RECORDED_STEPS)
         """The last steps that were performed: the same events at the same times lead here again."""
         self._step = step
@@ -42,6 +45,7 @@ class Driver(Generic[State, Event, Effect]):
         self._time_passed = time_passed
         self._perform = perform
         self._clock = clock
+        self._watcher = watcher.get()
         self._pending: deque[Event] = deque()
         self._is_stepping = False
         self._rearm = trio.Event()
@@ -83,6 +87,8 @@ class Driver(Generic[State, Event, Effect]):
                 self._pending.pop()
             raise
         self.recorder.append((now, event, effects))
+        if self._watcher is not None:
+            self._watcher.stepped(self, event, now, effects)
 
     async def run(self) -> None:
         """Keep the machine's time until cancelled."""

@@ -11,6 +11,7 @@ import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
@@ -307,6 +308,8 @@ def is_current(certificate: Certificate, now_unix_s: float) -> bool:
     return now_unix_s <= certificate.not_after_unix_s + CLOCK_GRACE_S
 
 
+# A meeting shows the certificates of all members: the same ones, meeting after meeting.
+@lru_cache(maxsize=4096)
 def _is_signed(public_key: bytes, data: bytes, signature: bytes) -> bool:
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, data)

@@ -28,6 +28,7 @@ from kowalski.mesh.core.placement import Candidate, Kind, Need, Ranking, rank
 from kowalski.mesh.driver import Driver
 from kowalski.mesh.invites import InviteBook
 from kowalski.mesh.membership_certificates import Membership
+from kowalski.mesh.own_conversation import converse_with_ourselves
 from kowalski.mesh.peer_facts import PeerFacts
 from kowalski.mesh.telemetry_gossip import Self, TelemetryGossip
 from kowalski.mesh.transport import Connected, Transport
@@ -195,7 +196,7 @@ class Mesh:
         elif protocol not in self._rooms:
             raise RequestRefusedError("unsupported", f"{protocol} is not served here")
         else:
-            async with conversation.converse_with_ourselves(
+            async with converse_with_ourselves(
                 self.me, self._rooms[protocol], request, self._nursery
             ) as asked:
                 yield asked

@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from importlib import import_module
 
 import structlog
 import trio
@@ -24,6 +23,7 @@ from kowalski.mesh.core.connectivity import MemberArrived, MemberLeft, Sighted
 from kowalski.mesh.discovery import Discovery, open_discovery
 from kowalski.mesh.identity import Identity, load_or_create_identity
 from kowalski.mesh.invites import InviteBook
+from kowalski.mesh.libp2p_loading import load_transport
 from kowalski.mesh.membership_certificates import (
     CertificateError,
     Membership,
@@ -44,13 +44,15 @@ from kowalski.node.backends.catalogue import Catalogue, open_catalogue
 from kowalski.node.backends.http import open_http
 from kowalski.node.backends.probing import Candidate, Finding, candidates, probe
 from kowalski.node.config import NodeConfig
+from kowalski.node.copy_storage import CopyStorage, open_copy_storage
 from kowalski.node.own_membership import is_revoked
 from kowalski.node.repl.detection import detect_sandbox
-from kowalski.node.repl.languages import probe_languages
+from kowalski.node.repl.languages import LANGUAGES
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.repl.seam import SessionsHost
 from kowalski.node.repl.sessions import open_sessions_host
-from kowalski.node.services import coordinator, folding, inference, repl
+from kowalski.node.services import folding, inference, repl
+from kowalski.node.services.leading import Leading, open_leading
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.telemetry import NodeTelemetry
@@ -65,7 +67,6 @@ from kowalski.rlm.tokens import estimate_tokens
 
 log = structlog.get_logger(__name__)
 
-TRANSPORT_MODULE = "kowalski.mesh.libp2p_transport"
 JOIN_DIAL_S = 5.0
 
 ENDED_IS_FINE = Rules(forgives_expiry=lambda _certificate: True)
@@ -74,7 +75,6 @@ ENDED_IS_FINE = Rules(forgives_expiry=lambda _certificate: True)
 CLIENTS: frozenset[Role] = frozenset({"submit", "coordinate"})
 """Who may have code run, models asked and texts folded: for a task, or directly."""
 
-SUBMITTERS: frozenset[Role] = frozenset({"submit"})
 FOLDING_SLOTS = 2
 
 
@@ -175,7 +175,7 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
         tried.append(await _sandbox(config))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_import, TRANSPORT_MODULE)
+        nursery.start_soon(_load_transport)
         nursery.start_soon(try_sandbox)
     ((verdict, languages),) = tried
     http = await stack.enter_async_context(open_http())
@@ -205,13 +205,17 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
     return Hands(host, verdict, catalogue)
 
 
-async def _import(module: str) -> None:
-    await trio.to_thread.run_sync(import_module, module)
+async def _load_transport() -> None:
+    await trio.to_thread.run_sync(load_transport)
 
 
 async def _sandbox(config: NodeConfig) -> tuple[SandboxVerdict, dict[str, str]]:
     """Which tier works here, and the languages that work in it; none where none are offered."""
-    verdict = await detect_sandbox(allow_none=config.unsafe_repl, scratch_path=config.data_dir)
+    verdict = await detect_sandbox(
+        allow_none=config.unsafe_repl,
+        scratch_path=config.data_dir,
+        languages=tuple(LANGUAGES) if "repl" in config.roles else (),
+    )
     if verdict.sandbox is None:
         log.warning("no-repl", why=verdict.reason)
         return verdict, {}
@@ -219,8 +223,7 @@ async def _sandbox(config: NodeConfig) -> tuple[SandboxVerdict, dict[str, str]]:
         return verdict, {}
     if verdict.tier == "none":
         log.warning("UNSAFE-REPL", why="code of other peers runs here without a sandbox")
-    found = await probe_languages(verdict.sandbox, scratch_path=config.data_dir)
-    return verdict, dict(found.versions)
+    return verdict, dict(verdict.languages)
 
 
 def _known_membership(
@@ -280,7 +283,7 @@ async def join_mesh(config: NodeConfig, line_text: str) -> Membership:
     known = _known_membership(config, identity, line)
     if known is not None and known.root is not None:
         return known
-    await _import(TRANSPORT_MODULE)
+    await _load_transport()
     from kowalski.mesh.libp2p_transport import open_libp2p_transport  # noqa: PLC0415
 
     async with open_libp2p_transport(identity, listen=()) as transport:
@@ -381,40 +384,41 @@ async def open_node(
     )
     about = Self(config.name, boot, telemetry.profile, telemetry.hot)
     invites = InviteBook(config.invites_path, unix_clock)
-    remembered = RememberedPeers(config.peers_path)
     store = ContentStore(config.content_path, transport.peer)
 
-    def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
-        rooms = _Rooms(mesh, PlacedWork(mesh, store), store, hands, telemetry, nursery)
-        rooms.open(roles)
+    with open_copy_storage(config.copies_path) as copies:
+        leading: Leading | None = None
 
-    async with (
-        open_mesh(
-            transport,
-            membership,
-            about,
-            invites,
-            unix_clock=unix_clock,
-            keeping=Keeping(
-                identity,
-                config.roster_path,
-                lambda renewed: save_membership(config.mesh_path, renewed),
-            ),
-            furnish=furnish,
-        ) as mesh,
-        trio.open_nursery() as nursery,
-    ):
-        work = PlacedWork(mesh, store)
-        submitter = SubmitterRoom(mesh, storage, unix_clock=unix_clock)
-        await nursery.start(submitter.run)
-        mesh.listen(lambda change: _remember(remembered, change))
-        for peer, addresses in remembered.peers.items():
-            mesh.sighted(Sighted(peer, addresses))
-        for static in config.static_peers:
-            mesh.sighted(Sighted(static.peer, (static.address,), is_static=True))
-        nursery.start_soon(_announce_changes, hands.catalogue, mesh)
-        yield verbs.Node(mesh, submitter, work, store, invites)
-        nursery.cancel_scope.cancel()
+        def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
+            nonlocal leading
+            work = PlacedWork(mesh, store)
+            rooms = _Rooms(mesh, work, store, copies, hands, telemetry, nursery, unix_clock)
+            leading = rooms.open(roles)
+
+        async with (
+            open_mesh(
+                transport,
+                membership,
+                about,
+                invites,
+                unix_clock=unix_clock,
+                keeping=Keeping(
+                    identity,
+                    config.roster_path,
+                    lambda renewed: save_membership(config.mesh_path, renewed),
+                ),
+                furnish=furnish,
+            ) as mesh,
+            trio.open_nursery() as nursery,
+        ):
+            work = PlacedWork(mesh, store)
+            submitter = SubmitterRoom(mesh, storage, store, unix_clock=unix_clock)
+            await nursery.start(submitter.run)
+            _look_for(mesh, config, RememberedPeers(config.peers_path))
+            nursery.start_soon(_announce_changes, hands.catalogue, mesh)
+            nursery.start_soon(store.sweep)
+            yield verbs.Node(mesh, submitter, work, store, invites, leading)
+            nursery.cancel_scope.cancel()
 
 
 def _offered(roles: tuple[Role, ...], hands: Hands) -> tuple[Role, ...]:
@@ -428,11 +432,13 @@ class _Rooms:
     mesh: Mesh
     work: PlacedWork
     store: ContentStore
+    copies: CopyStorage
     hands: Hands
     telemetry: NodeTelemetry
     nursery: trio.Nursery
+    unix_clock: Callable[[], float]
 
-    def open(self, roles: tuple[Role, ...]) -> None:
+    def open(self, roles: tuple[Role, ...]) -> Leading | None:
         mesh, told, hot = self.mesh, self.telemetry.rooms, self.telemetry.hot
         mesh.serve(CONTENT_PROTOCOL, self.store.answer)
         if "repl" in roles and self.hands.host is not None:
@@ -443,18 +449,30 @@ class _Rooms:
             told.repl = lambda: cells.occupancy
             told.languages = lambda: dict(host.languages)
         if "infer" in roles:
-            models = inference.InferenceRoom(self.hands.catalogue, hot=hot)
+            models = inference.InferenceRoom(self.hands.catalogue, self.store, mesh, hot=hot)
             mesh.serve(inference.PROTOCOL, models.answer, askers=CLIENTS)
             told.inference = lambda: models.occupancy
             told.models = lambda: models.models
             told.tokens_per_s = lambda: models.tokens_per_s
+            told.prompt_tokens_per_s = lambda: models.prompt_tokens_per_s
         if "fold" in roles:
             folds = folding.FoldingRoom(self.store, mesh, slots=FOLDING_SLOTS, hot=hot)
             mesh.serve(folding.PROTOCOL, folds.answer, askers=CLIENTS)
             told.folding = lambda: folds.occupancy
-        if "coordinate" in roles:
-            leader = coordinator.CoordinatorRoom(mesh, self.work, self.store, self.nursery)
-            mesh.serve(coordinator.PROTOCOL, leader.answer, askers=SUBMITTERS)
+        if "coordinate" not in roles:
+            return None
+        return open_leading(
+            mesh, self.work, self.store, self.copies, self.nursery, unix_clock=self.unix_clock
+        )
+
+
+def _look_for(mesh: Mesh, config: NodeConfig, remembered: RememberedPeers) -> None:
+    """Those whom we met before, and those whom the owner names."""
+    mesh.listen(lambda change: _remember(remembered, change))
+    for peer, addresses in remembered.peers.items():
+        mesh.sighted(Sighted(peer, addresses))
+    for static in config.static_peers:
+        mesh.sighted(Sighted(static.peer, (static.address,), is_static=True))
 
 
 def _remember(remembered: RememberedPeers, change: MemberArrived | MemberLeft) -> None:

@@ -143,6 +143,11 @@ class NodeConfig(BaseModel):
         return self.data_dir / "ledger.sqlite"
 
     @property
+    def copies_path(self) -> Path:
+        """Of journals of tasks that others have submitted."""
+        return self.data_dir / "copies.sqlite"
+
+    @property
     def content_path(self) -> Path:
         """A directory: what travels by content hash."""
         return self.data_dir / "content"

@@ -23,7 +23,7 @@ Event = dict[str, object]
 START_S = 30.0
 MEET_S = 30.0
 STOP_S = 10.0
-LOOK_S = 0.02
+LOOK_S = 0.05
 LOG_CHARS = 3000
 
 FOREIGN = ("KOWALSKI_", "OLLAMA_HOST", "OPENAI_")
@@ -129,10 +129,10 @@ class LocalCluster:
         Raises:
             NodeTroubleError: that took longer than `timeout_s`.
         """
-        for node in self.nodes:
-            node.wait_until_up()
-        wanted = {node.peer for node in self.nodes}
         give_up_at = time.monotonic() + timeout_s
+        for node in self.nodes:
+            node.wait_until_up(give_up_at - time.monotonic())
+        wanted = {node.peer for node in self.nodes}
         while time.monotonic() < give_up_at:
             if all(node.members() >= wanted for node in self.nodes):
                 return

@@ -1,28 +1,30 @@
-"""The ledger's disk: tasks and their entries in SQLite, one writer, durable when a call returns.
+"""The ledger's disk: tasks and their entries in SQLite, durable when a call returns.
 
-WAL with synchronous=FULL: what was acknowledged survives a kill and a power cut. Writes are one
-short transaction each, on the calling thread: effects reach the disk in the order performed.
+WAL with synchronous=FULL: what was acknowledged survives a kill and a power cut.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from kowalski.node.core.task_ledger import Task, TaskState
+from kowalski.node.core.retention import Ended
+from kowalski.node.core.task_ledger import Task
+from kowalski.node.database import Cursor, Database, Row, StorageError, open_database
 from kowalski.protocol import codec
-from kowalski.protocol.errors import ConfigError, KowalskiError, RemoteProtocolError
-from kowalski.protocol.ids import TaskId
+from kowalski.protocol.errors import ConfigError, RemoteProtocolError
+from kowalski.protocol.ids import ContentHash, PeerId, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.task import Digest, Entry, TaskSpec
 
-SCHEMA_VERSION = 1
+__all__ = ["MIGRATIONS", "LedgerStorage", "StorageError", "open_ledger_storage"]
 
-_SCHEMA = """
+_FIRST = """
 CREATE TABLE tasks (
     id TEXT PRIMARY KEY,
     spec TEXT NOT NULL,
@@ -44,39 +46,94 @@ CREATE TABLE entries (
 ) STRICT, WITHOUT ROWID;
 """
 
-_SAVE = """
-INSERT INTO tasks (id, spec, submitted_unix_s, state, term, coordinator, cancel_reason, closed)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET state = excluded.state, term = excluded.term,
-    coordinator = excluded.coordinator, cancel_reason = excluded.cancel_reason,
-    closed = excluded.closed
+_TURNS_COPIES_AND_REFERENCES = """
+ALTER TABLE tasks ADD COLUMN client TEXT NOT NULL DEFAULT '';
+ALTER TABLE tasks ADD COLUMN retries INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tasks ADD COLUMN holders TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE tasks ADD COLUMN ended_unix_s INTEGER;
+UPDATE tasks SET ended_unix_s = CAST(strftime('%s', 'now') AS INTEGER) WHERE closed IS NOT NULL;
+CREATE INDEX tasks_by_time ON tasks (submitted_unix_s, id);
+CREATE INDEX tasks_ended ON tasks (ended_unix_s) WHERE ended_unix_s IS NOT NULL;
+CREATE TABLE contents (
+    task TEXT NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+    hash TEXT NOT NULL,
+    PRIMARY KEY (task, hash)
+) STRICT, WITHOUT ROWID;
 """
 
+MIGRATIONS = (_FIRST, _TURNS_COPIES_AND_REFERENCES)
 
-class StorageError(KowalskiError):
-    """The disk said no: full, read-only, or damaged. Nothing of the failed write is there."""
+_COLUMNS = (
+    "id, spec, submitted_unix_s, state, term, cancel_reason, closed, client, retries, holders"
+)
+_INSERT = """
+INSERT INTO tasks (state, term, coordinator, cancel_reason, closed, retries, holders, ended_unix_s,
+    id, spec, submitted_unix_s, client)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_UPDATE = """
+UPDATE tasks SET state = ?, term = ?, coordinator = ?, cancel_reason = ?, closed = ?, retries = ?,
+    holders = ?, ended_unix_s = coalesce(ended_unix_s, ?)
+WHERE id = ?
+"""
 
 
 class LedgerStorage:
     """Made by `open_ledger_storage`."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._connection = connection
+    def __init__(self, database: Database, path: Path, *, unix_clock: Callable[[], float]) -> None:
+        self._database = database
         self._path = path
+        self._unix_clock = unix_clock
+
+    # --- writing --------------------------------------------------------------------------------
 
     def save(self, task: Task) -> None:
-        """Raises StorageError."""
-        with self._transaction() as cursor:
-            _save(cursor, task)
+        """The task's row. Raises StorageError."""
+        with self._database.writing() as cursor:
+            self._save(cursor, task)
 
-    def append(self, task: Task, entry: Entry, digest: Digest) -> None:
-        """The entry, and the task's row with it, or neither. Raises StorageError."""
-        with self._transaction() as cursor:
+    def append(
+        self, task: Task, entry: Entry, digest: Digest, contents: Iterable[ContentHash] = ()
+    ) -> None:
+        """The entry, what it refers to, and the task's row with it; or nothing.
+
+        Raises:
+            StorageError: also for an entry that is there already.
+        """
+        with self._database.writing() as cursor:
             cursor.execute(
                 "INSERT INTO entries (task, idx, term, parent, digest, body) VALUES (?,?,?,?,?,?)",
                 (task.id, entry.index, entry.term, entry.parent, digest, entry.body),
             )
-            _save(cursor, task)
+            self._save(cursor, task)
+            _refer(cursor, task.id, contents)
+
+    def delete(self, tasks: Iterable[TaskId]) -> None:
+        """Tasks with all that belongs to them. Raises StorageError."""
+        with self._database.writing() as cursor:
+            cursor.executemany("DELETE FROM tasks WHERE id = ?", [(name,) for name in tasks])
+
+    def _save(self, cursor: Cursor, task: Task) -> None:
+        is_over = task.answer is not None
+        changing = (
+            task.state,
+            task.term,
+            task.coordinator,
+            task.cancel_reason,
+            codec.encode(task.answer) if task.answer is not None else None,
+            task.retries,
+            json.dumps(task.holders),
+            int(self._unix_clock()) if is_over else None,
+        )
+        cursor.execute(_UPDATE, (*changing, task.id))
+        if not cursor.rowcount:
+            spec = task.spec.model_dump_json(exclude_defaults=True)
+            fixed = (task.id, spec, task.submitted_unix_s, task.client)
+            cursor.execute(_INSERT, (*changing, *fixed))
+            _refer(cursor, task.id, (one.content.hash for one in task.spec.inputs))
+
+    # --- reading --------------------------------------------------------------------------------
 
     def tasks(self) -> list[Task]:
         """Every task, oldest first, as `task_ledger.Restored` wants it.
@@ -84,16 +141,31 @@ class LedgerStorage:
         Raises:
             ConfigError: the file is damaged.
         """
-        with _telling(self._path):
-            rows = self._connection.execute(
-                "SELECT id, spec, submitted_unix_s, state, term, cancel_reason, closed"
-                " FROM tasks ORDER BY submitted_unix_s, id"
-            )
-            return [self._task(row) for row in rows]
+        return self._tasks("ORDER BY submitted_unix_s, id")
 
-    def _task(self, row: tuple[str, str, int, TaskState, int, str | None, bytes | None]) -> Task:
-        name, spec, submitted_unix_s, state, term, cancel_reason, closed = row
-        digests = self._connection.execute(
+    def open_tasks(self) -> list[Task]:
+        """Those that have not ended, oldest first. Raises ConfigError."""
+        return self._tasks("WHERE closed IS NULL ORDER BY submitted_unix_s, id")
+
+    def latest(self, limit: int) -> list[Task]:
+        """The latest first. Raises ConfigError."""
+        return self._tasks("ORDER BY submitted_unix_s DESC, id DESC LIMIT ?", limit)
+
+    def task(self, name: TaskId) -> Task | None:
+        """Raises ConfigError."""
+        return next(iter(self._tasks("WHERE id = ?", name)), None)
+
+    def _tasks(self, which: str, *parameters: object) -> list[Task]:
+        try:
+            rows = self._database.read(f"SELECT {_COLUMNS} FROM tasks {which}", parameters)  # noqa: S608 constants
+            return [self._task(row) for row in rows]
+        except StorageError as error:
+            raise ConfigError(f"ledger {error}") from error
+
+    def _task(self, row: Row) -> Task:
+        name, spec, submitted_unix_s, state, term, cancel_reason, closed, *more = row
+        client, retries, holders = more
+        digests = self._database.read(
             "SELECT digest FROM entries WHERE task = ? ORDER BY idx", (name,)
         )
         marks = tuple(mark for (mark,) in digests)
@@ -109,90 +181,58 @@ class LedgerStorage:
                 digests=marks,
                 answer=answer if isinstance(answer, journal.Closed) else None,
                 cancel_reason=cancel_reason,
+                client=client,
+                retries=retries,
+                holders=tuple(PeerId(peer) for peer in json.loads(holders)),
             )
-        except (ValidationError, RemoteProtocolError) as damage:
+        except (ValueError, ValidationError, RemoteProtocolError) as damage:
             raise ConfigError(f"{self._path}: task {name} is damaged: {damage}") from damage
 
     def entries(self, task: TaskId, start: int = 0, limit: int = 1_000_000) -> list[Entry]:
         """Raises StorageError."""
+        rows = self._database.read(
+            "SELECT term, idx, parent, body FROM entries"
+            " WHERE task = ? AND idx >= ? ORDER BY idx LIMIT ?",
+            (task, start, limit),
+        )
         try:
-            rows = self._connection.execute(
-                "SELECT term, idx, parent, body FROM entries"
-                " WHERE task = ? AND idx >= ? ORDER BY idx LIMIT ?",
-                (task, start, limit),
-            )
             return [
                 Entry(term=term, index=index, parent=parent, body=body)
                 for term, index, parent, body in rows
             ]
-        except (sqlite3.Error, ValidationError) as error:
+        except ValidationError as error:
             raise StorageError(f"{self._path}: {error}") from error
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Cursor]:
-        try:
-            with self._connection:
-                yield self._connection.cursor()
-        except sqlite3.Error as error:
-            raise StorageError(f"{self._path}: {error}") from error
+    def contents(self) -> dict[TaskId, set[ContentHash]]:
+        """What each task's inputs and entries refer to. Raises StorageError."""
+        found: dict[TaskId, set[ContentHash]] = {}
+        for task, name in self._database.read("SELECT task, hash FROM contents"):
+            found.setdefault(TaskId(task), set()).add(ContentHash(name))
+        return found
+
+    def ended(self) -> list[Ended]:
+        """The tasks that have ended, the first of them first. Raises StorageError."""
+        rows = self._database.read(
+            "SELECT id, ended_unix_s, length(spec) + (SELECT coalesce(sum(length(body)), 0)"
+            " FROM entries WHERE task = id) FROM tasks"
+            " WHERE ended_unix_s IS NOT NULL ORDER BY ended_unix_s, id"
+        )
+        return [Ended(TaskId(name), at, size) for name, at, size in rows]
 
 
-def _save(cursor: sqlite3.Cursor, task: Task) -> None:
-    closed = codec.encode(task.answer) if task.answer is not None else None
-    cursor.execute(
-        _SAVE,
-        (
-            task.id,
-            task.spec.model_dump_json(exclude_none=True),
-            task.submitted_unix_s,
-            task.state,
-            task.term,
-            task.coordinator,
-            task.cancel_reason,
-            closed,
-        ),
-    )
+def _refer(cursor: Cursor, task: TaskId, contents: Iterable[ContentHash]) -> None:
+    rows = [(task, name) for name in contents]
+    cursor.executemany("INSERT OR IGNORE INTO contents (task, hash) VALUES (?, ?)", rows)
 
 
 @contextmanager
-def open_ledger_storage(path: Path) -> Iterator[LedgerStorage]:
+def open_ledger_storage(
+    path: Path, *, unix_clock: Callable[[], float] = time.time
+) -> Iterator[LedgerStorage]:
     """Open the file, or make it.
 
     Raises:
         ConfigError: it cannot be opened, is no ledger, or was written by a newer version.
     """
-    with _telling(path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        connection = sqlite3.connect(path)
-    with closing(connection):
-        with _telling(path):
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            _prepare(connection, path)
-        yield LedgerStorage(connection, path)
-
-
-@contextmanager
-def _telling(path: Path) -> Iterator[None]:
-    """What the file system or SQLite says, as the operator's."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise ConfigError(f"ledger {path}: {error}") from error
-    except OSError as error:
-        raise ConfigError(f"ledger {path}: {error.strerror or error}") from error
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > SCHEMA_VERSION:
-        raise ConfigError(
-            f"ledger {path} was written by a newer kowalski-node (schema {version}, ours is "
-            f"{SCHEMA_VERSION}); upgrade, or choose another data folder"
-        )
-    if version == 0:
-        with connection:
-            connection.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
+    with open_database(path, MIGRATIONS, what="ledger") as database:
+        yield LedgerStorage(database, path, unix_clock=unix_clock)

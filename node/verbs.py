@@ -29,6 +29,7 @@ from kowalski.node.plain_files import check_is_plain, read_text
 from kowalski.node.program_arguments import with_arguments
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.services.folding import SOURCE_BYTES_MAX
+from kowalski.node.services.leading import Leading
 from kowalski.node.services.placed_work import ANY_MODEL, Placed, PlacedWork
 from kowalski.node.services.submitter import Seen, SubmitterRoom
 from kowalski.node.task_view import TaskView, headline
@@ -69,6 +70,8 @@ class Node:
     work: PlacedWork
     store: ContentStore
     invites: InviteBook
+    leading: Leading | None
+    """None where it leads no tasks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from kowalski.node.core.task_ledger import Task
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.task import Mode
 from kowalski.rlm.journal import check_chain
-from simulations.virtual_time import JumpingClock, seeded_scheduler
+from simulations.determinism import decided_by as seeded_scheduler
+from simulations.virtual_time import JumpingClock
 from simulations.world import Part, World, open_world
 
 SETTLE_S = 90.0

@@ -1,21 +1,61 @@
-"""Virtual time that waits for threads, and a scheduler that takes turns by a seed.
+"""Virtual time that waits for threads, and nodes whose clocks differ or stand still in it.
 
 trio's own `MockClock` takes a task that waits for a thread for an idle one, and jumps: a fetch
 from disk would time out for no reason. This clock, an ordinary `trio.abc.Clock`, jumps only while
-no thread is at work. Where nothing uses threads, a run is decided by its seed to the last step.
+no thread is at work.
+
+A `NodeTime` is the clock of one device: a little fast or slow, started at its own moment, and at
+times frozen with its process. Whatever runs in a context where one is set, `trio.current_time()`
+and every deadline included, goes by it; the simulator itself goes by the time of the world.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from heapq import heappop, heappush
 from importlib import import_module
-from math import inf
+from itertools import count
+from math import inf, nextafter
+from typing import Any
 
 import trio
 
 THREAD_WAIT_S = 60.0
 """Real seconds; the end of a thread wakes the loop at once, this only bounds the wait."""
+
+STALE_DEADLINES_MAX = 1000
+
+
+@dataclass(slots=True, eq=False)
+class NodeTime:
+    """One device's clock: `rate` of its seconds pass in one of the world's."""
+
+    rate: float = 1.0
+    offset_s: float = 0.0
+    frozen_until: float = -inf
+    """World time. Its clock goes on meanwhile, and nothing runs."""
+
+    def read(self, world: float) -> float:
+        """What it shows at a time of the world."""
+        return self.offset_s + world * self.rate
+
+    def when(self, shown: float) -> float:
+        """The earliest time of the world at which it shows at least `shown`."""
+        if shown in {inf, -inf}:
+            return shown
+        world = (shown - self.offset_s) / self.rate
+        while self.read(world) < shown:  # rounding; a timer must not fire before its time
+            world = nextafter(world, inf)
+        return world
+
+
+WORLD = NodeTime()
+"""The time of whatever belongs to no node."""
+
+node_time: ContextVar[NodeTime] = ContextVar("node_time", default=WORLD)
 
 
 class JumpingClock(trio.abc.Clock):
@@ -28,6 +68,13 @@ class JumpingClock(trio.abc.Clock):
         """Nothing to start: time passes in jumps."""
 
     def current_time(self) -> float:
+        """What the clock of the node shows that asks; the world's to everybody else."""
+        time = node_time.get()
+        return self._now if time is WORLD else time.read(self._now)
+
+    @property
+    def world_time(self) -> float:
+        """The same for whoever asks."""
         return self._now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
@@ -38,21 +85,80 @@ class JumpingClock(trio.abc.Clock):
         return 0.0
 
 
-@contextmanager
-def seeded_scheduler(seed: int) -> Iterator[None]:
-    """Make trio take turns in an order that follows from `seed`, for what is run in the block.
+# --- deadlines by the clocks of nodes -----------------------------------------------------------
 
-    trio shuffles on purpose, with a generator of its own. It has a switch for tests (its plugin
-    for Hypothesis uses it) but no public one; the version is pinned below the next minor.
+_run: Any = import_module("trio._core._run")
+assert hasattr(_run, "Deadlines"), "trio has changed how it keeps deadlines"
+
+
+class _NodeDeadlines(_run.Deadlines):  # type: ignore[misc, no-any-unimported]
+    """trio's deadlines, each in the time of the node that set it, in the order of the world's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._order = count()
+        self._due: list[tuple[float, int, float, Any, NodeTime]] = []
+
+    def add(self, deadline: float, cancel_scope: Any) -> None:  # noqa: ANN401 trio's own type
+        time = node_time.get()
+        entry = (time.when(deadline), next(self._order), deadline, cancel_scope, time)
+        heappush(self._due, entry)
+        self._active += 1
+
+    def next_deadline(self) -> float:
+        while self._due:
+            due, order, deadline, scope, time = self._due[0]
+            if deadline != scope._registered_deadline:  # noqa: SLF001 as trio does
+                heappop(self._due)
+            elif due < time.frozen_until:
+                heappop(self._due)
+                heappush(self._due, (time.frozen_until, order, deadline, scope, time))
+            else:
+                return due
+        return inf
+
+    def expire(self, now: float) -> bool:
+        did_something = False
+        while self.next_deadline() <= now:
+            scope = heappop(self._due)[3]
+            scope._cancel(_run.CancelReason(source="deadline"))  # noqa: SLF001 as trio does
+            did_something = True
+        if len(self._due) > 2 * self._active + STALE_DEADLINES_MAX:
+            self._forget_stale()
+        return did_something
+
+    def left(self) -> list[tuple[float, Any, NodeTime]]:
+        """Those that are still to come, in the order in which they were set."""
+        self._forget_stale()
+        return [due[2:] for due in sorted(self._due, key=lambda due: due[1])]
+
+    def _forget_stale(self) -> None:
+        fresh = {
+            due[3]: due
+            for due in self._due
+            if due[2] == due[3]._registered_deadline  # noqa: SLF001 as trio does
+        }
+        self._due = sorted(fresh.values(), key=lambda due: due[:2])
+
+
+@contextmanager
+def deadlines_by_node() -> Iterator[None]:
+    """Within the block, in a running trio: deadlines are in the time of the node that sets them.
+
+    trio has no public way to this; the version is pinned below the next minor, and what is relied
+    on is asserted.
     """
-    scheduler = import_module("trio._core._run")
-    switch = "_ALLOW_DETERMINISTIC_SCHEDULING"
-    before = getattr(scheduler, switch)
-    assert isinstance(before, bool), "trio has changed its scheduler"
-    setattr(scheduler, switch, True)
-    scheduler._r.seed(seed)  # noqa: SLF001 see above
+    runner = _run.GLOBAL_RUN_CONTEXT.runner
+    before = runner.deadlines
+    assert isinstance(before, _run.Deadlines), "trio has changed how it keeps deadlines"
+    mine = _NodeDeadlines()
+    for deadline, _, scope in before._heap:  # noqa: SLF001 as above
+        if deadline == scope._registered_deadline:  # noqa: SLF001 as above
+            mine.add(deadline, scope)
+    runner.deadlines = mine
     try:
         yield
     finally:
-        setattr(scheduler, switch, before)
-        scheduler._r.seed()  # noqa: SLF001 see above
+        runner.deadlines = before
+        for deadline, scope, time in mine.left():
+            before.add(time.when(deadline), scope)

@@ -2,7 +2,7 @@
 
 Everything but three seams is what runs on a device: sessions are scripted (`toy_cells`), models
 are functions, wires are a `LoopbackNetwork`. Disks are real, in a temporary folder, so that a node
-that is killed comes back to what it had written.
+that is killed comes back to what it had written. Each node has a clock of its own.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ from kowalski.node.verbs import Here, Node, verbs_of
 from kowalski.protocol.ids import Address, PeerId, TaskId
 from kowalski.protocol.messages.task import Mode, TaskSpec
 from simulations.toy_cells import toy_script
+from simulations.virtual_time import JumpingClock, NodeTime, deadlines_by_node, node_time
+from simulations.wires import StormyWires
 
 UNIX_EPOCH_S = 1_800_000_000.0
 MEET_S = 30.0
@@ -88,6 +90,7 @@ class Place:
     """What its model was asked last, call by call."""
     cells: list[str] = field(default_factory=list)
     """The code of every cell that began here."""
+    time: NodeTime = field(default_factory=NodeTime)
     boots: int = 0
     node: Node | None = None
     transport: LoopbackTransport | None = None
@@ -100,9 +103,14 @@ class World:
     """Made by `open_world`. Nodes are called by their number, from 0."""
 
     def __init__(
-        self, network: LoopbackNetwork, nursery: trio.Nursery, places: list[Place]
+        self,
+        network: LoopbackNetwork,
+        wires: StormyWires,
+        nursery: trio.Nursery,
+        places: list[Place],
     ) -> None:
         self.network = network
+        self.wires = wires
         self.places = places
         self._nursery = nursery
 
@@ -130,7 +138,7 @@ class World:
             catalogue=place.hands.catalogue,
             discovery=None,
             started_at=0.0,
-            unix_clock=lambda: UNIX_EPOCH_S + trio.current_time(),
+            unix_clock=lambda: UNIX_EPOCH_S + self.wires.now(),
         )
         return verbs_of(self[number], here)
 
@@ -158,11 +166,14 @@ class World:
     async def start(self, number: int) -> None:
         await self._nursery.start(self._live, self.places[number])
 
-    async def kill(self, number: int) -> None:
-        """Like SIGKILL: not a word gets out any more, and of the disk stays what was written."""
+    async def kill(self, number: int, *, is_silent: bool = False) -> None:
+        """Like SIGKILL: not a word gets out any more, and of the disk stays what was written.
+
+        Silently, like a power cut: its connections end without a word as well.
+        """
         place = self.places[number]
         assert place.scope is not None, f"node {number} is down"
-        self.network.kill(place.identity.peer)
+        self.network.kill(place.identity.peer, is_silent=is_silent)
         place.node = None
         place.scope.cancel()
         await place.ended.wait()
@@ -170,6 +181,11 @@ class World:
     async def restart(self, number: int) -> None:
         await self.kill(number)
         await self.start(number)
+
+    def freeze(self, number: int, lasts_s: float) -> None:
+        """Stop a process for a while, as SIGSTOP or a blocked loop would; its clock goes on."""
+        time = self.places[number].time
+        time.frozen_until = max(time.frozen_until, self.wires.now() + lasts_s)
 
     def cut(self, one: int, other: int) -> None:
         self.network.cut(self.peer(one), self.peer(other))
@@ -233,6 +249,7 @@ class World:
     # --- the life of one node -------------------------------------------------------------------
 
     async def _live(self, place: Place, *, task_status: trio.TaskStatus[None]) -> None:
+        node_time.set(place.time)
         place.boots += 1
         place.ended = trio.Event()
         place.scope = trio.CancelScope()
@@ -249,7 +266,8 @@ class World:
     @asynccontextmanager
     async def _open(self, place: Place) -> AsyncIterator[Node]:
         peer = place.identity.peer
-        with open_ledger_storage(place.config.ledger_path) as storage:
+        clock = lambda: UNIX_EPOCH_S + trio.current_time()  # noqa: E731 the world's wall clock
+        with open_ledger_storage(place.config.ledger_path, unix_clock=clock) as storage:
             async with (
                 _open_hands(place) as place.hands,
                 self.network.transport(peer) as place.transport,
@@ -259,7 +277,7 @@ class World:
                     place.membership,
                     place.hands,
                     storage,
-                    unix_clock=lambda: UNIX_EPOCH_S + trio.current_time(),
+                    unix_clock=lambda: UNIX_EPOCH_S + self.wires.now(),
                     boot=hashlib.sha256(f"{peer} {place.boots}".encode()).hexdigest()[:16],
                     device=Device(PROFILE, lambda _now: IDLE),
                 ) as node,
@@ -366,17 +384,23 @@ async def open_world(
     Their files are made below `folder`, or in memory where the system has a place for that. Wants
     virtual time: a `virtual_time.JumpingClock`.
     """
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, JumpingClock)
+    wires = StormyWires(clock, seed=seed, weather=weather, grain_s=0.005)
     parts = [Part() for _ in range(nodes)] if isinstance(nodes, int) else nodes
     root = MeshRoot(hashlib.sha256(f"{seed} root".encode()).digest())
     with TemporaryDirectory(prefix="kowalski-world-", dir=folder or _memory()) as made:
         places = [_place(i, part, root, Path(made), seed) for i, part in enumerate(parts)]
-        async with (
-            open_loopback_network(seed=seed, weather=weather) as network,
-            trio.open_nursery() as nursery,
-        ):
-            world = World(network, nursery, places)
-            for number in range(len(places)):
-                await world.start(number)
-            await world.meet()
-            yield world
-            nursery.cancel_scope.cancel()
+        for place in places:
+            wires.times[place.identity.peer] = place.time
+        with deadlines_by_node():
+            async with (
+                open_loopback_network(wires=wires) as network,
+                trio.open_nursery() as nursery,
+            ):
+                world = World(network, wires, nursery, places)
+                for number in range(len(places)):
+                    await world.start(number)
+                await world.meet()
+                yield world
+                nursery.cancel_scope.cancel()

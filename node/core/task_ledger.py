@@ -8,12 +8,11 @@ terms.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import inf
-from typing import Literal
 
-from kowalski.mesh.core import rendezvous
+from kowalski.node.core import task_ledger_terms as terms
+from kowalski.node.core.invariants import must
 from kowalski.node.core.task_ledger_events import (
     Accept,
     Append,
@@ -21,6 +20,7 @@ from kowalski.node.core.task_ledger_events import (
     CoordinatorDeclined,
     CoordinatorHeard,
     CoordinatorLost,
+    Decline,
     Effect,
     EntryHeard,
     Event,
@@ -39,11 +39,23 @@ from kowalski.node.core.task_ledger_events import (
     TimePassed,
     WeightsChanged,
 )
+from kowalski.node.core.task_ledger_state import (
+    Params,
+    Step,
+    TaskLedger,
+    check,
+    due,
+    end_by,
+    next_turn,
+    put,
+    wake_at,
+    why_refused,
+)
 from kowalski.protocol.errors import RemoteProtocolError
-from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import journal
-from kowalski.protocol.messages.task import Entry, TaskSpec
+from kowalski.protocol.messages.task import Entry
 from kowalski.rlm.journal import digest, event_of
+from kowalski.rlm.references import contents_of
 
 __all__ = [
     "Accept",
@@ -52,6 +64,7 @@ __all__ = [
     "CoordinatorDeclined",
     "CoordinatorHeard",
     "CoordinatorLost",
+    "Decline",
     "Effect",
     "EntryHeard",
     "Event",
@@ -77,54 +90,6 @@ __all__ = [
     "why_refused",
 ]
 
-STANDBYS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Params:
-    """Seconds. The lease is shorter than our patience: a cut-off coordinator stops first."""
-
-    lease_s: float = 3.0
-    renewal_s: float = 1.0
-    silence_s: float = 4.0
-    retry_s: float = 0.5
-    busy_s_max: float = 8.0
-    """The longest time between two tries at a coordinator that is full."""
-    overtime_s: float = 10.0
-    """How long after timeout or cancel the coordinator may take to say so."""
-    terms_max: int = 16
-    """Coordinators tried for one task before it fails."""
-    tasks_open_max: int = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class TaskLedger:
-    params: Params = field(default_factory=Params)
-    weights: Mapping[PeerId, float] = field(default_factory=dict)
-    """Peers that may coordinate now, with how much of it they should get."""
-    tasks: dict[TaskId, Task] = field(default_factory=dict)
-    fenced: int = 0
-    """Entries refused because of their term, index or parent, so far."""
-
-
-Step = tuple[TaskLedger, tuple[Effect, ...]]
-
-
-def wake_at(state: TaskLedger) -> float:
-    return min((_due(state, task) for task in state.tasks.values()), default=inf)
-
-
-def _due(state: TaskLedger, task: Task) -> float:
-    if task.is_over:
-        return inf if task.is_settled else task.act_at
-    if task.state == "waiting":
-        return min(task.act_at, _end_by(state, task))
-    return min(task.act_at, task.heard_at + state.params.silence_s, _end_by(state, task))
-
-
-def _end_by(state: TaskLedger, task: Task) -> float:
-    return min(task.deadline_at, task.cancelled_at) + state.params.overtime_s
-
 
 def step(state: TaskLedger, event: Event, now: float) -> Step:
     match event:
@@ -132,8 +97,8 @@ def step(state: TaskLedger, event: Event, now: float) -> Step:
             return _submitted(state, event, now)
         case Restored(task=task):
             return _restored(state, task, now)
-        case WeightsChanged(weights=weights):
-            return _weights_changed(replace(state, weights=weights), now)
+        case WeightsChanged():
+            return _weights_changed(state, event, now)
         case TimePassed():
             return _time_passed(state, now)
         case _:
@@ -157,36 +122,19 @@ def _about(state: TaskLedger, task: Task, event: EventOfTask, now: float) -> Ste
             return _entry_heard(state, task, entry, now)
         case CancelAsked(reason=reason):
             return _cancel_asked(state, task, reason, now)
-        case _ if event.term != task.term:
+        case _ if event.term != task.term or task.coordinator is None:
             return state, ()
         case CoordinatorHeard():
-            return _put(state, replace(task, heard_at=now, declined=0)), ()
+            return put(state, replace(task, heard_at=now, declined=0)), ()
         case CoordinatorLost(why=why):
-            return _lost(state, task, why, now)
+            return _conversation_lost(state, task, why, now)
         case CoordinatorDeclined():
-            return (state, ()) if task.is_over else _declined(state, task, event, now)
+            return (state, ()) if task.is_over else terms.decline(state, task, event, now)
         case SettledHeard():
             return _settled(state, task)
 
 
-def _put(state: TaskLedger, task: Task) -> TaskLedger:
-    return replace(state, tasks={**state.tasks, task.id: task})
-
-
 # --- the life of a task -------------------------------------------------------------------------
-
-
-def why_refused(state: TaskLedger, task: TaskId, spec: TaskSpec) -> tuple[str, str] | None:
-    """Why a submit would be refused, as (reason, detail); None if it would not."""
-    known = state.tasks.get(task)
-    if known is not None:
-        if known.spec == spec:
-            return None
-        return "conflict", f"task {task} exists with another prompt or other options"
-    open_now = sum(not one.is_over for one in state.tasks.values())
-    if open_now >= state.params.tasks_open_max:
-        return "busy", f"{open_now} tasks are open"
-    return None
 
 
 def _submitted(state: TaskLedger, event: Submitted, now: float) -> Step:
@@ -196,9 +144,17 @@ def _submitted(state: TaskLedger, event: Submitted, now: float) -> Step:
         id=event.task,
         spec=event.spec,
         submitted_unix_s=event.unix_s,
+        client=event.client,
+        act_at=now,
+        waiting_since=now,
         deadline_at=now + event.spec.timeout_s,
     )
-    state, effects = _elect(state, task, "", now)
+    state = put(state, task)
+    if next_turn(state, now) is not task and state.weights:
+        words = f"its turn has not come: {state.running} tasks are led"
+        task = replace(task, why_waiting=words)
+        return put(state, task), (Save(task), Show(task))
+    state, effects = terms.elect(state, task, "", now)
     # One write, so that a submit that fails has left nothing behind.
     is_saved = any(isinstance(effect, Save) for effect in effects)
     return state, effects if is_saved else (Save(task), *effects)
@@ -206,130 +162,102 @@ def _submitted(state: TaskLedger, event: Submitted, now: float) -> Step:
 
 def _restored(state: TaskLedger, task: Task, now: float) -> Step:
     if task.is_over:
-        return _put(state, replace(task, is_settled=True)), ()
+        return put(state, replace(task, is_settled=True)), ()
+    former = task.holders[0] if task.holders else None
+    is_awaited = former is not None and former not in state.weights
     task = replace(
         task,
         state="waiting",
         coordinator=None,
-        act_at=now + state.params.retry_s,
+        former=former,
+        act_at=now + (state.params.reunion_s if is_awaited else 0.0),
+        is_pausing=is_awaited,
+        waiting_since=now,
         deadline_at=now + task.spec.timeout_s,
         why_waiting="restarted",
     )
-    return _put(state, task), ()
+    return put(state, task), ()
 
 
-def _elect(state: TaskLedger, task: Task, why: str, now: float) -> Step:
-    """Appoint the next coordinator: save the higher term, then grant it."""
-    failed = (task.coordinator,) if task.coordinator else ()
-    excluded = tuple(dict.fromkeys((*task.excluded, *failed)))
-    revoke: tuple[Effect, ...] = (Revoke(task.id),) if task.coordinator else ()
-    if task.cancel_reason is not None:
-        return _end_here(state, task, "cancelled", task.cancel_reason)
-    if task.term >= state.params.terms_max:
-        detail = f"no_coordinator: {task.term} coordinators could not finish it; the last: {why}"
-        state, effects = _end_here(state, task, "failed", detail)
-        return state, (*revoke, *effects)
-    order = rendezvous.order(task.id, state.weights, excluding=excluded)
-    if not order:
-        # Nobody is here, or everybody has failed once: then we start over, but not in a hurry.
-        task = replace(
-            task,
-            state="waiting",
-            coordinator=None,
-            excluded=(),
-            is_in_talks=False,
-            act_at=now + state.params.retry_s,
-            why_waiting=why or "no peer offers to coordinate",
-        )
-        return _put(state, task), (*revoke, Show(task))
-    task = replace(
-        task,
-        state="running",
-        term=task.term + 1,
-        coordinator=order[0],
-        excluded=excluded,
-        is_in_talks=True,
-        declined=0,
-        heard_at=now,
-        act_at=now + state.params.renewal_s,
-        why_waiting=why,
-    )
-    grant = GrantTerm(task, order[1 : 1 + STANDBYS])
-    return _put(state, task), (*revoke, Save(task), grant, Show(task))
+def _weights_changed(state: TaskLedger, event: WeightsChanged, now: float) -> Step:
+    """Who has lost its coordinator is due from now on, and so is who waits for somebody to come."""
+    has_come = bool(event.weights.keys() - state.weights.keys())
+    is_deserted = not event.weights
+    state = replace(state, weights=event.weights, hosts=event.hosts)
+    for task in tuple(state.tasks.values()):
+        if task.state == "running" and task.coordinator not in state.weights:
+            state = put(state, replace(task, act_at=min(task.act_at, now)))
+        elif task.state == "waiting":
+            since = min(task.nobody_since, now) if is_deserted else inf
+            is_reunited = task.former is not None and task.former in state.weights
+            may_go = is_reunited or (has_come and not task.is_pausing)
+            act_at = min(task.act_at, now) if may_go else task.act_at
+            if (since, act_at) != (task.nobody_since, task.act_at):
+                state = put(state, replace(task, nobody_since=since, act_at=act_at))
+    return state, ()
 
 
-def _lost(state: TaskLedger, task: Task, why: str, now: float) -> Step:
+def _conversation_lost(state: TaskLedger, task: Task, why: str, now: float) -> Step:
     if task.is_over:
         return _settled(state, task)
     if task.coordinator not in state.weights:
-        return _elect(state, task, why, now)
+        return terms.lose(state, task, why, now)
     # It is still there: grant the same term again, until silence has lasted too long.
     task = replace(task, is_in_talks=False, act_at=now + state.params.retry_s, why_waiting=why)
-    return _put(state, task), ()
+    return put(state, task), ()
 
 
-def _declined(state: TaskLedger, task: Task, event: CoordinatorDeclined, now: float) -> Step:
-    others = rendezvous.order(task.id, state.weights, excluding=(*task.excluded, task.coordinator))
-    if not event.is_busy or others or task.coordinator not in state.weights:
-        return _elect(state, task, event.why, now)
-    # Everybody is full: the same term waits for a turn, longer every time.
-    params = state.params
-    wait_s = min(params.busy_s_max, params.retry_s * 2.0 ** min(task.declined, 10))
-    task = replace(
-        task,
-        is_in_talks=False,
-        declined=task.declined + 1,
-        heard_at=now + wait_s,
-        act_at=now + wait_s,
-        why_waiting=event.why,
-    )
-    return _put(state, task), (Show(task),)
-
-
-def _weights_changed(state: TaskLedger, now: float) -> Step:
-    """Who has lost its coordinator is due from now on, and so is who waits for one."""
-    due = {
-        task.id: replace(task, act_at=min(task.act_at, now))
-        for task in state.tasks.values()
-        if (task.state == "running" and task.coordinator not in state.weights)
-        or (task.state == "waiting" and state.weights)
-    }
-    return replace(state, tasks={**state.tasks, **due}), ()
+# --- entries ------------------------------------------------------------------------------------
 
 
 def _entry_heard(state: TaskLedger, task: Task, entry: Entry, now: float) -> Step:
-    if task.is_over or entry.term != task.term:
+    if task.state != "running" or entry.term != task.term:
         return _fence(state, task, entry, now)
     if entry.index != task.entries or entry.parent != task.last_digest:
         return _fence(state, task, entry, now)
     try:
         event = event_of(entry)
     except RemoteProtocolError as broken:
-        return _elect(state, task, f"its coordinator sent nonsense: {broken}", now)
+        return terms.lose(state, task, f"its coordinator sent nonsense: {broken}", now)
     mark = digest(task.id, entry)
-    task = replace(
+    after = replace(
         task,
         entries=task.entries + 1,
         digests=(*task.digests, mark),
         heard_at=now,
         declined=0,
     )
+    _check_accepted(task, after, entry)
     accept = Accept(task.id, entry.term, entry.index, mark)
+    contents = contents_of(event)
     if not isinstance(event, journal.Closed):
-        return _put(state, task), (Append(task, entry), accept, Show(task, entry))
-    task = replace(task, state=event.outcome, answer=event, act_at=now + state.params.renewal_s)
+        return put(state, after), (Append(after, entry, contents), accept, Show(after, entry))
+    after = replace(after, state=event.outcome, answer=event, act_at=now + state.params.renewal_s)
     settle = SettleTask(task.id, task.term)
-    return _put(state, task), (Append(task, entry), accept, Show(task, entry), settle)
+    written = Append(after, entry, contents)
+    return put(state, after), (written, accept, Show(after, entry), settle)
+
+
+def _check_accepted(before: Task, after: Task, entry: Entry) -> None:
+    """What is about to become visible follows what is, was made in this term, and is new."""
+    name = before.id
+    must(before.answer is None, "visible_once", f"{name}: entry {entry.index} after the end")
+    must(entry.index == before.entries, "visible_once", f"{name}: entry {entry.index} again")
+    must(entry.parent == before.last_digest, "prefix_chain", f"{name}: entry {entry.index}")
+    must(entry.term == after.term, "no_stale_visible", f"{name}: of term {entry.term}")
 
 
 def _fence(state: TaskLedger, task: Task, entry: Entry, now: float) -> Step:
     """An entry that does not fit. One that is here already is acknowledged again."""
     is_known = entry.index < task.entries and digest(task.id, entry) == task.digests[entry.index]
-    if is_known and entry.term == task.term:
+    if is_known and entry.term == task.term and task.coordinator is not None:
         task = replace(task, heard_at=now)
         again = Accept(task.id, entry.term, entry.index, task.digests[entry.index])
-        return _put(state, task), (again,)
+        return put(state, task), (again,)
     return replace(state, fenced=state.fenced + 1), ()
+
+
+# --- ends ---------------------------------------------------------------------------------------
 
 
 def _cancel_asked(state: TaskLedger, task: Task, reason: str, now: float) -> Step:
@@ -337,25 +265,19 @@ def _cancel_asked(state: TaskLedger, task: Task, reason: str, now: float) -> Ste
         return state, ()
     task = replace(task, cancel_reason=reason)
     if task.state == "waiting":
-        return _end_here(state, task, "cancelled", reason)
+        return terms.end_here(state, task, "cancelled", reason)
     # The coordinator records it, with what there is of an answer; if it cannot, we do.
     task = replace(task, cancelled_at=now)
-    return _put(state, task), (Save(task), PassCancel(task.id, task.term, reason))
+    return put(state, task), (Save(task), PassCancel(task.id, task.term, reason))
 
 
 def _settled(state: TaskLedger, task: Task) -> Step:
     if not task.is_over:
         return state, ()
-    return _put(state, replace(task, is_settled=True, act_at=inf)), ()
+    return put(state, replace(task, is_settled=True, act_at=inf)), ()
 
 
-def _end_here(
-    state: TaskLedger, task: Task, outcome: Literal["failed", "cancelled"], detail: str
-) -> Step:
-    """End a task that no coordinator can end."""
-    closed = journal.Closed(outcome=outcome, answer="", detail=detail[:1024])
-    task = replace(task, state=outcome, answer=closed, is_settled=True, act_at=inf)
-    return _put(state, task), (Save(task), Revoke(task.id), Show(task))
+# --- time ---------------------------------------------------------------------------------------
 
 
 def _time_passed(state: TaskLedger, now: float) -> Step:
@@ -365,20 +287,20 @@ def _time_passed(state: TaskLedger, now: float) -> Step:
     still due comes with the next step, at once.
     """
     effects: list[Effect] = []
-    last: Step | None = None
-    for task in tuple(state.tasks.values()):
-        if _due(state, task) > now or (last is not None and _may_write(state, task, now)):
+    last: Task | None = None
+    for name in [name for name, at in state.dues.items() if at <= now]:
+        task = state.tasks[name]
+        if _may_write(state, task, now):
+            last = last or task
             continue
-        after, more = _due_now(state, task, now)
-        if any(isinstance(effect, Save) for effect in more):
-            last = after, more
-        else:
-            state = after
-            effects += more
+        state, more = _due_now(state, task, now)
+        effects += more
     if last is not None:
-        effects += last[1]
-        for effect in last[1]:
-            state = _put(state, effect.task) if isinstance(effect, Save) else state
+        state, more = _due_now(state, last, now)
+        return state, (*effects, *more)
+    if turn := next_turn(state, now):
+        state, more = terms.elect(state, turn, turn.why_waiting, now)
+        return state, (*effects, *more)
     return state, tuple(effects)
 
 
@@ -387,45 +309,31 @@ def _may_write(state: TaskLedger, task: Task, now: float) -> bool:
         return False
     is_silent = task.heard_at + state.params.silence_s <= now
     is_left = task.coordinator not in state.weights  # that of a waiting task is None
-    return is_left or is_silent or _end_by(state, task) <= now
+    return is_left or is_silent or end_by(state, task) <= now
 
 
 def _due_now(state: TaskLedger, task: Task, now: float) -> Step:
     params = state.params
     if task.is_over:
         # Settled was never heard; the coordinator's own patience will end it.
-        return _put(state, replace(task, is_settled=True, act_at=inf)), (Revoke(task.id),)
-    if _end_by(state, task) <= now:
+        return put(state, replace(task, is_settled=True, act_at=inf)), (Revoke(task.id),)
+    if end_by(state, task) <= now:
         if task.cancel_reason is not None:
-            return _end_here(state, task, "cancelled", task.cancel_reason)
-        return _end_here(state, task, "failed", f"timeout: no end within {task.spec.timeout_s:g} s")
-    if task.state == "waiting":
-        return _elect(state, task, task.why_waiting, now)
+            return terms.end_here(state, task, "cancelled", task.cancel_reason)
+        return terms.end_here(state, task, "failed", _why_out_of_time(state, task, now))
+    assert due(state, task) <= now
     if task.coordinator not in state.weights:
-        return _elect(state, task, "its coordinator has left", now)
+        return terms.lose(state, task, "its coordinator has left", now)
     if task.heard_at + params.silence_s <= now:
         silent_s = now - task.heard_at
-        return _elect(state, task, f"its coordinator was silent for {silent_s:.1f} s", now)
+        return terms.lose(state, task, f"its coordinator was silent for {silent_s:.1f} s", now)
     if task.is_in_talks:
         task = replace(task, act_at=now + params.renewal_s)
-        return _put(state, task), (Renew(task.id, task.term),)
-    return _grant_again(state, task, now)
+        return put(state, task), (Renew(task.id, task.term),)
+    return terms.grant_again(state, task, now)
 
 
-def _grant_again(state: TaskLedger, task: Task, now: float) -> Step:
-    task = replace(task, is_in_talks=True, act_at=now + state.params.renewal_s)
-    order = rendezvous.order(task.id, state.weights, excluding=(*task.excluded, task.coordinator))
-    again = GrantTerm(task, order[:STANDBYS])
-    if task.cancel_reason is None:
-        return _put(state, task), (again,)
-    return _put(state, task), (again, PassCancel(task.id, task.term, task.cancel_reason))
-
-
-def check(state: TaskLedger) -> None:
-    """What must hold after every step (names as in docs/architecture.md)."""
-    for name, task in state.tasks.items():
-        assert name == task.id
-        assert len(task.digests) == task.entries, "prefix_chain"
-        assert task.term <= state.params.terms_max, "attempt_budget"
-        assert (task.state == "running") <= (task.coordinator is not None)
-        assert task.is_over == (task.answer is not None), "visible_once"
+def _why_out_of_time(state: TaskLedger, task: Task, now: float) -> str:
+    if task.nobody_since + state.params.nobody_s <= now and task.spec.failover == "fail":
+        return f"no_coordinator: {task.why_waiting}"
+    return f"timeout: no end within {task.spec.timeout_s:g} s"

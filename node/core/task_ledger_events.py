@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from kowalski.protocol.ids import PeerId, TaskId
+from kowalski.protocol.ids import ContentHash, PeerId, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.task import Digest, Entry, TaskSpec
 from kowalski.rlm.journal import GENESIS
 
 TaskState = Literal["waiting", "running", "answered", "failed", "cancelled"]
+Decline = Literal["failed", "busy", "leaving", "unable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,21 @@ class Task:
     digests: tuple[Digest, ...] = ()
     answer: journal.Closed | None = None
     excluded: tuple[PeerId, ...] = ()
+    """Coordinators that have failed at it, until all have."""
+    holders: tuple[PeerId, ...] = ()
+    """Peers that led it or stood by, lately: who may hold more of its journal than we do."""
+    former: PeerId | None = None
+    """Who led it when we were last: it may be at work still."""
+    client: str = ""
+    """On whose behalf it was submitted; clients take turns."""
+    retries: int = 0
+    """How often a coordinator was lost and another appointed."""
     why_waiting: str = ""
+    waiting_since: float = -inf
+    is_pausing: bool = False
+    """It waits because its `RetryPolicy` says so."""
+    nobody_since: float = inf
+    """Since when there has been nobody to appoint."""
     cancel_reason: str | None = None
     cancelled_at: float = inf
     is_settled: bool = False
@@ -58,18 +73,22 @@ class Submitted:
     task: TaskId
     spec: TaskSpec
     unix_s: int
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A task as the disk has it, at start. Its coordinator's term is over."""
+    """A task as the disk has it. Its coordinator's term is over, if it is not over itself."""
 
     task: Task
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsChanged:
+    """`hosts` tells which of the peers share a device; one that is not named has its own."""
+
     weights: Mapping[PeerId, float]
+    hosts: Mapping[PeerId, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +114,16 @@ class CoordinatorLost:
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorDeclined:
-    """It answered no to this term's grant, or gave up."""
+    """It answered no to this term's grant, or gave up.
+
+    It `failed`; or it is `busy`, and worth asking again; or it is `leaving`, and hands over; or it
+    is `unable`: nobody in the mesh has what the task needs.
+    """
 
     task: TaskId
     term: int
     why: str
-    is_busy: bool = False
-    """It is full: worth asking again."""
+    how: Decline = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +169,26 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Put the entry on disk before any later effect; `task` is the row as it is with it."""
+    """Put the entry on disk before any later effect; `task` is the row as it is with it.
+
+    `contents` are the blobs that the entry refers to.
+    """
 
     task: Task
     entry: Entry
+    contents: frozenset[ContentHash] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class GrantTerm:
-    """Open the conversation of this term, ending any earlier one of the task."""
+    """Open the conversation of this term, ending any earlier one of the task.
+
+    `holders` may have more of its journal than the ledger has.
+    """
 
     task: Task
     standbys: tuple[PeerId, ...]
+    holders: tuple[PeerId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

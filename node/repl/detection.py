@@ -5,12 +5,28 @@ from __future__ import annotations
 import platform
 import secrets
 import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from kowalski.node.repl import canary
-from kowalski.node.repl.bubblewrap import BubblewrapSandbox
-from kowalski.node.repl.sandbox import SandboxVerdict, interpreter_prefix, is_root
-from kowalski.node.repl.seccomp import filter_program
+from kowalski.node.repl import canary, seatbelt
+from kowalski.node.repl.bubblewrap import BubblewrapSandbox, NamespacedSessions, PlainBubblewrap
+from kowalski.node.repl.file_view import FileView, file_view
+from kowalski.node.repl.kernel_source import open_kernel_source
+from kowalski.node.repl.landlock import LandlockSandbox
+from kowalski.node.repl.languages import kernels_of, probe_languages
+from kowalski.node.repl.namespaces import NamespacesSandbox
+from kowalski.node.repl.sandbox import (
+    SYSTEM_PATH,
+    Sandbox,
+    SandboxVerdict,
+    interpreter_prefix,
+    is_passable,
+    is_root,
+)
+from kowalski.node.repl.seatbelt import SeatbeltSandbox
+from kowalski.node.repl.seccomp import Machine, filter_program
 from kowalski.node.repl.unsandboxed import Unsandboxed
 from kowalski.protocol.errors import RequestFailedError
 
@@ -19,37 +35,64 @@ _UIDS_PER_NODE = 64
 PROGRAMS_PATH = "/usr/bin:/usr/local/bin:/bin"
 """Where a sandbox may come from. Not $PATH: this program is the boundary."""
 
+Found = Sandbox | str
+"""A sandbox, not tried yet, or why there can be none."""
+
 
 async def detect_sandbox(
     *,
     allow_none: bool = False,
     scratch_path: Path | None = None,
-    programs_path: str = PROGRAMS_PATH,
+    languages: Sequence[str] = (),
+    candidates: Iterable[tuple[str, Callable[[], Found]]] | None = None,
 ) -> SandboxVerdict:
-    """Try the tiers, best first; takes about 0.1 s.
+    """Try the tiers, best first, and `languages` in the one that works; takes about 0.2 s.
+
+    `candidates` None: all `tiers`.
 
     `allow_none`: the owner asked for `--unsafe-repl`, so where no tier contains code the tier
     `none` will do.
     """
     details: dict[str, str] = {}
-    for tier, found in (("bubblewrap", bubblewrap_here(programs_path)),):
+    for name, find in tiers() if candidates is None else candidates:
+        found = find()
         if isinstance(found, str):
-            details[tier] = found
+            details[name] = found
             continue
-        try:
-            seen = await canary.escapes(found, scratch_path=scratch_path)
-        except RequestFailedError as error:
-            details[tier] = f"{tier} does not work here: {error.detail}{_hint(error.detail)}"
-            continue
-        if not seen:
-            return SandboxVerdict(found, tier, f"{tier}: contained, by trial", {tier: "works"})
-        details[tier] = "code inside " + ", ".join(seen)
+        verdict = await _try(name, found, scratch_path, languages)
+        if verdict.sandbox is not None:
+            return replace(verdict, details={**details, name: "works"})
+        details[name] = verdict.reason
     reason = "; ".join(details.values())
     if allow_none:
         _, interpreter = interpreter_prefix()
         sandbox = Unsandboxed(interpreter)
-        return SandboxVerdict(sandbox, "none", f"code is not contained at all: {reason}", details)
+        async with open_kernel_source(sandbox, kernels_of(languages), scratch_path) as source:
+            probe = await probe_languages(source, languages)
+        words = f"code is not contained at all: {reason}"
+        return SandboxVerdict(sandbox, "none", words, details, probe.versions, probe.failures)
     return SandboxVerdict(None, "none", reason, details)
+
+
+async def _try(
+    name: str, sandbox: Sandbox, scratch_path: Path | None, languages: Sequence[str]
+) -> SandboxVerdict:
+    kernels = kernels_of({"python", *languages})
+    try:
+        async with open_kernel_source(sandbox, kernels, scratch_path) as source:
+            if seen := await canary.escapes(source):
+                return SandboxVerdict(None, "none", "code inside " + ", ".join(seen))
+            probe = await probe_languages(source, languages)
+    except RequestFailedError as error:
+        words = f"{name} does not work here: {error.detail}{_hint(error.detail)}"
+        return SandboxVerdict(None, "none", words)
+    return SandboxVerdict(
+        sandbox,
+        sandbox.tier,
+        f"{name}: contained, by trial",
+        languages=probe.versions,
+        silent=probe.failures,
+    )
 
 
 def _hint(words: str) -> str:
@@ -62,28 +105,104 @@ def _hint(words: str) -> str:
     return ""
 
 
+def tiers(programs_path: str = PROGRAMS_PATH) -> Iterator[tuple[str, Callable[[], Found]]]:
+    """Every tier by name, best first, with what looks for it."""
+    yield "bubblewrap", partial(bubblewrap_here, programs_path)
+    yield "bubblewrap for each session", partial(plain_bubblewrap_here, programs_path)
+    yield "namespaces", namespaces_here
+    yield "landlock", landlock_here
+    yield "seatbelt", seatbelt_here
+
+
 def bubblewrap_here(programs_path: str = PROGRAMS_PATH) -> BubblewrapSandbox | str:
     """The sandbox, not tried yet, or why there can be none."""
     bwrap = shutil.which("bwrap", path=programs_path)
     if bwrap is None:
         return "bubblewrap is not installed: apt install bubblewrap"
-    for program in ("/usr/bin/prlimit", "/usr/bin/setpriv"):
-        if shutil.which(program) is None:
-            return f"{program} is not installed: apt install util-linux"
-    match platform.machine():
-        case "x86_64" | "amd64":
-            system_call_filter = filter_program("x86_64")
-        case "aarch64" | "arm64":
-            system_call_filter = filter_program("aarch64")
-        case machine:
-            return f"there is no system call filter for {machine} yet"
+    inside = _inside()
+    if isinstance(inside, str):
+        return inside
+    interpreter, view, sessions = inside
+    return BubblewrapSandbox(bwrap, interpreter, view, sessions)
+
+
+def plain_bubblewrap_here(programs_path: str = PROGRAMS_PATH) -> PlainBubblewrap | str:
+    """See `bubblewrap_here`."""
+    found = bubblewrap_here(programs_path)
+    if isinstance(found, str):
+        return found
+    if found.sessions.as_root and shutil.which("/usr/bin/setpriv") is None:
+        return "/usr/bin/setpriv is not installed: apt install util-linux"
+    return PlainBubblewrap(found.bwrap, found.interpreter, found.view, found.sessions)
+
+
+def namespaces_here() -> NamespacesSandbox | str:
+    """See `bubblewrap_here`."""
+    inside = _inside()
+    return inside if isinstance(inside, str) else NamespacesSandbox(*inside)
+
+
+def landlock_here() -> LandlockSandbox | str:
+    """See `bubblewrap_here`."""
+    machine = _machine()
+    if machine is None:
+        return _no_filter()
+    as_root = is_root()
     prefix, interpreter = interpreter_prefix()
-    return BubblewrapSandbox(
-        bwrap=bwrap,
+    if as_root and not is_passable(Path(interpreter)):
+        # Sessions are somebody else then. The system's own python will do if it is the same.
+        prefix, interpreter = Path("/usr"), f"/usr/bin/{Path(interpreter).name}"
+        if not is_passable(Path(interpreter)):
+            return f"no other user may run this python, and there is no {interpreter}"
+    return LandlockSandbox(
         interpreter=interpreter,
-        prefix=prefix,
-        as_root=is_root(),
-        # Several nodes on one machine must not meet in a uid: RLIMIT_NPROC counts by it.
-        first_uid=_FIRST_UID + _UIDS_PER_NODE * secrets.randbelow(1 << 20),
-        system_call_filter=system_call_filter,
+        path=f"{Path(interpreter).parent}:{SYSTEM_PATH}",
+        view=file_view([prefix]),
+        as_root=as_root,
+        first_uid=_first_uid(),
+        system_call_filter=filter_program(machine, in_company=True, as_owner=not as_root),
     )
+
+
+def seatbelt_here() -> SeatbeltSandbox | str:
+    """See `bubblewrap_here`."""
+    if shutil.which(seatbelt.PROGRAM) is None:
+        return "sandbox-exec is macOS's"
+    prefix, interpreter = interpreter_prefix()
+    return SeatbeltSandbox(interpreter, f"{Path(interpreter).parent}:{SYSTEM_PATH}", prefix)
+
+
+def _inside() -> tuple[str, FileView, NamespacedSessions] | str:
+    """What is the same in all tiers with namespaces."""
+    machine = _machine()
+    if machine is None:
+        return _no_filter()
+    prefix, interpreter = interpreter_prefix()
+    sessions = NamespacedSessions(
+        path=f"{Path(interpreter).parent}:{SYSTEM_PATH}",
+        as_root=is_root(),
+        first_uid=_first_uid(),
+        system_call_filter=filter_program(machine),
+    )
+    return interpreter, file_view([prefix]), sessions
+
+
+def _first_uid() -> int:
+    # Several nodes on one machine must not meet in a uid: RLIMIT_NPROC counts by it.
+    return _FIRST_UID + _UIDS_PER_NODE * secrets.randbelow(1 << 20)
+
+
+def _machine() -> Machine | None:
+    match (platform.system(), platform.machine()):
+        case ("Linux", "x86_64" | "amd64"):
+            return "x86_64"
+        case ("Linux", "aarch64" | "arm64"):
+            return "aarch64"
+        case _:
+            return None
+
+
+def _no_filter() -> str:
+    if platform.system() != "Linux":
+        return "namespaces and Landlock are Linux's"
+    return f"there is no system call filter for {platform.machine()} yet"

@@ -5,12 +5,13 @@ A language is advertised only when its hello-world ran inside the sandbox of thi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from types import CodeType
 
 from kowalski.node.repl.canary import PYTHON_KERNEL, run_probe
-from kowalski.node.repl.sandbox import Sandbox
+from kowalski.node.repl.kernel_images import codes_of
+from kowalski.node.repl.kernel_source import KernelSource
 from kowalski.protocol.errors import RequestFailedError
 
 
@@ -27,8 +28,14 @@ LANGUAGES: Mapping[str, Language] = {
     language.name: language
     for language in (
         Language("python", PYTHON_KERNEL, "print('hello')"),
-        Language("bash", ("channel.py", "leading.py", "bash_kernel.py"), "echo hello"),
-        Language("js", ("channel.py", "leading.py", "js_kernel.py"), "console.log('hello')"),
+        Language(
+            "bash", ("channel.py", "limiting.py", "leading.py", "bash_kernel.py"), "echo hello"
+        ),
+        Language(
+            "js",
+            ("channel.py", "limiting.py", "leading.py", "js_kernel.py"),
+            "console.log('hello')",
+        ),
     )
 }
 
@@ -41,21 +48,21 @@ class LanguageProbe:
     failures: Mapping[str, str]
 
 
+def kernels_of(names: Iterable[str] = LANGUAGES) -> Mapping[str, CodeType]:
+    """What a `kernel_source` must know to start these."""
+    return codes_of(LANGUAGES[name].kernel for name in names)
+
+
 async def probe_languages(
-    sandbox: Sandbox,
-    names: Sequence[str] = tuple(LANGUAGES),
-    *,
-    scratch_path: Path | None = None,
+    source: KernelSource, names: Sequence[str] = tuple(LANGUAGES)
 ) -> LanguageProbe:
-    """Try each of `names`, one after the other; 0.1 s each."""
+    """Try each of `names`, one after the other."""
     versions: dict[str, str] = {}
     failures: dict[str, str] = {}
     for name in names:
         language = LANGUAGES[name]
         try:
-            version, outcome = await run_probe(
-                sandbox, language.kernel, language.hello, scratch_path=scratch_path
-            )
+            version, outcome = await run_probe(source, language.kernel[-1], language.hello)
         except RequestFailedError as error:
             failures[name] = error.detail
             continue

@@ -40,8 +40,24 @@ class SessionLimits:
     """File descriptors of one process."""
 
     inodes: int = 20_000
-    """Files in each of /job and /tmp. A sized tmpfs does not bound them, and each costs kernel
-    memory."""
+    """Files in each of /job, /tmp and /dev/shm: each costs kernel memory."""
+
+    def rlimits(self) -> dict[str, tuple[int, int]]:
+        """Soft and hard bounds by the names of `kernels/limiting.py`, for each process."""
+        bounds = {
+            "data": self.process_memory_bytes,
+            "fsize": self.file_bytes,
+            "nofile": self.open_files,
+            "nproc": self.processes,
+            "core": 0,
+            "memlock": 65536,
+            "msgqueue": 65536,
+            "sigpending": 256,
+        }
+        pairs = {name: (bound, bound) for name, bound in bounds.items()}
+        if self.cpu_s is not None:
+            pairs["cpu"] = (self.cpu_s, self.cpu_s + 2)
+        return pairs
 
 
 @dataclass(frozen=True, slots=True)

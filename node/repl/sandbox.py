@@ -1,6 +1,7 @@
 """What a sandbox is to the rest of the room: it turns a program and its limits into a command line.
 
-Tiers, best first, are tried by `detection`. Spawning, watching and killing is `spawned`'s.
+Two kinds: one that starts every session by a command of its own, and one that starts a fork server
+once, which then makes sessions in milliseconds. Which tier works here is found by `detection`.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from kowalski.node.repl.limits import SessionLimits
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A command ready to be spawned, and where the program will find things.
+    """A command ready to be spawned.
 
     `closes_after` are descriptors made for this launch: whoever spawns it closes them afterwards,
     whether or not that worked. `owns_pids`: killing the first inner process kills all of them.
@@ -28,20 +29,27 @@ class Launch:
     working_folder: str
     passes: tuple[int, ...]
     closes_after: tuple[int, ...]
-    inputs_at: str
-    job_at: str
     owns_pids: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a session finds things, as it sees them."""
+
+    inputs: str
+    job: str
 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
     """Where one session keeps things on this side: what it may read, and where it may work.
 
-    A tier with a working folder of its own inside does not use `job`.
+    `job` and `temporary` are there for a tier that `works_outside`.
     """
 
     inputs: Path
     job: Path
+    temporary: Path
 
 
 class Sandbox(Protocol):
@@ -53,6 +61,40 @@ class Sandbox(Protocol):
         """The python that programs inside can count on."""
         ...
 
+    @property
+    def path(self) -> str:
+        """`PATH` inside."""
+        ...
+
+    @property
+    def owns_pids(self) -> bool:
+        """Whether sessions have namespaces of their own.
+
+        Killing the first process of a session then kills all of them.
+        """
+        ...
+
+    @property
+    def works_outside(self) -> bool:
+        """Whether sessions work in folders of the host, and not on file systems of their own."""
+        ...
+
+    @property
+    def walks_in(self) -> bool:
+        """Whether sessions reach their folders by the host's paths and as somebody else."""
+        ...
+
+
+@runtime_checkable
+class SpawningSandbox(Sandbox, Protocol):
+    """Every session by a command of its own."""
+
+    def places(self, folders: Folders) -> Places: ...
+
+    def rlimits(self, limits: SessionLimits) -> Mapping[str, tuple[int, int]]:
+        """Those of `limits.rlimits` that the program is to set for itself."""
+        ...
+
     def launch(
         self,
         program: Sequence[str],
@@ -61,12 +103,10 @@ class Sandbox(Protocol):
         folders: Folders,
         slot: int,
         passed_fds: Sequence[int] = (),
-        read_only: Sequence[Path] = (),
     ) -> Launch:
         """The command that runs `program` with exactly `passed_fds` besides the standard three.
 
-        `read_only` are further host paths to show at the same place inside. Two launches that live
-        at the same time need different `slot`s, at least 0.
+        Two launches that live at the same time need different `slot`s, at least 0.
 
         Raises:
             OSError: no descriptor to be had.
@@ -75,16 +115,54 @@ class Sandbox(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ServerPlan:
+    """How to start a fork server: its parts of `kernels/`, and what they are told.
+
+    `settings` is marshalled: None, numbers, text, bytes, and lists and dicts of these.
+    """
+
+    parts: tuple[str, ...]
+    settings: Mapping[str, object]
+
+
+@runtime_checkable
+class ForkingSandbox(Sandbox, Protocol):
+    """One fork server for all sessions; `scratch` holds the folders of all of them."""
+
+    def plan(self, scratch: Path) -> ServerPlan: ...
+
+    def launch_server(
+        self, program: Sequence[str], *, scratch: Path, passed_fds: Sequence[int]
+    ) -> Launch:
+        """The command that runs the fork server. Raises OSError."""
+        ...
+
+    def places(self, folders: Folders) -> Places: ...
+
+    def order(
+        self, *, limits: SessionLimits, folders: Folders, scratch: Path, slot: int
+    ) -> dict[str, object]:
+        """What the fork server is told of one session, as JSON, besides which kernel it is.
+
+        Two sessions that live at the same time need different `slot`s, at least 0.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxVerdict:
     """What detection found; `sandbox` is None when nothing here contains code.
 
-    `reason` says why in words for the owner; `details` has one line per tier.
+    `reason` says why in words for the owner; `details` has one line per tier. `languages` are the
+    versions of those whose hello-world ran inside, `silent` says of the others why they did not.
     """
 
     sandbox: Sandbox | None
     tier: str
     reason: str
     details: Mapping[str, str] = field(default_factory=dict[str, str])
+    languages: Mapping[str, str] = field(default_factory=dict[str, str])
+    silent: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def interpreter_prefix() -> tuple[Path, str]:
@@ -100,22 +178,7 @@ def interpreter_prefix() -> tuple[Path, str]:
     return prefix, str(program)
 
 
-def rlimit_command(limits: SessionLimits) -> list[str]:
-    """util-linux prlimit, run inside: there RLIMIT_NPROC counts this sandbox only."""
-    cpu = "unlimited" if limits.cpu_s is None else f"{limits.cpu_s}:{limits.cpu_s + 2}"
-    return [
-        "/usr/bin/prlimit",
-        f"--nproc={limits.processes}",
-        f"--data={limits.process_memory_bytes}",
-        f"--cpu={cpu}",
-        f"--fsize={limits.file_bytes}",
-        f"--nofile={limits.open_files}",
-        "--core=0",
-        "--memlock=65536",
-        "--msgqueue=65536",
-        "--sigpending=256",
-        "--",
-    ]
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 def inside_environment(*, home: str, temporary: str, path: str) -> dict[str, str]:
@@ -133,6 +196,14 @@ def inside_environment(*, home: str, temporary: str, path: str) -> dict[str, str
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
     }
+
+
+def is_passable(path: Path) -> bool:
+    """Whether any user of this machine gets to `path`, and may run it; blocks on disk."""
+    try:
+        return all(each.stat().st_mode & 0o001 for each in (path, *path.parents))
+    except OSError:
+        return False
 
 
 def is_root() -> bool:

@@ -15,14 +15,9 @@ import trio
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.repl.artefacts import collect_artefacts
 from kowalski.node.repl.cell_run import CellRun, over_limit
-from kowalski.node.repl.kernel import (
-    Kernel,
-    KernelImage,
-    kernel_image,
-    remove_leftovers,
-    start_kernel,
-)
-from kowalski.node.repl.languages import LANGUAGES
+from kowalski.node.repl.kernel import Kernel, start_kernel
+from kowalski.node.repl.kernel_source import KernelSource, open_kernel_source, remove_leftovers
+from kowalski.node.repl.languages import LANGUAGES, kernels_of
 from kowalski.node.repl.limits import Limits
 from kowalski.node.repl.sandbox import Sandbox
 from kowalski.node.repl.seam import Artefact, CellOutcome, OnOutput, OnSubCalls
@@ -34,8 +29,10 @@ from kowalski.protocol.errors import (
 
 _IDLE_WATCH_INTERVAL_S = 1.0
 _WARM_RETRY_S = 5.0
+_REFILL_AFTER_S = 0.004
 _RUN_ENDS_S_MAX = 2.0
 _RETRY_AFTER_S = 2.0
+_TOO_MUCH = {"memory": "memory", "inodes": "in files"}
 # `bubblewrap` has this many uids of its own, and the last is the probes'.
 SLOTS_MAX = 60
 
@@ -100,11 +97,11 @@ class KernelSession:
 
     async def collect(self, *, files_max: int, bytes_max: int) -> tuple[Artefact, ...]:
         """See `seam.ReplSession.collect`."""
-        root = self._kernel.spawned.root() if self.is_alive else None
+        root = self._kernel.tree.root() if self.is_alive else None
         if root is None:
             await trio.lowlevel.checkpoint()
             return ()
-        folder = root / self._kernel.job_at.lstrip("/")
+        folder = root / self._kernel.places.job.lstrip("/")
         read = partial(collect_artefacts, folder, files_max=files_max, bytes_max=bytes_max)
         try:
             return await trio.to_thread.run_sync(read)
@@ -120,7 +117,7 @@ class KernelSession:
         self._host.let_go(self)
         if self._run is not None:
             self._run.stop("died")
-            self._kernel.spawned.kill()
+            self._kernel.tree.kill()
             with trio.CancelScope(shield=True), trio.move_on_after(_RUN_ENDS_S_MAX):
                 await self._run_over.wait()
         await self._kernel.close()
@@ -131,8 +128,8 @@ class KernelSession:
         if self._run is None and self.is_alive:
             reason = over_limit(self._kernel, self._limits.of(self._language))
             if reason is not None:
-                self._lost_because = f"too much {reason} between cells"
-                self._kernel.spawned.kill()
+                self._lost_because = f"too much {_TOO_MUCH[reason]} between cells"
+                self._kernel.tree.kill()
 
 
 class KernelHost:
@@ -140,24 +137,21 @@ class KernelHost:
 
     def __init__(
         self,
-        sandbox: Sandbox,
+        source: KernelSource,
         languages: Mapping[str, str],
         *,
         slots: int,
         limits: Limits,
         warm: Mapping[str, int],
-        scratch_path: Path | None,
         start_timeout_s: float,
     ) -> None:
         assert slots >= 1, "a host has slots"
         assert slots + sum(warm.values()) <= SLOTS_MAX, "one uid per kernel"
-        self._sandbox = sandbox
+        self._source = source
         self._languages = dict(languages)
         self._slots = slots
         self._limits = limits
-        self._scratch_path = scratch_path
         self._start_timeout_s = start_timeout_s
-        self._images: dict[str, KernelImage] = {}
         self._sessions: dict[KernelSession, int] = {}
         self._opening = 0
         self._closing: dict[KernelSession, int] = {}
@@ -173,7 +167,7 @@ class KernelHost:
 
     @property
     def tier(self) -> str:
-        return self._sandbox.tier
+        return self._source.tier
 
     @property
     def languages(self) -> Mapping[str, str]:
@@ -247,6 +241,9 @@ class KernelHost:
                     await self._warm_used.wait()
                 continue
             await self._warm_used.wait()
+            if all(self._warm.values()):
+                # Not in the way of the session that took it: most are over in this time.
+                await trio.sleep(_REFILL_AFTER_S)
 
     async def watch_idle(self) -> None:
         """Runs until cancelled."""
@@ -280,17 +277,14 @@ class KernelHost:
             if not self._closing:
                 raise RequestFailedError("sandbox", "every slot is taken")
             await self._gone.wait()
-        if language not in self._images:
-            self._images[language] = kernel_image(*LANGUAGES[language].kernel)
         slot = self._free.pop()
         is_started = False
         try:
             kernel = await start_kernel(
-                self._sandbox,
-                self._images[language],
+                self._source,
+                LANGUAGES[language].kernel[-1],
                 limits=self._limits.of(language),
                 slot=slot,
-                scratch=self._scratch_path,
                 timeout_s=self._start_timeout_s,
             )
             is_started = True
@@ -313,27 +307,27 @@ async def open_sessions_host(
 ) -> AsyncIterator[KernelHost]:
     """Sessions of `languages` (as `languages.probe_languages` found them), up to `slots` at a time.
 
-    `warm` kernels per language wait ready, by default one of python. `scratch_path` holds links to
+    `warm` kernels per language wait ready, by default two of python. `scratch_path` holds links to
     or copies of inputs: on the file system of the content store they are links. Leaving the block
     kills every process and removes every file.
     """
     if warm is None:
-        warm = {"python": 1} if "python" in languages else {}
+        warm = {"python": 2} if "python" in languages else {}
     await trio.to_thread.run_sync(remove_leftovers, scratch_path)
-    host = KernelHost(
-        sandbox,
-        languages,
-        slots=slots,
-        limits=limits or Limits(),
-        warm=warm,
-        scratch_path=scratch_path,
-        start_timeout_s=start_timeout_s,
-    )
-    try:
-        async with open_plain_nursery() as nursery:
-            nursery.start_soon(host.keep_warm)
-            nursery.start_soon(host.watch_idle)
-            yield host
-            nursery.cancel_scope.cancel()
-    finally:
-        await host.close()
+    async with open_kernel_source(sandbox, kernels_of(languages), scratch_path) as source:
+        host = KernelHost(
+            source,
+            languages,
+            slots=slots,
+            limits=limits or Limits(),
+            warm=warm,
+            start_timeout_s=start_timeout_s,
+        )
+        try:
+            async with open_plain_nursery() as nursery:
+                nursery.start_soon(host.keep_warm)
+                nursery.start_soon(host.watch_idle)
+                yield host
+                nursery.cancel_scope.cancel()
+        finally:
+            await host.close()

@@ -6,46 +6,51 @@ owners who ask for it by `--unsafe-repl`.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from kowalski.node.repl.limits import SessionLimits
-from kowalski.node.repl.sandbox import Folders, Launch, inside_environment, rlimit_command
-
-_PATH = "/usr/local/bin:/usr/bin:/bin"
+from kowalski.node.repl.sandbox import SYSTEM_PATH, Folders, Launch, Places, inside_environment
 
 
 @dataclass(frozen=True, slots=True)
 class Unsandboxed:
+    """A `sandbox.SpawningSandbox`."""
+
     interpreter: str
+    path: str = SYSTEM_PATH
     tier: str = "none"
+    owns_pids: bool = False
+    works_outside: bool = True
+    walks_in: bool = False
+
+    def places(self, folders: Folders) -> Places:
+        """See `sandbox.SpawningSandbox.places`."""
+        return Places(inputs=str(folders.inputs), job=str(folders.job))
+
+    def rlimits(self, limits: SessionLimits) -> Mapping[str, tuple[int, int]]:
+        """See `sandbox.SpawningSandbox.rlimits`."""
+        # RLIMIT_NPROC would count every process of this user, not only ours.
+        return {name: bound for name, bound in limits.rlimits().items() if name != "nproc"}
 
     def launch(
         self,
         program: Sequence[str],
         *,
-        limits: SessionLimits,
+        limits: SessionLimits,  # noqa: ARG002 - kept by the program
         folders: Folders,
         slot: int,  # noqa: ARG002 - nothing here is counted by slot
         passed_fds: Sequence[int] = (),
-        read_only: Sequence[Path] = (),  # noqa: ARG002 - everything is visible
     ) -> Launch:
-        """See `sandbox.Sandbox.launch`."""
-        # RLIMIT_NPROC would count every process of this user, not only ours.
-        rlimits = [word for word in rlimit_command(limits) if not word.startswith("--nproc")]
-        if not sys.platform.startswith("linux"):
-            rlimits = []
+        """See `sandbox.SpawningSandbox.launch`."""
         job = str(folders.job)
-        path = f"{Path(self.interpreter).parent}:{_PATH}"
         return Launch(
-            argv=(*rlimits, *program),
-            environment=inside_environment(home=job, temporary=job, path=path),
+            argv=tuple(program),
+            environment=inside_environment(
+                home=job, temporary=str(folders.temporary), path=self.path
+            ),
             working_folder=job,
             passes=tuple(passed_fds),
             closes_after=(),
-            inputs_at=str(folders.inputs),
-            job_at=job,
             owns_pids=False,
         )

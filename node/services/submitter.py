@@ -9,18 +9,17 @@ from dataclasses import dataclass
 import structlog
 import trio
 
-from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.content_store import ContentStore
+from kowalski.mesh.core import rendezvous
 from kowalski.mesh.core.placement import load
 from kowalski.mesh.driver import Driver
 from kowalski.mesh.mesh import Mesh
-from kowalski.mesh.plain_nursery import open_plain_nursery
-from kowalski.node.core import task_ledger
+from kowalski.node.core import retention, task_ledger
 from kowalski.node.core.task_ledger import Task, TaskLedger
-from kowalski.node.services.coordinator import PROTOCOL
-from kowalski.node.services.placed_work import Weather
+from kowalski.node.services.term_talk import Granted, TermTalk, remaining_s
 from kowalski.node.storage import LedgerStorage, StorageError
 from kowalski.protocol.errors import RequestRefusedError
-from kowalski.protocol.ids import PeerId, TaskId
+from kowalski.protocol.ids import Address, TaskId
 from kowalski.protocol.limits import FRAME_BYTES_MAX
 from kowalski.protocol.messages import task as wire
 from kowalski.protocol.messages.base import Message
@@ -31,7 +30,11 @@ log = structlog.get_logger(__name__)
 PREFIX_ENTRIES_MAX = 64
 PREFIX_BYTES_MAX = FRAME_BYTES_MAX // 2
 WATCHED_MAX = 1024
+LISTED_MAX = 1000
 WEIGHTS_S = 0.5
+WEIGHT_MIN = 0.05
+TIDY_S = 600.0
+"""Between two looks for ended tasks that may be forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +46,6 @@ class Seen:
     progress: wire.Progress | None = None
 
 
-class _Talk:
-    """The conversation of one term."""
-
-    def __init__(self, task: Task, standbys: tuple[PeerId, ...]) -> None:
-        self.task = task
-        self.standbys = standbys
-        self.scope = trio.CancelScope()
-        self.to_say_in, self.to_say = trio.open_memory_channel[Message](1024)
-
-    def say(self, message: Message) -> None:
-        try:
-            self.to_say_in.send_nowait(message)
-        except trio.WouldBlock:
-            # It has not read a thousand messages; silence will end this term.
-            self.scope.cancel()
-
-
 class SubmitterRoom:
     """Made once a node; `run` keeps it going."""
 
@@ -67,14 +53,18 @@ class SubmitterRoom:
         self,
         mesh: Mesh,
         storage: LedgerStorage,
+        store: ContentStore,
         *,
         params: task_ledger.Params | None = None,
+        keeping: retention.Keeping | None = None,
         unix_clock: Callable[[], float],
     ) -> None:
         self._mesh = mesh
         self._storage = storage
+        self._store = store
+        self._keeping = keeping or retention.Keeping()
         self._unix_clock = unix_clock
-        self._talks: dict[TaskId, _Talk] = {}
+        self._talks: dict[TaskId, TermTalk] = {}
         self._onlookers: dict[TaskId, list[trio.MemorySendChannel[Seen]]] = {}
         self._nursery: trio.Nursery
         self._driver: Driver[TaskLedger, task_ledger.Event, task_ledger.Effect] = Driver(
@@ -89,27 +79,41 @@ class SubmitterRoom:
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """Latest first."""
-        return tuple(reversed(self._driver.state.tasks.values()))
+        """Latest first; not all that ever were."""
+        known = self._driver.state.tasks
+        return tuple(known.get(task.id, task) for task in self._storage.latest(LISTED_MAX))
+
+    @property
+    def open_tasks(self) -> int:
+        return self._driver.state.open_tasks
 
     def find(self, task: TaskId) -> Task:
         """Raises RequestRefusedError: `unknown`."""
-        known = self._driver.state.tasks.get(task)
+        known = self._driver.state.tasks.get(task) or self._storage.task(task)
         if known is None:
             raise RequestRefusedError("unknown", f"no task {task} was submitted here")
         return known
 
-    def submit(self, task: TaskId, spec: wire.TaskSpec) -> Task:
+    def submit(self, task: TaskId, spec: wire.TaskSpec, *, client: str = "") -> Task:
         """Take the task in; when this returns it is on disk. The same again is the same task.
+
+        Tasks of different clients take turns.
 
         Raises:
             RequestRefusedError: `conflict`, the id is taken by another task; `busy`, too many.
+            StorageError: the disk refuses; nothing was taken in.
         """
+        self._recall(task)
         if refusal := task_ledger.why_refused(self._driver.state, task, spec):
             raise RequestRefusedError(*refusal)
         self._refresh_weights()
-        self._driver.handle(task_ledger.Submitted(task, spec, int(self._unix_clock())))
+        self._driver.handle(task_ledger.Submitted(task, spec, int(self._unix_clock()), client))
         return self.find(task)
+
+    def _recall(self, task: TaskId) -> None:
+        """A task that ended long ago still has its name: the ledger is to know it."""
+        if task not in self._driver.state.tasks and (known := self._storage.task(task)):
+            self._driver.handle(task_ledger.Restored(known))
 
     def cancel(self, task: TaskId, reason: str) -> None:
         """Raises RequestRefusedError: `unknown`."""
@@ -154,13 +158,17 @@ class SubmitterRoom:
         match effect:
             case task_ledger.Save(task=task):
                 self._storage.save(task)
-            case task_ledger.Append(task=task, entry=entry):
-                self._storage.append(task, entry, digest(task.id, entry))
+                self._store.pin(_owner(task.id), (one.content.hash for one in task.spec.inputs))
+            case task_ledger.Append(task=task, entry=entry, contents=contents):
+                self._storage.append(task, entry, digest(task.id, entry), contents)
+                self._store.pin(_owner(task.id), contents)
             case task_ledger.Show(task=task, entry=entry):
                 self._show(Seen(task, entry))
-            case task_ledger.GrantTerm(task=task, standbys=standbys):
+            case task_ledger.GrantTerm(task=task, standbys=standbys, holders=holders):
                 self._end_talk(task.id)
-                talk = self._talks[task.id] = _Talk(task, standbys)
+                lease_s = self._driver.state.params.lease_s
+                talk = TermTalk(Granted(task, standbys, holders), lease_s=lease_s)
+                self._talks[task.id] = talk
                 self._nursery.start_soon(self._hold_talk, talk)
             case task_ledger.Revoke(task=task_id):
                 self._end_talk(task_id)
@@ -175,7 +183,7 @@ class SubmitterRoom:
                         task=task_id,
                         term=term,
                         lease_s=self._driver.state.params.lease_s,
-                        remaining_s=_remaining_s(task),
+                        remaining_s=remaining_s(task),
                     ),
                 )
             case task_ledger.PassCancel(task=task_id, term=term, reason=reason):
@@ -191,29 +199,17 @@ class SubmitterRoom:
         if talk := self._talks.pop(task, None):
             talk.scope.cancel()
 
-    async def _hold_talk(self, talk: _Talk) -> None:
-        """Grant, and listen to the coordinator until its term is over."""
-        task, coordinator = talk.task, talk.task.coordinator
-        assert coordinator is not None
-        event: task_ledger.Event
+    async def _hold_talk(self, talk: TermTalk) -> None:
+        task = talk.task
+        event: task_ledger.Event | None
         try:
-            with talk.scope:
-                await self._talk(talk, coordinator)
-            event = task_ledger.SettledHeard(task.id, task.term)
-        except RequestRefusedError as no:
-            event = task_ledger.CoordinatorDeclined(
-                task.id, task.term, str(no), is_busy=no.reason == "busy"
-            )
+            event = await talk.hold(self._mesh, self._hear)
         except StorageError as full:
             # Nothing was accepted; the coordinator offers it again when the talk is resumed.
             log.error("entry-not-stored", task=task.id, error=str(full))  # noqa: TRY400 no bug
             event = task_ledger.CoordinatorLost(task.id, task.term, str(full))
-        except Weather as error:
-            event = task_ledger.CoordinatorLost(task.id, task.term, str(error))
-        if talk.scope.cancelled_caught:
-            return  # this machine ended it
-        if self._talks.get(task.id) is not talk:
-            return  # another talk of this term has begun
+        if event is None or self._talks.get(task.id) is not talk:
+            return  # we ended it, or another talk of this term has begun
         del self._talks[task.id]
         try:
             self._driver.handle(event)
@@ -221,28 +217,8 @@ class SubmitterRoom:
             # As if nothing had come: silence will bring it up again.
             log.error("ledger-not-stored", task=task.id, error=str(full))  # noqa: TRY400 no bug
 
-    async def _talk(self, talk: _Talk, coordinator: PeerId) -> None:
-        grant = wire.Grant(
-            task=talk.task.id,
-            term=talk.task.term,
-            spec=talk.task.spec,
-            prefix_entries=talk.task.entries,
-            last_digest=talk.task.last_digest,
-            standbys=talk.standbys,
-            lease_s=self._driver.state.params.lease_s,
-            remaining_s=_remaining_s(talk.task),
-        )
-        async with (
-            self._mesh.converse(coordinator, PROTOCOL, grant) as conversation,
-            open_plain_nursery() as nursery,
-        ):
-            nursery.start_soon(_say_all, talk, conversation)
-            while not self._hear(talk, await conversation.receive()):
-                pass
-            nursery.cancel_scope.cancel()
-
-    def _hear(self, talk: _Talk, message: Message) -> bool:
-        """Take one message; whether it was the last."""
+    def _hear(self, talk: TermTalk, message: Message) -> None:
+        """Take one message of a coordinator."""
         task = talk.task
         match message:
             case wire.EntryOffered(entry=entry):
@@ -252,11 +228,8 @@ class SubmitterRoom:
             case wire.Progress():
                 self._driver.handle(task_ledger.CoordinatorHeard(task.id, task.term))
                 self._show(Seen(self.find(task.id), progress=message))
-            case wire.Settled():
-                return True
             case _:
                 log.warning("unexpected-message", task=task.id, kind=message.KIND)
-        return False
 
     def _prefix(self, task: Task, start: int) -> tuple[wire.Entry, ...]:
         wanted = min(PREFIX_ENTRIES_MAX, max(0, task.entries - start))
@@ -272,22 +245,29 @@ class SubmitterRoom:
     # --- the tasks of an open room --------------------------------------------------------------
 
     def _refresh_weights(self) -> None:
+        leaders = [
+            one for one in self._mesh.candidates() if one.is_routable and "coordinate" in one.roles
+        ]
         weights = {
-            one.peer: max(0.05, 1.0 - 0.5 * min(load(one, "code"), 1.5))
-            for one in self._mesh.candidates()
-            if one.is_routable and "coordinate" in one.roles
+            one.peer: rendezvous.quantised(max(WEIGHT_MIN, 1.0 - 0.5 * min(load(one, "code"), 1.5)))
+            for one in leaders
         }
         if weights != self._driver.state.weights:
-            self._driver.handle(task_ledger.WeightsChanged(weights))
+            hosts = {one.peer: _host(self._mesh.facts_of(one.peer).addresses) for one in leaders}
+            named = {peer: host for peer, host in hosts.items() if host is not None}
+            self._driver.handle(task_ledger.WeightsChanged(weights, named))
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Keep the ledger going until cancelled; ready once the disk's tasks are in it."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            for task in self._storage.tasks():
+            for name, contents in self._storage.contents().items():
+                self._store.pin(_owner(name), contents)
+            for task in self._storage.open_tasks():
                 self._driver.handle(task_ledger.Restored(task))
             self._mesh.listen(lambda _change: self._refresh_weights())
             nursery.start_soon(self._keep_time)
+            nursery.start_soon(self._tidy)
             task_status.started()
             while True:
                 self._refresh_weights()
@@ -301,11 +281,27 @@ class SubmitterRoom:
                 log.error("ledger-not-stored", error=str(full))  # noqa: TRY400 no bug
                 await trio.sleep(self._driver.state.params.renewal_s)
 
+    async def _tidy(self) -> None:
+        """Forget what ended long ago, or too much of it."""
+        while True:
+            try:
+                ended = self._storage.ended()
+                gone = retention.forgotten(ended, self._keeping, self._unix_clock())
+                if gone:
+                    self._storage.delete(gone)
+                    for name in gone:
+                        self._store.unpin(_owner(name))
+                    log.info("tasks-forgotten", count=len(gone))
+            except StorageError as full:
+                log.error("ledger-not-tidied", error=str(full))  # noqa: TRY400 no bug
+            await trio.sleep(TIDY_S)
 
-async def _say_all(talk: _Talk, conversation: Conversation) -> None:
-    async for message in talk.to_say:
-        await conversation.send(message)
+
+def _owner(task: TaskId) -> str:
+    return f"task {task}"
 
 
-def _remaining_s(task: Task) -> float:
-    return max(0.0, task.deadline_at - trio.current_time())
+def _host(addresses: tuple[Address, ...]) -> str | None:
+    """The device behind addresses, as far as they tell."""
+    parts = [address.split("/") for address in addresses]
+    return next((one[2] for one in parts if len(one) > 2 and one[1] in {"ip4", "ip6"}), None)

@@ -90,7 +90,7 @@ class TaskCells:
     def __init__(
         self,
         task: TaskId,
-        term: int,
+        term: Callable[[], int],
         *,
         mesh: Mesh,
         work: PlacedWork,
@@ -117,7 +117,7 @@ class TaskCells:
                 nursery.start_soon(self._close_sessions_at, peer, timeout_s)
 
     async def _close_sessions_at(self, peer: PeerId, timeout_s: float) -> None:
-        closed = SessionClosed(task=self._task, term=self._term)
+        closed = SessionClosed(task=self._task, term=self._term())
         try:
             await self._mesh.request(
                 peer, repl.PROTOCOL, closed, SessionClosed, timeout_s=timeout_s
@@ -232,7 +232,7 @@ class TaskCells:
         self._used.add(seat.peer)
         asked = CellAsked(
             task=self._task,
-            term=self._term,
+            term=self._term(),
             cell=cell,
             language=language,
             code=code,

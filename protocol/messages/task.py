@@ -40,15 +40,41 @@ from kowalski.protocol.messages.base import (
     Term,
     Utf8BytesMax,
 )
+from kowalski.protocol.messages.placement import Priority
 from kowalski.protocol.messages.repl import Inputs
 
 Mode = Literal["auto", "blocks", "direct", "rlm"]
+
+Failover = Literal["redistribute", "fail", "queue"]
+"""When the device that leads a task or runs its code is lost: go on with the next one; fail; or go
+on, and where nobody is able, wait for somebody who is."""
+
+SubmitterGone = Literal["hold", "abort"]
+"""What a coordinator does whose submitter is gone: finish, and keep what came of it; or stop."""
+
+SideEffects = Literal["repeatable", "at_most_once"]
+"""Whether a cell may be run again when nobody knows how far it came, or ends `unknown`."""
 Index = Annotated[int, Field(ge=0, le=1_000_000)]
 Digest = ContentHashField
+Peers = Annotated[tuple[PeerIdField, ...], Field(strict=False, fail_fast=True, max_length=8)]
+
+
+class RetryPolicy(Record):
+    """How often lost work is begun again elsewhere, and after what pause.
+
+    Each pause is `delay_s`, or twice the one before if `is_exponential`, never over ten minutes.
+    """
+
+    retries_max: Annotated[int, Field(ge=0, le=64)] = 15
+    delay_s: Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)] = 0.0
+    is_exponential: bool = True
 
 
 class TaskSpec(Record):
-    """What was asked. Never changes; two submits of one id must agree on it."""
+    """What was asked. Never changes; two submits of one id must agree on it.
+
+    Of the tasks that wait, those of the highest `priority` begin first.
+    """
 
     prompt: Annotated[str, Field(min_length=1), Utf8BytesMax(PROMPT_BYTES_MAX)]
     mode: Mode = "auto"
@@ -58,6 +84,11 @@ class TaskSpec(Record):
     cell_timeout_s: Seconds = 30.0
     timeout_s: Seconds
     seed: Count = 0
+    priority: Priority = "normal"
+    failover: Failover = "redistribute"
+    retry: RetryPolicy = RetryPolicy()
+    submitter_gone: SubmitterGone = "hold"
+    side_effects: SideEffects = "repeatable"
 
 
 class Entry(Record):
@@ -70,7 +101,11 @@ class Entry(Record):
 
 
 class Grant(Message):
-    """Lead this task in this term, on top of the `prefix_entries` that ended in `last_digest`."""
+    """Lead this task in this term, on top of the `prefix_entries` that ended in `last_digest`.
+
+    `standbys` are to have copies of its journal; `holders` had some, of earlier terms, and may hold
+    more of it than was accepted.
+    """
 
     KIND: ClassVar[str] = "task/grant"
     FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
@@ -80,9 +115,8 @@ class Grant(Message):
     spec: TaskSpec
     prefix_entries: Index
     last_digest: Digest
-    standbys: Annotated[
-        tuple[PeerIdField, ...], Field(strict=False, fail_fast=True, max_length=8)
-    ] = ()
+    standbys: Peers = ()
+    holders: Peers = ()
     lease_s: Seconds
     remaining_s: Seconds
 

@@ -12,7 +12,7 @@ EXCEPTIONS: dict[str, str] = {
     "mesh/peer_facts.py": "a declaration",
     "mesh/transport.py": "a seam; each implementation is held against it",
     "mesh/libp2p_*.py": "one room, one face: test_libp2p_transport.py, on real hosts",
-    "node/core/task_ledger_events.py": "declarations; see test_task_ledger.py",
+    "node/core/task_ledger_*.py": "parts of one machine, which test_task_ledger.py drives",
     "node/backends/seam.py": "a seam, without code of its own",
     "node/repl/seam.py": "a seam, without code of its own",
 }

@@ -22,7 +22,7 @@ from tests.netns import Machine
 
 ROOT = Path(__file__).resolve().parents[2]
 CLI_S = 60.0
-LOOK_S = 0.02
+LOOK_S = 0.05
 HOLD_S = 30.0
 START_S = 60.0
 

@@ -13,7 +13,6 @@ from kowalski.mesh.conversation import (
     Asker,
     Conversation,
     Limits,
-    converse_with_ourselves,
     open_asker,
     serve,
 )
@@ -23,6 +22,7 @@ from kowalski.mesh.loopback_transport import (
     LoopbackTransport,
     open_loopback_network,
 )
+from kowalski.mesh.own_conversation import converse_with_ourselves
 from kowalski.mesh.transport import Stream
 from kowalski.protocol import codec
 from kowalski.protocol.errors import (
@@ -317,7 +317,7 @@ async def test_answers_come_when_they_are_ready_and_each_to_its_asker(
             for number in (5, 3, 1, 4, 2):
                 nursery.start_soon(ask, wire, number)
         assert answered == [1, 2, 3, 4, 5]
-        assert len(wire.near._streams[B]) == 1
+        assert wire.near.streams_open == 1
 
 
 async def test_more_than_the_limit_in_flight_are_refused_as_busy_here(
@@ -363,7 +363,7 @@ async def test_the_stream_is_opened_once_for_those_who_ask_at_the_same_time(
         async with trio.open_nursery() as nursery:
             for number in range(20):
                 nursery.start_soon(wire.request, asked(number))
-        assert len(wire.near._streams[B]) == 1
+        assert wire.near.streams_open == 1
         assert wire.asker._opening == {}
 
 

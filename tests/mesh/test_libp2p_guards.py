@@ -37,6 +37,7 @@ from tests.mesh.rogue import (
     upstream_host,
 )
 from tests.mesh.wires import (
+    PATIENCE_S,
     TOPIC,
     ask_echo,
     eventually,
@@ -238,7 +239,7 @@ async def gossip_after_a_quick_return(guards: frozenset[Guard]) -> None:
         await a.disconnect(b.peer)
         await eventually(lambda: not b.connections)
         await join(a, b)
-        with trio.fail_after(2):
+        with trio.fail_after(PATIENCE_S):
             peers = b._topics._pubsub.peers
             await eventually(
                 lambda: peers.get(ID.from_base58(a.peer)) not in (None, stream), within_s=2
@@ -275,7 +276,7 @@ async def test_only_what_its_origin_signed_is_heard() -> None:
             publishing(enemy.message(TOPIC, data=bytes(33 * 1024), number=5)),
             publishing(enemy.message(TOPIC, data=b"an honest one", number=6)),
         )
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             gossip = await heard.receive()
         assert (gossip.origin, gossip.data) == (enemy.peer, b"an honest one")
 
@@ -388,7 +389,7 @@ async def write_after_cancelled_writes() -> None:
                 await trio.testing.wait_all_tasks_blocked(0.05)
                 nursery.cancel_scope.cancel()
             wire.start()
-            with trio.fail_after(2):
+            with trio.fail_after(PATIENCE_S):
                 await streams[0].write(b"x" * 1000)
                 await all_heard.wait()
 

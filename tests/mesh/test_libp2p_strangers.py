@@ -32,6 +32,7 @@ from kowalski.protocol.errors import PeerUnreachableError
 from tests.mesh.rogue import GOSSIP_PROTOCOL, Rogue, publishing, rogue, upstream_host
 from tests.mesh.wires import (
     ECHO,
+    PATIENCE_S,
     TOPIC,
     ask_echo,
     echo,
@@ -242,7 +243,7 @@ async def test_dismissal_resets_what_is_open_beyond_what_strangers_may_have() ->
         plain = await a.open_stream(b.peer, ECHO, timeout_s=5)
         await eventually(lambda: bool(b._gate._admitted[a.peer]))
         b.dismiss(a.peer)
-        with trio.fail_after(5), pytest.raises(PeerUnreachableError):
+        with trio.fail_after(PATIENCE_S), pytest.raises(PeerUnreachableError):
             await hidden.receive()
         await plain.send(b"still there?")
         assert await plain.receive() == b"still there?"

@@ -293,5 +293,5 @@ async def test_ended_streams_are_forgotten(autojump_clock: trio.testing.MockCloc
             await stream.finish()
             assert await stream.receive() == b""
         await trio.testing.wait_all_tasks_blocked()
-        assert a._streams == {B: set()}
-        assert b._streams == {A: set()}
+        assert a.streams_open == 0
+        assert b.streams_open == 0

@@ -15,6 +15,7 @@ from kowalski.protocol.ids import Address, PeerId, Topic
 from kowalski.protocol.limits import GOSSIP_BYTES_MAX
 from tests.mesh.wires import (
     ECHO,
+    PATIENCE_S,
     TOPIC,
     echo,
     eventually,
@@ -154,7 +155,7 @@ class TransportPromises:
                     await stream.receive()
                 woken.append("yes")
 
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE_S):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(wait)
                     await trio.testing.wait_all_tasks_blocked()
@@ -279,7 +280,7 @@ class TransportPromises:
             await join(a, b)
             stream = await a.open_stream(b.peer, ECHO, timeout_s=5)
             await b.disconnect(a.peer)
-            with trio.fail_after(5), pytest.raises(PeerUnreachableError):
+            with trio.fail_after(PATIENCE_S), pytest.raises(PeerUnreachableError):
                 await stream.receive()
             with pytest.raises(PeerUnreachableError):
                 await stream.send(b"anybody?")
@@ -295,7 +296,7 @@ class TransportPromises:
                 address = b.addresses[0]
                 stream = await a.open_stream(b.peer, ECHO, timeout_s=5)
                 assert await a.connection_events.receive() == Connected(b.peer)
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE_S):
                 assert await a.connection_events.receive() == Disconnected(b.peer)
                 with pytest.raises(PeerUnreachableError):
                     await stream.receive()
@@ -395,7 +396,7 @@ class TransportPromises:
                 with pytest.raises(trio.WouldBlock):
                     channel.receive_nowait()
             b.admit(a.peer)
-            with trio.fail_after(2):
+            with trio.fail_after(PATIENCE_S):
                 await publish_until_heard(lambda: a.publish(TOPIC, b"now"), heard[b])
                 await publish_until_heard(lambda: b.publish(TOPIC, b"now"), heard[a])
 
@@ -411,7 +412,7 @@ class TransportPromises:
             await publish_until_heard(lambda: b.publish(TOPIC, b"1"), heard)
             b.dismiss(a.peer)
             b.dismiss(a.peer)
-            with trio.fail_after(5), pytest.raises(PeerUnreachableError):
+            with trio.fail_after(PATIENCE_S), pytest.raises(PeerUnreachableError):
                 await stream.receive()
             with pytest.raises(PeerUnreachableError):
                 await a.open_stream(b.peer, HIDDEN, timeout_s=5)

@@ -17,6 +17,9 @@ LOOPBACK = (Address("/ip4/127.0.0.1/tcp/0"),)
 ECHO = "/kowalski-test/echo/1"
 TOPIC = Topic("kowalski/test/things")
 
+PATIENCE_S = 20.0
+"""Whatever a test waits for comes at once or not at all; but the machine may be busy."""
+
 
 def everybody(peer: PeerId) -> bool:
     return True
@@ -65,7 +68,7 @@ async def join(one: Libp2pTransport, *others: Libp2pTransport) -> None:
         other.admit(one.peer)
 
 
-async def eventually(holds: Callable[[], bool], *, within_s: float = 10) -> None:
+async def eventually(holds: Callable[[], bool], *, within_s: float = PATIENCE_S) -> None:
     with trio.fail_after(within_s):
         while not holds():  # noqa: ASYNC110 nothing else tells of it
             await trio.sleep(0.01)
@@ -75,7 +78,7 @@ async def publish_until_heard(
     publish: Callable[[], Awaitable[None]], channel: trio.MemoryReceiveChannel[Gossip]
 ) -> Gossip:
     """Gossip is best effort, and a mesh takes a moment to form: say it again until it is heard."""
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_S):
         while True:
             await publish()
             with trio.move_on_after(0.1):
@@ -93,7 +96,7 @@ async def receive_exactly(stream: Stream, size: int) -> bytes:
 
 async def ask_echo(transport: Libp2pTransport, peer: PeerId, data: bytes = b"anybody?") -> None:
     """Fail unless `peer` answers on a fresh stream."""
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_S):
         stream = await transport.open_stream(peer, ECHO, timeout_s=5)
         await stream.send(data)
         assert await receive_exactly(stream, len(data)) == data

@@ -16,11 +16,12 @@ import pytest
 
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.storage import (
-    SCHEMA_VERSION,
+    MIGRATIONS,
     LedgerStorage,
     StorageError,
     open_ledger_storage,
 )
+from kowalski.protocol import codec
 from kowalski.protocol.errors import ConfigError
 from kowalski.protocol.ids import PeerId, TaskId, content_hash
 from kowalski.protocol.messages.content import ContentRef
@@ -154,7 +155,7 @@ def test_writes_wait_for_the_disk_itself(storage: LedgerStorage) -> None:
     """What a power cut would show."""
     settings = {"synchronous": 2, "journal_mode": "wal", "foreign_keys": 1}
     for name, value in settings.items():
-        assert storage._connection.execute(f"PRAGMA {name}").fetchone() == (value,)
+        assert storage._database._connection.execute(f"PRAGMA {name}").fetchone() == (value,)
 
 
 # --- other ends than a clean one ----------------------------------------------------------------
@@ -229,7 +230,7 @@ def test_when_the_disk_is_full_writes_fail_typed_and_go_on_once_there_is_room(pa
 
 def test_nothing_of_a_write_that_failed_is_there(storage: LedgerStorage) -> None:
     storage.save(fresh_task())
-    storage._connection.execute("PRAGMA max_page_count = 1")
+    storage._database._connection.execute("PRAGMA max_page_count = 1")
     task = fresh_task()
     with suppress(StorageError):
         while task.entries < 1000:
@@ -237,7 +238,7 @@ def test_nothing_of_a_write_that_failed_is_there(storage: LedgerStorage) -> None
     with pytest.raises(StorageError, match="full"):
         append(storage, task)
     assert storage.tasks() == [task]
-    storage._connection.execute("PRAGMA max_page_count = 1000000")
+    storage._database._connection.execute("PRAGMA max_page_count = 1000000")
     assert append(storage, task).entries == task.entries + 1
 
 
@@ -256,7 +257,7 @@ def test_a_closed_ledger_says_so_typed(path: Path) -> None:
 def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(path: Path) -> None:
     with open_ledger_storage(path) as storage:
         storage.save(fresh_task())
-        storage._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        storage._database._connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="newer kowalski-node"), open_ledger_storage(path):
         pass
@@ -275,7 +276,7 @@ def test_a_file_that_is_no_ledger_is_refused(path: Path) -> None:
 def test_a_damaged_row_is_named(path: Path) -> None:
     with open_ledger_storage(path) as storage:
         storage.save(fresh_task())
-        with storage._connection as connection:
+        with storage._database._connection as connection:
             connection.execute("UPDATE tasks SET spec = '{}'")
         with pytest.raises(ConfigError, match="task task is damaged"):
             storage.tasks()
@@ -312,7 +313,7 @@ def test_a_folder_that_may_only_be_read_is_the_operators_to_hear_of(tmp_path: Pa
 def test_a_file_that_may_only_be_read_refuses_writes_typed(path: Path) -> None:
     with open_ledger_storage(path) as storage:
         storage.save(fresh_task())
-        storage._connection.execute("PRAGMA query_only = ON")
+        storage._database._connection.execute("PRAGMA query_only = ON")
         with pytest.raises(StorageError, match="readonly"):
             storage.save(replace(fresh_task(), term=1))
         assert storage.tasks() == [fresh_task()]
@@ -328,3 +329,98 @@ def test_errors_of_those_who_use_the_ledger_stay_their_own(path: Path) -> None:
 def test_the_folder_is_open_to_nobody_else(path: Path) -> None:
     with open_ledger_storage(path):
         assert path.parent.stat().st_mode & 0o077 == 0
+
+
+# --- what is looked up --------------------------------------------------------------------------
+
+
+def test_tasks_are_looked_up_by_name_by_being_open_and_by_being_the_latest(
+    storage: LedgerStorage,
+) -> None:
+    for number, name in enumerate("abcd"):
+        task = Task(TaskId(name), FULL_SPEC, number)
+        over = replace(task, state="answered", answer=CLOSED)
+        storage.save(over if name in "bd" else task)
+    assert [task.id for task in storage.open_tasks()] == ["a", "c"]
+    assert [task.id for task in storage.latest(2)] == ["d", "c"]
+    found = storage.task(TaskId("b"))
+    assert found is not None
+    assert found.state == "answered"
+    assert storage.task(TaskId("x")) is None
+
+
+def test_who_asked_who_held_and_how_often_it_was_lost_come_back(storage: LedgerStorage) -> None:
+    task = replace(
+        fresh_task(),
+        client="a key",
+        retries=3,
+        holders=(PeerId("12D3KooWabcdefgh"), PeerId("12D3KooWabcdefgi")),
+    )
+    storage.save(task)
+    assert storage.tasks() == [task]
+
+
+def test_what_tasks_refer_to_is_known_as_long_as_they_are(storage: LedgerStorage) -> None:
+    inputs = {one.content.hash for one in FULL_SPEC.inputs}
+    task = replace(fresh_task(), spec=FULL_SPEC)
+    storage.save(task)
+    assert storage.contents() == {TASK: inputs}
+    after, entry = next_of(task)
+    storage.append(after, entry, after.last_digest, [content_hash(b"output")])
+    assert storage.contents() == {TASK: {*inputs, content_hash(b"output")}}
+    storage.delete([TASK])
+    assert storage.contents() == {}
+    assert storage.tasks() == []
+    assert storage.entries(TASK) == []
+
+
+def test_ended_tasks_are_told_with_when_they_ended_and_what_they_weigh(path: Path) -> None:
+    now = [100.0]
+    with open_ledger_storage(path, unix_clock=lambda: now[0]) as storage:
+        task = append_to_new(storage, "one")
+        storage.save(replace(task, state="answered", answer=CLOSED))
+        append_to_new(storage, "open")
+        now[0] = 200.0
+        storage.save(replace(task, state="answered", answer=CLOSED, term=9))
+        (ended,) = storage.ended()
+        assert (ended.task, ended.unix_s) == ("one", 100.0)
+        body = len(storage.entries(TaskId("one"))[0].body)
+        spec = len(task.spec.model_dump_json(exclude_defaults=True))
+        assert ended.size_bytes == body + spec
+
+
+def append_to_new(storage: LedgerStorage, name: str) -> Task:
+    task = replace(fresh_task(), id=TaskId(name))
+    storage.save(task)
+    after, entry = next_of(task)
+    after = replace(after, id=TaskId(name))
+    storage.append(after, entry, after.last_digest)
+    return after
+
+
+# --- ledgers of earlier versions ----------------------------------------------------------------
+
+
+def test_a_ledger_of_the_first_version_comes_along_with_all_it_holds(path: Path) -> None:
+    path.parent.mkdir()
+    old = sqlite3.connect(path)
+    old.executescript(f"{MIGRATIONS[0]} PRAGMA user_version = 1;")
+    spec = FULL_SPEC.model_dump_json(exclude_none=True)
+    over = codec.encode(CLOSED)
+    old.execute("INSERT INTO tasks VALUES ('a', ?, 1, 'running', 2, 'x', NULL, NULL)", (spec,))
+    old.execute("INSERT INTO tasks VALUES ('b', ?, 2, 'answered', 3, 'x', NULL, ?)", (spec, over))
+    task, entry = next_of(replace(fresh_task(), id=TaskId("a")))
+    old.execute(
+        "INSERT INTO entries VALUES ('a', 0, 1, ?, ?, ?)",
+        (entry.parent, task.last_digest, entry.body),
+    )
+    old.commit()
+    old.close()
+    with open_ledger_storage(path) as storage:
+        one, other = storage.tasks()
+        assert (one.state, one.term, one.digests) == ("running", 2, task.digests)
+        assert (one.client, one.retries, one.holders) == ("", 0, ())
+        assert (other.state, other.answer) == ("answered", CLOSED)
+        (ended,) = storage.ended()
+        assert ended.task == "b"
+        assert ended.unix_s > 1_700_000_000, "as if it had ended now: it is kept for its time"

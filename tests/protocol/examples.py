@@ -12,6 +12,7 @@ from kowalski.protocol.ids import Address, ContentHash, MeshId, PeerId, TaskId
 from kowalski.protocol.messages import (
     base,
     content,
+    copies,
     folding,
     inference,
     journal,
@@ -118,6 +119,11 @@ SPEC: Final = task.TaskSpec(
     cell_timeout_s=12.5,
     timeout_s=600.0,
     seed=42,
+    priority="interactive",
+    failover="queue",
+    retry=task.RetryPolicy(retries_max=4, delay_s=0.5, is_exponential=False),
+    submitter_gone="abort",
+    side_effects="at_most_once",
 )
 CELL_STARTED: Final = journal.CellStarted(
     cell=1,
@@ -134,6 +140,19 @@ _ALL: Final[tuple[base.Message, ...]] = (
     base.Refused(reason="busy", detail="2 running, 4 queued", retry_after_s=1.5),
     content.ContentAsked(hash=HASH, offset=524_288, bytes_max=524_288),
     content.ContentChunk(data=b"\x00\xff chunk", bytes_total=268_435_456),
+    copies.CopyAsked(task=TASK, term=3, submitter=SUBMITTER, start=5, parent=PARENT),
+    copies.CopyDropped(task=TASK, term=2, submitter=SUBMITTER),
+    copies.CopyFound(task=TASK, entries=(ENTRY,)),
+    copies.CopyHeld(task=TASK, entries=6, digest=HASH, has_contents=True),
+    copies.CopyOffered(
+        task=TASK,
+        term=2,
+        submitter=SUBMITTER,
+        start=5,
+        parent=PARENT,
+        entries=(ENTRY,),
+        inputs=INPUTS,
+    ),
     folding.FoldAsked(
         text="Call me Ishmael.",
         content=REF,
@@ -402,6 +421,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         prefix_entries=5,
         last_digest=PARENT,
         standbys=(SUBMITTER, WORKER),
+        holders=(WORKER,),
         lease_s=3.0,
         remaining_s=590.25,
     ),

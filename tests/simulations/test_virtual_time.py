@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -9,8 +10,16 @@ import time
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
-from simulations.virtual_time import JumpingClock
+from simulations.virtual_time import (
+    STALE_DEADLINES_MAX,
+    JumpingClock,
+    NodeTime,
+    deadlines_by_node,
+    node_time,
+)
 
 
 @pytest.mark.trio
@@ -65,9 +74,125 @@ def test_it_starts_where_it_is_told() -> None:
     assert clock.current_time() == 100.0
 
 
+# --- the clocks of nodes ---
+
+
+@given(
+    rate=st.floats(0.9, 1.1),
+    offset_s=st.floats(-1e6, 1e6),
+    shown=st.floats(-1e6, 1e9),
+)
+def test_a_timer_never_fires_before_the_clock_shows_its_time(
+    rate: float, offset_s: float, shown: float
+) -> None:
+    time = NodeTime(rate, offset_s)
+    when = time.when(shown)
+    assert time.read(when) >= shown
+    assert time.read(when - 1e-3) < shown
+
+
+def test_never_is_never_on_every_clock() -> None:
+    assert NodeTime(1.05, 7.0).when(math.inf) == math.inf
+
+
+Log = list[tuple[float, str]]
+
+
+async def tick(log: Log, clock: JumpingClock, name: str, time: NodeTime, every_s: float) -> None:
+    node_time.set(time)
+    for _ in range(3):
+        await trio.sleep(every_s)
+        log.append((round(clock.world_time, 6), name))
+
+
+async def ticks(clock: JumpingClock, **times: NodeTime) -> Log:
+    log: Log = []
+    with deadlines_by_node():
+        async with trio.open_nursery() as nursery:
+            for name, time in times.items():
+                nursery.start_soon(tick, log, clock, name, time, 10.0)
+    return log
+
+
+@pytest.mark.trio
+async def test_a_fast_clock_sleeps_shorter_and_a_slow_one_longer(
+    virtual_time: JumpingClock,
+) -> None:
+    log = await ticks(virtual_time, fast=NodeTime(1.25, 99.0), slow=NodeTime(0.8, -5.0))
+    assert [at for at, name in log if name == "fast"] == [8.0, 16.0, 24.0]
+    assert [at for at, name in log if name == "slow"] == [12.5, 25.0, 37.5]
+    assert log == sorted(log)
+
+
+@pytest.mark.trio
+async def test_a_node_sees_its_own_time_and_the_world_another(virtual_time: JumpingClock) -> None:
+    async def look() -> None:
+        node_time.set(NodeTime(2.0, 100.0))
+        assert trio.current_time() == 100.0
+        with trio.move_on_at(110.0):
+            await trio.sleep_forever()
+        assert (trio.current_time(), virtual_time.world_time) == (110.0, 5.0)
+
+    with deadlines_by_node():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+        assert trio.current_time() == 5.0
+
+
+@pytest.mark.trio
+async def test_a_frozen_node_does_nothing_and_then_all_at_once_with_its_clock_gone_on(
+    virtual_time: JumpingClock,
+) -> None:
+    frozen, other = NodeTime(), NodeTime()
+
+    async def freeze() -> None:
+        await trio.sleep(5)
+        frozen.frozen_until = 22.0
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(freeze)
+        log = await ticks(virtual_time, frozen=frozen, other=other)
+    assert [at for at, name in log if name == "other"] == [10.0, 20.0, 30.0]
+    assert [at for at, name in log if name == "frozen"] == [22.0, 32.0, 42.0]
+
+
+@pytest.mark.trio
+async def test_deadlines_set_before_and_after_are_kept(virtual_time: JumpingClock) -> None:
+    ended: list[float] = []
+
+    async def wait(until: float) -> None:
+        with trio.move_on_at(until):
+            await trio.sleep_forever()
+        ended.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, 3.0)
+        await trio.sleep(1)
+        with deadlines_by_node():
+            nursery.start_soon(wait, 2.0)
+            nursery.start_soon(wait, 8.0)
+            await trio.sleep(5)
+            assert ended == [2.0, 3.0]
+    assert ended == [2.0, 3.0, 8.0]
+
+
+@pytest.mark.trio
+async def test_deadlines_that_were_moved_are_forgotten_in_time(virtual_time: JumpingClock) -> None:
+    with deadlines_by_node(), trio.CancelScope() as scope:
+        deadlines = trio._core._run.GLOBAL_RUN_CONTEXT.runner.deadlines
+        for number in range(3 * STALE_DEADLINES_MAX):
+            scope.deadline = 1e6 + number
+        await trio.sleep(1)
+        assert len(deadlines._due) <= 2 * STALE_DEADLINES_MAX
+        scope.deadline = 10.0
+        await trio.sleep_forever()
+    assert trio.current_time() == 10.0
+
+
 ORDER = """
 import sys, trio
-from simulations.virtual_time import JumpingClock, seeded_scheduler
+from simulations.virtual_time import JumpingClock
+from simulations.determinism import seeded_scheduler
 seen = []
 async def write(letter):
     for _ in range(8):

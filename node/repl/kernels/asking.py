@@ -1,5 +1,5 @@
 # What a cell of Python has besides Python: its context, questions to the host, the folded history.
-# `channel.py` stands in front, `python_kernel.py` behind.
+# `channel.py` and `limiting.py` stand in front, `python_kernel.py` behind.
 
 import queue
 

@@ -1,5 +1,5 @@
-# Runs cells of Python, keeps their state, and lets them ask the host. `channel.py`
-# and `asking.py` stand in front.
+# Runs cells of Python, keeps their state, and lets them ask the host. `channel.py`, `limiting.py` and
+# `asking.py` stand in front.
 #
 # The main thread runs cells; a second one listens to the host, so that an interrupt is heard while a
 # cell runs. User code lives in a module of its own named `__main__`. It can reach everything here:
@@ -376,18 +376,22 @@ def listen(channel, session, cells):
                 session.answered(message)
 
 
+def rehearse(session):
+    """A first cell costs a millisecond more than a second: pages are copied, caches filled."""
+    session.run({"cell": 0, "code": "None"})
+    linecache.cache.clear()
+
+
 def main():
-    channel = Channel(int(sys.argv[1]))
-    close_all_but(channel.fd)
-    be_modest()
-    if os.getpgrp() != os.getpid():
-        os.setpgid(0, 0)
+    channel = begin()
+    lead_group()
     sys.stdout, sys.stderr = open_output(1), open_output(2)
     sys.argv = [""]
     session = Session(channel)
     signal.signal(signal.SIGINT, session.on_signal)
     cells = queue.SimpleQueue()
     threading.Thread(target=listen, args=(channel, session, cells), daemon=True).start()
+    rehearse(session)
     version = ".".join(str(part) for part in sys.version_info[:3])
     channel.send({"op": "ready", "version": version})
     while True:

@@ -20,8 +20,9 @@ PEERS = tuple(PeerId(f"12D3KooWpeer{n}") for n in range(1, 5))
 OPENED = journal.Opened(mode="blocks")
 
 
-def spec(prompt: str = "do it", timeout_s: float = 60.0) -> TaskSpec:
-    return TaskSpec(prompt=prompt, mode="blocks", max_iterations=5, timeout_s=timeout_s)
+def spec(prompt: str = "do it", timeout_s: float = 60.0, **more: object) -> TaskSpec:
+    fields = {"prompt": prompt, "mode": "blocks", "max_iterations": 5, "timeout_s": timeout_s}
+    return TaskSpec.model_validate({**fields, **more})
 
 
 def closed(answer: str = "done", outcome: journal.Outcome = "answered") -> journal.Closed:
@@ -89,21 +90,30 @@ class LedgerWorld:
     def restart(self) -> None:
         self.ledger = tl.TaskLedger(self.ledger.params, self.ledger.weights)
         for name, row in self.rows.items():
-            marks = tuple(digest(name, entry) for entry in self.entries.get(name, ()))
-            restored = tl.Task(
-                id=name,
-                spec=row.spec,
-                submitted_unix_s=row.submitted_unix_s,
-                state=row.state,
-                term=row.term,
-                entries=len(marks),
-                digests=marks,
-                answer=row.answer,
-                cancel_reason=row.cancel_reason,
-            )
-            self.ledger, effects = tl.step(self.ledger, tl.Restored(restored), self.now)
-            assert effects == ()
+            if row.answer is None:
+                self.restore(name)
         self.check()
+
+    def restore(self, name: TaskId) -> None:
+        """As the shell does it, from the disk."""
+        row = self.rows[name]
+        marks = tuple(digest(name, entry) for entry in self.entries.get(name, ()))
+        restored = tl.Task(
+            id=name,
+            spec=row.spec,
+            submitted_unix_s=row.submitted_unix_s,
+            state=row.state,
+            term=row.term,
+            entries=len(marks),
+            digests=marks,
+            answer=row.answer,
+            cancel_reason=row.cancel_reason,
+            holders=row.holders,
+            client=row.client,
+            retries=row.retries,
+        )
+        self.ledger, effects = tl.step(self.ledger, tl.Restored(restored), self.now)
+        assert effects == ()
 
     def perform(self, effect: tl.Effect) -> None:
         match effect:
@@ -131,13 +141,17 @@ class LedgerWorld:
         old = self.rows.get(task.id)
         assert old is None or task.term >= old.term, "term_monotone"
         self.rows[task.id] = task
+        if task.is_over:
+            end = (task.state, task.answer)
+            assert self.ended.setdefault(task.id, end) == end, "one end, and for ever"
 
     def grant(self, task: tl.Task) -> None:
         assert task.coordinator is not None
         assert self.rows[task.id].term == task.term, "granted, not on disk"
         terms = [term for name, term in self.granted if name == task.id]
         assert task.term >= max(terms, default=0), "term_monotone"
-        assert len({*terms, task.term}) <= self.ledger.params.terms_max, "attempt_budget"
+        is_bounded = task.retries <= task.spec.retry.retries_max
+        assert is_bounded or task.spec.failover == "queue", "attempt_budget"
         key = (task.id, task.term)
         holder = self.granted.setdefault(key, task.coordinator)
         assert holder == task.coordinator, "one_coordinator_per_term"
@@ -161,26 +175,30 @@ class LedgerWorld:
             assert self.rows[name].term == task.term
             assert self.rows[name].cancel_reason == task.cancel_reason
             if task.is_over:
-                end = (task.state, task.answer)
-                assert self.ended.setdefault(name, end) == end, "one end, and for ever"
+                assert self.ended[name] == (task.state, task.answer), "one end, and for ever"
                 assert self.rows[name].state == task.state
                 assert self.rows[name].answer == task.answer
             else:
                 assert name not in self.ended, "one end, and for ever"
         for name, asked in self.acknowledged.items():
-            assert self.ledger.tasks[name].spec == asked, "id_idempotent"
+            assert self.rows[name].spec == asked, "id_idempotent"
+            assert name in self.ledger.tasks or name in self.ended, "no_lost_ack"
 
     # --- what may happen ------------------------------------------------------------------------
 
-    def submit(self, name: str, asked: TaskSpec, *, crash_after: float = inf) -> None:
+    def submit(
+        self, name: str, asked: TaskSpec, *, client: str = "", crash_after: float = inf
+    ) -> None:
         task = TaskId(name)
+        if task not in self.ledger.tasks and task in self.rows:
+            self.restore(task)
         known = self.ledger.tasks.get(task)
         refusal = tl.why_refused(self.ledger, task, asked)
         if known is not None:
             assert (refusal is None) == (known.spec == asked), "id_idempotent"
         if refusal is not None:
             return
-        effects = self.handle(tl.Submitted(task, asked, 0), crash_after=crash_after)
+        effects = self.handle(tl.Submitted(task, asked, 0, client), crash_after=crash_after)
         if known is not None:
             assert effects == [], "id_idempotent"
         if crash_after == inf and not self.is_disk_full:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import pytest
 
 from kowalski.node.core import task_ledger as tl
-from kowalski.protocol.ids import TaskId
+from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.journal import CancelHeard
 from kowalski.protocol.messages.task import Entry
 from tests.node.core.ledger_world import (
@@ -236,11 +237,8 @@ def test_one_that_left_the_mesh_is_replaced_at_once(world: LedgerWorld) -> None:
 
 def test_one_that_left_when_its_conversation_broke_is_replaced_by_that(world: LedgerWorld) -> None:
     first = running(world).coordinator
-    world.ledger = tl.TaskLedger(
-        world.ledger.params,
-        {peer: 1.0 for peer in PEERS if peer != first},
-        world.ledger.tasks,
-    )
+    others = {peer: 1.0 for peer in PEERS if peer != first}
+    world.ledger = replace(world.ledger, weights=others)
     world.handle(tl.CoordinatorLost(A, 1, "gone"))
     assert running(world).term == 2
 
@@ -266,7 +264,7 @@ def test_a_task_that_no_coordinator_can_finish_fails_after_its_terms(world: Ledg
         world.pass_time()
     task = world.ledger.tasks[A]
     assert task.state == "failed"
-    assert task.term == world.ledger.params.terms_max
+    assert (task.term, task.retries) == (16, 15)
     assert task.answer is not None
     assert task.answer.detail.startswith("no_coordinator: 16 coordinators")
     assert "cannot" in task.answer.detail
@@ -276,14 +274,14 @@ def test_while_all_are_full_the_last_is_asked_again_in_its_term_less_and_less_of
     world: LedgerWorld,
 ) -> None:
     for term in range(1, 5):
-        world.handle(tl.CoordinatorDeclined(A, term, "busy", is_busy=True))
+        world.handle(tl.CoordinatorDeclined(A, term, "busy", how="busy"))
     waits = []
     for _ in range(8):
         before = world.now
         while kinds(world.effects) != ["GrantTerm"]:
             world.pass_time()
         waits.append(world.now - before)
-        world.handle(tl.CoordinatorDeclined(A, 4, "busy", is_busy=True))
+        world.handle(tl.CoordinatorDeclined(A, 4, "busy", how="busy"))
     assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0]
     assert running(world).term == 4
     world.pass_time()
@@ -295,7 +293,7 @@ def test_one_that_is_full_and_leaves_is_replaced_at_once() -> None:
     world = LedgerWorld()
     world.weights(PEERS[:1])
     world.submit("a", spec())
-    world.handle(tl.CoordinatorDeclined(A, 1, "busy", is_busy=True))
+    world.handle(tl.CoordinatorDeclined(A, 1, "busy", how="busy"))
     world.weights(PEERS[1:])
     world.pass_time()
     assert (world.now, running(world).term) == (0.0, 2)
@@ -317,6 +315,227 @@ def test_late_news_of_an_earlier_term_change_nothing(
 
 def test_news_of_a_task_that_nobody_knows_change_nothing(world: LedgerWorld) -> None:
     assert world.handle(tl.CancelAsked(TaskId("other"), "x")) == []
+
+
+# --- turns --------------------------------------------------------------------------------------
+
+
+def a_world_that_leads(running_max: int, peers: int = 4) -> LedgerWorld:
+    made = LedgerWorld(ledger=tl.TaskLedger(tl.Params(running_max=running_max)))
+    made.weights(PEERS[:peers])
+    return made
+
+
+def led(world: LedgerWorld) -> set[str]:
+    return {name for name, task in world.ledger.tasks.items() if task.state == "running"}
+
+
+def answer(world: LedgerWorld, name: str) -> None:
+    world.handle(tl.EntryHeard(TaskId(name), leader_of(world, name).write(closed())))
+
+
+def test_beyond_so_many_tasks_at_a_time_the_others_wait_and_say_why() -> None:
+    world = a_world_that_leads(2)
+    for name in "abc":
+        world.submit(name, spec())
+    assert led(world) == {"a", "b"}
+    assert world.rows[TaskId("c")].state == "waiting", "it is on disk, like every task"
+    assert "2 tasks are led" in world.ledger.tasks[TaskId("c")].why_waiting
+    world.now += 1.0
+    answer(world, "a")
+    world.pass_time()
+    assert led(world) == {"b", "c"}
+
+
+def test_a_waiting_task_wants_nothing_until_somebody_has_room() -> None:
+    world = a_world_that_leads(1)
+    world.submit("a", spec(timeout_s=1000.0))
+    world.submit("b", spec(timeout_s=1000.0))
+    world.handle(tl.CoordinatorHeard(A, 1))
+    assert tl.wake_at(world.ledger) == world.ledger.params.renewal_s
+
+
+def test_the_next_is_that_of_the_highest_priority_then_of_the_client_who_had_least() -> None:
+    world = a_world_that_leads(1)
+    world.submit("first", spec(), client="busy")
+    world.submit("busy1", spec(), client="busy")
+    world.submit("busy2", spec(), client="busy")
+    world.submit("other", spec(), client="other")
+    world.submit("urgent", spec(priority="interactive"), client="busy")
+    order = []
+    for _ in range(4):
+        (name,) = led(world)
+        answer(world, name)
+        world.pass_time()
+        order += led(world)
+    assert order == ["urgent", "other", "busy1", "busy2"]
+
+
+def test_an_ended_task_is_forgotten_here_after_a_hundred_others(world: LedgerWorld) -> None:
+    for number in range(world.ledger.params.ended_kept_max + 5):
+        name = f"t{number}"
+        world.submit(name, spec())
+        answer(world, name)
+        world.handle(tl.SettledHeard(TaskId(name), 1))
+    assert len(world.ledger.tasks) == world.ledger.params.ended_kept_max + 1
+    assert TaskId("t0") not in world.ledger.tasks
+    assert A in world.ledger.tasks, "that is open"
+
+
+# --- retries ------------------------------------------------------------------------------------
+
+
+def fail(world: LedgerWorld, how: tl.Decline = "failed", why: str = "it broke") -> tl.Task:
+    task = world.ledger.tasks[A]
+    world.handle(tl.CoordinatorDeclined(A, task.term, why, how))
+    return world.ledger.tasks[A]
+
+
+def a_world_with(**policy: object) -> LedgerWorld:
+    world = LedgerWorld()
+    world.weights(PEERS)
+    world.submit("a", spec(timeout_s=10_000.0, **policy))
+    return world
+
+
+def test_a_task_that_may_not_fail_over_fails_with_its_coordinator() -> None:
+    task = fail(a_world_with(failover="fail"))
+    assert task.answer is not None
+    assert (task.state, task.answer.detail) == ("failed", "device_failed: it broke")
+
+
+def test_a_task_that_may_not_fail_over_fails_soon_where_nobody_leads() -> None:
+    world = LedgerWorld()
+    world.submit("a", spec(failover="fail", timeout_s=1000.0))
+    world.pass_time()
+    task = world.ledger.tasks[A]
+    assert (world.now, task.state) == (world.ledger.params.nobody_s, "failed")
+    assert task.answer is not None
+    assert task.answer.detail == "no_coordinator: no peer offers to coordinate"
+
+
+def test_a_task_that_may_not_fail_over_is_led_by_whoever_comes_in_time() -> None:
+    world = LedgerWorld()
+    world.submit("a", spec(failover="fail", timeout_s=1000.0))
+    world.now += 2.0
+    world.weights(PEERS)
+    world.pass_time()
+    assert running(world).term == 1
+    while world.now < 30.0:
+        world.handle(tl.CoordinatorHeard(A, 1))
+        world.pass_time()
+    assert running(world).term == 1, "the moment has passed"
+
+
+def test_as_many_coordinators_are_tried_as_the_policy_says() -> None:
+    world = a_world_with(retry={"retries_max": 2})
+    for _ in range(2):
+        assert fail(world).state == "running"
+    task = fail(world)
+    assert task.answer is not None
+    assert task.answer.detail.startswith("no_coordinator: 3 coordinators could not finish it")
+    assert task.term == 3
+
+
+def test_between_two_there_are_the_pauses_of_the_policy() -> None:
+    world = a_world_with(retry={"delay_s": 3.0})
+    pauses = []
+    for _ in range(3):
+        began = world.now
+        fail(world)
+        while world.ledger.tasks[A].state == "waiting":
+            world.pass_time()
+        pauses.append(world.now - began)
+    assert pauses == [3.0, 6.0, 12.0]
+
+
+def test_a_pause_is_not_cut_short_because_somebody_comes() -> None:
+    world = a_world_with(retry={"delay_s": 3.0})
+    fail(world)
+    world.weights(PEERS[:2])
+    world.weights(PEERS)
+    world.pass_time()
+    assert world.now == 3.0
+
+
+def test_a_task_that_queues_is_tried_as_often_as_it_takes() -> None:
+    world = a_world_with(failover="queue", retry={"retries_max": 1})
+    for _ in range(40):
+        fail(world)
+        while world.ledger.tasks[A].state == "waiting":
+            world.pass_time()
+    assert running(world).term == 41
+
+
+def test_a_task_for_which_nobody_is_able_waits_in_the_ledger_and_frees_its_place() -> None:
+    world = a_world_that_leads(1)
+    world.submit("a", spec(failover="queue"))
+    world.submit("b", spec())
+    task = fail(world, "unable", "no peer has model m")
+    assert (task.state, task.why_waiting, task.retries) == ("waiting", "no peer has model m", 0)
+    world.pass_time()
+    assert led(world) == {"b"}
+    answer(world, "b")
+    began = world.now
+    while not led(world):
+        world.pass_time()
+    assert world.now - began == world.ledger.params.unable_s
+    assert running(world).term == 2
+
+
+def test_it_is_tried_at_once_when_somebody_comes() -> None:
+    world = a_world_that_leads(1, peers=2)
+    world.submit("a", spec(failover="queue"))
+    fail(world, "unable", "no peer has model m")
+    world.weights(PEERS)
+    world.pass_time()
+    assert (world.now, led(world)) == (0.0, {"a"})
+
+
+def test_a_coordinator_that_leaves_hands_over_and_nobody_has_failed(world: LedgerWorld) -> None:
+    first = running(world).coordinator
+    effects = world.handle(tl.CoordinatorDeclined(A, 1, "draining", "leaving"))
+    assert kinds(effects) == ["Revoke", "Save", "GrantTerm", "Show"]
+    task = running(world)
+    assert (task.term, task.retries) == (2, 0)
+    assert task.coordinator != first
+
+
+# --- copies -------------------------------------------------------------------------------------
+
+
+def test_the_next_coordinator_hears_who_may_hold_more_of_the_journal(world: LedgerWorld) -> None:
+    granted = [effect for effect in world.effects if isinstance(effect, tl.GrantTerm)]
+    assert granted[0].holders == ()
+    first, standbys = granted[0].task.coordinator, granted[0].standbys
+    world.handle(tl.CoordinatorDeclined(A, 1, "no"))
+    again = [effect for effect in world.effects if isinstance(effect, tl.GrantTerm)]
+    assert again[0].holders == (first, *standbys)
+    assert again[0].task.coordinator == standbys[0], "it stood by"
+    world.restart()
+    world.pass_time()
+    restarted = [effect for effect in world.effects if isinstance(effect, tl.GrantTerm)]
+    assert set(restarted[0].holders) >= {first, *standbys}, "and that is on disk"
+
+
+def test_standbys_are_on_other_devices_where_there_are_enough() -> None:
+    world = LedgerWorld()
+    hosts = dict.fromkeys(PEERS[:2], "box") | {PEERS[2]: "laptop"}
+    world.handle(tl.WeightsChanged(dict.fromkeys(PEERS, 1.0), hosts))
+    for number in range(20):
+        world.submit(f"t{number}", spec())
+        (grant,) = [effect for effect in world.effects if isinstance(effect, tl.GrantTerm)]
+        names = [grant.task.coordinator, *grant.standbys]
+        devices = [hosts.get(PeerId(str(peer)), str(peer)) for peer in names]
+        assert len(set(devices)) == 3
+
+
+def test_where_all_are_on_one_device_it_has_standbys_all_the_same() -> None:
+    world = LedgerWorld()
+    world.handle(tl.WeightsChanged(dict.fromkeys(PEERS, 1.0), dict.fromkeys(PEERS, "box")))
+    world.submit("a", spec())
+    (grant,) = [effect for effect in world.effects if isinstance(effect, tl.GrantTerm)]
+    assert len(grant.standbys) == 2
 
 
 # --- ends ---------------------------------------------------------------------------------------
@@ -415,6 +634,9 @@ def test_after_a_restart_a_higher_term_continues_from_what_was_stored(world: Led
 def test_after_a_restart_an_ended_task_stays_as_it_was(world: LedgerWorld) -> None:
     world.handle(tl.EntryHeard(A, leader_of(world).write(closed("42"))))
     world.restart()
+    assert A not in world.ledger.tasks, "the disk has it"
+    world.submit("a", spec())
+    assert world.effects == []
     assert world.ledger.tasks[A].state == "answered"
     assert tl.wake_at(world.ledger) == inf
 

@@ -18,6 +18,12 @@ names = st.sampled_from(["a", "b", "c"])
 terms = st.integers(1, 6)
 crashes = st.one_of(st.just(inf), st.integers(0, 3))
 few = st.integers(0, 9)
+NEWS = ["lost", "no", "busy", "leaving", "unable", "heard", "settled"]
+PROMPTS = {
+    "one": spec("one"),
+    "other": spec("other", failover="fail", priority="batch"),
+    "patient": spec("patient", failover="queue", retry={"retries_max": 1, "delay_s": 2.0}),
+}
 
 SETTLES_WITHIN_S = 90.0
 
@@ -27,14 +33,21 @@ class Ledgers(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = LedgerWorld()
+        # Two at a time, so that the third of the names has to wait its turn.
+        params = tl.Params(running_max=2, ended_kept_max=1)
+        self.world = LedgerWorld(ledger=tl.TaskLedger(params))
         self.network: list[tuple[TaskId, Entry]] = []
 
     # --- the submitter's own ---
 
-    @rule(name=names, prompt=st.sampled_from(["one", "other"]), crash=crashes)
-    def submit(self, name: str, prompt: str, crash: float) -> None:
-        self.world.submit(name, spec(prompt), crash_after=crash)
+    @rule(
+        name=names,
+        prompt=st.sampled_from(sorted(PROMPTS)),
+        client=st.sampled_from(["", "other"]),
+        crash=crashes,
+    )
+    def submit(self, name: str, prompt: str, client: str, crash: float) -> None:
+        self.world.submit(name, PROMPTS[prompt], client=client, crash_after=crash)
 
     @rule(name=names, crash=crashes)
     def cancel(self, name: str, crash: float) -> None:
@@ -63,13 +76,15 @@ class Ledgers(RuleBasedStateMachine):
     def come_and_go(self, peers: set[str]) -> None:
         self.world.weights(peer for peer in PEERS if peer in peers)
 
-    @rule(name=names, term=terms, kind=st.sampled_from(["lost", "no", "busy", "heard", "settled"]))
+    @rule(name=names, term=terms, kind=st.sampled_from(NEWS))
     def hear_of_a_coordinator(self, name: str, term: int, kind: str) -> None:
         task = TaskId(name)
         events: dict[str, tl.Event] = {
             "lost": tl.CoordinatorLost(task, term, "lost"),
             "no": tl.CoordinatorDeclined(task, term, "no"),
-            "busy": tl.CoordinatorDeclined(task, term, "busy", is_busy=True),
+            "busy": tl.CoordinatorDeclined(task, term, "busy", "busy"),
+            "leaving": tl.CoordinatorDeclined(task, term, "leaving", "leaving"),
+            "unable": tl.CoordinatorDeclined(task, term, "unable", "unable"),
             "heard": tl.CoordinatorHeard(task, term),
             "settled": tl.SettledHeard(task, term),
         }

@@ -6,12 +6,15 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import CodeType
 
 import pytest
 import trio
 
 from kowalski.node.repl.bubblewrap import BubblewrapSandbox
 from kowalski.node.repl.detection import bubblewrap_here
+from kowalski.node.repl.kernel_source import KernelSource, open_kernel_source
+from kowalski.node.repl.languages import kernels_of
 from kowalski.node.repl.limits import Limits
 from kowalski.node.repl.sandbox import Sandbox
 from kowalski.node.repl.seam import CellOutcome, StreamName, SubCall, SubCallResult
@@ -27,6 +30,19 @@ def sandbox_here() -> BubblewrapSandbox:
     if isinstance(found, str):
         pytest.skip(found)
     return found
+
+
+@asynccontextmanager
+async def kernel_source(
+    sandbox: Sandbox | None = None,
+    *,
+    kernels: Mapping[str, CodeType] | None = None,
+    scratch_path: Path | None = None,
+) -> AsyncIterator[KernelSource]:
+    async with open_kernel_source(
+        sandbox or sandbox_here(), kernels or kernels_of(), scratch_path
+    ) as source:
+        yield source
 
 
 class Talk:

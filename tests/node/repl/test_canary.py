@@ -7,7 +7,7 @@ import pytest
 
 from kowalski.node.repl import canary
 from kowalski.protocol.errors import RequestFailedError
-from tests.node.repl.rooms import sandbox_here
+from tests.node.repl.rooms import kernel_source, sandbox_here
 
 pytestmark = [pytest.mark.real, pytest.mark.trio]
 
@@ -15,11 +15,15 @@ ALLOW_EVERYTHING = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
 
 
 async def test_the_canary_cannot_get_out_of_a_working_sandbox() -> None:
-    assert await canary.escapes(sandbox_here()) == ()
+    async with kernel_source() as source:
+        assert await canary.escapes(source) == ()
 
 
 async def test_the_canary_notices_a_missing_filter() -> None:
-    seen = await canary.escapes(replace(sandbox_here(), system_call_filter=ALLOW_EVERYTHING))
+    sandbox = sandbox_here()
+    open_wide = replace(sandbox.sessions, system_call_filter=ALLOW_EVERYTHING)
+    async with kernel_source(replace(sandbox, sessions=open_wide)) as source:
+        seen = await canary.escapes(source)
     assert "makes memory files" in seen
     assert "opens AF_NETLINK sockets" in seen
     assert "reads files of the host" not in seen
@@ -27,8 +31,9 @@ async def test_the_canary_notices_a_missing_filter() -> None:
 
 @pytest.mark.parametrize(
     ("bwrap", "words"),
-    [("/bin/true", "the kernel did not start"), ("/no/such/bwrap", "/no/such/bwrap")],
+    [("/bin/true", "the fork server did not start"), ("/no/such/bwrap", "/no/such/bwrap")],
 )
 async def test_a_sandbox_in_which_nothing_runs_is_no_sandbox(bwrap: str, words: str) -> None:
-    with pytest.raises(RequestFailedError, match=words):
-        await canary.escapes(replace(sandbox_here(), bwrap=bwrap))
+    async with kernel_source(replace(sandbox_here(), bwrap=bwrap)) as source:
+        with pytest.raises(RequestFailedError, match=words):
+            await canary.escapes(source)

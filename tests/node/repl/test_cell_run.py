@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
+from kowalski.node.repl.detection import plain_bubblewrap_here
 from kowalski.node.repl.limits import CellLimits, Limits, SessionLimits
 from kowalski.node.repl.seam import SubCall, SubCallResult
 from kowalski.protocol.errors import PeerUnreachableError
@@ -143,10 +144,21 @@ async def test_pages_shared_by_forks_count_once() -> None:
         assert fine.status == "ok"
 
 
-async def test_a_bomb_of_files_kills_the_session() -> None:
-    async with talk_to() as cell:
+async def test_a_bomb_of_files_kills_the_session_where_no_file_system_bounds_them() -> None:
+    sandbox = plain_bubblewrap_here()
+    if isinstance(sandbox, str):
+        pytest.skip(sandbox)
+    async with talk_to(sandbox=sandbox) as cell:
         killed = await cell("for i in range(1_000_000): open(f'/tmp/{i}', 'w').close()")
         assert (killed.status, killed.session_alive) == ("inodes", False)
+
+
+async def test_a_bomb_of_files_meets_its_bound() -> None:
+    limits = Limits(session=SessionLimits(inodes=500))
+    async with talk_to(limits=limits) as cell:
+        stopped = await cell("for i in range(1_000_000): open(f'/tmp/{i}', 'w').close()")
+        assert "No space left" in (stopped.error or "")
+        assert (await cell("len(os.listdir('/tmp')) if 'os' in globals() else i")).value < "500"
 
 
 @pytest.mark.parametrize(

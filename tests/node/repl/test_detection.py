@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from kowalski.node.repl.detection import detect_sandbox
+from kowalski.node.repl.detection import Found, detect_sandbox, tiers
 from tests.node.repl.rooms import sandbox_here
 
 pytestmark = [pytest.mark.trio]
+
+
+def bubblewraps(programs: Path) -> list[tuple[str, Callable[[], Found]]]:
+    return [(name, find) for name, find in tiers(str(programs)) if name.startswith("bubblewrap")]
 
 
 @pytest.mark.real
@@ -20,13 +25,14 @@ async def test_what_works_here_is_found_by_trial() -> None:
 
 
 async def test_a_missing_program_is_said_in_words_that_help(tmp_path: Path) -> None:
-    verdict = await detect_sandbox(programs_path=str(tmp_path))
+    verdict = await detect_sandbox(candidates=bubblewraps(tmp_path))
     assert verdict.sandbox is None
-    assert verdict.reason == "bubblewrap is not installed: apt install bubblewrap"
+    missing = "bubblewrap is not installed: apt install bubblewrap"
+    assert verdict.reason == f"{missing}; {missing}"
 
 
 async def test_an_owner_who_insists_gets_none_and_reads_what_it_means(tmp_path: Path) -> None:
-    verdict = await detect_sandbox(programs_path=str(tmp_path), allow_none=True)
+    verdict = await detect_sandbox(candidates=bubblewraps(tmp_path), allow_none=True)
     assert verdict.sandbox is not None
     assert verdict.sandbox.tier == verdict.tier == "none"
     assert verdict.reason.startswith("code is not contained at all")
@@ -39,7 +45,7 @@ async def test_a_system_without_user_namespaces_is_told_apart_with_a_hint(tmp_pa
         "#!/bin/sh\necho 'bwrap: setting up uid map: Permission denied' >&2; exit 1"
     )
     forbidden.chmod(0o755)
-    verdict = await detect_sandbox(programs_path=str(tmp_path))
+    verdict = await detect_sandbox(candidates=bubblewraps(tmp_path))
     assert verdict.sandbox is None
     assert "bubblewrap does not work here" in verdict.reason
     assert "setting up uid map: Permission denied" in verdict.reason
@@ -49,10 +55,10 @@ async def test_a_system_without_user_namespaces_is_told_apart_with_a_hint(tmp_pa
 @pytest.mark.real
 async def test_a_program_that_only_has_the_name_is_not_trusted(tmp_path: Path) -> None:
     impostor = tmp_path / "bwrap"
-    impostor.write_text(
-        '#!/bin/sh\nwhile [ "$1" != /usr/bin/prlimit ]; do shift; done; exec "$@"\n'
-    )
+    impostor.write_text('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done; shift; exec "$@"\n')
     impostor.chmod(0o755)
-    verdict = await detect_sandbox(programs_path=str(tmp_path))
+    verdict = await detect_sandbox(candidates=bubblewraps(tmp_path))
     assert verdict.sandbox is None
-    assert verdict.reason.startswith("code inside reads files of the host, connects to loopback")
+    seen = verdict.details["bubblewrap for each session"]
+    assert seen.startswith("code inside reads files of the host, lists folders of the host")
+    assert "connects to loopback" in seen

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import marshal
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,45 +7,25 @@ import pytest
 import trio
 
 from kowalski.node.repl.canary import PYTHON_KERNEL
-from kowalski.node.repl.kernel import KernelImage, kernel_image, remove_leftovers, start_kernel
+from kowalski.node.repl.kernel import start_kernel
 from kowalski.node.repl.limits import SessionLimits
 from kowalski.protocol.errors import RequestFailedError
-from tests.node.repl.rooms import sandbox_here
+from tests.node.repl.rooms import kernel_source
 
-pytestmark = [pytest.mark.real]
+pytestmark = [pytest.mark.real, pytest.mark.trio]
 
-
-async def start(tmp_path: Path, image: KernelImage, *, timeout_s: float = 10.0) -> str:
-    kernel = await start_kernel(
-        sandbox_here(),
-        image,
-        limits=SessionLimits(),
-        slot=0,
-        scratch=tmp_path,
-        timeout_s=timeout_s,
-    )
-    await kernel.close()
-    return kernel.version
+PYTHON = PYTHON_KERNEL[-1]
 
 
-def image_of(source: str) -> KernelImage:
-    header = kernel_image("channel.py").code[:16]
-    return KernelImage(header + marshal.dumps(compile(source, "<test>", "exec")))
-
-
-def test_an_image_is_what_the_interpreter_runs_from_a_file(tmp_path: Path) -> None:
-    (tmp_path / "image.pyc").write_bytes(image_of("print('ran')").code)
-    assert subprocess.check_output([sys.executable, tmp_path / "image.pyc"]) == b"ran\n"
-
-
-@pytest.mark.trio
 async def test_a_kernel_says_its_version_and_leaves_nothing(tmp_path: Path) -> None:
-    version = await start(tmp_path, kernel_image(*PYTHON_KERNEL))
-    assert version == ".".join(map(str, sys.version_info[:3]))
+    async with kernel_source(scratch_path=tmp_path) as source:
+        kernel = await start_kernel(source, PYTHON, limits=SessionLimits(), slot=0, timeout_s=10)
+        await kernel.close()
+        assert kernel.version == ".".join(map(str, sys.version_info[:3]))
+        assert [list(folder.iterdir()) for folder in tmp_path.iterdir()] == [[]]
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.trio
 @pytest.mark.parametrize(
     ("source", "words"),
     [
@@ -62,44 +39,28 @@ async def test_a_kernel_that_does_not_come_up_is_told_in_its_words_and_leaves_no
 ) -> None:
     await trio.to_thread.run_sync(lambda: None)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    with pytest.raises(RequestFailedError, match=words):
-        await start(tmp_path, image_of(source), timeout_s=0.5)
+    codes = {"test": compile(source, "<test>", "exec")}
+    async with kernel_source(kernels=codes, scratch_path=tmp_path) as started_from:
+        with pytest.raises(RequestFailedError, match=words):
+            # The fork server comes up within this time, too.
+            await start_kernel(started_from, "test", limits=SessionLimits(), slot=0, timeout_s=0.5)
     assert list(tmp_path.iterdir()) == []
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_folders_of_a_killed_node_are_removed_and_those_of_a_living_one_kept(
-    tmp_path: Path,
-) -> None:
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    for name in (f"kowalski-session-{ended.pid}-a", f"kowalski-session-{os.getpid()}-b", "other"):
-        (tmp_path / name / "job").mkdir(parents=True)
-    remove_leftovers(tmp_path)
-    left = sorted(path.name for path in tmp_path.iterdir())
-    assert left == [f"kowalski-session-{os.getpid()}-b", "other"]
-
-
-@pytest.mark.trio
 async def test_inputs_are_linked_where_possible_and_never_changed(tmp_path: Path) -> None:
     public, private = tmp_path / "public", tmp_path / "private"
     for path, mode in ((public, 0o644), (private, 0o600)):
         path.write_text("text")
         path.chmod(mode)
-    kernel = await start_kernel(
-        sandbox_here(),
-        kernel_image(*PYTHON_KERNEL),
-        limits=SessionLimits(),
-        slot=0,
-        scratch=tmp_path,
-        timeout_s=10,
-    )
-    await kernel.open_session({"a": public, "b": private, "../c": public}, 0)
-    shown = {path.name: path for path in (kernel.folder / "inputs").iterdir()}
-    assert set(shown) == {"a", "b", "2"}
-    assert shown["a"].samefile(public)
-    assert not shown["b"].samefile(private)
-    await kernel.close()
+    async with kernel_source(scratch_path=tmp_path) as source:
+        kernel = await start_kernel(source, PYTHON, limits=SessionLimits(), slot=0, timeout_s=10)
+        await kernel.open_session({"a": public, "b": private, "../c": public}, 0)
+        shown = {path.name: path for path in (kernel.folder / "inputs").iterdir()}
+        assert set(shown) == {"a", "b", "2"}
+        assert shown["a"].samefile(public)
+        assert not shown["b"].samefile(private)
+        await kernel.close()
     assert public.read_text() == private.read_text() == "text"
     assert private.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["private", "public"]

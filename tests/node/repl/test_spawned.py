@@ -23,8 +23,6 @@ def launch(*argv: str, closes_after: tuple[int, ...] = ()) -> Launch:
         working_folder="/",
         passes=(),
         closes_after=closes_after,
-        inputs_at="/",
-        job_at="/",
         owns_pids=False,
     )
 

@@ -75,7 +75,7 @@ async def test_a_conversation_that_breaks_is_opened_again_in_its_term(
         await world.until(lambda: len(world.cells) == 2)
         number = leader(world, task)
         for _ in range(5):
-            for stream in tuple(world.transport(0)._streams[world.peer(number)]):
+            for stream in world.transport(0).streams(world.peer(number)):
                 await stream.reset()
             await trio.sleep(0.7)
         result = await world.result(0, task)
@@ -252,7 +252,7 @@ async def test_a_coordinator_that_sends_nonsense_is_replaced_and_hung_up_on(
 def refuse_writes(world: World, number: int, *, refuses: bool) -> None:
     """Of the ledger of a node: SQLite's own way to take no more."""
     storage = world[number].submitter._storage
-    storage._connection.execute(f"PRAGMA query_only = {int(refuses)}")
+    storage._database._connection.execute(f"PRAGMA query_only = {int(refuses)}")
 
 
 async def test_a_disk_that_takes_no_more_refuses_a_submit_and_keeps_nothing_of_it(

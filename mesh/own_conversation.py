@@ -1,0 +1,79 @@
+"""A conversation of a node with itself: both sides in one process, no bytes, same manners."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from kowalski.mesh.conversation import Answer, Conversation, Inbox, outcome_of, unless_no
+from kowalski.mesh.watching import watcher
+from kowalski.protocol.errors import PeerUnreachableError
+from kowalski.protocol.ids import PeerId
+from kowalski.protocol.messages.base import Message
+
+
+class _Ear:
+    """One side's half of a conversation with ourselves; messages are handed over as they are."""
+
+    def __init__(self, peer: PeerId, *, is_asker: bool) -> None:
+        self._peer = peer
+        self._is_asker = is_asker
+        self._watcher = watcher.get()
+        self.inbox = Inbox()
+        self.other: _Ear
+
+    @property
+    def peer(self) -> PeerId:
+        return self._peer
+
+    async def send(self, message: Message) -> None:
+        await trio.lowlevel.checkpoint()
+        self.say(message)
+
+    def say(self, message: Message, *, is_last: bool = False) -> None:
+        self.tell_watcher(message, is_last=is_last)
+        self.other.inbox.put(message, is_last=is_last)
+
+    def tell_watcher(self, message: Message, *, is_last: bool = False) -> None:
+        if self._watcher is not None:
+            is_asker = self._is_asker
+            asking = self if is_asker else self.other
+            self._watcher.said_to_itself(
+                self._peer, asking, message, by_asker=is_asker, is_last=is_last
+            )
+
+    async def receive(self) -> Message:
+        message = await self.inbox.get()
+        return unless_no(message) if self._is_asker else message
+
+
+@asynccontextmanager
+async def converse_with_ourselves(
+    me: PeerId, answer: Answer, request: Message, nursery: trio.Nursery
+) -> AsyncIterator[Conversation]:
+    """Like `Asker.converse`, with the answering side in this process. No bytes, same manners.
+
+    The answering task lives in `nursery`, so that errors in the block stay plain.
+    """
+    asking, answering = _Ear(me, is_asker=True), _Ear(me, is_asker=False)
+    asking.other, answering.other = answering, asking
+    scope = trio.CancelScope()
+
+    async def run() -> None:
+        gone = PeerUnreachableError("the other side has left")
+        try:
+            with scope:
+                last = await outcome_of(answer, answering, lambda: request)
+                answering.say(last, is_last=True)
+        finally:
+            answering.inbox.end(gone)
+            asking.inbox.end(gone)
+
+    asking.tell_watcher(request)
+    nursery.start_soon(run)
+    try:
+        yield asking
+    finally:
+        scope.cancel()

@@ -1,0 +1,25 @@
+"""How often lost work is begun again, and after what pause: a task's `RetryPolicy`, applied."""
+
+from __future__ import annotations
+
+from kowalski.protocol.messages.task import RetryPolicy, TaskSpec
+
+PAUSE_S_MAX = 600.0
+
+
+def pause_s(policy: RetryPolicy, retries: int) -> float:
+    """How long to wait before one more retry, after so many."""
+    if not policy.is_exponential:
+        return policy.delay_s
+    return min(PAUSE_S_MAX, policy.delay_s * 2.0 ** min(retries, 64))
+
+
+def may_retry(spec: TaskSpec, retries: int) -> bool:
+    """Whether work of this task that was lost may be begun again, after so many retries."""
+    match spec.failover:
+        case "fail":
+            return False
+        case "queue":
+            return True
+        case "redistribute":
+            return retries < spec.retry.retries_max
