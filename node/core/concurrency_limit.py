@@ -3,6 +3,7 @@
 TCP Vegas on the time that a unit of work takes (L. Brakmo and L. Peterson, 1995; as in Netflix's
 concurrency-limits): from the best pace seen, it can be told how many of those in flight only wait
 inside the server. A line that we can see is better: it is fair, and others can be sent elsewhere.
+Now and then the load is taken down for a moment to see what the best pace is by now, as BBR does.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ ALPHA = 2
 """Fewer than so many waiting inside: one more may be sent."""
 
 BETA = 4
-BEST_DRIFT = 1.01
-"""With each sample the best pace is believed a little less, so that a slower machine is noticed."""
 
 SAMPLES_BETWEEN = 4
 """Changes are made after so many, and take effect before the next."""
+
+BELIEVED_SAMPLES = 500
+"""After so many that were all slower, the best pace is measured anew."""
+
+AS_GOOD = 1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class ConcurrencyLimit:
     most: int
     limit: int
     best_unit_s: float | None = None
+    slower: int = 0
+    """Samples in a row that were not nearly as good as the best."""
     samples: int = 0
     unit_s: float = 0.0
     """Sum over the samples since the last change."""
@@ -34,14 +40,20 @@ class ConcurrencyLimit:
     def resize(self, most: int) -> ConcurrencyLimit:
         if most == self.most:
             return self
-        return replace(self, most=most, limit=max(1, most), samples=0, unit_s=0.0)
+        return ConcurrencyLimit(most, max(1, most))
 
     def learn(self, unit_s: float, in_flight: int) -> ConcurrencyLimit:
         """A piece of work is done: what a unit of it took, and how many ran beside it."""
-        best_unit_s = min(unit_s, (self.best_unit_s or unit_s) * BEST_DRIFT)
+        best_unit_s = unit_s if self.best_unit_s is None else min(unit_s, self.best_unit_s)
         learned = replace(
-            self, best_unit_s=best_unit_s, samples=self.samples + 1, unit_s=self.unit_s + unit_s
+            self,
+            best_unit_s=best_unit_s,
+            slower=self.slower + 1 if unit_s > AS_GOOD * best_unit_s else 0,
+            samples=self.samples + 1,
+            unit_s=self.unit_s + unit_s,
         )
+        if learned.slower >= BELIEVED_SAMPLES:
+            return ConcurrencyLimit(self.most, max(1, self.limit // 4))
         if learned.samples < SAMPLES_BETWEEN:
             return learned
         mean_s = learned.unit_s / learned.samples

@@ -31,6 +31,8 @@ from kowalski.protocol.messages.telemetry import Occupancy
 HERE = "here"
 """In a prefix book of our own there is one place."""
 
+LIMITS_MAX = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:
@@ -58,7 +60,7 @@ class Gate:
         self._tickets = count(1)
         self._reservations = count(1)
         self._waiters: dict[int, _Waiter] = {}
-        self._answer_to_offer: admission.Promise | admission.RefuseOffer | None = None
+        self._answers: dict[int, admission.Promise | admission.RefuseOffer] = {}
         self._driver: Driver[admission.Admission, admission.Event, admission.Effect] = Driver(
             admission.Admission(),
             step=admission.step,
@@ -108,10 +110,8 @@ class Gate:
         cost = self._usual.cost(job, self._speeds(job), cached)
         number = next(self._reservations)
         wish = self._wish(asker, job, claim, cost, remaining_s)
-        self._answer_to_offer = None
         self._driver.handle(admission.OfferWanted(number, wish, reserve_s))
-        answer = self._answer_to_offer
-        assert answer is not None
+        answer = self._answers.pop(number)
         if isinstance(answer, admission.RefuseOffer):
             raise _refused(answer.refusal)
         lane = self._driver.state.lanes.get(job.lane)
@@ -225,11 +225,8 @@ class Gate:
             case admission.Refuse(ticket=ticket, refusal=refusal):
                 self._waiters[ticket].refusal = refusal
                 self._waiters[ticket].begun.set()
-            case admission.Promise() | admission.RefuseOffer():
-                self._answer_to_offer = effect
-
-
-LIMITS_MAX = 256
+            case admission.Promise(reservation=number) | admission.RefuseOffer(reservation=number):
+                self._answers[number] = effect
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,9 @@ OUTPUT_PIECE_BYTES = 32 * 1024
 OUTPUT_PIECES_MAX = 256
 IDLE_S_MAX = 600.0
 RETRY_AFTER_S = 1.0
+SPARED_S = 5.0
+"""A session used so lately is not evicted for a newcomer: tasks that take turns would replay
+all they did at every turn."""
 
 CALLS_PER_MESSAGE = 2
 """Two of the longest texts fit a frame, as questions and as answers."""
@@ -170,8 +173,13 @@ class ReplRoom:
         try:
             return await self._host.open(asked.language, inputs, asked.seed)
         except RequestRefusedError as no:
+            spared_since = trio.current_time() - SPARED_S
             idle = min(
-                (key for key in self._sessions if not self._locks[key].locked()),
+                (
+                    key
+                    for key in self._sessions
+                    if not self._locks[key].locked() and self._used_at[key] <= spared_since
+                ),
                 key=lambda key: self._used_at[key],
                 default=None,
             )
