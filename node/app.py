@@ -52,10 +52,12 @@ from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.repl.seam import SessionsHost
 from kowalski.node.repl.sessions import open_sessions_host
 from kowalski.node.services import folding, inference, placement, repl
+from kowalski.node.services.dispatch import Dispatch
 from kowalski.node.services.gate import Gate, Resources
 from kowalski.node.services.leading import Leading, open_leading
 from kowalski.node.services.own_capacity import OwnCapacity
 from kowalski.node.services.placed_work import PlacedWork
+from kowalski.node.services.placing import Placing
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.telemetry import NodeTelemetry
 from kowalski.node.storage import LedgerStorage, open_ledger_storage
@@ -391,10 +393,11 @@ async def open_node(
 
     with open_copy_storage(config.copies_path) as copies:
         leading: Leading | None = None
+        work: PlacedWork
 
         def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
-            nonlocal leading
-            work = PlacedWork(mesh, store)
+            nonlocal leading, work
+            work = PlacedWork(mesh, store, Placing(mesh.me, Dispatch(mesh, nursery)))
             rooms = _Rooms(mesh, work, store, copies, hands, telemetry, nursery, unix_clock)
             leading = rooms.open(roles, config.repl_slots)
 
@@ -414,7 +417,6 @@ async def open_node(
             ) as mesh,
             trio.open_nursery() as nursery,
         ):
-            work = PlacedWork(mesh, store)
             submitter = SubmitterRoom(mesh, storage, store, unix_clock=unix_clock)
             await nursery.start(submitter.run)
             _look_for(mesh, config, RememberedPeers(config.peers_path))

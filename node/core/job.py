@@ -86,7 +86,9 @@ class Usual:
     def cost(self, job: Job, speeds: Speeds, cached_tokens: int = 0) -> Cost:
         if job.kind != "inference":
             return Cost(self.seconds.get(job.need.work, COST_S[job.kind]))
-        if job.prompt_tokens is None and speeds.generation is None:
+        if speeds.generation is None and (
+            job.prompt_tokens is None or job.need.work in self.seconds
+        ):
             return Cost(self.seconds.get(job.need.work, COST_S["inference"]))
         generation = speeds.generation or UNMEASURED_TOKENS_PER_S
         prompt = speeds.prompt or PROMPT_SPEED * generation

@@ -44,6 +44,7 @@ from kowalski.protocol.messages import journal
 from kowalski.protocol.messages import task as wire
 from kowalski.protocol.messages.base import Message, line, sayable
 from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.placement import Claim
 from kowalski.rlm import session as machine
 from kowalski.rlm.journal import GENESIS, check_chain, event_of
 
@@ -134,6 +135,7 @@ class Coordination:
                 progress=self._progress,
                 until_lease_held=self._lease.until_may_dispatch,
                 remaining_s=self._remaining_s,
+                claim=Claim(submitter=submitter, priority=grant.spec.priority),
                 holders=self._content_holders,
             ),
             mesh=rooms.mesh,

@@ -13,22 +13,20 @@ from itertools import count
 import structlog
 import trio
 
+from kowalski.mesh.core.blame import Weather, is_busy, is_worth_another_peer
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.core.tries import Tries
 from kowalski.node.services import repl
-from kowalski.node.services.placed_work import (
-    PlacedWork,
-    Tries,
-    Weather,
-    is_busy,
-    is_worth_another_peer,
-)
+from kowalski.node.services.dispatch import Chosen, Work
+from kowalski.node.services.placed_work import PlacedWork
 from kowalski.protocol import ids
 from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.base import line
+from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.repl import (
     CellAsked,
     CellDone,
@@ -67,6 +65,7 @@ class _Seat:
 
     peer: PeerId
     why: str
+    chosen: Chosen
     ran: tuple[int, ...] = ()
 
 
@@ -75,6 +74,7 @@ class CellLimits:
     timeout_s: float
     seed: int
     remaining_s: Callable[[], float]
+    claim: Claim = field(default_factory=Claim)
 
 
 @dataclass(slots=True)
@@ -144,12 +144,13 @@ class TaskCells:
         tries = Tries()
         moves = 0
         while moves <= MOVES_MAX:
-            seat = self._seats.get(effect.language) or self._take_seat(effect.language, tries)
+            seat = self._seats.get(effect.language)
+            seat = seat or await self._take_seat(effect.language, tries)
             if seat is None:
                 if not tries.busy:
                     break
                 self._outlook.progress("note", text=f"cell {effect.cell} waits: {tries.complaint}")
-                await trio.sleep(tries.wait_s())
+                await trio.sleep(tries.wait_s(self._work.placing.dispatch.uniform()))
                 continue
             try:
                 return await self._run_at(seat, effect, tries.complaint)
@@ -177,16 +178,30 @@ class TaskCells:
         detail = f"no peer runs {effect.language} ({choices.explain()})"
         return journal.CellFailed(cell=effect.cell, code=UNSUPPORTED, detail=line(detail))
 
-    def _take_seat(self, language: str, tries: Tries) -> _Seat | None:
-        need = Need("code", language=language)
-        choice = self._mesh.rank(need, excluding=tries.excluded).best
-        if choice is None:
+    async def _take_seat(self, language: str, tries: Tries) -> _Seat | None:
+        found = await self._work.placing.dispatch.choose(
+            self._work_of(language),
+            remaining_s=self._limits.remaining_s(),
+            excluding=tries.excluded,
+        )
+        if not isinstance(found, Chosen):
+            tries.add_refusals(found)
             return None
-        seat = self._seats[language] = _Seat(choice.peer, choice.why)
+        seat = _Seat(found.choice.peer, found.decision.why, found)
+        self._seats[language] = seat
         return seat
 
+    def _work_of(self, language: str) -> Work:
+        return Work(
+            Need("code", language=language),
+            claim=self._limits.claim,
+            task=self._task,
+            content=tuple(one.content for one in self.inputs),
+        )
+
     async def _run_at(self, seat: _Seat, effect: RunCell, complaint: str) -> journal.CellFinished:
-        with self._mesh.sending(seat.peer, "code"):
+        work = self._work_of(effect.language)
+        with self._work.placing.dispatch.sending(work, seat.chosen, learns=False):
             if seat.ran != effect.after:
                 await self._replay(seat, effect)
             if (effect.cell, seat.peer) not in self._started:
@@ -241,6 +256,7 @@ class TaskCells:
             seed=self._limits.seed,
             timeout_s=self._limits.timeout_s,
             remaining_s=self._limits.remaining_s(),
+            claim=seat.chosen.claim,
         )
         ordinals = count()
 
