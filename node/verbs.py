@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -75,6 +75,13 @@ class Node:
     """None where it leads no tasks."""
 
 
+@dataclass(slots=True)
+class Ports:
+    """Where servers listen that were opened after the verbs; None where there is none."""
+
+    http: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Here:
     """What is known of this device and process."""
@@ -86,6 +93,7 @@ class Here:
     discovery: Discovery | None
     started_at: float
     unix_clock: Callable[[], float]
+    ports: Ports = field(default_factory=Ports)
 
 
 def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
@@ -150,7 +158,7 @@ class _Verbs:
             "uptime_s": trio.current_time() - here.started_at,
             "data_dir": str(here.config.data_dir),
             "p2p_port": listening[1] if listening else None,
-            "http_port": None,
+            "http_port": here.ports.http,
             "control_path": str(here.config.control_path),
             "addresses": list(us.addresses),
             "roles": list(us.roles),

@@ -10,8 +10,8 @@ from kowalski.mesh.core.placement import Need, Ranking
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.placement import Offer
 
-Way = Literal["nobody", "only", "direct", "offers"]
-"""Nobody can; one alone can; short work, to the better of two; by live offers."""
+Way = Literal["nobody", "only", "direct", "offers", "bound"]
+"""Nobody can; one alone can; short work, to the better of two; by live offers; it was given."""
 
 
 @dataclass(frozen=True, slots=True)

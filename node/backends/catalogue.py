@@ -65,7 +65,7 @@ class Catalogue:
     """Use `open_catalogue`."""
 
     def __init__(self, places: Sequence[Candidate], look: Look) -> None:
-        self._places = tuple(places)
+        self._places = {place.url: place for place in places}
         self._look = look
         self._findings: dict[str, Finding] = {}
         self._models: dict[str, tuple[ModelInfo, ...]] = {}
@@ -97,8 +97,10 @@ class Catalogue:
         """Look now: known servers are asked for their models, the other places what is there."""
         async with self._looking:
             await self._list_all(tuple(self._findings.values()))
-            unknown = [place for place in self._places if place.url not in self._models]
+            unknown = [place for url, place in self._places.items() if url not in self._models]
             found = await self._look(unknown)
+            # A place may have gone meanwhile.
+            found = tuple(finding for finding in found if finding.url in self._places)
             self._findings |= {finding.url: finding for finding in found}
             await self._list_all(found)
             present = {(each.backend_url, each.model.name) for each in self.listings()}
@@ -160,6 +162,24 @@ class Catalogue:
         """The servers that are there now."""
         return tuple(self._backend(url) for url in self._models)
 
+    def report(self, finding: Finding) -> None:
+        """Tell of something that is no server yet, or none any more; for `doctor`."""
+        assert finding.backend is None
+        self._findings[finding.url] = finding
+
+    @contextlib.asynccontextmanager
+    async def with_place(self, place: Candidate, *, instead_of: str) -> AsyncIterator[None]:
+        """Look at one more place while the block lasts. `instead_of` is what was reported."""
+        self._places[place.url] = place
+        self._findings.pop(instead_of, None)
+        try:
+            await self.refresh()
+            yield
+        finally:
+            del self._places[place.url]
+            self._findings.pop(place.url, None)
+            self._set_models(place.url, None)
+
     async def keep_looking(self, interval_s: float) -> None:
         """Refresh every `interval_s`, and soon after a server failed. Never returns."""
         while True:
@@ -214,7 +234,7 @@ class Catalogue:
         try:
             self._set_models(finding.url, await backend.list_models())
         except BackendError as error:
-            if self._is_answering(finding.url):
+            if self._is_answering(finding.url) or finding.url not in self._places:
                 return  # Too busy to list; if it is dead, its answer will tell.
             why_not = f"{finding.kind} does not list its models: {error}"
             self._findings[finding.url] = dataclasses.replace(
@@ -228,10 +248,10 @@ class Catalogue:
         )
 
     def _set_models(self, url: str, models: tuple[ModelInfo, ...] | None) -> None:
-        if models == self._models.get(url):
+        if models == self._models.get(url) or (models is not None and url not in self._places):
             return
         if models is None:
-            del self._models[url]
+            self._models.pop(url, None)
         else:
             self._models[url] = models
         self._changed.set()

@@ -7,6 +7,7 @@ what each honours by `features`.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -15,16 +16,20 @@ from kowalski.node.backends import embeddings, features
 from kowalski.node.backends.answers import Answer, AnswerStream, failure, status_error
 from kowalski.node.backends.lines import parse_json, parse_json_object
 from kowalski.node.backends.openai_words import ChunkReader, WholeReader, chat_body, prompt_body
-from kowalski.node.backends.seam import BackendError, CompletionEvent, Embedded, ModelInfo
+from kowalski.node.backends.seam import (
+    BackendError,
+    CompletionEvent,
+    Embedded,
+    EmbeddingRequest,
+    ModelInfo,
+)
 
 if TYPE_CHECKING:
     from kowalski.node.backends.http import HttpClient
     from kowalski.node.backends.openai_models import ListModels, OpenAiServer
-    from kowalski.node.backends.seam import (
-        CompletionRequest,
-        EmbeddingRequest,
-        EstimateTokens,
-    )
+    from kowalski.node.backends.seam import CompletionRequest, EstimateTokens
+
+EMBEDDING_TRIAL_S = 0.3
 
 
 class OpenAiBackend:
@@ -44,6 +49,7 @@ class OpenAiBackend:
         self._estimate_tokens = estimate_tokens
         self._list_by = list_by
         self._timeout_s = timeout_s
+        self._has_embeddings: bool | None = None
 
     @property
     def name(self) -> str:
@@ -57,7 +63,25 @@ class OpenAiBackend:
         return features.left_out(self.name, request, model)
 
     async def list_models(self) -> tuple[ModelInfo, ...]:
-        return await self._list_by(self._get_json, self._server)
+        models = await self._list_by(self._get_json, self._server)
+        if self.name != "llama-server" or not models or not models[0].capabilities:
+            return models
+        if self._has_embeddings is None:
+            self._has_embeddings = await self._try_embedding(models[0].name)
+        if not self._has_embeddings:
+            return models
+        return tuple(
+            dataclasses.replace(one, capabilities=(*one.capabilities, "embed")) for one in models
+        )
+
+    async def _try_embedding(self, model: str) -> bool | None:
+        """Whether it was started with `--embeddings`, which it tells nowhere; None: unknown."""
+        try:
+            request = EmbeddingRequest(model, ("a",))
+            await self.embed(request, idle_timeout_s=EMBEDDING_TRIAL_S)
+        except BackendError as error:
+            return None if error.code in ("unreachable", "stalled", "overloaded") else False
+        return True
 
     async def health(self) -> None:
         await self._get_json(f"{self._server.api_url}/models")

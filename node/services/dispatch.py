@@ -70,6 +70,10 @@ class Work:
         )
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """A peer for the work, and what to send it with. `release` gives back the place reserved."""
@@ -79,17 +83,13 @@ class Chosen:
     claim: Claim
     promised_s: float
     crowding: float
-    release: Callable[[], None]
+    release: Callable[[], None] = _nothing
 
 
 @dataclass(slots=True)
 class _UnderWay:
     sent_at: float
     promised_s: float
-
-
-def _nothing() -> None:
-    pass
 
 
 class Dispatch:
@@ -175,6 +175,17 @@ class Dispatch:
             return self._straight(work, ranking, choice, "direct", usual_s)
         return await self._by_offers(work, ranking, remaining_s, reserve_s)
 
+    def bound_to(self, work: Work, peer: PeerId, why: str) -> Chosen | None:
+        """This peer and no other, where it can do the work at all; not by its merits, but `why`."""
+        ranking = self.rank(work.need)
+        choice = next((one for one in ranking.choices if one.peer == peer), None)
+        if choice is None:
+            return None
+        decision = Decision(trio.current_time(), work.need, "bound", ranking, peer, why)
+        return Chosen(
+            choice, self._decide(work, decision), work.claim, promised_s=0.0, crowding=1.0
+        )
+
     def draw(self) -> str:
         """Names the next draw of chance: another one for each node and each time."""
         return f"{self._mesh.me} {next(self._draws)}"
@@ -208,7 +219,6 @@ class Dispatch:
             work.claim,
             promised_s=expectation(work.need, usual_s)(told),
             crowding=max(1.0, load(choice.candidate, work.need.kind)),
-            release=_nothing,
         )
 
     async def _by_offers(

@@ -266,6 +266,10 @@ class _Lending:
     def peer(self) -> PeerId:
         return self._conversation.peer
 
+    @property
+    def is_taken_back(self) -> bool:
+        return self._conversation.is_taken_back
+
     async def send(self, message: Message) -> None:
         if isinstance(message, SubCallsAsked):
             if not self._batches:

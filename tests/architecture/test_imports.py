@@ -55,7 +55,9 @@ DOORS = (
     Door(frozenset({"markdown_it"}), ("kowalski/rlm/parsing.py",)),
     Door(frozenset({"xllamacpp"}), ("node/backends/*.py",)),
     Door(frozenset({"platformdirs"}), ("node/places.py",)),
-    Door(frozenset({"segno"}), ("node/cli_trust.py",)),
+    Door(frozenset({"segno"}), ("node/cli_trust.py", "node/http/dashboard.py")),
+    Door(frozenset({"h11"}), ("node/http/server.py",)),
+    Door(frozenset({"prometheus_client"}), ("node/http/metrics.py",)),
 )
 
 
