@@ -317,14 +317,12 @@ async def open_node(
     store = ContentStore(config.content_path, transport.peer)
 
     with open_copy_storage(config.copies_path) as copies:
-        leading: Leading | None = None
-        work: PlacedWork
+        furnished: list[tuple[PlacedWork, Leading | None]] = []
 
         def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
-            nonlocal leading, work
             work = PlacedWork(mesh, store, Placing(mesh.me, Dispatch(mesh, nursery)))
             rooms = _Rooms(mesh, work, store, copies, hands, telemetry, nursery, unix_clock)
-            leading = rooms.open(roles, config.repl_slots)
+            furnished.append((work, rooms.open(roles, config.repl_slots)))
 
         async with (
             open_mesh(
@@ -342,6 +340,7 @@ async def open_node(
             ) as mesh,
             trio.open_nursery() as nursery,
         ):
+            ((work, leading),) = furnished
             submitter = SubmitterRoom(mesh, storage, store, unix_clock=unix_clock)
             await nursery.start(submitter.run)
             _look_for(mesh, config, RememberedPeers(config.peers_path))

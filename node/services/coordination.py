@@ -121,8 +121,7 @@ class Coordination:
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
         self._declined: RequestRefusedError | None = None
-        self._is_deposed = False
-        self._is_settled = False
+        self._is_deposed = self._is_settled = False
         self._hands = SessionHands(
             Term(
                 task=grant.task,
