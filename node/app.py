@@ -6,6 +6,7 @@ together from parts that are given, which is how tests and simulations have many
 
 from __future__ import annotations
 
+import os
 import platform
 import secrets
 import signal
@@ -45,11 +46,10 @@ from kowalski.node.copy_storage import CopyStorage, open_copy_storage
 from kowalski.node.http.room import Place, Rooms, open_http_room
 from kowalski.node.joining import known_membership, new_membership
 from kowalski.node.own_membership import ENDED_IS_FINE
-from kowalski.node.repl.detection import detect_sandbox
-from kowalski.node.repl.languages import LANGUAGES
+from kowalski.node.repl.opening import Trial, open_host_here, try_here
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.repl.seam import SessionsHost
-from kowalski.node.repl.sessions import open_sessions_host
+from kowalski.node.service_notices import ServiceNotices
 from kowalski.node.services import folding, inference, placement, repl
 from kowalski.node.services.dispatch import Dispatch
 from kowalski.node.services.gate import Gate, Resources
@@ -104,20 +104,22 @@ async def run_node(config: NodeConfig) -> None:
     try:
         with control.claim_data_dir(config.data_dir):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_stop_at_signal, nursery.cancel_scope)
-                await _run(config)
+                notices = ServiceNotices(os.environ)
+                nursery.start_soon(_stop_at_signal, nursery.cancel_scope, notices)
+                await _run(config, notices)
     except BaseExceptionGroup as group:
         raise first_error(group) from group.__cause__
 
 
-async def _stop_at_signal(scope: trio.CancelScope) -> None:
+async def _stop_at_signal(scope: trio.CancelScope, notices: ServiceNotices) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
             log.info("stopping", signal=signal.Signals(number).name)
+            notices.stopping()
             scope.cancel()
 
 
-async def _run(config: NodeConfig) -> None:
+async def _run(config: NodeConfig, notices: ServiceNotices) -> None:
     started_at = trio.current_time()
     # What the operator mistyped is said before anything that takes time.
     line = parse_join_line(config.join.get_secret_value()) if config.join is not None else None
@@ -152,7 +154,7 @@ async def _run(config: NodeConfig) -> None:
         here = verbs.Here(
             config,
             sandbox=hands.verdict,
-            languages=dict(hands.host.languages) if hands.host else {},
+            languages=hands.host.languages if hands.host else {},
             catalogue=hands.catalogue,
             discovery=discovery,
             started_at=started_at,
@@ -163,6 +165,8 @@ async def _run(config: NodeConfig) -> None:
             await stack.enter_async_context(_open_http(config, node, here, served))
         await nursery.start(control.serve_control, config.control_path, served)
         _say_ready(config, node.mesh, trio.current_time() - started_at)
+        notices.ready(f"peer {identity.peer} of mesh {membership.mesh}")
+        await notices.keep_watchdog()
         await trio.sleep_forever()
 
 
@@ -193,15 +197,20 @@ def _own_names(mesh: Mesh) -> set[str]:
 
 async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
     """Try the sandbox while libp2p is being imported, then look for model servers."""
-    tried: list[tuple[SandboxVerdict, dict[str, str]]] = []
+    tried: list[Trial] = []
 
     async def try_sandbox() -> None:
-        tried.append(await _sandbox(config))
+        trial = await try_here(
+            scratch_path=config.data_dir,
+            allow_none=config.unsafe_repl,
+            offers_repl="repl" in config.roles,
+        )
+        tried.append(trial)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.to_thread.run_sync, load_transport)
         nursery.start_soon(try_sandbox)
-    ((verdict, languages),) = tried
+    (trial,) = tried
     http = await stack.enter_async_context(open_http())
     places = candidates(
         [text for text in config.backends if not is_model_file(text)],
@@ -217,35 +226,16 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
     catalogue = await stack.enter_async_context(open_catalogue(places if infers else (), look))
     files = tuple(text for text in config.backends if infers and is_model_file(text))
     await stack.enter_async_context(open_model_files(files, catalogue))
-    host: SessionsHost | None = None
-    if verdict.sandbox is not None and languages:
-        host = await stack.enter_async_context(
-            open_sessions_host(
-                verdict.sandbox,
-                languages,
-                # As many again for those whose cells wait for sub-calls, their slots lent.
-                slots=2 * config.repl_slots,
-                scratch_path=config.content_path,
-            )
+    host = await stack.enter_async_context(
+        open_host_here(
+            trial,
+            # As many again for those whose cells wait for sub-calls, their slots lent.
+            slots=2 * config.repl_slots,
+            data_dir=config.data_dir,
+            scratch_path=config.content_path,
         )
-    return Hands(host, verdict, catalogue)
-
-
-async def _sandbox(config: NodeConfig) -> tuple[SandboxVerdict, dict[str, str]]:
-    """Which tier works here, and the languages that work in it; none where none are offered."""
-    verdict = await detect_sandbox(
-        allow_none=config.unsafe_repl,
-        scratch_path=config.data_dir,
-        languages=tuple(LANGUAGES) if "repl" in config.roles else (),
     )
-    if verdict.sandbox is None:
-        log.warning("no-repl", why=verdict.reason)
-        return verdict, {}
-    if "repl" not in config.roles:
-        return verdict, {}
-    if verdict.tier == "none":
-        log.warning("UNSAFE-REPL", why="code of other peers runs here without a sandbox")
-    return verdict, dict(verdict.languages)
+    return Hands(host, trial.verdict, catalogue)
 
 
 def _interfaces(addresses: tuple[Address, ...]) -> tuple[str, ...] | None:
@@ -344,7 +334,7 @@ async def open_node(
             submitter = SubmitterRoom(mesh, storage, store, unix_clock=unix_clock)
             await nursery.start(submitter.run)
             _look_for(mesh, config, RememberedPeers(config.peers_path))
-            nursery.start_soon(_announce_changes, hands.catalogue, mesh)
+            nursery.start_soon(_announce_changes, hands, mesh)
             nursery.start_soon(store.sweep)
             yield verbs.Node(mesh, submitter, work, store, invites, leading)
             nursery.cancel_scope.cancel()
@@ -416,7 +406,15 @@ def _remember(remembered: RememberedPeers, change: MemberArrived | MemberLeft) -
         remembered.remember(change.peer, change.addresses)
 
 
-async def _announce_changes(catalogue: Catalogue, mesh: Mesh) -> None:
-    while True:
-        await catalogue.wait_changed()
-        await mesh.announce_profile()
+async def _announce_changes(hands: Hands, mesh: Mesh) -> None:
+    """Models come and go, and slow languages are found while the node is up."""
+
+    async def announce(changing: Catalogue | SessionsHost) -> None:
+        while True:
+            await changing.wait_changed()
+            await mesh.announce_profile()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(announce, hands.catalogue)
+        if hands.host is not None:
+            nursery.start_soon(announce, hands.host)
