@@ -50,9 +50,13 @@ from kowalski.node.repl.opening import Trial, open_host_here, try_here
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.repl.seam import SessionsHost
 from kowalski.node.service_notices import ServiceNotices
-from kowalski.node.services import folding, inference, repl
+from kowalski.node.services import folding, inference, placement, repl
+from kowalski.node.services.dispatch import Dispatch
+from kowalski.node.services.gate import Gate, Resources
 from kowalski.node.services.leading import Leading, open_leading
+from kowalski.node.services.own_capacity import OwnCapacity
 from kowalski.node.services.placed_work import PlacedWork
+from kowalski.node.services.placing import Placing
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.telemetry import NodeTelemetry
 from kowalski.node.storage import LedgerStorage, open_ledger_storage
@@ -225,7 +229,8 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
     host = await stack.enter_async_context(
         open_host_here(
             trial,
-            slots=config.repl_slots,
+            # As many again for those whose cells wait for sub-calls, their slots lent.
+            slots=2 * config.repl_slots,
             data_dir=config.data_dir,
             scratch_path=config.content_path,
         )
@@ -302,13 +307,12 @@ async def open_node(
     store = ContentStore(config.content_path, transport.peer)
 
     with open_copy_storage(config.copies_path) as copies:
-        leading: Leading | None = None
+        furnished: list[tuple[PlacedWork, Leading | None]] = []
 
         def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
-            nonlocal leading
-            work = PlacedWork(mesh, store)
+            work = PlacedWork(mesh, store, Placing(mesh.me, Dispatch(mesh, nursery)))
             rooms = _Rooms(mesh, work, store, copies, hands, telemetry, nursery, unix_clock)
-            leading = rooms.open(roles)
+            furnished.append((work, rooms.open(roles, config.repl_slots)))
 
         async with (
             open_mesh(
@@ -326,7 +330,7 @@ async def open_node(
             ) as mesh,
             trio.open_nursery() as nursery,
         ):
-            work = PlacedWork(mesh, store)
+            ((work, leading),) = furnished
             submitter = SubmitterRoom(mesh, storage, store, unix_clock=unix_clock)
             await nursery.start(submitter.run)
             _look_for(mesh, config, RememberedPeers(config.peers_path))
@@ -353,27 +357,34 @@ class _Rooms:
     nursery: trio.Nursery
     unix_clock: Callable[[], float]
 
-    def open(self, roles: tuple[Role, ...]) -> Leading | None:
+    def open(self, roles: tuple[Role, ...], code_slots: int) -> Leading | None:
         mesh, told, hot = self.mesh, self.telemetry.rooms, self.telemetry.hot
         mesh.serve(CONTENT_PROTOCOL, self.store.answer)
+        own = OwnCapacity(
+            frozenset(roles), self.hands.host, self.hands.catalogue, code_slots, FOLDING_SLOTS
+        )
+        gate = Gate(mesh.me, Resources(own.slots, own.speeds))
+        self.nursery.start_soon(gate.run)
+        offers = placement.PlacementRoom(gate, self.store, why_not=own.why_not, hot=hot)
+        mesh.serve(placement.PROTOCOL, offers.answer, askers=CLIENTS)
         if "repl" in roles and self.hands.host is not None:
             host = self.hands.host
             cells = repl.ReplRoom(host, self.store, mesh, self.nursery, hot=hot)
-            mesh.serve(repl.PROTOCOL, cells.answer, askers=CLIENTS)
+            mesh.serve(repl.PROTOCOL, gate.admitting(cells.answer), askers=CLIENTS)
             self.nursery.start_soon(cells.evict_idle)
-            told.repl = lambda: cells.occupancy
+            told.repl = lambda: gate.occupancy("code", min(code_slots, host.slots))
             told.languages = lambda: dict(host.languages)
         if "infer" in roles:
             models = inference.InferenceRoom(self.hands.catalogue, self.store, mesh, hot=hot)
-            mesh.serve(inference.PROTOCOL, models.answer, askers=CLIENTS)
-            told.inference = lambda: models.occupancy
+            mesh.serve(inference.PROTOCOL, gate.admitting(models.answer), askers=CLIENTS)
+            told.inference = lambda: gate.occupancy("inference", models.occupancy.slots)
             told.models = lambda: models.models
             told.tokens_per_s = lambda: models.tokens_per_s
             told.prompt_tokens_per_s = lambda: models.prompt_tokens_per_s
         if "fold" in roles:
             folds = folding.FoldingRoom(self.store, mesh, slots=FOLDING_SLOTS, hot=hot)
-            mesh.serve(folding.PROTOCOL, folds.answer, askers=CLIENTS)
-            told.folding = lambda: folds.occupancy
+            mesh.serve(folding.PROTOCOL, gate.admitting(folds.answer), askers=CLIENTS)
+            told.folding = lambda: gate.occupancy("folding", FOLDING_SLOTS)
         if "coordinate" not in roles:
             return None
         return open_leading(
