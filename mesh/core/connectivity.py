@@ -1,9 +1,10 @@
 """Whom to dial, when, and who counts as here.
 
-A peer is heard of (mDNS, an address given by the owner, another member's word), dialled, asked to
-prove its membership, and from then on measured. Of two peers the one with the lower id dials and
-asks, since simultaneous dials leave two connections; the other waits a little, then does it
-itself. What this machine calls routable is instant, local, and never told to anybody.
+A peer is heard of (mDNS, an address given by the owner, another member's word), dialled, and asked
+to prove its membership. Of two peers the one with the lower id dials and asks, since simultaneous
+dials leave two connections; the other waits a little, then does it itself. What this machine calls
+routable is instant, local, and never told to anybody: whether the mesh has given a peer up is
+`failure_detector`'s business.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ class Params:
     """How long a connected peer may take to prove that it belongs; joining happens in it."""
     shun_s: float = 60.0
     """How long a peer that failed to prove it is left alone."""
-    measure_s: float = 2.0
     misses_max: int = 2
     forget_s: float = 24 * 3600.0
 
@@ -62,11 +62,10 @@ class Peer:
     """Connections in a row that ended before membership was proven on them."""
     shunned_until: float = -inf
     act_at: float = inf
-    """When to dial, to ask, or to measure next, by standing."""
+    """When to dial or to ask next, by standing."""
     since: float = 0.0
     seen_at: float = 0.0
     misses: int = 0
-    rtt_s: float | None = None
     is_static: bool = False
     complaint: str = ""
 
@@ -153,14 +152,22 @@ class AskingFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Answered:
+    """It has given a sign of life."""
+
     peer: PeerId
-    rtt_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class MeasureMissed:
+class Missed:
+    """It should have given one."""
+
     peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """This machine was asleep or stopped: what it was connected to may be gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +181,10 @@ EventOfKnown = (
     | MembershipProven
     | MembershipRefused
     | AskingFailed
-    | Measured
-    | MeasureMissed
+    | Answered
+    | Missed
 )
-Event = Sighted | ConnectionOpened | TimePassed | EventOfKnown
+Event = Sighted | ConnectionOpened | Woke | TimePassed | EventOfKnown
 
 
 # --- effects ------------------------------------------------------------------------------------
@@ -195,7 +202,9 @@ class AskMembership:
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class Verify:
+    """Ask for a sign of life, now; `Answered` or `Missed` comes of it."""
+
     peer: PeerId
 
 
@@ -206,17 +215,17 @@ class HangUp:
 
 
 @dataclass(frozen=True, slots=True)
-class MemberArrived:
+class MemberConnected:
     peer: PeerId
     addresses: tuple[Address, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class MemberLeft:
+class MemberDisconnected:
     peer: PeerId
 
 
-Effect = Dial | AskMembership | Measure | HangUp | MemberArrived | MemberLeft
+Effect = Dial | AskMembership | Verify | HangUp | MemberConnected | MemberDisconnected
 Step = tuple[Connectivity, tuple[Effect, ...]]
 
 
@@ -240,6 +249,8 @@ def step(state: Connectivity, event: Event, now: float) -> Step:
             return _time_passed(state, now)
         case ConnectionOpened(peer=peer):
             return _opened(state, peer, now)
+        case Woke():
+            return _woke(state, now)
         case _:
             known = state.peers.get(event.peer)
             return (state, ()) if known is None else _about(state, known, event, now)
@@ -261,9 +272,9 @@ def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) ->
             return _proven(state, known, addresses, now)
         case MembershipRefused(why=why):
             return _refused(state, known, why, now)
-        case Measured(rtt_s=rtt_s):
-            return _measured(state, known, rtt_s, now), ()
-        case MeasureMissed():
+        case Answered():
+            return _answered(state, known, now), ()
+        case Missed():
             return _missed(state, known)
 
 
@@ -351,17 +362,19 @@ def _closed(state: Connectivity, known: Peer, now: float) -> Step:
         unproven = 0 if was_member else known.unproven + 1
         # Soon where it was a member: a restarted peer is back within a second.
         wait_s = _backoff_s(state, known, unproven) if unproven else state.params.retry_s
+        wait_s += _yield_s(state, known.id)
+        if known.misses >= 2 * state.params.misses_max:
+            wait_s = 0.0  # it was us who hung up; the other side may know of nothing
         peer = replace(
             known,
             standing=Standing.ABSENT,
-            act_at=max(now + wait_s + _yield_s(state, known.id), known.shunned_until),
+            act_at=max(now + wait_s, known.shunned_until),
             since=now,
             attempts=0,
             unproven=unproven,
-            rtt_s=None,
         )
         state = _put(state, peer)
-    return state, (MemberLeft(known.id),) if was_member else ()
+    return state, (MemberDisconnected(known.id),) if was_member else ()
 
 
 def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], now: float) -> Step:
@@ -378,16 +391,15 @@ def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], no
         misses=0,
         since=now if known.standing is not Standing.MEMBER else known.since,
         seen_at=now,
-        act_at=now,
+        act_at=inf,
         complaint="",
     )
-    arrived = (MemberArrived(peer.id, merged),) if known.standing is not Standing.MEMBER else ()
-    state, measure = _due_now(_put(state, peer), peer, now)
-    return state, (*arrived, *measure)
+    arrived = (MemberConnected(peer.id, merged),) if known.standing is not Standing.MEMBER else ()
+    return _put(state, peer), arrived
 
 
 def _refused(state: Connectivity, known: Peer, why: str, now: float) -> Step:
-    left = (MemberLeft(known.id),) if known.standing is Standing.MEMBER else ()
+    left = (MemberDisconnected(known.id),) if known.standing is Standing.MEMBER else ()
     if known.addresses:
         shunned_until = now + state.params.shun_s
         shunned = replace(
@@ -397,7 +409,6 @@ def _refused(state: Connectivity, known: Peer, why: str, now: float) -> Step:
             shunned_until=shunned_until,
             since=now,
             seen_at=now,
-            rtt_s=None,
             complaint=why,
         )
         state = _put(state, shunned)
@@ -407,11 +418,10 @@ def _refused(state: Connectivity, known: Peer, why: str, now: float) -> Step:
     return state, (*left, HangUp(known.id, why))
 
 
-def _measured(state: Connectivity, known: Peer, rtt_s: float, now: float) -> Connectivity:
+def _answered(state: Connectivity, known: Peer, now: float) -> Connectivity:
     if known.standing is not Standing.MEMBER:
-        return state  # the measure of a connection that has ended
-    smooth_s = rtt_s if known.rtt_s is None else 0.7 * known.rtt_s + 0.3 * rtt_s
-    return _put(state, replace(known, misses=0, seen_at=now, rtt_s=smooth_s))
+        return state  # on a connection that has ended
+    return _put(state, replace(known, misses=0, seen_at=now))
 
 
 def _missed(state: Connectivity, known: Peer) -> Step:
@@ -420,8 +430,27 @@ def _missed(state: Connectivity, known: Peer) -> Step:
     peer = replace(known, misses=known.misses + 1)
     if peer.misses == 2 * state.params.misses_max:
         # A half-open link: drop it, so that dialling can begin anew.
-        return _put(state, peer), (HangUp(peer.id, f"{peer.misses} round trips unanswered"),)
+        return _put(state, peer), (HangUp(peer.id, f"{peer.misses} signs of life missed"),)
     return _put(state, peer), ()
+
+
+def _woke(state: Connectivity, now: float) -> Step:
+    """Dial at once those that are away; of the others one more miss is enough to hang up."""
+    effects: list[Effect] = []
+    for peer in tuple(state.peers.values()):
+        match peer.standing:
+            case Standing.ABSENT if peer.addresses:
+                soon = max(now, peer.shunned_until)
+                awaited = replace(peer, act_at=min(peer.act_at, soon), attempts=0)
+                state, more = _due_now(_put(state, awaited), awaited, now)
+                effects += more
+            case Standing.MEMBER:
+                doubted = replace(peer, misses=2 * state.params.misses_max - 1)
+                state = _put(state, doubted)
+                effects.append(Verify(peer.id))
+            case _:
+                pass
+    return state, tuple(effects)
 
 
 def _time_passed(state: Connectivity, now: float) -> Step:
@@ -452,9 +481,7 @@ def _due_now(state: Connectivity, peer: Peer, now: float) -> Step:
             return _put(state, replace(peer, standing=Standing.ASKING, act_at=inf)), (
                 AskMembership(peer.id),
             )
-        case Standing.MEMBER:
-            return _put(state, replace(peer, act_at=now + params.measure_s)), (Measure(peer.id),)
-        case Standing.DIALLING | Standing.ASKING:
+        case Standing.DIALLING | Standing.ASKING | Standing.MEMBER:
             return state, ()
 
 
@@ -468,6 +495,5 @@ def check(state: Connectivity) -> None:
         assert len(set(peer.addresses)) == len(peer.addresses)
         assert state.is_routable(name) <= state.is_member(name)
         assert peer.standing is not Standing.DIALLING or peer.addresses
-        assert peer.standing is not Standing.MEMBER or peer.act_at < inf
-        waits = peer.standing in {Standing.DIALLING, Standing.ASKING}
+        waits = peer.standing in {Standing.DIALLING, Standing.ASKING, Standing.MEMBER}
         assert not waits or peer.act_at == inf, "somebody is at it"
