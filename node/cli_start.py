@@ -28,6 +28,7 @@ from kowalski.protocol.errors import ConfigError
 @click.option("--no-mdns", is_flag=True, default=None, help="Neither announce nor look around.")
 @click.option("--peer", "peers", multiple=True, metavar="MULTIADDR", help="Repeatable.")
 @click.option("--backend", "backends", multiple=True, metavar="URL|GGUF", help="Repeatable.")
+@click.option("--otlp-endpoint", metavar="URL", help="Where traces go; needs the extra otel.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 @click.option("--log-format", type=click.Choice(["pretty", "json"]))
 @with_session

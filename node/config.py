@@ -42,6 +42,7 @@ FOREIGN_VARIABLES: Mapping[str, str] = {
     "ollama_host": "OLLAMA_HOST",
     "openai_base_url": "OPENAI_BASE_URL",
     "api_key": "OPENAI_API_KEY",
+    "otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT",
 }
 
 _MULTIADDR = re.compile(
@@ -117,6 +118,7 @@ class NodeConfig(BaseModel):
     ollama_host: Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]{1,300}$")] | None = None
     openai_base_url: Url | None = None
     api_key: SecretStr | None = None
+    otlp_endpoint: Url | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["pretty", "json"] = "pretty"
 
