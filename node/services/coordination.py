@@ -25,13 +25,13 @@ from kowalski.node.core.copy_desk import Offer
 from kowalski.node.core.fences import TaskKey
 from kowalski.node.database import StorageError
 from kowalski.node.services import session_inputs
+from kowalski.node.services.closing import closing
 from kowalski.node.services.copies import CopyRoom
 from kowalski.node.services.lease_watch import LeaseWatch
 from kowalski.node.services.outbox import Outbox
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.replication import Leading, Pace, Replication
 from kowalski.node.services.session_hands import SessionHands, Term
-from kowalski.node.services.texts import fitting
 from kowalski.protocol import codec
 from kowalski.protocol.errors import (
     PeerUnreachableError,
@@ -42,15 +42,12 @@ from kowalski.protocol.errors import (
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages import task as wire
-from kowalski.protocol.messages.base import Message, line, sayable
+from kowalski.protocol.messages.base import Message, line
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.rlm import session as machine
 from kowalski.rlm.journal import GENESIS, check_chain, event_of
 
 log = structlog.get_logger(__name__)
-
-ANSWER_BYTES_MAX = 200_000
-"""Of the last entry; a longer answer goes by hash."""
 
 NOT_YET = frozenset({"no_language", "no_model"})
 PROGRESS_CHARS_MAX = 16_384
@@ -122,6 +119,7 @@ class Coordination:
         """Set when it may begin."""
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
+        self._declined: RequestRefusedError | None = None
         self._is_deposed = False
         self._is_settled = False
         self._hands = SessionHands(
@@ -182,7 +180,9 @@ class Coordination:
         with self._attending as scope:
             await self._converse(conversation)
         if scope.cancelled_caught:
-            raise RequestFailedError("superseded", "by a higher term, or another conversation")
+            raise self._declined or RequestFailedError(
+                "superseded", "by a higher term, or another conversation"
+            )
         self._is_settled = True
         self.scope.cancel()
         return wire.Settled(task=self._task, term=self.term)
@@ -253,6 +253,11 @@ class Coordination:
         self._keep_copy(grant.prefix_entries, grant.last_digest, written_anew)
         return True
 
+    def decline(self, reason: str, detail: str) -> None:
+        """Give the task back: the submitter finds another, or waits."""
+        self._declined = RequestRefusedError(reason, detail)
+        self.depose()
+
     def depose(self) -> None:
         """Somebody else leads now."""
         self._is_deposed = True
@@ -278,7 +283,7 @@ class Coordination:
                     nursery.start_soon(self._replication.run)
                     if not self._is_closed:
                         await self._lead(salvaged)
-                        self._record(await self._closing())
+                        self._record(await closing(self._end, self._rooms.store))
                     await trio.sleep_forever()  # until it is settled
         finally:
             self.ended.set()
@@ -313,6 +318,10 @@ class Coordination:
         if found:
             log.info("journal-salvaged", task=self._task, term=self.term, entries=len(found))
         return events
+
+    @property
+    def _end(self) -> machine.Finish:
+        return self._finish or machine.Finish("failed", "", "internal: it ended without an end")
 
     async def _heed_cancel(self) -> None:
         await self._is_cancelled.wait()
@@ -364,7 +373,10 @@ class Coordination:
             if isinstance(opened, journal.Opened):
                 self._happened(opened)
                 return
-            if opened.code not in NOT_YET or trio.current_time() >= give_up_at:
+            is_over = trio.current_time() >= give_up_at
+            if is_over and opened.code in NOT_YET and self._spec.failover == "queue":
+                self.decline("no_peer", f"{opened.code}: {opened.detail}")
+            if is_over or opened.code not in NOT_YET:
                 refusal = machine.Finish("failed", "", f"{opened.code}: {opened.detail}")
                 self._perform((refusal,))
                 return
@@ -431,26 +443,6 @@ class Coordination:
         here = () if self._rooms.store.path(ref.hash) is None else (self._rooms.mesh.me,)
         holders = dict.fromkeys((*ref.holders, *here, *self._replication.holders))
         return ref.model_copy(update={"holders": tuple(holders)[:8]})
-
-    # --- ends -----------------------------------------------------------------------------------
-
-    async def _closing(self) -> journal.Closed:
-        """The last entry. A long answer goes by hash."""
-        finish = self._finish or machine.Finish("failed", "", "internal: it ended without an end")
-        data = sayable(finish.answer).encode()
-        detail = finish.detail
-        full: ContentRef | None = None
-        if len(data) > ANSWER_BYTES_MAX:
-            try:
-                full = await self._rooms.store.put(data)
-            except RequestRefusedError as no:
-                detail = f"cut: {no}"
-        return journal.Closed(
-            outcome=finish.outcome,
-            answer=fitting(finish.answer, ANSWER_BYTES_MAX // 4 if full else ANSWER_BYTES_MAX),
-            full=full,
-            detail=line(detail),
-        )
 
     # --- time -----------------------------------------------------------------------------------
 

@@ -35,6 +35,10 @@ from kowalski.protocol.messages.task import TaskSpec
 from kowalski.rlm import session as machine
 
 SUB_CALLS_AT_A_TIME = 16
+LOOK_AGAIN_S = 1.0
+
+NOBODY = frozenset({"no_peer", "peers_failed"})
+"""Nobody has the model, or all who had it are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class SessionHands:
             mesh=mesh,
             work=work,
             outlook=Outlook(term.record, term.progress, self.sub_call, term.until_lease_held),
-            limits=CellLimits(term.spec.cell_timeout_s, term.spec.seed, term.remaining_s),
+            limits=CellLimits(term.spec, term.remaining_s),
         )
 
     def hear(self, event: journal.SessionEvent) -> None:
@@ -95,16 +99,20 @@ class SessionHands:
             messages=effect.messages,
             remaining_s=term.remaining_s(),
         )
-        try:
-            reply = await self._work.complete(
-                asked,
-                on_delta=lambda text: term.progress("delta", text=text),
-                on_restart=lambda why: term.progress("restart", why=why),
-            )
-        except Weather as error:
-            return journal.ModelFailed(
-                call=effect.call, code=_code(error, "model_failed"), detail=line(str(error))
-            )
+        while True:
+            try:
+                reply = await self._work.complete(
+                    asked,
+                    on_delta=lambda text: term.progress("delta", text=text),
+                    on_restart=lambda why: term.progress("restart", why=why),
+                )
+            except Weather as error:
+                code = _code(error, "model_failed")
+                if not await self._wait_for_somebody(code, error):
+                    return journal.ModelFailed(call=effect.call, code=code, detail=line(str(error)))
+                asked = asked.model_copy(update={"remaining_s": term.remaining_s()})
+            else:
+                break
         return journal.ModelReplied(
             call=effect.call,
             text=reply.text,
@@ -113,6 +121,14 @@ class SessionHands:
             usage=reply.done.usage,
             duration_s=trio.current_time() - started,
         )
+
+    async def _wait_for_somebody(self, code: str, error: Exception) -> bool:
+        """Wait before asking again, in a task that queues, if nobody had the model."""
+        if self._term.spec.failover != "queue" or code not in NOBODY:
+            return False
+        self._term.progress("note", text=f"waiting: {error}")
+        await trio.sleep(LOOK_AGAIN_S)
+        return True
 
     async def run_cell(self, effect: machine.RunCell) -> journal.CellFinished | journal.CellFailed:
         """Raises RequestRefusedError: `no_capacity`, the prompt cannot be kept as an input."""

@@ -171,6 +171,36 @@ async def test_without_a_model_a_task_that_needs_one_says_so(virtual_time: Jumpi
         assert (result.state, result.answer.detail[:9]) == ("failed", "no_model:")
 
 
+async def test_a_task_that_queues_waits_in_the_ledger_for_a_peer_that_is_able(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER, THINKER]) as world:
+        await world.kill(3)
+        task = world.submit(0, "question", mode="direct", failover="queue")
+        await trio.sleep(30)
+        waiting = world[0].submitter.find(task)
+        assert waiting.retries == 0
+        assert "no_model" in waiting.why_waiting
+        await world.start(3)
+        result = await world.result(0, task, within_s=20)
+        assert result.state == "answered"
+
+
+async def test_a_task_that_queues_waits_in_the_middle_for_a_model_that_went_away(
+    virtual_time: JumpingClock,
+) -> None:
+    slow = dataclasses.replace(THINKER, delay_per_token_s=5.0)
+    async with open_world([ASKER, LEADER, WORKER, slow]) as world:
+        task = world.submit(0, "question", mode="direct", failover="queue")
+        await world.until(lambda: len(world.calls) == 1)
+        await world.kill(3)
+        await trio.sleep(30)
+        assert not world[0].submitter.find(task).is_over
+        await world.start(3)
+        result = await world.result(0, task)
+        assert result.state == "answered"
+
+
 async def test_a_peer_that_comes_a_moment_later_is_waited_for(virtual_time: JumpingClock) -> None:
     async with open_world([ASKER, LEADER, THINKER]) as world:
         await world.kill(2)
