@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 import h11
 import trio
 
+from tests import scripted_models
 from tests.scripted_words import OllamaWords, OpenAiWords, Words
 
 Flavour = Literal["openai", "ollama"]
@@ -226,8 +227,9 @@ class ScriptedModelServer:
             await self._complete(wire, OpenAiWords(), json.loads(body))
         elif path == "/api/chat" and self.flavour == "ollama":
             await self._complete(wire, OllamaWords(), json.loads(body))
-        elif path == "/api/show" and self.flavour == "ollama":
-            await wire.reply(200, {"model_info": {"llama.context_length": 32768}})
+        elif path.startswith("/api/") and self.flavour == "ollama":
+            reply = scripted_models.manage(self, path, json.loads(body))
+            await wire.reply_bytes(reply.status, reply.body, b"application/x-ndjson")
         else:
             await wire.reply(404, {"error": {"message": f"no route {path}"}})
 
