@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import trio
 
-from kowalski.node.control import Verb
+from kowalski.node.control import Emit, Verb
 from kowalski.node.http.events import open_events
 from kowalski.node.http.exchange import Exchange, HttpError
 from kowalski.node.http.faces.words import http_error
@@ -97,6 +97,20 @@ class MeshRoutes:
             is_followed = bool(asked["follow"])
             await self._perform(exchange, "submit", asked, 200 if is_followed else 202)
 
+    async def perform(self, verb: str, asked: Reply, emit: Emit) -> Reply:
+        """Do a verb for an agent: texts come along, and nothing is read from files.
+
+        Raises:
+            HttpError: it was refused, or failed.
+        """
+        if "path" in asked:
+            raise HttpError(400, "unsupported", "path: files are not read over HTTP")
+        if verb != "submit":
+            return await _raising_http(self._verbs[verb](asked, emit))
+        async with self._kept(asked.pop("context", [])) as context:
+            asked = {**asked, "context": context}
+            return await _raising_http(self._verbs[verb](asked, emit))
+
     @asynccontextmanager
     async def _kept(self, context: object) -> AsyncIterator[list[Reply]]:
         """Texts that came along, as files for as long as the verb may read them."""
@@ -122,9 +136,10 @@ class MeshRoutes:
         if _accepts_events(exchange) or name == "attach":
             await self._as_events(exchange, name, asked)
             return
-        said = _Said()
+        said = SaidOnTheWay()
         result = await _raising_http(self._verbs[name](asked, said.hear))
-        await exchange.answer_json({**result, **said.outputs()}, status)
+        cut = {"is_cut": True} if said.is_cut else {}
+        await exchange.answer_json({**result, **said.outputs(), **cut}, status)
 
     async def _as_events(self, exchange: Exchange, name: str, asked: Reply) -> None:
         """Each thing that is said under its kind, then `done` or `error`."""
@@ -176,13 +191,14 @@ def changes(
     yield from ((row, None) for row in before if row not in now)
 
 
-class _Said:
+class SaidOnTheWay:
     """What a verb says on its way, kept for its one answer: the output of a program."""
 
     def __init__(self) -> None:
         self._texts: dict[str, list[str]] = {}
         self._bytes = 0
-        self._is_cut = False
+        self.is_cut = False
+        """Whether there was more than is kept."""
 
     async def hear(self, said: Reply) -> None:
         await trio.lowlevel.checkpoint()
@@ -191,13 +207,13 @@ class _Said:
         text = str(said.get("text", ""))
         self._bytes += len(text)
         if self._bytes > OUTPUT_BYTES_MAX:
-            self._is_cut = True
+            self.is_cut = True
             return
         self._texts.setdefault(str(said.get("stream")), []).append(text)
 
-    def outputs(self) -> Reply:
-        told: Reply = {stream: "".join(texts) for stream, texts in self._texts.items()}
-        return {**told, "is_cut": True} if self._is_cut else told
+    def outputs(self) -> dict[str, str]:
+        """By stream."""
+        return {stream: "".join(texts) for stream, texts in self._texts.items()}
 
 
 async def _unheard(_said: Reply) -> None:

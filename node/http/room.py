@@ -14,11 +14,13 @@ from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.control import Verb
 from kowalski.node.http import docs, metrics
+from kowalski.node.http.a2a_routes import A2aRoutes
 from kowalski.node.http.access import COOKIE, Access
 from kowalski.node.http.completions import Completions
 from kowalski.node.http.dashboard import Dashboard
 from kowalski.node.http.exchange import Exchange, HttpError, Response, dump
 from kowalski.node.http.faces import anthropic, ollama, openai_replies
+from kowalski.node.http.mcp_routes import McpRoutes
 from kowalski.node.http.mesh_routes import MeshRoutes
 from kowalski.node.http.model_routes import ModelRoutes
 from kowalski.node.http.routing import Route, Router
@@ -72,7 +74,19 @@ class HttpRoom:
         completions = Completions(rooms.work, rooms.store, on_end=self.metrics.call_ended)
         models = ModelRoutes(rooms.mesh, rooms.work, completions, rooms.unix_clock)
         mesh_routes = MeshRoutes(rooms.verbs, place.scratch_path)
-        told = (*models.routes(), *mesh_routes.routes(), *self._own_routes())
+        agents = A2aRoutes(
+            mesh_routes.perform,
+            frozenset(rooms.verbs),
+            unix_clock=rooms.unix_clock,
+            needs_token=not place.is_local,
+        )
+        told = (
+            *models.routes(),
+            *mesh_routes.routes(),
+            *McpRoutes(mesh_routes.perform).routes(),
+            *agents.routes(),
+            *self._own_routes(),
+        )
         self._openapi = dump(docs.openapi(told))
         self._docs = docs.page(told).encode()
         self._router = Router((*told, *self._pages(), *Dashboard(rooms.verbs).routes()))
