@@ -17,7 +17,8 @@ from kowalski.node.emitting import emitting
 from kowalski.node.mesh_verbs import find_peer
 from kowalski.node.plain_files import check_is_plain
 from kowalski.node.services.model_work import Changed, ModelWork, Told
-from kowalski.node.services.placed_work import Placed, PlacedWork
+from kowalski.node.services.placed_work import PlacedWork
+from kowalski.node.services.placing import Placed
 from kowalski.protocol.errors import ConfigError
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.limits import TEXT_BYTES_MAX
