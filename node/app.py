@@ -64,6 +64,7 @@ from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.telemetry import NodeTelemetry
 from kowalski.node.storage import LedgerStorage, open_ledger_storage
 from kowalski.node.telemetry_sources import DeviceProfile, HotSample, HotSource, read_profile
+from kowalski.node.tracing import NoTracing, Tracing, open_tracing
 from kowalski.protocol.ids import Address
 from kowalski.protocol.join_line import parse as parse_join_line
 from kowalski.protocol.messages.trust import Role
@@ -131,6 +132,9 @@ async def _run(config: NodeConfig, notices: ServiceNotices) -> None:
     known = known_membership(config, identity, line)
     async with AsyncExitStack() as stack:
         storage = stack.enter_context(open_ledger_storage(config.ledger_path))
+        tracing = stack.enter_context(
+            open_tracing(config.otlp_endpoint, name=config.name, peer=identity.peer)
+        )
         hands = await _open_hands(config, stack)
         # Imported a moment ago in a thread: it takes a second, and only nodes need it.
         from kowalski.mesh.libp2p_transport import open_libp2p_transport  # noqa: PLC0415
@@ -141,7 +145,9 @@ async def _run(config: NodeConfig, notices: ServiceNotices) -> None:
         )
         membership = known or await new_membership(config, identity, line, transport)
         node = await stack.enter_async_context(
-            open_node(config, transport, membership, hands, storage, identity=identity)
+            open_node(
+                config, transport, membership, hands, storage, identity=identity, tracing=tracing
+            )
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
         discovery: Discovery | None = None
@@ -186,7 +192,15 @@ async def _open_http(
         hosts=frozenset((*config.http_hosts, *_own_names(node.mesh))),
         origins=frozenset(config.http_origins),
     )
-    rooms = Rooms(node.mesh, node.work, node.store, node.submitter, served, here.unix_clock)
+    rooms = Rooms(
+        node.mesh,
+        node.work,
+        node.store,
+        node.submitter,
+        served,
+        here.unix_clock,
+        node.tracing,
+    )
     async with open_http_room(place, rooms) as port:
         here.ports.http = port
         yield
@@ -284,10 +298,12 @@ async def open_node(
     unix_clock: Callable[[], float] = time.time,
     boot: str | None = None,
     device: Device | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[verbs.Node]:
     """The rooms that the owner and the certificate allow, open for the length of the block."""
     boot = boot or secrets.token_hex(8)
     device = device or Device(read_profile(), HotSource().sample)
+    tracing = tracing or NoTracing()
     certificate = verify(
         membership.certificate,
         mesh=membership.mesh,
@@ -331,6 +347,7 @@ async def open_node(
                     lambda renewed: save_membership(config.mesh_path, renewed),
                 ),
                 furnish=furnish,
+                around=tracing.answering,
             ) as mesh,
             trio.open_nursery() as nursery,
         ):
@@ -340,7 +357,7 @@ async def open_node(
             _look_for(mesh, config, RememberedPeers(config.peers_path))
             nursery.start_soon(_announce_changes, hands, mesh)
             nursery.start_soon(store.sweep)
-            yield verbs.Node(mesh, submitter, work, store, invites, leading)
+            yield verbs.Node(mesh, submitter, work, store, invites, leading, tracing)
             nursery.cancel_scope.cancel()
 
 

@@ -39,6 +39,7 @@ from kowalski.protocol.errors import ConfigError
     type=click.Choice(["never", "pulled", "any"]),
     help="Which models make room: none, those fetched for the mesh, any.",
 )
+@click.option("--otlp-endpoint", metavar="URL", help="Where traces go; needs the extra otel.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 @click.option("--log-format", type=click.Choice(["pretty", "json"]))
 @with_session

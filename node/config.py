@@ -42,6 +42,7 @@ FOREIGN_VARIABLES: Mapping[str, str] = {
     "ollama_host": "OLLAMA_HOST",
     "openai_base_url": "OPENAI_BASE_URL",
     "api_key": "OPENAI_API_KEY",
+    "otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT",
 }
 
 _MULTIADDR = re.compile(
@@ -121,6 +122,7 @@ class NodeConfig(BaseModel):
     model_changes: Literal["nobody", "owner", "members"] = "owner"
     models_gb: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     models_evict: Literal["never", "pulled", "any"] = "never"
+    otlp_endpoint: Url | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["pretty", "json"] = "pretty"
 

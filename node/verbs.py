@@ -34,6 +34,7 @@ from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.placing import Placed
 from kowalski.node.services.submitter import Seen, SubmitterRoom
 from kowalski.node.task_view import TaskView, headline
+from kowalski.node.tracing import NoTracing, Tracing
 from kowalski.protocol import ids
 from kowalski.protocol.errors import ConfigError, PeerUnreachableError
 from kowalski.protocol.ids import Address, TaskId
@@ -71,6 +72,8 @@ class Node:
     invites: InviteBook
     leading: Leading | None
     """None where it leads no tasks."""
+
+    tracing: Tracing = field(default_factory=NoTracing)
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ MESSAGES: Final[dict[str, type[base.Message]]] = {
     "base/cancel": base.Cancel,
     "base/failed": base.Failed,
     "base/refused": base.Refused,
+    "base/trace": base.Trace,
     "content/asked": content.ContentAsked,
     "content/chunk": content.ContentChunk,
     "copies/asked": copies.CopyAsked,

@@ -136,6 +136,7 @@ ENTRY: Final = task.Entry(term=2, index=5, parent=PARENT, body=encode(CELL_START
 
 _ALL: Final[tuple[base.Message, ...]] = (
     base.Cancel(),
+    base.Trace(context="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     base.Failed(code="backend", detail="the model server closed the stream"),
     base.Refused(reason="busy", detail="2 running, 4 queued", retry_after_s=1.5),
     content.ContentAsked(hash=HASH, offset=524_288, bytes_max=524_288),
