@@ -65,7 +65,7 @@ from kowalski.node.services.telemetry import NodeTelemetry
 from kowalski.node.storage import LedgerStorage, open_ledger_storage
 from kowalski.node.telemetry_sources import DeviceProfile, HotSample, HotSource, read_profile
 from kowalski.node.tracing import NoTracing, Tracing, open_tracing
-from kowalski.protocol.ids import Address
+from kowalski.protocol.ids import Address, PeerId
 from kowalski.protocol.join_line import parse as parse_join_line
 from kowalski.protocol.messages.trust import Role
 from kowalski.rlm.tokens import estimate_tokens
@@ -304,15 +304,7 @@ async def open_node(
     boot = boot or secrets.token_hex(8)
     device = device or Device(read_profile(), HotSource().sample)
     tracing = tracing or NoTracing()
-    certificate = verify(
-        membership.certificate,
-        mesh=membership.mesh,
-        peer=transport.peer,
-        now_unix_s=unix_clock(),
-        rules=ENDED_IS_FINE,
-    )
-    certified = frozenset[str](certificate.roles)
-    roles: tuple[Role, ...] = tuple(role for role in config.roles if role in certified)
+    roles = _certified_roles(config, transport.peer, membership, unix_clock())
     telemetry = NodeTelemetry(
         name=config.name,
         boot=boot,
@@ -359,6 +351,21 @@ async def open_node(
             nursery.start_soon(store.sweep)
             yield verbs.Node(mesh, submitter, work, store, invites, leading, tracing)
             nursery.cancel_scope.cancel()
+
+
+def _certified_roles(
+    config: NodeConfig, peer: PeerId, membership: Membership, now_unix_s: float
+) -> tuple[Role, ...]:
+    """Of those that the owner allows, what the certificate does too."""
+    certificate = verify(
+        membership.certificate,
+        mesh=membership.mesh,
+        peer=peer,
+        now_unix_s=now_unix_s,
+        rules=ENDED_IS_FINE,
+    )
+    certified = frozenset[str](certificate.roles)
+    return tuple(role for role in config.roles if role in certified)
 
 
 def _offered(roles: tuple[Role, ...], hands: Hands) -> tuple[Role, ...]:
