@@ -43,8 +43,10 @@ from kowalski.node.backends.model_files import is_model_file
 from kowalski.node.backends.probing import Candidate, Finding, candidates, probe
 from kowalski.node.config import NodeConfig
 from kowalski.node.copy_storage import CopyStorage, open_copy_storage
+from kowalski.node.core.model_policy import ModelRules
 from kowalski.node.http.room import Place, Rooms, open_http_room
 from kowalski.node.joining import known_membership, new_membership
+from kowalski.node.model_book import ModelBook
 from kowalski.node.own_membership import ENDED_IS_FINE
 from kowalski.node.repl.opening import Trial, open_host_here, try_here
 from kowalski.node.repl.sandbox import SandboxVerdict
@@ -54,6 +56,7 @@ from kowalski.node.services import folding, inference, placement, repl
 from kowalski.node.services.dispatch import Dispatch
 from kowalski.node.services.gate import Gate, Resources
 from kowalski.node.services.leading import Leading, open_leading
+from kowalski.node.services.model_requests import ModelRequests
 from kowalski.node.services.own_capacity import OwnCapacity
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.placing import Placing
@@ -74,6 +77,7 @@ CLIENTS: frozenset[Role] = frozenset({"submit", "coordinate"})
 """Who may have code run, models asked and texts folded: for a task, or directly."""
 
 FOLDING_SLOTS = 2
+GB = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +323,7 @@ async def open_node(
 
         def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
             work = PlacedWork(mesh, store, Placing(mesh.me, Dispatch(mesh, nursery)))
-            rooms = _Rooms(mesh, work, store, copies, hands, telemetry, nursery, unix_clock)
+            rooms = _Rooms(config, mesh, work, store, copies, hands, telemetry, nursery, unix_clock)
             furnished.append((work, rooms.open(roles, config.repl_slots)))
 
         async with (
@@ -372,6 +376,7 @@ def _offered(roles: tuple[Role, ...], hands: Hands) -> tuple[Role, ...]:
 class _Rooms:
     """What the rooms that serve peers are opened with."""
 
+    config: NodeConfig
     mesh: Mesh
     work: PlacedWork
     store: ContentStore
@@ -399,7 +404,7 @@ class _Rooms:
             told.repl = lambda: gate.occupancy("code", min(code_slots, host.slots))
             told.languages = lambda: dict(host.languages)
         if "infer" in roles:
-            models = inference.InferenceRoom(self.hands.catalogue, self.store, mesh, hot=hot)
+            models = self._inference_room()
             mesh.serve(inference.PROTOCOL, gate.admitting(models.answer), askers=CLIENTS)
             told.inference = lambda: gate.occupancy("inference", models.occupancy.slots)
             told.models = lambda: models.models
@@ -413,6 +418,19 @@ class _Rooms:
             return None
         return open_leading(
             mesh, self.work, self.store, self.copies, self.nursery, unix_clock=self.unix_clock
+        )
+
+    def _inference_room(self) -> inference.InferenceRoom:
+        catalogue, mesh, config = self.hands.catalogue, self.mesh, self.config
+        hot = self.telemetry.hot
+        book = ModelBook(config.model_book_path, self.unix_clock)
+        bytes_max = config.models_gb * GB if config.models_gb is not None else None
+        rules = ModelRules(config.model_changes, bytes_max, config.models_evict)
+        about_models = ModelRequests(
+            catalogue, book, rules, me=mesh.me, roles_of=mesh.roles_of, hot=hot
+        )
+        return inference.InferenceRoom(
+            catalogue, self.store, mesh, hot=hot, models=about_models, on_use=book.use
         )
 
 
