@@ -157,6 +157,10 @@ def _ignore(_text: str) -> None:
     pass
 
 
+async def _at_once() -> None:
+    pass
+
+
 class PlacedWork:
     def __init__(self, mesh: Mesh, store: ContentStore) -> None:
         self._mesh = mesh
@@ -168,10 +172,12 @@ class PlacedWork:
         *,
         on_delta: Callable[[str], None] = _ignore,
         on_restart: Callable[[str], None] = _ignore,
+        until_allowed: Callable[[], Awaitable[None]] = _at_once,
     ) -> Completion:
         """One model call on the best peer that has the model; an empty model leaves the choice.
 
-        `on_restart` says why when another peer starts the answer anew.
+        `on_restart` says why when another peer starts the answer anew. Nothing is sent to any peer
+        before `until_allowed` has returned, once more for each.
 
         Raises:
             RequestRefusedError: `no_peer`.
@@ -179,6 +185,7 @@ class PlacedWork:
         """
 
         async def attempt(choice: Choice) -> tuple[str, CompletionDone]:
+            await until_allowed()
             request = asked
             if asked.model == ANY_MODEL:
                 request = asked.model_copy(update={"model": self._preferred_model(choice.peer)})
@@ -216,8 +223,10 @@ class PlacedWork:
                     case _:
                         raise RemoteProtocolError(f"{message.KIND} in answer to {asked.KIND}")
 
-    async def fold(self, asked: FoldAsked) -> Fold:
-        """Fold on the nearest peer.
+    async def fold(
+        self, asked: FoldAsked, *, until_allowed: Callable[[], Awaitable[None]] = _at_once
+    ) -> Fold:
+        """Fold on the nearest peer. `until_allowed` as in `complete`.
 
         Raises:
             RequestRefusedError: `no_peer`.
@@ -225,6 +234,7 @@ class PlacedWork:
         """
 
         async def attempt(choice: Choice) -> tuple[str, FoldDone]:
+            await until_allowed()
             done = await self._mesh.request(
                 choice.peer, folding.PROTOCOL, asked, FoldDone, timeout_s=asked.remaining_s
             )

@@ -81,7 +81,6 @@ class SessionHands:
         self, effect: machine.AskModel
     ) -> journal.ModelReplied | journal.ModelFailed:
         term = self._term
-        await term.until_lease_held()
         term.progress("asking", text=effect.purpose)
         started = trio.current_time()
         asked = CompletionAsked(
@@ -96,6 +95,7 @@ class SessionHands:
                 asked,
                 on_delta=lambda text: term.progress("delta", text=text),
                 on_restart=lambda why: term.progress("restart", why=why),
+                until_allowed=term.until_lease_held,
             )
         except Weather as error:
             return journal.ModelFailed(
@@ -121,7 +121,6 @@ class SessionHands:
 
     async def fold(self, effect: machine.Fold) -> journal.Folded | journal.BudgetSpent:
         term = self._term
-        await term.until_lease_held()
         original = await self._store.put(effect.text.encode())
         asked = FoldAsked(
             content=original,
@@ -129,7 +128,7 @@ class SessionHands:
             remaining_s=term.remaining_s(),
         )
         try:
-            folded = await self._work.fold(asked)
+            folded = await self._work.fold(asked, until_allowed=term.until_lease_held)
         except Weather as error:
             return journal.BudgetSpent(limit="window", detail=line(f"folding: {error}"))
         return journal.Folded(
@@ -159,8 +158,7 @@ class SessionHands:
         )
         try:
             async with self._sub_calls:
-                await self._term.until_lease_held()
-                reply = await self._work.complete(asked)
+                reply = await self._work.complete(asked, until_allowed=self._term.until_lease_held)
         except Weather as error:
             return journal.SubCallAnswered(
                 cell=0, ordinal=0, prompt=prompt, model=call.model, error=line(str(error))
