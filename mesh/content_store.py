@@ -2,13 +2,18 @@
 
 A blob is named by the SHA-256 of its bytes and never changes, so a copy from anywhere is as good as
 any other once its hash is checked. Fetching pulls range after range into a part file; an
-interrupted fetch goes on where it stopped.
+interrupted fetch goes on where it stopped. What is referred to is kept; of the rest, what was used
+longest ago makes room, and what nobody used for a day is swept away.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +22,7 @@ import structlog
 import trio
 
 from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.core.pins import Pins
 from kowalski.protocol import ids
 from kowalski.protocol.errors import (
     PeerUnreachableError,
@@ -33,8 +39,14 @@ log = structlog.get_logger(__name__)
 
 PROTOCOL = "/kowalski/content/1"
 PART = ".part"
+DRAFT = ".draft"
 CHUNK_TIMEOUT_S = 10.0
 READ_BYTES = 1024 * 1024
+SWEEP_S = 600.0
+UNUSED_S = 86_400.0
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+"""What a disk says that is full, or may not be written."""
 
 
 class Requester(Protocol):
@@ -48,39 +60,59 @@ class Requester(Protocol):
 class ContentStore:
     """Blobs in one folder, at most `bytes_max` bytes of them; the longest unused go first.
 
-    What is being fetched is never removed. A blob may be while somebody reads its file: an open
-    file stays readable.
+    What is being fetched, or pinned, is never removed. A blob may be while somebody reads its file:
+    an open file stays readable.
     """
 
     def __init__(self, folder: Path, me: PeerId, *, bytes_max: int = 4 << 30) -> None:
         self._folder = folder
         self._me = me
         self._bytes_max = bytes_max
+        self._pins = Pins()
         self._fetching: dict[ContentHash, trio.Lock] = {}
+        self._drafts: set[str] = set()
         # Making room and what it is made for are one step, done in a thread.
         self._making_room = trio.CapacityLimiter(1)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def pin(self, owner: str, contents: Iterable[ContentHash]) -> None:
+        """Keep these for `owner` until it is unpinned, those that are yet to come included."""
+        self._pins.pin(owner, contents)
+
+    def unpin(self, owner: str) -> None:
+        self._pins.unpin(owner)
 
     async def put(self, data: bytes) -> ContentRef:
         """Keep `data`.
 
         Raises:
-            RequestRefusedError: `too_large`.
-            OSError: the disk refuses.
+            RequestRefusedError: `too_large`; `no_capacity`, the store or its disk is full.
         """
         self._check_size(len(data), "content")
-        name = await trio.to_thread.run_sync(self._write, data, limiter=self._making_room)
+        with _refusing():
+            name = await trio.to_thread.run_sync(self._write, data, limiter=self._making_room)
         return ContentRef(hash=name, bytes_total=len(data), holders=(self._me,))
 
     async def put_file(self, path: Path) -> ContentRef:
-        """Keep a copy of a file.
+        """Keep a copy of a file, which is never in memory as a whole.
 
         Raises:
-            RequestRefusedError: `too_large`.
-            OSError: it cannot be read, or the disk refuses.
+            RequestRefusedError: `too_large`; `no_capacity`, the store or its disk is full.
+            OSError: it cannot be read.
         """
         self._check_size((await trio.Path(path).stat()).st_size, str(path))
-        return await self.put(await trio.Path(path).read_bytes())
+        with path.open("rb"):
+            pass  # that it cannot be read is not the store's fault
+        draft = self._new_draft()
+        try:
+            with _refusing():
+                name, size = await trio.to_thread.run_sync(self._copy, path, draft)
+                self._check_size(size, str(path))
+                await trio.to_thread.run_sync(self._keep, draft, name, limiter=self._making_room)
+        finally:
+            self._drafts.discard(draft.name)
+            draft.unlink(missing_ok=True)
+        return ContentRef(hash=name, bytes_total=size, holders=(self._me,))
 
     def path(self, name: ContentHash) -> Path | None:
         """Where the blob lies, if we hold it. Read only; gone when the store makes room."""
@@ -107,14 +139,16 @@ class ContentStore:
 
         Raises:
             PeerUnreachableError: no holder could deliver it.
-            RequestRefusedError: `too_large` for this store.
-            OSError: the disk refuses.
+            RequestRefusedError: `too_large` for this store; `no_capacity`, it or its disk is full.
         """
         self._check_size(ref.bytes_total, f"content {ref.hash[:12]}")
         lock = self._fetching.setdefault(ref.hash, trio.Lock())
         try:
             async with lock:
-                return self.path(ref.hash) or await self._fetch_from_any(ref, requester)
+                if path := self.path(ref.hash):
+                    return path
+                with _refusing():
+                    return await self._fetch_from_any(ref, requester)
         finally:
             if not lock.locked() and self._fetching.get(ref.hash) is lock:
                 del self._fetching[ref.hash]
@@ -122,6 +156,8 @@ class ContentStore:
     async def _fetch_from_any(self, ref: ContentRef, requester: Requester) -> Path:
         complaints: list[str] = []
         part = self._folder / f"{ref.hash}{PART}"
+        missing = ref.bytes_total - (part.stat().st_size if part.exists() else 0)
+        await trio.to_thread.run_sync(self._make_room, missing, limiter=self._making_room)
         for holder in ref.holders:
             if holder == self._me:
                 continue
@@ -190,17 +226,39 @@ class ContentStore:
                 "too_large", f"{what} has {size} bytes, more than {bytes_max}"
             )
 
+    def _new_draft(self) -> Path:
+        draft = self._folder / f"{secrets.token_hex(16)}{DRAFT}"
+        self._drafts.add(draft.name)
+        return draft
+
     def _write(self, data: bytes) -> ContentHash:
         name = ids.content_hash(data)
         if self.path(name) is None:
             self._make_room(len(data))
-            draft = self._folder / f"{name}.{secrets.token_hex(4)}.draft"
+            draft = self._new_draft()
             try:
                 draft.write_bytes(data)
                 draft.replace(self._folder / name)
             finally:
+                self._drafts.discard(draft.name)
                 draft.unlink(missing_ok=True)
         return name
+
+    def _copy(self, source: Path, draft: Path) -> tuple[ContentHash, int]:
+        """A copy that is not kept yet, with its name and size."""
+        digest, size = sha256(), 0
+        with source.open("rb") as reading, draft.open("wb") as writing:
+            # It may be growing while it is read.
+            while size <= CONTENT_BYTES_MAX and (block := reading.read(READ_BYTES)):
+                digest.update(block)
+                writing.write(block)
+                size += len(block)
+        return ContentHash(digest.hexdigest()), size
+
+    def _keep(self, draft: Path, name: ContentHash) -> None:
+        if self.path(name) is None:
+            self._make_room(0)  # the draft is counted already
+            draft.replace(self._folder / name)
 
     def _adopt(self, part: Path, ref: ContentRef) -> Path:
         digest = sha256()
@@ -214,15 +272,52 @@ class ContentStore:
         return part.replace(self._folder / ref.hash)
 
     def _make_room(self, wanted: int) -> None:
-        """Remove what was used longest ago, parts and drafts that nobody goes on with included."""
+        """Remove what was used longest ago and is not wanted, parts and drafts included.
+
+        Raises:
+            RequestRefusedError: `no_capacity`, what is left is referred to.
+        """
         files = [(path, path.stat()) for path in self._folder.iterdir()]
         used = sum(stat.st_size for _, stat in files)
         for path, stat in sorted(files, key=lambda file: file[1].st_mtime_ns):
             if used + wanted <= self._bytes_max:
                 return
-            if path.name.removesuffix(PART) not in self._fetching:
+            if self._is_dispensable(path):
                 path.unlink(missing_ok=True)
                 used -= stat.st_size
+        if used + wanted > self._bytes_max:
+            raise RequestRefusedError(
+                "no_capacity",
+                f"the content store is full: of {self._bytes_max} bytes {used} are referred to",
+            )
+
+    def _is_dispensable(self, path: Path) -> bool:
+        name = ContentHash(path.name.removesuffix(PART))
+        return name not in self._fetching and name not in self._pins and name not in self._drafts
+
+    async def sweep(self) -> None:
+        """Until cancelled, remove what nobody refers to and nobody has used for a day."""
+        while True:
+            await trio.to_thread.run_sync(self._sweep, limiter=self._making_room)
+            await trio.sleep(SWEEP_S)
+
+    def _sweep(self) -> None:
+        now = time.time()
+        for path in self._folder.iterdir():
+            if path.stat().st_mtime + UNUSED_S < now and self._is_dispensable(path):
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What a full or read-only disk says, as a refusal."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            words = f"the disk takes no more: {error.strerror}"
+            raise RequestRefusedError("no_capacity", words) from error
+        raise
 
 
 class _WrongBytesError(RemoteProtocolError):

@@ -62,6 +62,11 @@ class Conversation(Protocol):
     @property
     def peer(self) -> PeerId: ...
 
+    @property
+    def is_taken_back(self) -> bool:
+        """Whether the asker wants no reply any more; one that was lost has not said so."""
+        ...
+
     async def send(self, message: Message) -> None:
         """Say one more thing.
 
@@ -164,6 +169,10 @@ class _Asked:
     @property
     def peer(self) -> PeerId:
         return self._channel.line.stream.peer
+
+    @property
+    def is_taken_back(self) -> bool:
+        return self.number not in self._channel.asked
 
     async def send(self, message: Message) -> None:
         await self._channel.line.send(self.number, message)
@@ -345,10 +354,15 @@ class _Answering:
         self._number = number
         self.inbox = Inbox(unread_bytes_max)
         self.scope = trio.CancelScope()
+        self.is_taken_back = False
 
     @property
     def peer(self) -> PeerId:
         return self._line.stream.peer
+
+    def take_back(self) -> None:
+        self.is_taken_back = True
+        self.scope.cancel()
 
     async def send(self, message: Message) -> None:
         await self._line.send(self._number, message)
@@ -438,6 +452,6 @@ def _is_newer(number: int, newest: int) -> bool:
 
 def _hear(answering: _Answering, envelope: codec.Envelope) -> None:
     if envelope.is_last:
-        answering.scope.cancel()
+        answering.take_back()
     else:
         answering.inbox.put(envelope.frame, is_last=False)

@@ -23,6 +23,7 @@ class _Ear:
         self._watcher = watcher.get()
         self.inbox = Inbox()
         self.other: _Ear
+        self.is_taken_back = False
 
     @property
     def peer(self) -> PeerId:
@@ -76,4 +77,5 @@ async def converse_with_ourselves(
     try:
         yield asking
     finally:
+        answering.is_taken_back = True
         scope.cancel()

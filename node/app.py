@@ -6,30 +6,25 @@ together from parts that are given, which is how tests and simulations have many
 
 from __future__ import annotations
 
+import platform
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
 import trio
 
-from kowalski.mesh.admission import join
 from kowalski.mesh.content_store import ContentStore
-from kowalski.mesh.conversation import open_asker
 from kowalski.mesh.core.connectivity import MemberArrived, MemberLeft, Sighted
 from kowalski.mesh.discovery import Discovery, open_discovery
 from kowalski.mesh.identity import Identity, load_or_create_identity
 from kowalski.mesh.invites import InviteBook
 from kowalski.mesh.libp2p_loading import load_transport
 from kowalski.mesh.membership_certificates import (
-    CertificateError,
     Membership,
-    Rules,
-    found_mesh,
-    load_membership,
     save_membership,
     verify,
 )
@@ -42,38 +37,37 @@ from kowalski.mesh.trust import Keeping
 from kowalski.node import control, verbs
 from kowalski.node.backends.catalogue import Catalogue, open_catalogue
 from kowalski.node.backends.http import open_http
+from kowalski.node.backends.llama_child import open_model_files
+from kowalski.node.backends.model_files import is_model_file
 from kowalski.node.backends.probing import Candidate, Finding, candidates, probe
 from kowalski.node.config import NodeConfig
-from kowalski.node.own_membership import is_revoked
+from kowalski.node.copy_storage import CopyStorage, open_copy_storage
+from kowalski.node.http.room import Place, Rooms, open_http_room
+from kowalski.node.joining import known_membership, new_membership
+from kowalski.node.own_membership import ENDED_IS_FINE
 from kowalski.node.repl.detection import detect_sandbox
 from kowalski.node.repl.languages import LANGUAGES
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.repl.seam import SessionsHost
 from kowalski.node.repl.sessions import open_sessions_host
-from kowalski.node.services import coordinator, folding, inference, repl
+from kowalski.node.services import folding, inference, repl
+from kowalski.node.services.leading import Leading, open_leading
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.telemetry import NodeTelemetry
 from kowalski.node.storage import LedgerStorage, open_ledger_storage
 from kowalski.node.telemetry_sources import DeviceProfile, HotSample, HotSource, read_profile
-from kowalski.protocol.errors import ConfigError, PeerUnreachableError
 from kowalski.protocol.ids import Address
-from kowalski.protocol.join_line import JoinLine
 from kowalski.protocol.join_line import parse as parse_join_line
 from kowalski.protocol.messages.trust import Role
 from kowalski.rlm.tokens import estimate_tokens
 
 log = structlog.get_logger(__name__)
 
-JOIN_DIAL_S = 5.0
-
-ENDED_IS_FINE = Rules(forgives_expiry=lambda _certificate: True)
-"""For our own certificate: whether one that has ended still counts, others decide."""
 
 CLIENTS: frozenset[Role] = frozenset({"submit", "coordinate"})
 """Who may have code run, models asked and texts folded: for a task, or directly."""
 
-SUBMITTERS: frozenset[Role] = frozenset({"submit"})
 FOLDING_SLOTS = 2
 
 
@@ -124,7 +118,7 @@ async def _run(config: NodeConfig) -> None:
     # What the operator mistyped is said before anything that takes time.
     line = parse_join_line(config.join.get_secret_value()) if config.join is not None else None
     identity = load_or_create_identity(config.identity_path)
-    known = _known_membership(config, identity, line)
+    known = known_membership(config, identity, line)
     async with AsyncExitStack() as stack:
         storage = stack.enter_context(open_ledger_storage(config.ledger_path))
         hands = await _open_hands(config, stack)
@@ -135,7 +129,7 @@ async def _run(config: NodeConfig) -> None:
         transport = await stack.enter_async_context(
             open_libp2p_transport(identity, listen=(listen,))
         )
-        membership = known or await _new_membership(config, identity, line, transport)
+        membership = known or await new_membership(config, identity, line, transport)
         node = await stack.enter_async_context(
             open_node(config, transport, membership, hands, storage, identity=identity)
         )
@@ -161,9 +155,36 @@ async def _run(config: NodeConfig) -> None:
             unix_clock=time.time,
         )
         served = verbs.verbs_of(node, here)
+        if not config.no_http:
+            await stack.enter_async_context(_open_http(config, node, here, served))
         await nursery.start(control.serve_control, config.control_path, served)
         _say_ready(config, node.mesh, trio.current_time() - started_at)
         await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def _open_http(
+    config: NodeConfig, node: verbs.Node, here: verbs.Here, served: Mapping[str, control.Verb]
+) -> AsyncIterator[None]:
+    place = Place(
+        config.http_host,
+        config.http_port,
+        token_path=config.http_token_path,
+        scratch_path=config.scratch_path,
+        hosts=frozenset((*config.http_hosts, *_own_names(node.mesh))),
+        origins=frozenset(config.http_origins),
+    )
+    rooms = Rooms(node.mesh, node.work, node.store, node.submitter, served, here.unix_clock)
+    async with open_http_room(place, rooms) as port:
+        here.ports.http = port
+        yield
+
+
+def _own_names(mesh: Mesh) -> set[str]:
+    """What other machines may call this one: its addresses, and its name with and without mDNS."""
+    addresses = {address.split("/")[2] for address in mesh.facts_of(mesh.me).addresses}
+    name = platform.node().split(".")[0].lower()
+    return addresses | {name, f"{name}.local"} - {""}
 
 
 async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
@@ -174,12 +195,12 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
         tried.append(await _sandbox(config))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_load_transport)
+        nursery.start_soon(trio.to_thread.run_sync, load_transport)
         nursery.start_soon(try_sandbox)
     ((verdict, languages),) = tried
     http = await stack.enter_async_context(open_http())
     places = candidates(
-        config.backends,
+        [text for text in config.backends if not is_model_file(text)],
         ollama_host=config.ollama_host,
         openai_base_url=config.openai_base_url,
         openai_api_key=config.api_key.get_secret_value() if config.api_key else None,
@@ -188,9 +209,10 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
     async def look(wanted: Sequence[Candidate]) -> tuple[Finding, ...]:
         return await probe(wanted, http=http, estimate_tokens=estimate_tokens)
 
-    catalogue = await stack.enter_async_context(
-        open_catalogue(places if "infer" in config.roles else (), look)
-    )
+    infers = "infer" in config.roles
+    catalogue = await stack.enter_async_context(open_catalogue(places if infers else (), look))
+    files = tuple(text for text in config.backends if infers and is_model_file(text))
+    await stack.enter_async_context(open_model_files(files, catalogue))
     host: SessionsHost | None = None
     if verdict.sandbox is not None and languages:
         host = await stack.enter_async_context(
@@ -202,10 +224,6 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
             )
         )
     return Hands(host, verdict, catalogue)
-
-
-async def _load_transport() -> None:
-    await trio.to_thread.run_sync(load_transport)
 
 
 async def _sandbox(config: NodeConfig) -> tuple[SandboxVerdict, dict[str, str]]:
@@ -223,98 +241,6 @@ async def _sandbox(config: NodeConfig) -> tuple[SandboxVerdict, dict[str, str]]:
     if verdict.tier == "none":
         log.warning("UNSAFE-REPL", why="code of other peers runs here without a sandbox")
     return verdict, dict(verdict.languages)
-
-
-def _known_membership(
-    config: NodeConfig, identity: Identity, line: JoinLine | None
-) -> Membership | None:
-    """What the file says, if it holds; with none, whether `line` can be joined with at all."""
-    known = load_membership(config.mesh_path)
-    if known is not None and line is not None and known.mesh == line.mesh:
-        # What was revoked is void, and the line is for a new beginning.
-        is_void = known.root is None and is_revoked(config, identity, known)
-        known = None if is_void else known
-    if known is None:
-        if line is not None and line.not_after_unix_s < time.time():
-            raise ConfigError(
-                "the join line has expired; make a new one with: kowalski-node invite"
-            )
-        return None
-    if line is not None and line.mesh != known.mesh:
-        raise ConfigError(
-            f"this node is a member of mesh {known.mesh} already, the join line is of "
-            f"{line.mesh}; leave it first (`kowalski-node leave`), or use another --data-dir"
-        )
-    now_unix_s = time.time()
-    try:
-        certificate = verify(
-            known.certificate,
-            mesh=known.mesh,
-            peer=identity.peer,
-            now_unix_s=now_unix_s,
-            rules=ENDED_IS_FINE,
-        )
-        if certificate.not_after_unix_s < now_unix_s:
-            cure = "start the node that founded the mesh, or an admin: they renew it"
-            log.warning("certificate-has-ended", cure=cure)
-    except CertificateError as no:
-        # The file of a founding node holds the root key: nobody shall be told to delete that.
-        cure = "make it anew with: kowalski-node identity rotate"
-        if known.root is None:
-            cure = "leave that mesh (kowalski-node leave) and join again with a new invite"
-        raise ConfigError(
-            f"the membership in {config.mesh_path} does not hold: {no}; {cure}"
-        ) from no
-    return known
-
-
-async def join_mesh(config: NodeConfig, line_text: str) -> Membership:
-    """Join without becoming a node, and keep the membership for when one starts.
-
-    Also if we are a member: one that was revoked while it was away does not know that it was.
-    Whoever calls has claimed the data directory.
-
-    Raises:
-        ConfigError: something that the operator can mend.
-    """
-    line = parse_join_line(line_text)
-    identity = load_or_create_identity(config.identity_path)
-    known = _known_membership(config, identity, line)
-    if known is not None and known.root is not None:
-        return known
-    await _load_transport()
-    from kowalski.mesh.libp2p_transport import open_libp2p_transport  # noqa: PLC0415
-
-    async with open_libp2p_transport(identity, listen=()) as transport:
-        return await _new_membership(config, identity, line, transport)
-
-
-async def _new_membership(
-    config: NodeConfig, identity: Identity, line: JoinLine | None, transport: Transport
-) -> Membership:
-    """Join with the line given, or found a mesh of one."""
-    if line is None:
-        membership = found_mesh(identity.peer, now_unix_s=int(time.time()))
-    else:
-        membership = await _join(config, identity, line, transport)
-    save_membership(config.mesh_path, membership)
-    return membership
-
-
-async def _join(
-    config: NodeConfig, identity: Identity, line: JoinLine, transport: Transport
-) -> Membership:
-    complaint = "it names no address"
-    for address in line.addresses:
-        try:
-            await transport.connect(line.inviter, address, timeout_s=JOIN_DIAL_S)
-            async with open_asker(transport) as asker:
-                return await join(identity.peer, config.name, line, asker, unix_clock=time.time)
-        except PeerUnreachableError as error:
-            complaint = str(error)
-        except BaseExceptionGroup as group:
-            raise first_error(group) from group.__cause__
-    raise ConfigError(f"the inviting peer cannot be reached ({complaint}); is its node running?")
 
 
 def _interfaces(addresses: tuple[Address, ...]) -> tuple[str, ...] | None:
@@ -383,40 +309,41 @@ async def open_node(
     )
     about = Self(config.name, boot, telemetry.profile, telemetry.hot)
     invites = InviteBook(config.invites_path, unix_clock)
-    remembered = RememberedPeers(config.peers_path)
     store = ContentStore(config.content_path, transport.peer)
 
-    def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
-        rooms = _Rooms(mesh, PlacedWork(mesh, store), store, hands, telemetry, nursery)
-        rooms.open(roles)
+    with open_copy_storage(config.copies_path) as copies:
+        leading: Leading | None = None
 
-    async with (
-        open_mesh(
-            transport,
-            membership,
-            about,
-            invites,
-            unix_clock=unix_clock,
-            keeping=Keeping(
-                identity,
-                config.roster_path,
-                lambda renewed: save_membership(config.mesh_path, renewed),
-            ),
-            furnish=furnish,
-        ) as mesh,
-        trio.open_nursery() as nursery,
-    ):
-        work = PlacedWork(mesh, store)
-        submitter = SubmitterRoom(mesh, storage, unix_clock=unix_clock)
-        await nursery.start(submitter.run)
-        mesh.listen(lambda change: _remember(remembered, change))
-        for peer, addresses in remembered.peers.items():
-            mesh.sighted(Sighted(peer, addresses))
-        for static in config.static_peers:
-            mesh.sighted(Sighted(static.peer, (static.address,), is_static=True))
-        nursery.start_soon(_announce_changes, hands.catalogue, mesh)
-        yield verbs.Node(mesh, submitter, work, store, invites)
-        nursery.cancel_scope.cancel()
+        def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
+            nonlocal leading
+            work = PlacedWork(mesh, store)
+            rooms = _Rooms(mesh, work, store, copies, hands, telemetry, nursery, unix_clock)
+            leading = rooms.open(roles)
+
+        async with (
+            open_mesh(
+                transport,
+                membership,
+                about,
+                invites,
+                unix_clock=unix_clock,
+                keeping=Keeping(
+                    identity,
+                    config.roster_path,
+                    lambda renewed: save_membership(config.mesh_path, renewed),
+                ),
+                furnish=furnish,
+            ) as mesh,
+            trio.open_nursery() as nursery,
+        ):
+            work = PlacedWork(mesh, store)
+            submitter = SubmitterRoom(mesh, storage, store, unix_clock=unix_clock)
+            await nursery.start(submitter.run)
+            _look_for(mesh, config, RememberedPeers(config.peers_path))
+            nursery.start_soon(_announce_changes, hands.catalogue, mesh)
+            nursery.start_soon(store.sweep)
+            yield verbs.Node(mesh, submitter, work, store, invites, leading)
+            nursery.cancel_scope.cancel()
 
 
 def _offered(roles: tuple[Role, ...], hands: Hands) -> tuple[Role, ...]:
@@ -430,11 +357,13 @@ class _Rooms:
     mesh: Mesh
     work: PlacedWork
     store: ContentStore
+    copies: CopyStorage
     hands: Hands
     telemetry: NodeTelemetry
     nursery: trio.Nursery
+    unix_clock: Callable[[], float]
 
-    def open(self, roles: tuple[Role, ...]) -> None:
+    def open(self, roles: tuple[Role, ...]) -> Leading | None:
         mesh, told, hot = self.mesh, self.telemetry.rooms, self.telemetry.hot
         mesh.serve(CONTENT_PROTOCOL, self.store.answer)
         if "repl" in roles and self.hands.host is not None:
@@ -445,18 +374,30 @@ class _Rooms:
             told.repl = lambda: cells.occupancy
             told.languages = lambda: dict(host.languages)
         if "infer" in roles:
-            models = inference.InferenceRoom(self.hands.catalogue, hot=hot)
+            models = inference.InferenceRoom(self.hands.catalogue, self.store, mesh, hot=hot)
             mesh.serve(inference.PROTOCOL, models.answer, askers=CLIENTS)
             told.inference = lambda: models.occupancy
             told.models = lambda: models.models
             told.tokens_per_s = lambda: models.tokens_per_s
+            told.prompt_tokens_per_s = lambda: models.prompt_tokens_per_s
         if "fold" in roles:
             folds = folding.FoldingRoom(self.store, mesh, slots=FOLDING_SLOTS, hot=hot)
             mesh.serve(folding.PROTOCOL, folds.answer, askers=CLIENTS)
             told.folding = lambda: folds.occupancy
-        if "coordinate" in roles:
-            leader = coordinator.CoordinatorRoom(mesh, self.work, self.store, self.nursery)
-            mesh.serve(coordinator.PROTOCOL, leader.answer, askers=SUBMITTERS)
+        if "coordinate" not in roles:
+            return None
+        return open_leading(
+            mesh, self.work, self.store, self.copies, self.nursery, unix_clock=self.unix_clock
+        )
+
+
+def _look_for(mesh: Mesh, config: NodeConfig, remembered: RememberedPeers) -> None:
+    """Those whom we met before, and those whom the owner names."""
+    mesh.listen(lambda change: _remember(remembered, change))
+    for peer, addresses in remembered.peers.items():
+        mesh.sighted(Sighted(peer, addresses))
+    for static in config.static_peers:
+        mesh.sighted(Sighted(static.peer, (static.address,), is_static=True))
 
 
 def _remember(remembered: RememberedPeers, change: MemberArrived | MemberLeft) -> None:

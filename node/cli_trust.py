@@ -120,12 +120,12 @@ def join(session: Session, line: str) -> None:
     import trio
 
     from kowalski.mesh.membership_certificates import decode_certificate, load_membership
-    from kowalski.node import app
+    from kowalski.node.joining import join_mesh
     from kowalski.node.own_membership import at_rest
 
     with at_rest(config.data_dir):
         before = load_membership(config.mesh_path)
-        membership = trio.run(app.join_mesh, config, line)
+        membership = trio.run(join_mesh, config, line)
     word = "already a member" if membership == before else "a member"
     certificate = decode_certificate(membership.certificate.frame)
     if session.as_json:

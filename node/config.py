@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from kowalski.node import places
+from kowalski.node.backends.model_files import is_model_file
 from kowalski.node.control_messages import ROLES, Role, first_complaint
 from kowalski.protocol.errors import ConfigError
 from kowalski.protocol.ids import Address, PeerId
@@ -62,6 +63,8 @@ def _multiaddr(text: str) -> str:
 
 def _http_url(text: str) -> str:
     """An address of a model server, scheme added where it is missing; `backends` reads the rest."""
+    if is_model_file(text):
+        return text
     text = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(text)
@@ -73,7 +76,15 @@ def _http_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _origin(text: str) -> str:
+    if re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]{1,300}", text) is None:
+        raise ValueError(f"{text!r} is not like https://chat.example.org")
+    return text
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
+HostName = Annotated[str, Field(pattern=r"^[a-z0-9.:-]{1,253}$")]
+Origin = Annotated[str, AfterValidator(_origin)]
 Url = Annotated[str, AfterValidator(_http_url)]
 
 
@@ -87,6 +98,10 @@ class NodeConfig(BaseModel):
     join: SecretStr | None = None
     p2p_port: Port = P2P_PORT
     http_port: Port = HTTP_PORT
+    http_host: Annotated[str, Field(min_length=1, max_length=253)] = "127.0.0.1"
+    http_hosts: Annotated[tuple[HostName, ...], Field(strict=False, max_length=100)] = ()
+    http_origins: Annotated[tuple[Origin, ...], Field(strict=False, max_length=100)] = ()
+    no_http: bool = False
     listen_host: Annotated[str, Field(min_length=1, max_length=253)] = "0.0.0.0"  # noqa: S104
     peers: Annotated[
         tuple[Annotated[str, AfterValidator(_multiaddr)], ...],
@@ -143,9 +158,23 @@ class NodeConfig(BaseModel):
         return self.data_dir / "ledger.sqlite"
 
     @property
+    def copies_path(self) -> Path:
+        """Of journals of tasks that others have submitted."""
+        return self.data_dir / "copies.sqlite"
+
+    @property
     def content_path(self) -> Path:
         """A directory: what travels by content hash."""
         return self.data_dir / "content"
+
+    @property
+    def http_token_path(self) -> Path:
+        return self.data_dir / "http_token"
+
+    @property
+    def scratch_path(self) -> Path:
+        """A directory: files that are gone when what needed them is done."""
+        return self.data_dir / "scratch"
 
     @property
     def control_path(self) -> Path:
@@ -261,7 +290,12 @@ def _from_flags(flags: Mapping[str, object]) -> _Layer:
 
 
 # Flags that may be given several times are named in the singular.
-FLAGS: Mapping[str, str] = {"peers": "peer", "backends": "backend"}
+FLAGS: Mapping[str, str] = {
+    "peers": "peer",
+    "backends": "backend",
+    "http_hosts": "http_name",
+    "http_origins": "http_origin",
+}
 
 _BOOLEANS: Mapping[str, bool] = {
     "1": True, "true": True, "yes": True, "on": True,
@@ -269,8 +303,8 @@ _BOOLEANS: Mapping[str, bool] = {
 }  # fmt: skip
 
 _INTEGERS = frozenset({"p2p_port", "http_port", "repl_slots"})
-_SWITCHES = frozenset({"no_mdns", "no_repl", "unsafe_repl"})
-_LISTS = frozenset({"peers", "roles", "backends"})
+_SWITCHES = frozenset({"no_http", "no_mdns", "no_repl", "unsafe_repl"})
+_LISTS = frozenset({"http_hosts", "http_origins", "peers", "roles", "backends"})
 
 
 def _from_text(key: str, text: str, source: str) -> object:

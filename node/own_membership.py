@@ -32,7 +32,7 @@ from kowalski.protocol.messages.trust import ROLES
 
 _ROOT_HEADER = "kowalski-node mesh root key 1"
 _ROOT_FILE_BYTES_MAX = 1024
-_ENDED_IS_FINE = Rules(forgives_expiry=lambda _certificate: True)
+ENDED_IS_FINE = Rules(forgives_expiry=lambda _certificate: True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def own(config: NodeConfig, now_unix_s: float) -> Own:
             mesh=membership.mesh,
             peer=identity.peer,
             now_unix_s=now_unix_s,
-            rules=_ENDED_IS_FINE,
+            rules=ENDED_IS_FINE,
         )
         book = _book(config, identity, membership)
         if book.rules.is_revoked(identity.peer, certificate.epoch):

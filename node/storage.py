@@ -203,10 +203,12 @@ class LedgerStorage:
         except ValidationError as error:
             raise StorageError(f"{self._path}: {error}") from error
 
-    def contents(self) -> frozenset[ContentHash]:
-        """Everything that some task's inputs or entries refer to. Raises StorageError."""
-        rows = self._database.read("SELECT DISTINCT hash FROM contents")
-        return frozenset(ContentHash(name) for (name,) in rows)
+    def contents(self) -> dict[TaskId, set[ContentHash]]:
+        """What each task's inputs and entries refer to. Raises StorageError."""
+        found: dict[TaskId, set[ContentHash]] = {}
+        for task, name in self._database.read("SELECT task, hash FROM contents"):
+            found.setdefault(TaskId(task), set()).add(ContentHash(name))
+        return found
 
     def ended(self) -> list[Ended]:
         """The tasks that have ended, the first of them first. Raises StorageError."""

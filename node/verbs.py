@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +29,7 @@ from kowalski.node.plain_files import check_is_plain, read_text
 from kowalski.node.program_arguments import with_arguments
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.services.folding import SOURCE_BYTES_MAX
+from kowalski.node.services.leading import Leading
 from kowalski.node.services.placed_work import ANY_MODEL, Placed, PlacedWork
 from kowalski.node.services.submitter import Seen, SubmitterRoom
 from kowalski.node.task_view import TaskView, headline
@@ -69,6 +70,15 @@ class Node:
     work: PlacedWork
     store: ContentStore
     invites: InviteBook
+    leading: Leading | None
+    """None where it leads no tasks."""
+
+
+@dataclass(slots=True)
+class Ports:
+    """Where servers listen that were opened after the verbs; None where there is none."""
+
+    http: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,7 @@ class Here:
     discovery: Discovery | None
     started_at: float
     unix_clock: Callable[[], float]
+    ports: Ports = field(default_factory=Ports)
 
 
 def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
@@ -146,7 +157,7 @@ class _Verbs:
             "uptime_s": trio.current_time() - here.started_at,
             "data_dir": str(here.config.data_dir),
             "p2p_port": listening[1] if listening else None,
-            "http_port": None,
+            "http_port": here.ports.http,
             "control_path": str(here.config.control_path),
             "addresses": list(us.addresses),
             "roles": list(us.roles),

@@ -46,7 +46,8 @@ OnCell = Callable[[str, ScriptedState], None]
 
 def echo(request: CompletionRequest) -> str:
     """The model of a world that needs no better one."""
-    return "reply to: " + request.messages[-1].content.replace("```", "...")
+    said = request.messages[-1].content if request.messages else request.said
+    return "reply to: " + said.replace("```", "...")
 
 
 def terse(request: CompletionRequest) -> str:
@@ -167,7 +168,7 @@ def make_place(number: int, part: Part, root: MeshRoot, folder: Path, *, seed: i
     calls: list[str] = []
 
     def answer(request: CompletionRequest) -> str:
-        calls.append(request.messages[-1].content)
+        calls.append(request.messages[-1].content if request.messages else request.said)
         return part.tells(request)
 
     models = tuple(ModelInfo(name, is_warm=True, slots=part.model_slots) for name in part.models)

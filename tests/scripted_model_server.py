@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 import h11
 import trio
 
-from tests.scripted_words import OllamaWords, OpenAiWords, Words
+from tests.scripted_words import OllamaWords, OpenAiWords, Words, embeddings
 
 Flavour = Literal["openai", "ollama"]
 Fault = Literal[
@@ -65,11 +65,11 @@ class Call:
 
     @property
     def prompt(self) -> str:
-        return "\n".join(message["content"] for message in self.messages)
+        return "\n".join(message["content"] or "" for message in self.messages)
 
     @property
     def last(self) -> str:
-        return self.messages[-1]["content"] if self.messages else ""
+        return (self.messages[-1]["content"] or "") if self.messages else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +81,8 @@ class Act:
     after: int = 0
     delay_per_token_s: float = 0.0
     sends_usage: bool = True
+    tool_call: tuple[str, str] | None = None
+    """A tool's name and its arguments, where the request offers tools."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,13 +129,18 @@ class Script:
 
 def directed(act: Act, prompt: str) -> Act:
     """The act as the directives in a prompt change it."""
-    for name, value in re.findall(r"^(ECHO|TOKENS|DELAY|FAULT):[ ]?(.*)$", prompt, re.MULTILINE):
+    for name, value in re.findall(
+        r"^(ECHO|TOKENS|DELAY|FAULT|CALL):[ ]?(.*)$", prompt, re.MULTILINE
+    ):
         match name:
             case "ECHO":
                 act = dataclasses.replace(act, text=value)
             case "TOKENS":
                 words = " ".join(f"w{n}" for n in range(int(value)))
                 act = dataclasses.replace(act, text=words)
+            case "CALL":
+                tool, _, arguments = value.partition(" ")
+                act = dataclasses.replace(act, text="", tool_call=(tool, arguments or "{}"))
             case "DELAY":
                 act = dataclasses.replace(act, delay_per_token_s=float(value))
             case _:
@@ -224,6 +231,8 @@ class ScriptedModelServer:
             await self._answer_get(wire, path)
         elif path == "/v1/chat/completions":
             await self._complete(wire, OpenAiWords(), json.loads(body))
+        elif path == "/v1/embeddings":
+            await wire.reply(200, embeddings(json.loads(body)))
         elif path == "/api/chat" and self.flavour == "ollama":
             await self._complete(wire, OllamaWords(), json.loads(body))
         elif path == "/api/show" and self.flavour == "ollama":
@@ -285,7 +294,14 @@ class ScriptedModelServer:
         await self._perform_answer(wire, words, call, act)
 
     async def _perform_answer(self, wire: _Wire, words: Words, call: Call, act: Act) -> None:
-        prompt_tokens = sum(len(tokens_of(m["content"])) for m in call.messages)
+        prompt_tokens = sum(len(tokens_of(m["content"] or "")) for m in call.messages)
+        if act.tool_call is not None and call.body.get("tools"):
+            await wire.open_body(words.content_type)
+            await wire.send(words.tool_call(call.model, *act.tool_call))
+            await wire.send(words.end(call.model, "tool_calls", (prompt_tokens, 1)))
+            await wire.close_body()
+            self._count(completed=1, prompt_tokens=prompt_tokens, completion_tokens=1)
+            return
         tokens = tokens_of(act.text)
         limit = words.max_tokens(call.body)
         reason = "stop" if limit is None or len(tokens) <= limit else "length"

@@ -47,6 +47,9 @@ class Words:
     def whole(self, model: str, text: str, reason: str, usage: tuple[int, int] | None) -> object:
         raise NotImplementedError
 
+    def tool_call(self, model: str, name: str, arguments: str) -> bytes:
+        raise NotImplementedError
+
 
 class OpenAiWords(Words):
     content_type = b"text/event-stream"
@@ -94,7 +97,16 @@ class OpenAiWords(Words):
         }
         return value | ({"usage": self._usage(usage)} if usage else {})
 
-    def _chunk(self, model: str, delta: dict[str, str], reason: str | None) -> object:
+    def tool_call(self, model: str, name: str, arguments: str) -> bytes:
+        """In two pieces, as most servers send them."""
+        half = len(arguments) // 2
+        head = {"name": name, "arguments": arguments[:half]}
+        first = {"index": 0, "id": "call_1", "type": "function", "function": head}
+        rest = {"index": 0, "function": {"arguments": arguments[half:]}}
+        pieces = ({"tool_calls": [one]} for one in (first, rest))
+        return b"".join(self.json(self._chunk(model, one, None)) for one in pieces)
+
+    def _chunk(self, model: str, delta: dict[str, Any], reason: str | None) -> object:
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
         return {
             "id": "chatcmpl-1",
@@ -128,6 +140,11 @@ class OllamaWords(Words):
     def is_streamed(self, body: dict[str, Any]) -> bool:
         return bool(body.get("stream", True))
 
+    def tool_call(self, model: str, name: str, arguments: str) -> bytes:
+        function = {"name": name, "arguments": json.loads(arguments)}
+        message = {"role": "assistant", "content": "", "tool_calls": [{"function": function}]}
+        return self.json({"model": model, "message": message, "done": False})
+
     def token(self, model: str, token: str) -> bytes:
         message = {"role": "assistant", "content": token}
         return self.json({"model": model, "message": message, "done": False})
@@ -144,3 +161,16 @@ class OllamaWords(Words):
         if usage is None:
             return value
         return value | {"prompt_eval_count": usage[0], "eval_count": usage[1]}
+
+
+def embeddings(body: dict[str, Any]) -> object:
+    """OpenAI's answer: of each text, how often each letter of the alphabet comes."""
+    given = body["input"]
+    texts = [given] if isinstance(given, str) else given
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    data = [
+        {"index": number, "embedding": [float(text.lower().count(one)) for one in letters]}
+        for number, text in enumerate(texts)
+    ]
+    tokens = sum(len(text.split()) for text in texts)
+    return {"data": data, "model": body["model"], "usage": {"prompt_tokens": tokens}}

@@ -1,14 +1,13 @@
 """Which models this device can run now, how fast each is, and how many slots are taken.
 
-Looks again every so often, and at once when a server fails. It chooses among the servers of this
-device only; choosing a peer is placement's business, and so is queueing: full means no.
+Looks again every so often, and at once when a server fails. Which server is asked is decided by
+`core.model_catalogue`; here it is asked, watched and measured.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeAlias
@@ -22,34 +21,19 @@ from kowalski.node.backends.seam import (
     Completed,
     CompletionEvent,
     CompletionRequest,
+    Embedded,
+    EmbeddingRequest,
     ModelInfo,
 )
+from kowalski.node.core.model_catalogue import Listing, averaged, choose, preference
 
 Look: TypeAlias = Callable[[Sequence[Candidate]], Awaitable[tuple[Finding, ...]]]
 
-RATE_WEIGHT = 0.3
 # Fewer tokens say more about the clock than about the model.
 RATED_TOKENS_MIN = 4
-# More is a clock too coarse; peers take such a rate for a lie.
-TOKENS_PER_S_MAX = 100_000.0
-RETRY_AFTER_S = 1.0
+RATED_PROMPT_TOKENS_MIN = 16
 # A server that fails makes us look again, but not in a busy loop.
 LOOK_GAP_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """One model on one server. `tokens_per_s` is measured, None until it has answered."""
-
-    model: ModelInfo
-    backend_name: str
-    backend_url: str
-    in_flight: int
-    tokens_per_s: float | None
-
-    @property
-    def free_slots(self) -> int:
-        return max(0, self.model.slots - self.in_flight)
 
 
 @dataclass(slots=True)
@@ -58,18 +42,30 @@ class _Record:
 
     in_flight: int = 0
     tokens_per_s: float | None = None
+    prompt_tokens_per_s: float | None = None
 
-    def rate(self, tokens_per_s: float) -> None:
-        before = self.tokens_per_s
-        weight = 1.0 if before is None else RATE_WEIGHT
-        self.tokens_per_s = weight * tokens_per_s + (1 - weight) * (before or 0.0)
+    def rate(self, tokens: int, elapsed_s: float) -> None:
+        if tokens > 0 and elapsed_s > 0:
+            self.tokens_per_s = averaged(self.tokens_per_s, tokens / elapsed_s)
+
+    def rate_prompt(self, tokens: int, elapsed_s: float) -> None:
+        if tokens >= RATED_PROMPT_TOKENS_MIN and elapsed_s > 0:
+            self.prompt_tokens_per_s = averaged(self.prompt_tokens_per_s, tokens / elapsed_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """An answer under way: where, and its events."""
+
+    listing: Listing
+    events: AsyncIterator[CompletionEvent]
 
 
 class Catalogue:
     """Use `open_catalogue`."""
 
     def __init__(self, places: Sequence[Candidate], look: Look) -> None:
-        self._places = tuple(places)
+        self._places = {place.url: place for place in places}
         self._look = look
         self._findings: dict[str, Finding] = {}
         self._models: dict[str, tuple[ModelInfo, ...]] = {}
@@ -91,7 +87,7 @@ class Catalogue:
             for model in models
             if (backend := self._findings[url].backend) is not None
         ]
-        return tuple(sorted(found, key=_preference))
+        return tuple(sorted(found, key=preference))
 
     async def wait_changed(self) -> None:
         """Wait until other models can be run than now."""
@@ -101,8 +97,10 @@ class Catalogue:
         """Look now: known servers are asked for their models, the other places what is there."""
         async with self._looking:
             await self._list_all(tuple(self._findings.values()))
-            unknown = [place for place in self._places if place.url not in self._models]
+            unknown = [place for url, place in self._places.items() if url not in self._models]
             found = await self._look(unknown)
+            # A place may have gone meanwhile.
+            found = tuple(finding for finding in found if finding.url in self._places)
             self._findings |= {finding.url: finding for finding in found}
             await self._list_all(found)
             present = {(each.backend_url, each.model.name) for each in self.listings()}
@@ -121,24 +119,66 @@ class Catalogue:
         As `Backend.complete`, and it never waits for a slot.
 
         Raises:
-            BackendError: as `Backend.complete`; `model_missing`, no server here has the model;
-                `overloaded`, all that have it are busy.
+            BackendError: as `Backend.complete` and `core.model_catalogue.choose`.
         """
-        listing = self._choose(request.model)
-        backend = self._findings[listing.backend_url].backend
-        assert backend is not None
-        record = self._record(listing.backend_url, listing.model.name)
-        record.in_flight += 1
+        async with self.answer(request, idle_timeout_s=idle_timeout_s) as answering:
+            yield answering.events
+
+    @contextlib.asynccontextmanager
+    async def answer(
+        self, request: CompletionRequest, *, idle_timeout_s: float
+    ) -> AsyncIterator[Answering]:
+        """As `complete`, and tells which server answers."""
+
+        def left_out(one: Listing) -> tuple[str, ...]:
+            return self._backend(one.backend_url).left_out(request, one.model)
+
+        listing = choose(request.model, self.listings(), left_out=left_out)
+        backend = self._backend(listing.backend_url)
         request = dataclasses.replace(request, model=listing.model.name)
-        try:
+        with self._under_way(listing) as record:
             async with contextlib.AsyncExitStack() as stack:
                 with self._notice_failure(listing):
                     events = await stack.enter_async_context(
                         backend.complete(request, idle_timeout_s=idle_timeout_s)
                     )
-                yield self._observe(events, listing, record)
+                yield Answering(listing, self._observe(events, listing, record))
+
+    async def embed(
+        self, request: EmbeddingRequest, *, idle_timeout_s: float
+    ) -> tuple[Listing, Embedded]:
+        """The vectors of the texts, by the best server that has the model, and which that was.
+
+        Raises:
+            BackendError: as `Backend.embed` and `core.model_catalogue.choose`.
+        """
+        listing = choose(request.model, self.listings(), capability="embed")
+        backend = self._backend(listing.backend_url)
+        request = dataclasses.replace(request, model=listing.model.name)
+        with self._under_way(listing), self._notice_failure(listing):
+            return listing, await backend.embed(request, idle_timeout_s=idle_timeout_s)
+
+    def backends(self) -> tuple[Backend, ...]:
+        """The servers that are there now."""
+        return tuple(self._backend(url) for url in self._models)
+
+    def report(self, finding: Finding) -> None:
+        """Tell of something that is no server yet, or none any more; for `doctor`."""
+        assert finding.backend is None
+        self._findings[finding.url] = finding
+
+    @contextlib.asynccontextmanager
+    async def with_place(self, place: Candidate, *, instead_of: str) -> AsyncIterator[None]:
+        """Look at one more place while the block lasts. `instead_of` is what was reported."""
+        self._places[place.url] = place
+        self._findings.pop(instead_of, None)
+        try:
+            await self.refresh()
+            yield
         finally:
-            record.in_flight -= 1
+            del self._places[place.url]
+            self._findings.pop(place.url, None)
+            self._set_models(place.url, None)
 
     async def keep_looking(self, interval_s: float) -> None:
         """Refresh every `interval_s`, and soon after a server failed. Never returns."""
@@ -149,16 +189,19 @@ class Catalogue:
             self._look_wanted = trio.Event()
             await self.refresh()
 
-    def _choose(self, model: str) -> Listing:
-        names = (model, f"{model}:latest")  # Ollama's way to leave out the tag.
-        serving = [each for each in self.listings() if not model or each.model.name in names]
-        if not serving:
-            what = f"model {model!r}" if model else "any model"
-            raise BackendError("model_missing", f"no server on this device has {what}")
-        free = [each for each in serving if each.free_slots]
-        if not free:
-            raise BackendError("overloaded", "all its slots are taken", RETRY_AFTER_S)
-        return free[0]
+    def _backend(self, url: str) -> Backend:
+        backend = self._findings[url].backend
+        assert backend is not None
+        return backend
+
+    @contextlib.contextmanager
+    def _under_way(self, listing: Listing) -> Iterator[_Record]:
+        record = self._record(listing.backend_url, listing.model.name)
+        record.in_flight += 1
+        try:
+            yield record
+        finally:
+            record.in_flight -= 1
 
     def _observe(
         self, events: AsyncIterator[CompletionEvent], listing: Listing, record: _Record
@@ -191,7 +234,7 @@ class Catalogue:
         try:
             self._set_models(finding.url, await backend.list_models())
         except BackendError as error:
-            if self._is_answering(finding.url):
+            if self._is_answering(finding.url) or finding.url not in self._places:
                 return  # Too busy to list; if it is dead, its answer will tell.
             why_not = f"{finding.kind} does not list its models: {error}"
             self._findings[finding.url] = dataclasses.replace(
@@ -205,10 +248,10 @@ class Catalogue:
         )
 
     def _set_models(self, url: str, models: tuple[ModelInfo, ...] | None) -> None:
-        if models == self._models.get(url):
+        if models == self._models.get(url) or (models is not None and url not in self._places):
             return
         if models is None:
-            del self._models[url]
+            self._models.pop(url, None)
         else:
             self._models[url] = models
         self._changed.set()
@@ -216,7 +259,14 @@ class Catalogue:
 
     def _listing(self, url: str, backend: Backend, model: ModelInfo) -> Listing:
         record = self._records.get((url, model.name), _Record())
-        return Listing(model, backend.name, url, record.in_flight, record.tokens_per_s)
+        return Listing(
+            model,
+            backend.name,
+            url,
+            record.in_flight,
+            record.tokens_per_s,
+            record.prompt_tokens_per_s,
+        )
 
     def _record(self, url: str, model: str) -> _Record:
         return self._records.setdefault((url, model), _Record())
@@ -245,23 +295,30 @@ class _Observed:
         with self._notice_failure():
             event = await anext(self._events)
         if isinstance(event, Completed):
-            self._rate(event.completion_tokens)
+            self._rate(event)
         else:
             self._deltas += 1
             if self._first_at is None:
                 self._first_at = trio.current_time()
         return event
 
-    def _rate(self, tokens: int) -> None:
+    def _rate(self, end: Completed) -> None:
+        """By the server's own clock where it tells; ours has the network and the queue in it."""
+        tokens, read = end.completion_tokens, end.prompt_tokens - end.cached_tokens
+        if end.prompt_s is not None:
+            self._record.rate_prompt(read, end.prompt_s)
         if tokens < RATED_TOKENS_MIN or self._first_at is None:
+            return
+        if end.generation_s is not None:
+            self._record.rate(tokens, end.generation_s)
             return
         # The first token waited for the prompt, unless everything came at once.
         since, timed = (self._first_at, tokens - 1)
         if self._deltas == 1:
             since, timed = (self._started_at, tokens)
-        elapsed_s = trio.current_time() - since
-        if elapsed_s > 0:
-            self._record.rate(min(timed / elapsed_s, TOKENS_PER_S_MAX))
+        elif end.prompt_s is None:
+            self._record.rate_prompt(read, self._first_at - self._started_at)
+        self._record.rate(timed, trio.current_time() - since)
 
 
 @contextlib.asynccontextmanager
@@ -275,16 +332,3 @@ async def open_catalogue(
         nursery.start_soon(catalogue.keep_looking, interval_s)
         yield catalogue
         nursery.cancel_scope.cancel()
-
-
-def _preference(listing: Listing) -> tuple[bool, bool, float, float, str, str]:
-    """Warm, free, fast, idle; one that was never measured deserves a try."""
-    rate = listing.tokens_per_s
-    return (
-        not listing.model.is_warm,
-        not listing.free_slots,
-        -math.inf if rate is None else -rate,
-        listing.in_flight / listing.model.slots,
-        listing.model.name,
-        listing.backend_url,
-    )

@@ -119,19 +119,23 @@ class HttpClient:
         self,
         url: str,
         *,
+        method: str = "GET",
         headers: Headers | None = None,
+        body: bytes = b"",
         timeout_s: float,
         bytes_max: int = BODY_BYTES_MAX,
     ) -> Reply:
-        """GET one bounded answer, whatever its status.
+        """Ask for one bounded answer, whatever its status.
 
         Raises:
             BackendError: `unreachable`, also when it was not here within `timeout_s`; `bad_reply`.
         """
         with trio.move_on_after(timeout_s):
-            async with self.stream("GET", url, headers=headers, head_timeout_s=timeout_s) as reply:
-                body = await reply.receive_all(bytes_max=bytes_max)
-                return Reply(reply.status, reply.headers, body)
+            async with self.stream(
+                method, url, headers=headers, body=body, head_timeout_s=timeout_s
+            ) as reply:
+                whole = await reply.receive_all(bytes_max=bytes_max)
+                return Reply(reply.status, reply.headers, whole)
         raise BackendError("unreachable", f"no answer within {timeout_s:g} s")
 
     @contextlib.asynccontextmanager
@@ -188,13 +192,17 @@ class HttpClient:
 
 @contextlib.asynccontextmanager
 async def open_http(
-    *, connections_max: int = 128, connect_timeout_s: float = 3.0
+    *,
+    connections_max: int = 128,
+    connect_timeout_s: float = 3.0,
+    network: httpcore.AsyncNetworkBackend | None = None,
 ) -> AsyncIterator[HttpClient]:
-    """Open a pool; the connections end with the block."""
+    """Open a pool; the connections end with the block. `network` None: that of this machine."""
     async with httpcore.AsyncConnectionPool(
         max_connections=connections_max,
         max_keepalive_connections=16,
         keepalive_expiry=KEEPALIVE_S,
+        network_backend=network,
     ) as pool:
         yield HttpClient(pool, connect_timeout_s=connect_timeout_s)
 

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import re
+import string
+import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
-from kowalski.node.backends.seam import BackendError, Completed, CompletionEvent, Delta, ModelInfo
+from kowalski.node.backends import features
+from kowalski.node.backends.seam import (
+    BackendError,
+    Completed,
+    CompletionEvent,
+    Delta,
+    Embedded,
+    ModelInfo,
+)
 
 if TYPE_CHECKING:
-    from kowalski.node.backends.seam import CompletionRequest
+    from kowalski.node.backends.seam import CompletionRequest, EmbeddingRequest
 
 # The text of the answer; or it raises a `BackendError`.
 AnswerBy: TypeAlias = "Callable[[CompletionRequest], str]"
@@ -22,7 +32,8 @@ class InMemoryBackend:
     """Streams what `answer_by` says, a word at a time; a word is a token.
 
     `failure` is what every call meets while it is set; that, `models` and `delay_per_token_s` may
-    be replaced at any time.
+    be replaced at any time. It honours what a server of `kind` does: `answer_by` sees the request.
+    An answer that is gone on with (`so_far`) is the same answer without its beginning.
     """
 
     def __init__(
@@ -33,14 +44,19 @@ class InMemoryBackend:
         name: str = "in-memory",
         url: str = "memory://",
         delay_per_token_s: float = 0.0,
+        kind: str = "llama-server",
     ) -> None:
         self.name = name
+        self.kind = kind
         self.url = url
         self.models = models
         self.failure: BackendError | None = None
         self.in_flight = 0
         self._answer_by = answer_by
         self.delay_per_token_s = delay_per_token_s
+
+    def left_out(self, request: CompletionRequest, model: ModelInfo) -> tuple[str, ...]:
+        return features.left_out(self.kind, request, model)
 
     async def list_models(self) -> tuple[ModelInfo, ...]:
         await self.health()
@@ -58,7 +74,8 @@ class InMemoryBackend:
         await self.health()
         if request.model not in {model.name for model in self.models}:
             raise BackendError("model_missing", request.model)
-        tokens = re.findall(r"\s*\S+|\s+$", self._answer_by(request))
+        text = self._answer_by(request).removeprefix(request.so_far)
+        tokens = re.findall(r"\s*\S+|\s+$", text)
         self.in_flight += 1
         events = self._events(request, tokens, idle_timeout_s)
         try:
@@ -66,6 +83,18 @@ class InMemoryBackend:
                 yield events
         finally:
             self.in_flight -= 1
+
+    async def embed(self, request: EmbeddingRequest, *, idle_timeout_s: float) -> Embedded:
+        """Of each text how often each letter comes: texts of the same words are near each other."""
+        del idle_timeout_s
+        await self.health()
+        if request.model not in {model.name for model in self.models}:
+            raise BackendError("model_missing", request.model)
+        letters = string.ascii_lowercase[: request.dimensions]
+        vectors = [[float(text.lower().count(one)) for one in letters] for text in request.texts]
+        packed = [struct.pack(f"<{len(letters)}f", *vector) for vector in vectors]
+        words = sum(len(text.split()) for text in request.texts)
+        return Embedded(tuple(packed), len(letters), words, usage_is_estimate=False)
 
     async def _events(
         self, request: CompletionRequest, tokens: list[str], idle_timeout_s: float
@@ -78,6 +107,6 @@ class InMemoryBackend:
                 raise BackendError("stalled", f"no progress for {idle_timeout_s:g} s")
             await self.health()
             yield Delta(token)
-        prompt_tokens = sum(len(message.content.split()) for message in request.messages)
+        prompt_tokens = len(request.said.split())
         reason = "stop" if len(tokens) <= limit else "length"
         yield Completed(reason, prompt_tokens, min(len(tokens), limit), usage_is_estimate=False)

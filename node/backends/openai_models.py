@@ -1,13 +1,13 @@
 """What an OpenAI-compatible server can run now: each kind says it in its own way.
 
-`/v1/models` is "usable now" on llama-server and vLLM, the catalogue on exo, and everything on disk
-in LM Studio. Parsed leniently: what is missing stays unknown.
+`/v1/models` is "usable now" on llama-server and vLLM, and everything on disk in LM Studio; of exo
+tells `exo_state`. Parsed leniently: what is missing stays unknown.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
@@ -58,8 +58,9 @@ async def list_vllm(get: GetJson, server: OpenAiServer) -> tuple[ModelInfo, ...]
 
 
 async def list_llama_server(get: GetJson, server: OpenAiServer) -> tuple[ModelInfo, ...]:
-    """One model, always loaded; `/props` knows its slots and the context of each of them."""
+    """One model, always loaded; `/props` knows its slots, the context of each, and its template."""
     context_tokens: int | None = None
+    capabilities: tuple[str, ...] = ()
     slots = 1
     # `/props` can be switched off; then one slot is safe.
     with contextlib.suppress(BackendError):
@@ -69,11 +70,35 @@ async def list_llama_server(get: GetJson, server: OpenAiServer) -> tuple[ModelIn
             settings = props.get("default_generation_settings")
             if isinstance(settings, dict):
                 context_tokens = _positive(settings.get("n_ctx"))
+            capabilities = _llama_capabilities(cast("JsonObject", props))
     entries = _entries(await get(f"{server.api_url}/models"))
     return tuple(
-        ModelInfo(name, context_tokens or _context_tokens(entry), is_warm=True, slots=slots)
+        ModelInfo(
+            name,
+            context_tokens or _context_tokens(entry),
+            is_warm=True,
+            slots=slots,
+            size_bytes=_positive(_object(entry.get("meta")).get("size")) or 0,
+            capabilities=capabilities,
+        )
         for name, entry in entries
     )
+
+
+def _llama_capabilities(props: JsonObject) -> tuple[str, ...]:
+    """What its chat template can say: without a word for tools, llama.cpp drops them silently."""
+    can: dict[str, bool] = {
+        "chat": True,
+        "vision": _object(props.get("modalities")).get("vision") is True,
+        "tools": _object(props.get("chat_template_caps")).get("supports_tools") is True,
+        "thinking": any(
+            word in str(props.get("chat_template"))
+            for word in ("enable_thinking", "reasoning_effort", "<think>")
+        ),
+    }
+    if "chat_template_caps" not in props:
+        return ()  # An older one, which does not tell.
+    return tuple(name for name, is_so in can.items() if is_so)
 
 
 async def list_lm_studio(get: GetJson, server: OpenAiServer) -> tuple[ModelInfo, ...]:
@@ -84,29 +109,21 @@ async def list_lm_studio(get: GetJson, server: OpenAiServer) -> tuple[ModelInfo,
             name,
             _positive(entry.get("loaded_context_length")) or _context_tokens(entry),
             is_warm=entry.get("state") == "loaded",
+            capabilities=_lm_studio_capabilities(entry),
         )
         for name, entry in entries
-        if entry.get("type") != "embeddings"
     )
 
 
-async def list_exo(get: GetJson, server: OpenAiServer) -> tuple[ModelInfo, ...]:
-    """The models of the instances all of whose runners are ready or running."""
-    try:
-        instances = await get(f"{server.url}/state/instances")
-        runners = await get(f"{server.url}/state/runners")
-    except BackendError as error:
-        if error.code != "model_missing":
-            raise
-        # Before v1.0.70 the state came in one piece only.
-        state = await get(f"{server.url}/state")
-        whole = cast("JsonObject", state) if isinstance(state, dict) else {}
-        instances, runners = whole.get("instances"), whole.get("runners")
-    found: dict[str, ModelInfo] = {}
-    for model, shards in _exo_instances(instances):
-        if all(_exo_is_ready(runners, runner) for runner in shards):
-            found[model] = ModelInfo(model, _exo_context(shards), is_warm=True)
-    return tuple(found.values())
+def _lm_studio_capabilities(entry: JsonObject) -> tuple[str, ...]:
+    kind, told = entry.get("type"), entry.get("capabilities")
+    if kind == "embeddings":
+        return ("embed",)
+    if not isinstance(told, list):
+        # Versions before 0.3.16 do not tell.
+        return ()
+    can = {"chat": True, "vision": kind == "vlm", "tools": "tool_use" in told}
+    return tuple(name for name, is_so in can.items() if is_so)
 
 
 def _entries(payload: object) -> list[tuple[str, JsonObject]]:
@@ -133,40 +150,10 @@ def _context_tokens(entry: JsonObject) -> int | None:
     return None
 
 
+def _object(value: object) -> JsonObject:
+    return cast("JsonObject", value) if isinstance(value, dict) else {}
+
+
 def _positive(value: object) -> int | None:
     is_positive = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 32
     return cast("int", value) if is_positive else None
-
-
-def _exo_instances(instances: object) -> Iterator[tuple[str, JsonObject]]:
-    """Model and `runnerToShard` of each instance, out of its one-key tag."""
-    if not isinstance(instances, dict):
-        return
-    for instance in instances.values():
-        assignments = _untagged(instance).get("shardAssignments")
-        if not isinstance(assignments, dict):
-            continue
-        model, shards = assignments.get("modelId"), assignments.get("runnerToShard")
-        if isinstance(model, str) and isinstance(shards, dict) and shards:
-            yield model, cast("JsonObject", shards)
-
-
-def _exo_is_ready(runners: object, runner: str) -> bool:
-    status = runners.get(runner) if isinstance(runners, dict) else None
-    if isinstance(status, dict) and len(status) == 1:
-        status = next(iter(status))
-    return status in ("RunnerReady", "RunnerRunning")
-
-
-def _exo_context(shards: JsonObject) -> int | None:
-    card = _untagged(next(iter(shards.values()))).get("modelCard")
-    return _positive(card.get("contextLength")) if isinstance(card, dict) else None
-
-
-def _untagged(value: object) -> JsonObject:
-    """`{"Tag": {...}}` gives the inner object; anything else nothing."""
-    if isinstance(value, dict) and len(value) == 1:
-        inner = next(iter(value.values()))
-        if isinstance(inner, dict):
-            return cast("JsonObject", inner)
-    return {}

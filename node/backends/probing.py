@@ -15,13 +15,13 @@ from urllib.parse import unquote, urlsplit
 
 import trio
 
+from kowalski.node.backends.exo import list_exo
 from kowalski.node.backends.http import Reply
 from kowalski.node.backends.ollama import OllamaBackend
 from kowalski.node.backends.openai_http import OpenAiBackend
 from kowalski.node.backends.openai_models import (
     ListModels,
     OpenAiServer,
-    list_exo,
     list_generic,
     list_llama_server,
     list_lm_studio,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kowalski.node.backends.http import HttpClient
     from kowalski.node.backends.seam import EstimateTokens
 
-Kind: TypeAlias = Literal["exo", "ollama", "llama-server", "lm-studio", "vllm", "openai"]
+Kind: TypeAlias = Literal["exo", "ollama", "llama-server", "lm-studio", "vllm", "sglang", "openai"]
 
 OLLAMA_PORT = 11434
 # What a node's own HTTP interface says it is; asking itself would go round in circles.
@@ -45,12 +45,14 @@ USUAL_URLS = (
     "http://127.0.0.1:1234",  # LM Studio
     "http://127.0.0.1:8080",  # llama-server
     "http://127.0.0.1:8000",  # vLLM
+    "http://127.0.0.1:30000",  # SGLang
 )
 LIST_BY: Mapping[Kind, ListModels] = {
     "exo": list_exo,
     "llama-server": list_llama_server,
     "lm-studio": list_lm_studio,
     "vllm": list_vllm,
+    "sglang": list_vllm,
     "openai": list_generic,
 }
 PROBE_BODY_BYTES_MAX = 4 * 1024 * 1024
@@ -62,6 +64,7 @@ PROBE_PATHS = (
     "/props",
     "/api/v0/models",
     "/version",
+    "/get_model_info",
     "models",
 )
 
@@ -215,6 +218,7 @@ def recognise(replies: Mapping[str, Reply]) -> Kind | None:
             "vllm",
             lambda: "version" in _object(replies, "/version") and _is_owned_by_vllm(replies),
         ),
+        ("sglang", lambda: "model_path" in _object(replies, "/get_model_info")),
         ("openai", lambda: "data" in _object(replies, "models")),
     )
     return next((kind for kind, holds in signs if holds()), None)

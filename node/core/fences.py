@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-from kowalski.protocol.ids import TaskId
+from kowalski.protocol.ids import PeerId, TaskId
+
+TaskKey = tuple[PeerId, TaskId]
+"""A task by its submitter and its name: names are their submitters' own choice."""
 
 TASKS_MAX = 10_000
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,17 +24,27 @@ class Stale:
 
 
 @dataclass(frozen=True, slots=True)
-class Fences:
-    """The longest unheard are forgotten first."""
+class Fences(Generic[Key]):
+    """Of at least half of `TASKS_MAX` tasks, and those that were heard last.
 
-    terms: dict[TaskId, int] = field(default_factory=dict)
+    In two generations, so that a term that is heard again costs nothing.
+    """
 
-    def hear(self, task: TaskId, term: int) -> tuple[Fences, Stale | None]:
+    recent: dict[Key, int] = field(default_factory=dict)
+    older: dict[Key, int] = field(default_factory=dict)
+
+    def highest(self, task: Key) -> int:
+        """The highest term heard; 0 if none was."""
+        return max(self.recent.get(task, 0), self.older.get(task, 0))
+
+    def hear(self, task: Key, term: int) -> tuple[Fences[Key], Stale | None]:
         """The fences after a message of `term`, and why to refuse it if it comes too late."""
-        highest = self.terms.get(task, 0)
+        highest = self.highest(task)
         if term < highest:
             return self, Stale(highest)
-        kept = {name: heard for name, heard in self.terms.items() if name != task}
-        if len(kept) >= TASKS_MAX:
-            kept.pop(next(iter(kept)))
-        return Fences({**kept, task: term}), None
+        if self.recent.get(task) == term:
+            return self, None
+        recent = {**self.recent, task: term}
+        if len(recent) >= TASKS_MAX // 2:
+            return Fences({}, recent), None
+        return Fences(recent, self.older), None

@@ -163,11 +163,15 @@ def _submitted(state: TaskLedger, event: Submitted, now: float) -> Step:
 def _restored(state: TaskLedger, task: Task, now: float) -> Step:
     if task.is_over:
         return put(state, replace(task, is_settled=True)), ()
+    former = task.holders[0] if task.holders else None
+    is_awaited = former is not None and former not in state.weights
     task = replace(
         task,
         state="waiting",
         coordinator=None,
-        act_at=now + state.params.retry_s,
+        former=former,
+        act_at=now + (state.params.reunion_s if is_awaited else 0.0),
+        is_pausing=is_awaited,
         waiting_since=now,
         deadline_at=now + task.spec.timeout_s,
         why_waiting="restarted",
@@ -185,7 +189,8 @@ def _weights_changed(state: TaskLedger, event: WeightsChanged, now: float) -> St
             state = put(state, replace(task, act_at=min(task.act_at, now)))
         elif task.state == "waiting":
             since = min(task.nobody_since, now) if is_deserted else inf
-            may_go = has_come and not task.is_pausing
+            is_reunited = task.former is not None and task.former in state.weights
+            may_go = is_reunited or (has_come and not task.is_pausing)
             act_at = min(task.act_at, now) if may_go else task.act_at
             if (since, act_at) != (task.nobody_since, task.act_at):
                 state = put(state, replace(task, nobody_since=since, act_at=act_at))

@@ -33,6 +33,8 @@ class Task:
     """Coordinators that have failed at it, until all have."""
     holders: tuple[PeerId, ...] = ()
     """Peers that led it or stood by, lately: who may hold more of its journal than we do."""
+    former: PeerId | None = None
+    """Who led it when we were last: it may be at work still."""
     client: str = ""
     """On whose behalf it was submitted; clients take turns."""
     retries: int = 0

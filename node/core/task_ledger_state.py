@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from kowalski.node.core.fair_order import FairOrder, Waiting
+from kowalski.node.core.fair_queue import RANK
 from kowalski.node.core.invariants import must
 from kowalski.node.core.task_ledger_events import Effect, Task
 from kowalski.protocol.ids import PeerId, TaskId
@@ -25,6 +26,8 @@ class Params:
     renewal_s: float = 1.0
     silence_s: float = 4.0
     retry_s: float = 0.5
+    reunion_s: float = 2.0
+    """How long after a restart we wait for whoever led a task before it."""
     busy_s_max: float = 8.0
     """The longest time between two tries at a coordinator that is full."""
     unable_s: float = 5.0
@@ -124,7 +127,9 @@ def next_turn(state: TaskLedger, now: float) -> Task | None:
         return None
     busy = Counter(one.client for one in state.tasks.values() if one.state == "running")
     ready = (state.tasks[name] for name, at in state.turns.items() if at <= now)
-    waiting = (Waiting(one.id, one.client, one.spec.priority, one.waiting_since) for one in ready)
+    waiting = (
+        Waiting(one.id, one.client, RANK[one.spec.priority], one.waiting_since) for one in ready
+    )
     first = state.order.next_up(waiting, busy, now)
     return state.tasks[TaskId(first.name)] if first else None
 

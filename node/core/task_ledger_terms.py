@@ -41,8 +41,10 @@ def elect(state: TaskLedger, task: Task, why: str, now: float) -> Step:
         nobody_since = task.nobody_since if state.weights else min(task.nobody_since, now)
         task = replace(task, excluded=(), nobody_since=nobody_since)
         return _wait(state, task, why or "no peer offers to coordinate", now, state.params.retry_s)
-    chosen = order[0]
-    standbys = _standbys(chosen, order[1:], state.hosts)
+    former = task.former
+    chosen = former if former is not None and former in order else order[0]
+    others = [peer for peer in order if peer != chosen]
+    standbys = _standbys(chosen, others, state.hosts)
     term, before = task.term + 1, task.holders
     must(term > task.term, "term_monotone", f"{task.id}: {term} after {task.term}")
     task = replace(
@@ -50,6 +52,7 @@ def elect(state: TaskLedger, task: Task, why: str, now: float) -> Step:
         state="running",
         term=term,
         coordinator=chosen,
+        former=None,
         holders=tuple(dict.fromkeys((chosen, *standbys, *before)))[:HOLDERS_MAX],
         is_in_talks=True,
         declined=0,

@@ -18,9 +18,13 @@ SessionKey = tuple[TaskId, str]
 """Task and language."""
 
 
+def _nothing_heard() -> Fences[TaskId]:
+    return Fences()
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerDesk:
-    fences: Fences = field(default_factory=Fences)
+    fences: Fences[TaskId] = field(default_factory=_nothing_heard)
     ran: dict[SessionKey, tuple[int, ...]] = field(default_factory=dict)
     """Cells that each open session has run, in order."""
     finished: dict[tuple[TaskId, int], CellDone] = field(default_factory=dict)

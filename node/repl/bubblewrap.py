@@ -21,7 +21,7 @@ from kowalski.node.repl.limits import SessionLimits
 from kowalski.node.repl.sandbox import Folders, Launch, Places, ServerPlan, inside_environment
 
 JOB, INPUTS, TMP, SCRATCH = "/job", "/inputs", "/tmp", "/sessions"  # noqa: S108 - inside
-SERVER_PARTS = ("channel.py", "limiting.py", "confinement.py", "fork_server.py")
+SERVER_PARTS = ("channel.py", "limiting.py", "confinement.py", "namespaced.py", "fork_server.py")
 # What the fork server needs to confine sessions when it is root, as in `kernels/confinement.py`.
 _SERVER_CAPABILITIES = ("CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_SYS_ADMIN")
 _DROP_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
@@ -43,11 +43,7 @@ class NamespacedSessions:
     system_call_filter: bytes
 
     def settings(self) -> dict[str, object]:
-        return {
-            "confinement": "namespaces",
-            "filter": self.system_call_filter,
-            "scratch": SCRATCH,
-        }
+        return {"filter": self.system_call_filter, "scratch": SCRATCH}
 
     def order(
         self, *, limits: SessionLimits, folders: Folders, scratch: Path, slot: int
@@ -73,6 +69,8 @@ class BubblewrapSandbox:
     sessions: NamespacedSessions
     tier: str = "bubblewrap"
     owns_pids: bool = True
+    works_outside: bool = False
+    walks_in: bool = False
 
     @property
     def path(self) -> str:
@@ -127,6 +125,9 @@ class PlainBubblewrap:
     view: FileView
     sessions: NamespacedSessions
     tier: str = "bubblewrap"
+    owns_pids: bool = True
+    works_outside: bool = False
+    walks_in: bool = False
 
     @property
     def path(self) -> str:

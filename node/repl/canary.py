@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import secrets
 import shutil
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -32,6 +35,9 @@ PYTHON_KERNEL = ("channel.py", "limiting.py", "asking.py", "python_kernel.py")
 _START_S = 10.0
 _CELL_S = 10.0
 _NAMESPACES = ("pid", "net", "mnt", "ipc")
+_BAIT_TEXT = "nothing of value"
+# Nobody but the owner and root may change it, and either may be whom the code runs as.
+_BAIT_MODE = 0o644
 
 
 async def escapes(source: KernelSource) -> tuple[str, ...]:
@@ -41,14 +47,15 @@ async def escapes(source: KernelSource) -> tuple[str, ...]:
         RequestFailedError: `sandbox`, nothing ran at all.
     """
     nonce = secrets.token_hex(8)
-    with _bait() as bait:
+    with _bait(owns_pids=source.owns_pids) as bait:
         code = (resources.files("kowalski.node.repl") / "kernels" / "canary_cell.py").read_text()
-        prelude = f"NONCE = {nonce!r}\nBAIT = {bait!r}\n"
+        prelude = f"NONCE = {nonce!r}\nBAIT = {bait.told!r}\n"
         _, outcome = await run_probe(source, PYTHON_KERNEL[-1], prelude + code)
+        touched = bait.touched()
     lines = outcome.stdout.decode("utf-8", "replace").splitlines()
     if outcome.status != "ok" or not lines or lines[0] != nonce:
         return (f"ends with {outcome.status}: {outcome.error or 'silence'}",)
-    return tuple(lines[1:])
+    return (*lines[1:], *touched)
 
 
 async def run_probe(source: KernelSource, kernel: str, code: str) -> tuple[str, CellOutcome]:
@@ -76,39 +83,75 @@ async def run_probe(source: KernelSource, kernel: str, code: str) -> tuple[str, 
         await started.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Bait:
+    """Things outside that any process of this machine could reach; `told` to the canary as JSON."""
+
+    told: str
+    secret: Path
+    datagrams: socket.socket
+    priority: int
+    limit: tuple[int, int]
+
+    def touched(self) -> tuple[str, ...]:
+        """What has been done to them although nothing said that it had worked."""
+        found: list[str] = []
+        about = self.secret.stat()
+        if stat.S_IMODE(about.st_mode) != _BAIT_MODE or about.st_size != len(_BAIT_TEXT):
+            found.append("changes files of the host")
+        try:
+            self.datagrams.recv(1)
+        except BlockingIOError:
+            pass
+        else:
+            found.append("sends datagrams to the host")
+        if os.getpriority(os.PRIO_PROCESS, 0) != self.priority:
+            found.append("changes priorities of the host")
+        if resource.getrlimit(resource.RLIMIT_CORE) != self.limit:
+            found.append("changes limits of the host")
+        return tuple(found)
+
+
 @contextmanager
-def _bait() -> Iterator[str]:
-    """Things outside that any process of this machine could reach, as JSON for the canary."""
+def _bait(*, owns_pids: bool) -> Iterator[_Bait]:
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="kowalski-canary-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         folder.chmod(0o755)
         secret = folder / "secret"
-        secret.write_text("secret")
-        secret.chmod(0o644)
+        secret.write_text(_BAIT_TEXT)
+        secret.chmod(_BAIT_MODE)
         tcp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
         tcp.bind(("127.0.0.1", 0))
         tcp.listen(1)
         by_path = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         by_path.bind(str(folder / "socket"))
-        (folder / "socket").chmod(0o777)
         by_path.listen(1)
+        datagrams = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        datagrams.bind(str(folder / "datagrams"))
+        datagrams.setblocking(False)
+        for name in ("socket", "datagrams"):
+            (folder / name).chmod(0o777)
         abstract = f"kowalski-canary-{secrets.token_hex(8)}"
         by_name = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         by_name.bind(f"\0{abstract}")
         by_name.listen(1)
-        yield json.dumps(
-            {
-                "secret": str(secret),
-                "port": tcp.getsockname()[1],
-                "socket": str(folder / "socket"),
-                "abstract": abstract,
-                "namespaces": {
-                    name: os.readlink(f"/proc/self/ns/{name}")  # noqa: PTH115
-                    for name in _NAMESPACES
-                },
-            }
-        )
+        told = {
+            "secret": str(secret),
+            "port": tcp.getsockname()[1],
+            "socket": str(folder / "socket"),
+            "datagrams": str(folder / "datagrams"),
+            "abstract": abstract,
+            "pid": os.getpid(),
+            "namespaces": _namespaces() if owns_pids else {},
+        }
+        priority = os.getpriority(os.PRIO_PROCESS, 0)
+        limit = resource.getrlimit(resource.RLIMIT_CORE)
+        yield _Bait(json.dumps(told), secret, datagrams, priority, limit)
+
+
+def _namespaces() -> dict[str, str]:
+    return {name: os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES}  # noqa: PTH115
 
 
 async def _no_sub_calls(calls: tuple[SubCall, ...]) -> tuple[SubCallResult, ...]:

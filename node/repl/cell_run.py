@@ -33,6 +33,8 @@ _READ_BYTES = 64 * 1024
 # What a full pipe can hold, with room: all that was written before the kernel said `done`.
 _DRAIN_READS_MAX = 64
 _DEATH_S_MAX = 1.0
+# Beyond this many times the batches that may wait, it is no mistake any more.
+_FLOOD = 4
 
 StopReason = Literal["timeout", "cancelled", "died", "memory", "inodes", "output_flood"]
 _WORDS: dict[StopReason, str] = {
@@ -40,7 +42,7 @@ _WORDS: dict[StopReason, str] = {
     "cancelled": "the cell was cancelled",
     "died": "the session's process ended ({code})",
     "memory": "the session was killed above {memory} MiB of memory",
-    "inodes": "the session was killed above {inodes} files",
+    "inodes": "the session was killed above {inodes} files, or {stored} MiB in them",
     "output_flood": "the session was killed above {output} bytes of output",
 }
 
@@ -75,6 +77,7 @@ class CellRun:
         self._clock = trio.CancelScope()
         self._remaining_s = timeout_s
         self._batches = 0
+        self._unanswered = 0
         self._done: Done | None = None
         self._reason: StopReason | None = None
         self._fault = ""
@@ -121,13 +124,31 @@ class CellRun:
     async def _hear(self, nursery: trio.Nursery | None) -> None:
         while True:
             frame = await self._kernel.channel.receive()
-            if isinstance(frame, Done) and frame.cell == self._number:
-                self._done = frame
-                return
-            if isinstance(frame, Calls) and nursery is not None:
-                nursery.start_soon(self._serve, frame)
+            match frame:
+                case Done(cell=self._number):
+                    self._done = frame
+                    return
+                case Calls():
+                    # Without a nursery: asked before it heard of the interrupt.
+                    if nursery is not None:
+                        self._begin_to_serve(frame, nursery)
+                case _:
+                    # No kernel of ours says that: a cell speaks in its name.
+                    raise RemoteProtocolError(f"an unexpected frame: {frame.op}")
+
+    def _begin_to_serve(self, frame: Calls, nursery: trio.Nursery) -> None:
+        if self._unanswered >= _FLOOD * self._limits.sub_call_batches:
+            raise RemoteProtocolError("a flood of sub-calls")
+        self._unanswered += 1
+        nursery.start_soon(self._serve, frame)
 
     async def _serve(self, frame: Calls) -> None:
+        try:
+            await self._answer(frame)
+        finally:
+            self._unanswered -= 1
+
+    async def _answer(self, frame: Calls) -> None:
         calls = tuple(SubCall(call.prompt, call.model, call.kind) for call in frame.calls)
         if self._batches >= self._limits.sub_call_batches:
             results = (SubCallResult(error="too many batches of sub-calls at once"),) * len(calls)
@@ -182,12 +203,13 @@ class CellRun:
         return True
 
     async def _watch(self) -> None:
+        # The first look is not at once: most cells are over by then.
         while True:
+            await trio.sleep(self._limits.watch_interval_s)
             reason = over_limit(self._kernel, self._session_limits)
             if reason is not None:
                 self.stop(reason)
                 return
-            await trio.sleep(self._limits.watch_interval_s)
 
     async def _notice_death(self) -> None:
         await self._kernel.tree.wait_dead()
@@ -277,6 +299,7 @@ class CellRun:
             code=self._fault or f"exit code {self._kernel.tree.exit_code}",
             memory=self._session_limits.memory_bytes // (1024 * 1024),
             inodes=self._session_limits.inodes,
+            stored=stored_bytes_max(self._session_limits) // (1024 * 1024),
             output=self._limits.output_bytes_max,
         )
         if self._done is None and self._reason in ("timeout", "cancelled"):
@@ -289,4 +312,11 @@ def over_limit(kernel: Kernel, limits: SessionLimits) -> Literal["memory", "inod
     weight = kernel.tree.weight(limits.memory_bytes)
     if weight.resident_bytes > limits.memory_bytes:
         return "memory"
-    return "inodes" if weight.inodes > limits.inodes else None
+    if weight.inodes > limits.inodes or weight.stored_bytes > stored_bytes_max(limits):
+        return "inodes"
+    return None
+
+
+def stored_bytes_max(limits: SessionLimits) -> int:
+    """In the working and the temporary folder together."""
+    return 2 * limits.folder_bytes

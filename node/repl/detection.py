@@ -10,10 +10,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from kowalski.node.repl import canary
+from kowalski.node.repl import canary, seatbelt
 from kowalski.node.repl.bubblewrap import BubblewrapSandbox, NamespacedSessions, PlainBubblewrap
 from kowalski.node.repl.file_view import FileView, file_view
 from kowalski.node.repl.kernel_source import open_kernel_source
+from kowalski.node.repl.landlock import LandlockSandbox
 from kowalski.node.repl.languages import kernels_of, probe_languages
 from kowalski.node.repl.namespaces import NamespacesSandbox
 from kowalski.node.repl.sandbox import (
@@ -21,9 +22,11 @@ from kowalski.node.repl.sandbox import (
     Sandbox,
     SandboxVerdict,
     interpreter_prefix,
+    is_passable,
     is_root,
 )
-from kowalski.node.repl.seccomp import filter_program
+from kowalski.node.repl.seatbelt import SeatbeltSandbox
+from kowalski.node.repl.seccomp import Machine, filter_program
 from kowalski.node.repl.unsandboxed import Unsandboxed
 from kowalski.protocol.errors import RequestFailedError
 
@@ -107,6 +110,8 @@ def tiers(programs_path: str = PROGRAMS_PATH) -> Iterator[tuple[str, Callable[[]
     yield "bubblewrap", partial(bubblewrap_here, programs_path)
     yield "bubblewrap for each session", partial(plain_bubblewrap_here, programs_path)
     yield "namespaces", namespaces_here
+    yield "landlock", landlock_here
+    yield "seatbelt", seatbelt_here
 
 
 def bubblewrap_here(programs_path: str = PROGRAMS_PATH) -> BubblewrapSandbox | str:
@@ -137,23 +142,67 @@ def namespaces_here() -> NamespacesSandbox | str:
     return inside if isinstance(inside, str) else NamespacesSandbox(*inside)
 
 
+def landlock_here() -> LandlockSandbox | str:
+    """See `bubblewrap_here`."""
+    machine = _machine()
+    if machine is None:
+        return _no_filter()
+    as_root = is_root()
+    prefix, interpreter = interpreter_prefix()
+    if as_root and not is_passable(Path(interpreter)):
+        # Sessions are somebody else then. The system's own python will do if it is the same.
+        prefix, interpreter = Path("/usr"), f"/usr/bin/{Path(interpreter).name}"
+        if not is_passable(Path(interpreter)):
+            return f"no other user may run this python, and there is no {interpreter}"
+    return LandlockSandbox(
+        interpreter=interpreter,
+        path=f"{Path(interpreter).parent}:{SYSTEM_PATH}",
+        view=file_view([prefix]),
+        as_root=as_root,
+        first_uid=_first_uid(),
+        system_call_filter=filter_program(machine, in_company=True, as_owner=not as_root),
+    )
+
+
+def seatbelt_here() -> SeatbeltSandbox | str:
+    """See `bubblewrap_here`."""
+    if shutil.which(seatbelt.PROGRAM) is None:
+        return "sandbox-exec is macOS's"
+    prefix, interpreter = interpreter_prefix()
+    return SeatbeltSandbox(interpreter, f"{Path(interpreter).parent}:{SYSTEM_PATH}", prefix)
+
+
 def _inside() -> tuple[str, FileView, NamespacedSessions] | str:
     """What is the same in all tiers with namespaces."""
-    match (platform.system(), platform.machine()):
-        case ("Linux", "x86_64" | "amd64"):
-            system_call_filter = filter_program("x86_64")
-        case ("Linux", "aarch64" | "arm64"):
-            system_call_filter = filter_program("aarch64")
-        case ("Linux", machine):
-            return f"there is no system call filter for {machine} yet"
-        case _:
-            return "namespaces are Linux's"
+    machine = _machine()
+    if machine is None:
+        return _no_filter()
     prefix, interpreter = interpreter_prefix()
     sessions = NamespacedSessions(
         path=f"{Path(interpreter).parent}:{SYSTEM_PATH}",
         as_root=is_root(),
-        # Several nodes on one machine must not meet in a uid: RLIMIT_NPROC counts by it.
-        first_uid=_FIRST_UID + _UIDS_PER_NODE * secrets.randbelow(1 << 20),
-        system_call_filter=system_call_filter,
+        first_uid=_first_uid(),
+        system_call_filter=filter_program(machine),
     )
     return interpreter, file_view([prefix]), sessions
+
+
+def _first_uid() -> int:
+    # Several nodes on one machine must not meet in a uid: RLIMIT_NPROC counts by it.
+    return _FIRST_UID + _UIDS_PER_NODE * secrets.randbelow(1 << 20)
+
+
+def _machine() -> Machine | None:
+    match (platform.system(), platform.machine()):
+        case ("Linux", "x86_64" | "amd64"):
+            return "x86_64"
+        case ("Linux", "aarch64" | "arm64"):
+            return "aarch64"
+        case _:
+            return None
+
+
+def _no_filter() -> str:
+    if platform.system() != "Linux":
+        return "namespaces and Landlock are Linux's"
+    return f"there is no system call filter for {platform.machine()} yet"

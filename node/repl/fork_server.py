@@ -26,6 +26,7 @@ from kowalski.node.repl.kernel_images import PYTHON_OPTIONS, code_of, memory_fil
 from kowalski.node.repl.process_tree import Weight, kill_pidfd, weigh
 from kowalski.node.repl.sandbox import ForkingSandbox
 from kowalski.node.repl.spawned import Spawned
+from kowalski.node.repl.work_folders import Storage, WorkFolders
 from kowalski.protocol.errors import RequestFailedError
 
 log = structlog.get_logger(__name__)
@@ -35,15 +36,14 @@ _END_S = 2.0
 _MESSAGE_BYTES_MAX = 64 * 1024
 _WORDS_BYTES_MAX = 2000
 _KILLED = 137
-OWN_FOLDERS = ("tmp", "job", "dev/shm")
-"""File systems that each session has for itself, where it has a root folder of its own."""
 
 
 class Forked:
     """A `process_tree.ProcessTree` whose first process is a child of the fork server."""
 
-    def __init__(self, server: _Server, number: int, pidfd: int) -> None:
+    def __init__(self, server: _Server, number: int, pidfd: int, storage: Storage) -> None:
         self._server = server
+        self._storage = storage
         self._number = number
         self._pidfd: int | None = pidfd
         self._pid = _pid_of(pidfd)
@@ -68,10 +68,9 @@ class Forked:
 
     def weight(self, limit_bytes: int) -> Weight:
         """See `ProcessTree.weight`."""
-        root = self.root()
-        if self._pid is None or root is None:
-            return Weight(0, 0, 0)
-        return weigh(self._pid, limit_bytes, tuple(root / name for name in OWN_FOLDERS))
+        if self._pid is None:
+            return Weight(0, 0)
+        return weigh(self._pid, limit_bytes, self.root(), self._storage)
 
     def root(self) -> Path | None:
         """See `ProcessTree.root`."""
@@ -95,6 +94,7 @@ class Forked:
 class _Waiting:
     """Who asked for a session; `forked` or `why` is set before `answered`."""
 
+    storage: Storage
     answered: trio.Event
     forked: Forked | None = None
     why: str = ""
@@ -117,11 +117,13 @@ class _Server:
         self._alive: dict[int, Forked] = {}
         self.is_dead = False
 
-    async def fork(self, kernel: str, order: Mapping[str, object], fds: tuple[int, ...]) -> Forked:
+    async def fork(
+        self, kernel: str, order: Mapping[str, object], fds: tuple[int, ...], storage: Storage
+    ) -> Forked:
         self._next += 1
         number = self._next
         message = json.dumps({**order, "op": "start", "id": number, "kernel": kernel}).encode()
-        waiting = self._waiting[number] = _Waiting(trio.Event())
+        waiting = self._waiting[number] = _Waiting(storage, trio.Event())
         try:
             await self._send(message, fds)
             await waiting.answered.wait()
@@ -175,7 +177,8 @@ class _Server:
             case "ready":
                 self.ready.set()
             case "started" if isinstance(number, int):
-                forked = self._alive[number] = Forked(self, number, fds[0])
+                storage = WorkFolders(()) if waiting is None else waiting.storage
+                forked = self._alive[number] = Forked(self, number, fds[0], storage)
                 if waiting is None:
                     _drop(forked)
                 else:
@@ -238,7 +241,9 @@ class ForkServer:
         self._server: _Server | None = None
         self._starting = trio.Lock()
 
-    async def fork(self, kernel: str, order: Mapping[str, object], fds: tuple[int, ...]) -> Forked:
+    async def fork(
+        self, kernel: str, order: Mapping[str, object], fds: tuple[int, ...], storage: Storage
+    ) -> Forked:
         """A session that runs `kernel` with `fds` as channel, stdout and stderr.
 
         They are the caller's to close.
@@ -253,7 +258,7 @@ class ForkServer:
                     await self._server.close()
                     self._server = None
                 self._server = await self._start()
-        return await self._server.fork(kernel, order, fds)
+        return await self._server.fork(kernel, order, fds, storage)
 
     async def _start(self) -> _Server:
         try:

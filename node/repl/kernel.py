@@ -18,6 +18,7 @@ from kowalski.node.repl.kernel_frames import KernelChannel, Ready
 from kowalski.node.repl.kernel_source import Ends, KernelSource, Started
 from kowalski.node.repl.limits import SessionLimits
 from kowalski.node.repl.sandbox import Folders
+from kowalski.node.repl.work_folders import remove_tree
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RemoteProtocolError,
@@ -60,7 +61,7 @@ class Kernel:
                 trio.lowlevel.notify_closing(fd)
                 os.close(fd)
             self.tree.close()
-            await trio.to_thread.run_sync(_remove, self.folder)
+            await trio.to_thread.run_sync(remove_tree, self.folder)
 
     async def open_session(self, inputs: Mapping[str, Path], seed: int) -> None:
         """Show `inputs` to the kernel, under their names where those can be file names.
@@ -111,7 +112,7 @@ async def _start(source: KernelSource, kernel: str, *, limits: SessionLimits, sl
     except OSError as error:
         raise RequestFailedError("sandbox", f"cannot start a kernel: {error}") from error
     with contextlib.ExitStack() as undo:
-        undo.callback(_remove, folder)
+        undo.callback(remove_tree, folder)
         try:
             return await _start_in(source, kernel, undo, folder, folders, limits=limits, slot=slot)
         except OSError as error:
@@ -175,7 +176,3 @@ def _last_words(fd: int) -> str:
         return os.read(fd, _WORDS_BYTES_MAX).decode("utf-8", "replace").strip()
     except OSError:
         return ""
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -18,7 +17,7 @@ from typing import Protocol
 
 import trio
 
-from kowalski.node.repl.fork_server import OWN_FOLDERS, ForkServer, open_fork_server
+from kowalski.node.repl.fork_server import ForkServer, open_fork_server
 from kowalski.node.repl.kernel_images import PYTHON_OPTIONS, memory_file, program_of
 from kowalski.node.repl.limits import SessionLimits
 from kowalski.node.repl.process_tree import ProcessTree
@@ -30,6 +29,7 @@ from kowalski.node.repl.sandbox import (
     SpawningSandbox,
 )
 from kowalski.node.repl.spawned import Spawned
+from kowalski.node.repl.work_folders import OwnFileSystems, Storage, WorkFolders, remove_tree
 from kowalski.protocol.errors import RequestFailedError
 
 _FOLDER_PREFIX = "kowalski-session-"
@@ -54,6 +54,11 @@ class KernelSource(Protocol):
     @property
     def tier(self) -> str: ...
 
+    @property
+    def owns_pids(self) -> bool:
+        """See `sandbox.Sandbox.owns_pids`."""
+        ...
+
     def make_folders(self) -> tuple[Path, Folders]:
         """A new folder for one session, and what is in it; blocks on disk. The caller removes it.
 
@@ -74,30 +79,35 @@ class KernelSource(Protocol):
 
 
 class _Scratch:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sandbox: Sandbox) -> None:
         self.path = path
+        self.tier = sandbox.tier
+        self.owns_pids = sandbox.owns_pids
+        self._has_work = sandbox.works_outside
 
     def make_folders(self) -> tuple[Path, Folders]:
         folder = _make_passable("", self.path)
         folders = Folders(folder / "inputs", folder / "job", folder / "tmp")
         folders.inputs.mkdir()
         folders.inputs.chmod(0o755)
-        for own in (folders.job, folders.temporary):
-            own.mkdir(mode=0o700)
+        if self._has_work:
+            for own in (folders.job, folders.temporary):
+                own.mkdir(mode=0o700)
         return folder, folders
+
+    def storage(self, folders: Folders) -> Storage:
+        if self._has_work:
+            return WorkFolders((folders.job, folders.temporary))
+        return OwnFileSystems()
 
 
 class SpawningSource(_Scratch):
     def __init__(
         self, sandbox: SpawningSandbox, kernels: Mapping[str, CodeType], scratch: Path
     ) -> None:
-        super().__init__(scratch)
+        super().__init__(scratch, sandbox)
         self._sandbox = sandbox
         self._programs = {name: program_of(code) for name, code in kernels.items()}
-
-    @property
-    def tier(self) -> str:
-        return self._sandbox.tier
 
     async def start(
         self, kernel: str, *, limits: SessionLimits, slot: int, folders: Folders, ends: Ends
@@ -118,7 +128,10 @@ class SpawningSource(_Scratch):
                     passed_fds=(image, ends.channel),
                 )
                 tree = Spawned(
-                    launch, stdout=ends.stdout, stderr=ends.stderr, own_folders=OWN_FOLDERS
+                    launch,
+                    stdout=ends.stdout,
+                    stderr=ends.stderr,
+                    storage=self.storage(folders),
                 )
             finally:
                 os.close(image)
@@ -129,13 +142,9 @@ class SpawningSource(_Scratch):
 
 class ForkingSource(_Scratch):
     def __init__(self, sandbox: ForkingSandbox, server: ForkServer, scratch: Path) -> None:
-        super().__init__(scratch)
+        super().__init__(scratch, sandbox)
         self._sandbox = sandbox
         self._server = server
-
-    @property
-    def tier(self) -> str:
-        return self._sandbox.tier
 
     async def start(
         self, kernel: str, *, limits: SessionLimits, slot: int, folders: Folders, ends: Ends
@@ -143,7 +152,7 @@ class ForkingSource(_Scratch):
         """See `KernelSource.start`."""
         order = self._sandbox.order(limits=limits, folders=folders, scratch=self.path, slot=slot)
         fds = (ends.channel, ends.stdout, ends.stderr)
-        tree = await self._server.fork(kernel, order, fds)
+        tree = await self._server.fork(kernel, order, fds, self.storage(folders))
         return Started(tree, self._sandbox.places(folders))
 
 
@@ -153,10 +162,12 @@ async def open_kernel_source(
 ) -> AsyncIterator[KernelSource]:
     """`kernels` by name, ready to be started in `sandbox`.
 
-    Their folders are made below `scratch` (None: where temporary files go). Leaving the block ends
-    everything that was started and removes the folders.
+    Their folders are made below `scratch` (None, or where nobody else may pass: where temporary
+    files go). Leaving the block ends everything that was started and removes the folders.
     """
     prefix = f"{_FOLDER_PREFIX}{os.getpid()}-"
+    if sandbox.walks_in:
+        scratch = None
     path = await trio.to_thread.run_sync(_make_passable, prefix, scratch)
     try:
         if isinstance(sandbox, ForkingSandbox):
@@ -167,7 +178,7 @@ async def open_kernel_source(
         else:
             raise TypeError(f"{sandbox!r} starts nothing")
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        await trio.to_thread.run_sync(remove_tree, path)
 
 
 def _make_passable(prefix: str, parent: Path | None) -> Path:
@@ -181,11 +192,12 @@ def _make_passable(prefix: str, parent: Path | None) -> Path:
 
 def remove_leftovers(scratch: Path | None) -> None:
     """Remove the folders of sessions whose node was killed before it could; blocks on disk."""
-    for folder in Path(scratch or tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
-        pid = folder.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            shutil.rmtree(folder, ignore_errors=True)
-        except (ValueError, PermissionError):
-            continue
+    for place in {scratch or Path(tempfile.gettempdir()), Path(tempfile.gettempdir())}:
+        for folder in place.glob(f"{_FOLDER_PREFIX}*"):
+            pid = folder.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
+            try:
+                os.kill(int(pid), 0)
+            except ProcessLookupError:
+                remove_tree(folder)
+            except (ValueError, PermissionError):
+                continue

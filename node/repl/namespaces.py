@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kowalski.node.repl.bubblewrap import INPUTS, JOB, SCRATCH, NamespacedSessions
+from kowalski.node.repl.bubblewrap import INPUTS, JOB, SCRATCH, SERVER_PARTS, NamespacedSessions
 from kowalski.node.repl.file_view import FileView
 from kowalski.node.repl.limits import SessionLimits
 from kowalski.node.repl.sandbox import Folders, Launch, Places, ServerPlan, inside_environment
 
-PARTS = ("channel.py", "limiting.py", "confinement.py", "outer_root.py", "fork_server.py")
+PARTS = (*SERVER_PARTS[:3], "outer_root.py", *SERVER_PARTS[3:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class NamespacesSandbox:
     sessions: NamespacedSessions
     tier: str = "namespaces"
     owns_pids: bool = True
+    works_outside: bool = False
+    walks_in: bool = False
 
     @property
     def path(self) -> str:

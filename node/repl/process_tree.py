@@ -13,21 +13,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import psutil
 import trio
+
+from kowalski.node.repl.work_folders import Storage
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # A tree is at most this large: RLIMIT_NPROC is far below.
 _TREE_MAX = 4096
 _POLL_S = 0.02
+# Where there is none, as on macOS, psutil knows another way; it is ten times slower than this one.
+_HAS_PROC = Path("/proc/self/statm").exists()
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """What a tree uses now. `resident_bytes` counts shared pages once where it is near a limit."""
+    """What a tree uses now. `resident_bytes` counts shared pages once where it is near a limit.
+
+    `stored_bytes` counts only what no sized file system bounds.
+    """
 
     resident_bytes: int
     processes: int
-    inodes: int
+    inodes: int = 0
+    stored_bytes: int = 0
 
 
 class ProcessTree(Protocol):
@@ -62,7 +71,12 @@ class ProcessTree(Protocol):
 
 
 def tree_of(pid: int) -> Iterator[int]:
-    """`pid` and all that descend from it, as far as /proc says."""
+    """`pid` and all that descend from it, as far as the system says."""
+    if not _HAS_PROC:
+        yield pid
+        with contextlib.suppress(psutil.Error):
+            yield from (child.pid for child in psutil.Process(pid).children(recursive=True))
+        return
     waiting, seen = [pid], 0
     while waiting and seen < _TREE_MAX:
         pid = waiting.pop()
@@ -81,21 +95,21 @@ def children_of(pid: int) -> list[int]:
     return children
 
 
-def weigh(pid: int, limit_bytes: int, folders: tuple[Path, ...]) -> Weight:
-    """See `ProcessTree.weight`; `folders` are file systems of the session's own."""
+def weigh(pid: int, limit_bytes: int, root: Path | None, storage: Storage) -> Weight:
+    """See `ProcessTree.weight`; `root` as in `ProcessTree.root`."""
     pids = list(tree_of(pid))
     resident = sum(_resident_bytes(each) for each in pids)
     if resident > limit_bytes:
         resident = sum(_proportional_bytes(each) for each in pids)
-    inodes = 0
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            found = os.statvfs(folder)
-            inodes = max(inodes, found.f_files - found.f_ffree)
-    return Weight(resident, len(pids), inodes)
+    use = storage.use(root, pids)
+    return Weight(resident, len(pids), use.inodes, use.stored_bytes)
 
 
 def _resident_bytes(pid: int) -> int:
+    if not _HAS_PROC:
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(pid).memory_info().rss
+        return 0
     try:
         return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE_BYTES
     except (OSError, IndexError):

@@ -44,7 +44,7 @@ class Places:
 class Folders:
     """Where one session keeps things on this side: what it may read, and where it may work.
 
-    A tier with a working folder of its own inside does not use `job`.
+    `job` and `temporary` are there for a tier that `works_outside`.
     """
 
     inputs: Path
@@ -64,6 +64,24 @@ class Sandbox(Protocol):
     @property
     def path(self) -> str:
         """`PATH` inside."""
+        ...
+
+    @property
+    def owns_pids(self) -> bool:
+        """Whether sessions have namespaces of their own.
+
+        Killing the first process of a session then kills all of them.
+        """
+        ...
+
+    @property
+    def works_outside(self) -> bool:
+        """Whether sessions work in folders of the host, and not on file systems of their own."""
+        ...
+
+    @property
+    def walks_in(self) -> bool:
+        """Whether sessions reach their folders by the host's paths and as somebody else."""
         ...
 
 
@@ -110,11 +128,6 @@ class ServerPlan:
 @runtime_checkable
 class ForkingSandbox(Sandbox, Protocol):
     """One fork server for all sessions; `scratch` holds the folders of all of them."""
-
-    @property
-    def owns_pids(self) -> bool:
-        """Whether killing the first process of a session kills all of them."""
-        ...
 
     def plan(self, scratch: Path) -> ServerPlan: ...
 
@@ -183,6 +196,14 @@ def inside_environment(*, home: str, temporary: str, path: str) -> dict[str, str
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
     }
+
+
+def is_passable(path: Path) -> bool:
+    """Whether any user of this machine gets to `path`, and may run it; blocks on disk."""
+    try:
+        return all(each.stat().st_mode & 0o001 for each in (path, *path.parents))
+    except OSError:
+        return False
 
 
 def is_root() -> bool:

@@ -1,4 +1,4 @@
-"""A seccomp filter as BPF, for bubblewrap's `--seccomp`: deny what no cell needs.
+"""A seccomp filter as BPF, for bubblewrap's `--seccomp` or prctl(2): deny what no cell needs.
 
 Numbers are those of the kernel's headers (asm/unistd_64.h; asm-generic/unistd.h for aarch64),
 the instruction format that of linux/bpf_common.h and seccomp(2). Pure: bytes out, nothing applied.
@@ -20,17 +20,22 @@ _REVIEWED_BELOW = 470
 _X32_BIT = 0x40000000
 
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_AND = 0x54
 _AT_NUMBER, _AT_ARCH, _AT_FIRST_ARGUMENT, _AT_SECOND_ARGUMENT = 0, 4, 16, 24
 _KILL, _ALLOW, _ERRNO = 0x80000000, 0x7FFF0000, 0x00050000
-_EPERM, _ENOSYS, _EAFNOSUPPORT = 1, 38, 97
+_EPERM, _ENOSYS, _EOPNOTSUPP, _EAFNOSUPPORT = 1, 38, 95, 97
 
 _AF_UNIX = 1
 _CLONE_NEW_ANY = 0x7E020000
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_SET_FLAGS, _SET_ATTRIBUTES = 0x40086602, 0x401C5820
+_SOCKET_KIND_MASK, _SOCK_STREAM, _SOCK_SEQPACKET = 0xF, 1, 5
 _PERSONALITIES = (0, 0xFFFFFFFF)
 
 # name: (x86_64, aarch64); None where the machine has no such call.
-DENIED: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(
+Numbers = Mapping[str, tuple[int | None, int | None]]
+
+DENIED: Numbers = MappingProxyType(
     {
         # Looking into, or acting through, other processes.
         "ptrace": (101, 117),
@@ -106,18 +111,88 @@ DENIED: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(
     }
 )
 
+DENIED_IN_COMPANY: Numbers = MappingProxyType(
+    {
+        # Out of the process group by which a session is killed.
+        "setsid": (112, 157),
+        "setpgid": (109, 154),
+        # To others on the machine, by a name that no Landlock rule covers.
+        "bind": (49, 200),
+        "connect": (42, 203),
+        "mq_open": (240, 180),
+        "mq_unlink": (241, 181),
+        "inotify_init": (253, None),
+        "inotify_init1": (294, 26),
+        "inotify_add_watch": (254, 27),
+    }
+)
+"""Where a session shares processes and names with its host."""
+
+ONLY_ONESELF: Numbers = MappingProxyType(
+    {
+        "prlimit64": (302, 261),
+        "sched_setaffinity": (203, 122),
+        "sched_setscheduler": (144, 119),
+        "sched_setparam": (142, 118),
+        "sched_setattr": (314, 274),
+    }
+)
+"""Where processes of the same user are in reach: allowed for process 0, the caller."""
+
+PRETENDED: Numbers = MappingProxyType(
+    {
+        "chmod": (90, None),
+        "fchmod": (91, 52),
+        "fchmodat": (268, 53),
+        "fchmodat2": (452, 452),
+        "chown": (92, None),
+        "lchown": (94, None),
+        "fchown": (93, 55),
+        "fchownat": (260, 54),
+        "utime": (132, None),
+        "utimes": (235, None),
+        "futimesat": (261, None),
+        "utimensat": (280, 88),
+    }
+)
+"""Where the owner's files are the session's for the kernel: Landlock does not cover these calls.
+
+They do nothing and say that they did, because copying and unpacking would fail otherwise.
+"""
+
+UNSUPPORTED: Numbers = MappingProxyType(
+    {
+        "setxattr": (188, 5),
+        "lsetxattr": (189, 6),
+        "fsetxattr": (190, 7),
+        "setxattrat": (463, 463),
+        "removexattr": (197, 14),
+        "lremovexattr": (198, 15),
+        "fremovexattr": (199, 16),
+        "removexattrat": (466, 466),
+        "file_setattr": (469, 469),
+    }
+)
+"""The same, answered as by a file system without them."""
+
 _CLONE: Mapping[str, int] = MappingProxyType({"x86_64": 56, "aarch64": 220})
 _SOCKET: Mapping[str, int] = MappingProxyType({"x86_64": 41, "aarch64": 198})
 _IOCTL: Mapping[str, int] = MappingProxyType({"x86_64": 16, "aarch64": 29})
 _PERSONALITY: Mapping[str, int] = MappingProxyType({"x86_64": 135, "aarch64": 92})
+_SOCKETPAIR: Mapping[str, int] = MappingProxyType({"x86_64": 53, "aarch64": 199})
+_SETPRIORITY: Mapping[str, int] = MappingProxyType({"x86_64": 141, "aarch64": 140})
+_IOPRIO_SET: Mapping[str, int] = MappingProxyType({"x86_64": 251, "aarch64": 30})
 _CLONE3 = 435
 
 
-def filter_program(machine: Machine) -> bytes:
+def filter_program(machine: Machine, *, in_company: bool = False, as_owner: bool = False) -> bytes:
     """The program for `machine`, ready for `--seccomp`.
 
     Sockets: AF_UNIX only (a network namespace does not cover AF_VSOCK). `clone3` is answered with
     ENOSYS because its flags are behind a pointer; the C library then falls back to `clone`.
+
+    `in_company`: there are no namespaces, so that processes, sockets and queues of the host are in
+    reach. `as_owner`: the session has the uid of the node's owner, and the owner's files with it.
     """
     column = 0 if machine == "x86_64" else 1
     program = [
@@ -130,17 +205,21 @@ def filter_program(machine: Machine) -> bytes:
         program += [_jump(_JUMP_AT_LEAST, _X32_BIT, 0, 1), _return(_ERRNO | _ENOSYS)]
     program += [_jump(_JUMP_AT_LEAST, _REVIEWED_BELOW, 0, 1), _return(_ERRNO | _ENOSYS)]
     program += [_jump(_JUMP_EQUAL, _CLONE3, 0, 1), _return(_ERRNO | _ENOSYS)]
-    for numbers in DENIED.values():
-        number = numbers[column]
-        if number is not None:
-            program += [_jump(_JUMP_EQUAL, number, 0, 1), _return(_ERRNO | _EPERM)]
-    program += _when(
-        _SOCKET[machine],
-        *_load(_AT_FIRST_ARGUMENT),
-        _jump(_JUMP_EQUAL, _AF_UNIX, 1, 0),
-        _return(_ERRNO | _EAFNOSUPPORT),
-        _return(_ALLOW),
-    )
+    program += _answer(DENIED, column, _EPERM)
+    if in_company:
+        program += _answer(DENIED_IN_COMPANY, column, _EPERM)
+        program += _in_company(machine, column)
+    else:
+        program += _when(
+            _SOCKET[machine],
+            *_load(_AT_FIRST_ARGUMENT),
+            _jump(_JUMP_EQUAL, _AF_UNIX, 1, 0),
+            _return(_ERRNO | _EAFNOSUPPORT),
+            _return(_ALLOW),
+        )
+    if as_owner:
+        program += _answer(PRETENDED, column, 0)
+        program += _answer(UNSUPPORTED, column, _EOPNOTSUPP)
     program += _when(
         _CLONE[machine],
         *_load(_AT_FIRST_ARGUMENT),
@@ -151,8 +230,10 @@ def filter_program(machine: Machine) -> bytes:
     program += _when(
         _IOCTL[machine],
         *_load(_AT_SECOND_ARGUMENT),
-        _jump(_JUMP_EQUAL, _TIOCSTI, 1, 0),
-        _jump(_JUMP_EQUAL, _TIOCLINUX, 0, 1),
+        _jump(_JUMP_EQUAL, _TIOCSTI, 3, 0),
+        _jump(_JUMP_EQUAL, _TIOCLINUX, 2, 0),
+        _jump(_JUMP_EQUAL, _SET_FLAGS, 1, 0),
+        _jump(_JUMP_EQUAL, _SET_ATTRIBUTES, 0, 1),
         _return(_ERRNO | _EPERM),
         _return(_ALLOW),
     )
@@ -166,6 +247,55 @@ def filter_program(machine: Machine) -> bytes:
     )
     program.append(_return(_ALLOW))
     return b"".join(program)
+
+
+def _answer(calls: Numbers, column: int, errno: int) -> list[bytes]:
+    program: list[bytes] = []
+    for numbers in calls.values():
+        number = numbers[column]
+        if number is not None:
+            program += [_jump(_JUMP_EQUAL, number, 0, 1), _return(_ERRNO | errno)]
+    return program
+
+
+def _in_company(machine: Machine, column: int) -> list[bytes]:
+    # A stream pair is connected for good. A datagram pair could be connected anew, to any socket
+    # that has a name (unix(7)).
+    program = [
+        _jump(_JUMP_EQUAL, _SOCKET[machine], 0, 1),
+        _return(_ERRNO | _EAFNOSUPPORT),
+        *_when(
+            _SOCKETPAIR[machine],
+            *_load(_AT_SECOND_ARGUMENT),
+            struct.pack("=HBBI", _AND, 0, 0, _SOCKET_KIND_MASK),
+            _jump(_JUMP_EQUAL, _SOCK_STREAM, 2, 0),
+            _jump(_JUMP_EQUAL, _SOCK_SEQPACKET, 1, 0),
+            _return(_ERRNO | _EAFNOSUPPORT),
+            _return(_ALLOW),
+        ),
+    ]
+    for numbers in ONLY_ONESELF.values():
+        number = numbers[column]
+        assert number is not None, "both machines have these"
+        program += _when(
+            number,
+            *_load(_AT_FIRST_ARGUMENT),
+            _jump(_JUMP_EQUAL, 0, 1, 0),
+            _return(_ERRNO | _EPERM),
+            _return(_ALLOW),
+        )
+    # Which (a process, a group, a user), and who: 0 is the caller, or all of the caller's.
+    for number, process in ((_SETPRIORITY[machine], 0), (_IOPRIO_SET[machine], 1)):
+        program += _when(
+            number,
+            *_load(_AT_FIRST_ARGUMENT),
+            _jump(_JUMP_EQUAL, process, 0, 2),
+            *_load(_AT_SECOND_ARGUMENT),
+            _jump(_JUMP_EQUAL, 0, 1, 0),
+            _return(_ERRNO | _EPERM),
+            _return(_ALLOW),
+        )
+    return program
 
 
 def _when(number: int, *body: bytes) -> list[bytes]:

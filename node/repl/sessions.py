@@ -29,8 +29,10 @@ from kowalski.protocol.errors import (
 
 _IDLE_WATCH_INTERVAL_S = 1.0
 _WARM_RETRY_S = 5.0
+_REFILL_AFTER_S = 0.004
 _RUN_ENDS_S_MAX = 2.0
 _RETRY_AFTER_S = 2.0
+_TOO_MUCH = {"memory": "memory", "inodes": "in files"}
 # `bubblewrap` has this many uids of its own, and the last is the probes'.
 SLOTS_MAX = 60
 
@@ -126,7 +128,7 @@ class KernelSession:
         if self._run is None and self.is_alive:
             reason = over_limit(self._kernel, self._limits.of(self._language))
             if reason is not None:
-                self._lost_because = f"too much {reason} between cells"
+                self._lost_because = f"too much {_TOO_MUCH[reason]} between cells"
                 self._kernel.tree.kill()
 
 
@@ -239,6 +241,9 @@ class KernelHost:
                     await self._warm_used.wait()
                 continue
             await self._warm_used.wait()
+            if all(self._warm.values()):
+                # Not in the way of the session that took it: most are over in this time.
+                await trio.sleep(_REFILL_AFTER_S)
 
     async def watch_idle(self) -> None:
         """Runs until cancelled."""
@@ -302,12 +307,12 @@ async def open_sessions_host(
 ) -> AsyncIterator[KernelHost]:
     """Sessions of `languages` (as `languages.probe_languages` found them), up to `slots` at a time.
 
-    `warm` kernels per language wait ready, by default one of python. `scratch_path` holds links to
+    `warm` kernels per language wait ready, by default two of python. `scratch_path` holds links to
     or copies of inputs: on the file system of the content store they are links. Leaving the block
     kills every process and removes every file.
     """
     if warm is None:
-        warm = {"python": 1} if "python" in languages else {}
+        warm = {"python": 2} if "python" in languages else {}
     await trio.to_thread.run_sync(remove_leftovers, scratch_path)
     async with open_kernel_source(sandbox, kernels_of(languages), scratch_path) as source:
         host = KernelHost(

@@ -26,20 +26,21 @@ from kowalski.node.repl.process_tree import (
     weigh,
 )
 from kowalski.node.repl.sandbox import Launch
+from kowalski.node.repl.work_folders import Storage, WorkFolders
 
 
 class Spawned:
-    """A `process_tree.ProcessTree` with a command of its own. `own_folders` are those inside.
+    """A `process_tree.ProcessTree` with a command of its own.
 
     Raises:
         OSError: the command could not be started.
     """
 
     def __init__(
-        self, launch: Launch, *, stdout: int, stderr: int, own_folders: tuple[str, ...] = ()
+        self, launch: Launch, *, stdout: int, stderr: int, storage: Storage | None = None
     ) -> None:
         self._owns_pids = launch.owns_pids
-        self._own_folders = own_folders
+        self._storage = storage or WorkFolders(())
         self._inner: int | None = None
         try:
             self._popen = subprocess.Popen(
@@ -97,9 +98,7 @@ class Spawned:
 
     def weight(self, limit_bytes: int) -> Weight:
         """See `ProcessTree.weight`."""
-        root = self.root() if self._owns_pids else None
-        folders = () if root is None else tuple(root / name for name in self._own_folders)
-        return weigh(self.pid, limit_bytes, folders)
+        return weigh(self.pid, limit_bytes, self.root(), self._storage)
 
     def root(self) -> Path | None:
         """See `ProcessTree.root`."""

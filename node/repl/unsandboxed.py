@@ -20,6 +20,9 @@ class Unsandboxed:
     interpreter: str
     path: str = SYSTEM_PATH
     tier: str = "none"
+    owns_pids: bool = False
+    works_outside: bool = True
+    walks_in: bool = False
 
     def places(self, folders: Folders) -> Places:
         """See `sandbox.SpawningSandbox.places`."""

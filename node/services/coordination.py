@@ -1,14 +1,15 @@
-"""One task led in one term: the session machine with hands.
+"""One task led by this peer: the session machine with hands, under one term after the other.
 
-Everything that happens is journalled and offered to the submitter in order; what the session wants
-next is sent to peers. A conversation with the submitter may break and come back: the work goes on
-meanwhile, as long as the lease is held.
+Everything that happens is journalled, kept as a copy, and offered to the submitter in order; what
+the session wants next is sent to peers. A conversation with the submitter may break and come back:
+the work goes on meanwhile, as long as the lease allows. A submitter that comes back appoints anew;
+if it appoints this peer again, the work goes on under the higher term.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 import trio
@@ -17,32 +18,41 @@ from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
-from kowalski.node.core.coordinator_lease import Lease
+from kowalski.node.core import coordinator_journal, coordinator_lease
+from kowalski.node.core.coordinator_journal import CoordinatorJournal
+from kowalski.node.core.coordinator_lease import Lease, Phase
+from kowalski.node.core.copy_desk import Offer
+from kowalski.node.core.fences import TaskKey
+from kowalski.node.database import StorageError
 from kowalski.node.services import session_inputs
+from kowalski.node.services.closing import closing
+from kowalski.node.services.copies import CopyRoom
+from kowalski.node.services.lease_watch import LeaseWatch
 from kowalski.node.services.outbox import Outbox
 from kowalski.node.services.placed_work import PlacedWork
+from kowalski.node.services.replication import Leading, Pace, Replication
 from kowalski.node.services.session_hands import SessionHands, Term
-from kowalski.node.services.texts import fitting
+from kowalski.protocol import codec
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RemoteProtocolError,
     RequestFailedError,
+    RequestRefusedError,
 )
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages import task as wire
-from kowalski.protocol.messages.base import Message, line, sayable
+from kowalski.protocol.messages.base import Message, line
+from kowalski.protocol.messages.content import ContentRef
 from kowalski.rlm import session as machine
-from kowalski.rlm.journal import GENESIS, check_chain, digest, entry_of, event_of
+from kowalski.rlm.journal import GENESIS, check_chain, event_of
 
 log = structlog.get_logger(__name__)
-
-ANSWER_BYTES_MAX = 200_000
-"""Of the last entry; a longer answer goes by hash."""
 
 NOT_YET = frozenset({"no_language", "no_model"})
 PROGRESS_CHARS_MAX = 16_384
 CLOSING_S = 5.0
+LOOK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,60 +62,100 @@ class Patience:
     capable_peer_s: float = 3.0
     """How long to wait for a peer that has the language or the model."""
     look_again_s: float = 0.25
-    hold_s: float = 60.0
-    """How long to go on without hearing from the submitter before everything is dropped."""
+    kept_s: float = 10.0
+    """How long to wait for a submitter that is gone, once all is done and kept."""
+    lease: coordinator_lease.Patience = field(default_factory=coordinator_lease.Patience)
+    pace: Pace = field(default_factory=Pace)
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """The rooms of this node that a coordination works with."""
+
+    mesh: Mesh
+    work: PlacedWork
+    store: ContentStore
+    copies: CopyRoom
+    patience: Patience
 
 
 class Coordination:
-    """Lead `grant.task` in `grant.term`. `run` does the work, `attend` talks to the submitter."""
+    """Lead `grant.task`. `run` does the work, `attend` talks to the submitter."""
 
-    def __init__(
-        self,
-        grant: wire.Grant,
-        *,
-        mesh: Mesh,
-        work: PlacedWork,
-        store: ContentStore,
-        patience: Patience,
-    ) -> None:
-        self.term = grant.term
+    def __init__(self, grant: wire.Grant, submitter: PeerId, rooms: Rooms) -> None:
+        self.key: TaskKey = (submitter, grant.task)
+        self._rooms = rooms
         self._task = grant.task
         self._spec = grant.spec
-        self._mesh = mesh
-        self._work = work
-        self._store = store
-        self._patience = patience
         now = trio.current_time()
-        self._lease = Lease(grant.term, now + grant.lease_s)
-        self._renewed = trio.Event()
+        self._lease = LeaseWatch(
+            Lease(
+                grant.term,
+                now + grant.lease_s,
+                policy=grant.spec.submitter_gone,
+                patience=rooms.patience.lease,
+                heard_at=now,
+                standbys=grant.standbys,
+            )
+        )
+        self._alone_since = now
         self._deadline_at = now + grant.remaining_s
-        self._heard_at = now
+        self._working = trio.CancelScope()
+        self._holders = grant.holders
         self._prefix: list[wire.Entry] = []
         self._prefix_goal = (grant.prefix_entries, grant.last_digest)
         self._prefix_is_whole = trio.Event()
         self._attending = trio.CancelScope()
         self._outbox = Outbox()
-        self._entries = 0
-        self._last_digest = GENESIS
+        self._journal = CoordinatorJournal(grant.task, grant.term)
         self._session: machine.Session | None = None
         self._finish: machine.Finish | None = None
         self._is_finished = trio.Event()
+        self._is_closed = False
         self._cancel_reason = ""
         self._is_cancelled = trio.Event()
         self._nursery: trio.Nursery
+        self.turn = trio.Event()
+        """Set when it may begin."""
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
-        term = Term(
-            task=grant.task,
-            term=grant.term,
-            spec=grant.spec,
-            session=self._session_now,
-            record=self._record,
-            progress=self._progress,
-            until_lease_held=self._until_lease_held,
-            remaining_s=self._remaining_s,
+        self._declined: RequestRefusedError | None = None
+        self._is_deposed = False
+        self._is_settled = False
+        self._hands = SessionHands(
+            Term(
+                task=grant.task,
+                term=lambda: self.term,
+                spec=grant.spec,
+                session=self._session_now,
+                record=self._record,
+                progress=self._progress,
+                until_lease_held=self._lease.until_may_dispatch,
+                remaining_s=self._remaining_s,
+                holders=self._content_holders,
+            ),
+            mesh=rooms.mesh,
+            work=rooms.work,
+            store=rooms.store,
         )
-        self._hands = SessionHands(term, mesh=mesh, work=work, store=store)
+        self._replication = Replication(
+            rooms.mesh,
+            rooms.copies,
+            Leading(
+                key=self.key,
+                inputs=grant.spec.inputs,
+                term=lambda: self.term,
+                is_lease_over=lambda: self._lease.is_over,
+                on_witness=self._lease.witnessed,
+                on_stale=self.depose,
+            ),
+            rooms.patience.pace,
+        )
+        self._replication.stand_by(grant.standbys)
+
+    @property
+    def term(self) -> int:
+        return self._journal.term
 
     # --- talking to the submitter ---------------------------------------------------------------
 
@@ -116,15 +166,24 @@ class Coordination:
         """
         self._attending.cancel()
         self._attending = trio.CancelScope()
-        self._renew(grant.lease_s)
-        self._outbox.start_over(grant.prefix_entries)
+        self._lease.change(
+            lambda lease, now: coordinator_lease.granted(
+                lease, grant.term, grant.lease_s, grant.standbys, now
+            )
+        )
+        self._replication.stand_by(grant.standbys)
+        self._accepted(grant.prefix_entries - 1)
+        self._outbox.start_over(self._offered(one.entry) for one in self._journal.unaccepted)
         self._progress("alive")
         if not self._prefix_is_whole.is_set():
             self._ask_prefix()
         with self._attending as scope:
             await self._converse(conversation)
         if scope.cancelled_caught:
-            raise RequestFailedError("superseded", "by a higher term, or another conversation")
+            raise self._declined or RequestFailedError(
+                "superseded", "by a higher term, or another conversation"
+            )
+        self._is_settled = True
         self.scope.cancel()
         return wire.Settled(task=self._task, term=self.term)
 
@@ -133,7 +192,7 @@ class Coordination:
             nursery.start_soon(self._outbox.send_all, conversation)
             while True:
                 message = await conversation.receive()
-                self._heard_at = trio.current_time()
+                self._lease.change(coordinator_lease.heard)
                 if isinstance(message, wire.Settle):
                     nursery.cancel_scope.cancel()
                     return
@@ -142,10 +201,12 @@ class Coordination:
     def _hear(self, message: Message) -> None:
         match message:
             case wire.Renewal(term=self.term, lease_s=lease_s):
-                self._renew(lease_s)
+                self._lease.change(
+                    lambda lease, now: coordinator_lease.renewed(lease, self.term, lease_s, now)
+                )
                 self._progress("alive")  # work may be quiet for longer than its patience lasts
             case wire.Accepted(term=self.term, index=index):
-                self._outbox.accepted(index)
+                self._accepted(index)
             case wire.Prefix(start=start, entries=entries) if start == len(self._prefix):
                 self._prefix += entries
                 self._ask_prefix()
@@ -157,9 +218,11 @@ class Coordination:
             case _:
                 raise RemoteProtocolError(f"{message.KIND} from a submitter")
 
-    def _renew(self, lease_s: float) -> None:
-        self._lease = self._lease.renewed(self.term, lease_s, trio.current_time())
-        self._renewed.set()
+    def _accepted(self, index: int) -> None:
+        self._journal = coordinator_journal.accept(self._journal, index)
+
+    def _offered(self, entry: wire.Entry) -> wire.EntryOffered:
+        return wire.EntryOffered(task=self._task, entry=entry)
 
     def _ask_prefix(self) -> None:
         """Ask for the entries that are still missing, or begin."""
@@ -170,8 +233,35 @@ class Coordination:
             return
         if check_chain(self._task, self._prefix) != last_digest:
             raise RemoteProtocolError("the entries do not end in the digest that was granted")
-        self._entries, self._last_digest = goal, last_digest
+        self._journal = CoordinatorJournal(self._task, self.term, goal, last_digest)
         self._prefix_is_whole.set()
+
+    def adopt(self, grant: wire.Grant) -> bool:
+        """Go on under a higher term; False if somebody else has led meanwhile."""
+        if self._session is None or self._is_deposed or self.ended.is_set():
+            return False
+        anew = coordinator_journal.adopt(
+            self._journal, grant.term, grant.prefix_entries, grant.last_digest
+        )
+        if anew is None:
+            return False
+        log.info("term-adopted", task=self._task, term=grant.term, before=self.term)
+        self._journal = anew
+        self._deadline_at = trio.current_time() + grant.remaining_s
+        self._working.deadline = self._deadline_at
+        written_anew = tuple(one.entry for one in anew.unaccepted)
+        self._keep_copy(grant.prefix_entries, grant.last_digest, written_anew)
+        return True
+
+    def decline(self, reason: str, detail: str) -> None:
+        """Give the task back: the submitter finds another, or waits."""
+        self._declined = RequestRefusedError(reason, detail)
+        self.depose()
+
+    def depose(self) -> None:
+        """Somebody else leads now."""
+        self._is_deposed = True
+        self.scope.cancel()
 
     # --- the work -------------------------------------------------------------------------------
 
@@ -180,46 +270,87 @@ class Coordination:
         try:
             with self.scope:
                 async with open_plain_nursery() as nursery:
-                    nursery.start_soon(self._watch_submitter)
+                    submitter, _ = self.key
+                    nursery.start_soon(
+                        self._lease.watch,
+                        lambda: self._rooms.mesh.is_member(submitter),
+                        self._see,
+                    )
+                    await self.turn.wait()
                     await self._prefix_is_whole.wait()
+                    salvaged = await self._salvage()
                     nursery.start_soon(self._heed_cancel)
-                    await self._lead()
-                    self._record(await self._closing())
+                    nursery.start_soon(self._replication.run)
+                    if not self._is_closed:
+                        await self._lead(salvaged)
+                        self._record(await closing(self._end, self._rooms.store))
                     await trio.sleep_forever()  # until it is settled
         finally:
             self.ended.set()
             self._attending.cancel()
-            with trio.CancelScope(shield=True), trio.move_on_after(CLOSING_S):
-                await self._hands.close_sessions(timeout_s=CLOSING_S / 2)
+            if self._is_settled:
+                self._rooms.copies.drop(self.key)
+            if not self._is_deposed:
+                with trio.CancelScope(shield=True), trio.move_on_after(CLOSING_S):
+                    await self._say_goodbye()
+
+    async def _say_goodbye(self) -> None:
+        async with open_plain_nursery() as nursery:
+            nursery.start_soon(lambda: self._hands.close_sessions(timeout_s=CLOSING_S / 2))
+            if self._is_settled:
+                nursery.start_soon(lambda: self._replication.drop(timeout_s=CLOSING_S / 2))
+
+    async def _salvage(self) -> list[journal.SessionEvent]:
+        """All that happened so far: what the submitter has accepted, and what copies know beyond.
+
+        The latter becomes ours: it happened, whoever led then.
+        """
+        goal, last_digest = self._prefix_goal
+        self._keep_copy(0, GENESIS, tuple(self._prefix))
+        events = [event_of(entry) for entry in self._prefix]
+        for event in events:
+            self._hands.hear(event)
+        found = await self._rooms.copies.find(self.key, self.term, goal, last_digest, self._holders)
+        for entry in found:
+            event = event_of(entry)
+            events.append(event)
+            self._record(event)
+        if found:
+            log.info("journal-salvaged", task=self._task, term=self.term, entries=len(found))
+        return events
+
+    @property
+    def _end(self) -> machine.Finish:
+        return self._finish or machine.Finish("failed", "", "internal: it ended without an end")
 
     async def _heed_cancel(self) -> None:
         await self._is_cancelled.wait()
         self._happened(journal.CancelHeard(reason=self._cancel_reason))
 
-    async def _lead(self) -> None:
+    async def _lead(self, events: list[journal.SessionEvent]) -> None:
         try:
-            with trio.move_on_at(self._deadline_at):
-                await self._work_through()
+            self._working.deadline = self._deadline_at
+            with self._working:
+                await self._work_through(events)
                 return
             limit = f"{self._spec.timeout_s:g} s are over"
             self._happened(journal.BudgetSpent(limit="timeout", detail=limit))
-        except (RemoteProtocolError, PeerUnreachableError) as error:
+        except (RemoteProtocolError, PeerUnreachableError, RequestRefusedError) as error:
             self._finish = machine.Finish("failed", "", f"inputs: {error}")
         except Exception as bug:  # the submitter must hear of it, and the node live on
             log.exception("coordination-died", task=self._task)
             self._finish = machine.Finish("failed", "", f"internal: {type(bug).__name__}: {bug}")
 
-    async def _work_through(self) -> None:
+    async def _work_through(self, events: list[journal.SessionEvent]) -> None:
         async with open_plain_nursery() as self._nursery:
-            self._nursery.start_soon(self._begin)
+            self._nursery.start_soon(self._begin, events)
             await self._is_finished.wait()
             self._nursery.cancel_scope.cancel()
 
-    async def _begin(self) -> None:
-        outset = await session_inputs.gather(self._spec, self._store, self._mesh)
-        events = [event_of(entry) for entry in self._prefix]
-        for event in events:
-            self._hands.hear(event)
+    async def _begin(self, events: list[journal.SessionEvent]) -> None:
+        outset = await session_inputs.gather(
+            self._spec, self._rooms.store, self._rooms.mesh, self._content_holders
+        )
         fresh = machine.new_session(self._spec, limits=outset.limits, inputs=outset.texts)
         self._session = machine.replay(fresh, events)
         if events:
@@ -229,23 +360,27 @@ class Coordination:
 
     async def _open(self, outset: session_inputs.Outset) -> None:
         """Decide the mode. Where nobody can do it yet, peers that just came get a moment."""
-        give_up_at = trio.current_time() + self._patience.capable_peer_s
+        patience = self._rooms.patience
+        give_up_at = trio.current_time() + patience.capable_peer_s
         while True:
             opened = machine.open_session(
                 self._spec,
-                languages=session_inputs.languages(self._mesh),
-                models=session_inputs.models(self._mesh),
+                languages=session_inputs.languages(self._rooms.mesh),
+                models=session_inputs.models(self._rooms.mesh),
                 limits=outset.limits,
                 inputs=outset.texts,
             )
             if isinstance(opened, journal.Opened):
                 self._happened(opened)
                 return
-            if opened.code not in NOT_YET or trio.current_time() >= give_up_at:
+            is_over = trio.current_time() >= give_up_at
+            if is_over and opened.code in NOT_YET and self._spec.failover == "queue":
+                self.decline("no_peer", f"{opened.code}: {opened.detail}")
+            if is_over or opened.code not in NOT_YET:
                 refusal = machine.Finish("failed", "", f"{opened.code}: {opened.detail}")
                 self._perform((refusal,))
                 return
-            await trio.sleep(self._patience.look_again_s)
+            await trio.sleep(patience.look_again_s)
 
     def _session_now(self) -> machine.Session:
         assert self._session is not None, "nothing is done before the session is open"
@@ -266,12 +401,22 @@ class Coordination:
         self._perform(effects)
 
     def _record(self, event: journal.SessionEvent) -> None:
-        """Append to the journal and offer it to the submitter."""
-        entry = entry_of(self.term, self._entries, self._last_digest, event)
-        self._entries += 1
-        self._last_digest = digest(self._task, entry)
+        """Append to the journal, keep a copy, and offer it to the submitter."""
+        parent = self._journal.last_digest
+        self._journal, entry = coordinator_journal.record(self._journal, codec.encode(event))
+        self._is_closed = self._is_closed or isinstance(event, journal.Closed)
         self._hands.hear(event)
-        self._outbox.offer(wire.EntryOffered(task=self._task, entry=entry))
+        self._keep_copy(entry.index, parent, (entry,))
+        self._outbox.say(self._offered(entry))
+
+    def _keep_copy(self, start: int, parent: wire.Digest, entries: tuple[wire.Entry, ...]) -> None:
+        offer = Offer(self.key, self.term, start, parent, entries, self._spec.inputs)
+        try:
+            self._rooms.copies.keep(offer)
+        except (StorageError, RequestRefusedError) as full:
+            # The submitter has it, or will; what we lose is the help of a copy.
+            log.warning("copy-not-kept", task=self._task, error=str(full))
+        self._replication.news()
 
     def _perform(self, effects: Sequence[machine.Effect]) -> None:
         for effect in effects:
@@ -293,39 +438,31 @@ class Coordination:
             case machine.Fold():
                 self._happened(await self._hands.fold(effect))
 
-    # --- ends -----------------------------------------------------------------------------------
-
-    async def _closing(self) -> journal.Closed:
-        """The last entry. A long answer goes by hash."""
-        finish = self._finish or machine.Finish("failed", "", "internal: it ended without an end")
-        data = sayable(finish.answer).encode()
-        full = await self._store.put(data) if len(data) > ANSWER_BYTES_MAX else None
-        return journal.Closed(
-            outcome=finish.outcome,
-            answer=fitting(finish.answer, ANSWER_BYTES_MAX // 4 if full else ANSWER_BYTES_MAX),
-            full=full,
-            detail=line(finish.detail),
-        )
+    def _content_holders(self, ref: ContentRef) -> ContentRef:
+        """A reference that also names those who have it by now: us, and our standbys."""
+        here = () if self._rooms.store.path(ref.hash) is None else (self._rooms.mesh.me,)
+        holders = dict.fromkeys((*ref.holders, *here, *self._replication.holders))
+        return ref.model_copy(update={"holders": tuple(holders)[:8]})
 
     # --- time -----------------------------------------------------------------------------------
 
     def _remaining_s(self) -> float:
         return max(0.0, self._deadline_at - trio.current_time())
 
-    async def _until_lease_held(self) -> None:
-        """Dispatch nothing while the lease is over."""
-        while not self._lease.is_held(trio.current_time()):
-            self._renewed = trio.Event()
-            await self._renewed.wait()
+    def _see(self, phase: Phase, is_submitter_here: bool) -> None:  # noqa: FBT001 a callback
+        """Drop everything once patience is at its end, or all is done and kept."""
+        now, patience = trio.current_time(), self._rooms.patience
+        if is_submitter_here or not self._is_closed:
+            self._alone_since = now
+        alone_s = now - self._alone_since
+        kept_after_s = 0.0 if self._replication.is_complete else patience.kept_s
+        if phase == "abandoned" or alone_s > max(LOOK_S, kept_after_s):
+            log.info("submitter-gone", task=self._task, term=self.term, done=self._is_closed)
+            self.scope.cancel()
 
-    async def _watch_submitter(self) -> None:
-        """Drop everything once the submitter was silent for too long."""
-        while True:
-            silent_until = self._heard_at + self._patience.hold_s
-            if silent_until <= trio.current_time():
-                log.info("submitter-gone", task=self._task, term=self.term)
-                self.scope.cancel()
-            await trio.sleep_until(max(silent_until, trio.current_time() + 0.01))
+    def note(self, text: str) -> None:
+        """Something for those who watch."""
+        self._progress("note", text=text)
 
     def _progress(
         self,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import structlog
 import trio
 
-from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.conversation import Conversation
-from kowalski.mesh.mesh import Mesh
-from kowalski.node.core.fences import Fences
-from kowalski.node.services.coordination import Coordination, Patience
-from kowalski.node.services.placed_work import PlacedWork
+from kowalski.node.core import coordinator_desk
+from kowalski.node.core.coordinator_desk import CoordinatorDesk
+from kowalski.node.core.fair_queue import RANK
+from kowalski.node.core.fences import TaskKey
+from kowalski.node.services.coordination import Coordination, Rooms
+from kowalski.node.services.fence_book import FenceBook
 from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
-from kowalski.protocol.ids import TaskId
+from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.task import Grant
 
@@ -23,67 +24,79 @@ TASKS_AT_A_TIME = 64
 
 
 class CoordinatorRoom:
-    """Serves `/kowalski/task/1`. Each granted term is a block of its own in `nursery`."""
+    """Serves `/kowalski/task/1`. Each task that is led is a block of its own in `nursery`."""
 
     def __init__(
         self,
-        mesh: Mesh,
-        work: PlacedWork,
-        store: ContentStore,
+        rooms: Rooms,
+        fences: FenceBook,
         nursery: trio.Nursery,
         *,
-        patience: Patience | None = None,
         tasks_max: int = TASKS_AT_A_TIME,
     ) -> None:
-        self._mesh = mesh
-        self._work = work
-        self._store = store
+        self._rooms = rooms
+        self._fences = fences
         self._nursery = nursery
-        self._patience = patience or Patience()
-        self._tasks_max = tasks_max
-        self._fences = Fences()
-        self._leading: dict[TaskId, Coordination] = {}
+        self._desk = CoordinatorDesk(slots=tasks_max, queue_max=tasks_max)
+        self._leading: dict[TaskKey, Coordination] = {}
+        fences.listen(self._heed_term)
 
     @property
     def leading(self) -> dict[TaskId, int]:
         """Tasks led now, with their terms."""
-        return {task: coordination.term for task, coordination in self._leading.items()}
+        return {task: one.term for (_, task), one in self._leading.items()}
 
     async def answer(self, conversation: Conversation, request: Message) -> Message:
         if not isinstance(request, Grant):
             raise RemoteProtocolError(f"{request.KIND} opens no task conversation")
-        self._fences, stale = self._fences.hear(request.task, request.term)
-        if stale is not None:
-            raise RequestRefusedError("stale", f"term {request.term}, {stale.term} was heard")
-        coordination = self._leading.get(request.task)
-        if coordination is not None and coordination.term < request.term:
-            coordination.scope.cancel()
+        key = (conversation.peer, request.task)
+        self._fences.check(key, request.term)
+        coordination = self._leading.get(key)
+        is_earlier = coordination is not None and coordination.term < request.term
+        if coordination is not None and is_earlier and not coordination.adopt(request):
+            coordination.depose()
             await coordination.ended.wait()
+        self._fences.hear(key, request.term)
         if coordination is None or coordination.ended.is_set():
-            coordination = self._begin(request)
+            coordination = self._begin(request, conversation.peer)
         return await coordination.attend(conversation, request)
 
-    def _begin(self, grant: Grant) -> Coordination:
-        if len(self._leading) >= self._tasks_max:
-            raise RequestRefusedError("busy", f"{len(self._leading)} tasks are led here", 1.0)
-        coordination = Coordination(
-            grant,
-            mesh=self._mesh,
-            work=self._work,
-            store=self._store,
-            patience=self._patience,
-        )
-        self._leading[grant.task] = coordination
-        self._nursery.start_soon(self._run, grant.task, coordination)
+    def _heed_term(self, key: TaskKey, term: int) -> None:
+        """Somebody has been appointed: whoever leads in an earlier term stops."""
+        coordination = self._leading.get(key)
+        if coordination is not None and coordination.term < term:
+            coordination.depose()
+
+    def _begin(self, grant: Grant, submitter: PeerId) -> Coordination:
+        key = (submitter, grant.task)
+        rank = RANK[grant.spec.priority]
+        self._desk, decision = coordinator_desk.admit(self._desk, key, rank, trio.current_time())
+        if isinstance(decision, coordinator_desk.Refuse):
+            raise RequestRefusedError(decision.reason, decision.detail, decision.retry_after_s)
+        coordination = Coordination(grant, submitter, self._rooms)
+        self._leading[key] = coordination
+        self._nursery.start_soon(self._run, key, coordination)
         log.info("term-begun", task=grant.task, term=grant.term, prefix=grant.prefix_entries)
+        match decision:
+            case coordinator_desk.Lead():
+                coordination.turn.set()
+            case coordinator_desk.Wait(ahead=ahead):
+                led = len(self._desk.leading)
+                coordination.note(f"it waits its turn: {led} tasks are led here, {ahead} wait")
         return coordination
 
-    async def _run(self, task: TaskId, coordination: Coordination) -> None:
+    async def _run(self, key: TaskKey, coordination: Coordination) -> None:
         try:
             await coordination.run()
         except Exception:  # one task must not end a node
-            log.exception("coordination-died", task=task, term=coordination.term)
+            log.exception("coordination-died", task=key[1], term=coordination.term)
         finally:
-            if self._leading.get(task) is coordination:
-                del self._leading[task]
-            log.info("term-ended", task=task, term=coordination.term)
+            if self._leading.get(key) is coordination:
+                self._leave(key)
+            log.info("term-ended", task=key[1], term=coordination.term)
+
+    def _leave(self, key: TaskKey) -> None:
+        del self._leading[key]
+        self._desk, next_up = coordinator_desk.leave(self._desk, key, trio.current_time())
+        if next_up is not None:
+            self._leading[next_up].turn.set()

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import trio
 
+from kowalski.mesh.content_store import ContentStore, Requester
 from kowalski.mesh.conversation import Conversation
 from kowalski.node.backends.catalogue import Catalogue
 from kowalski.node.backends.seam import (
     BackendError,
-    ChatMessage,
+    CallPiece,
     Completed,
     CompletionRequest,
-    ModelInfo,
+    Delta,
+    EmbeddingRequest,
 )
+from kowalski.node.core import model_catalogue
+from kowalski.node.core.fences import Fences
+from kowalski.node.core.model_catalogue import Listing
 from kowalski.protocol.errors import (
+    PeerUnreachableError,
     RemoteProtocolError,
     RequestFailedError,
     RequestRefusedError,
 )
+from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages import inference as wire
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.telemetry import Hot, Model, Occupancy
 
 PROTOCOL = "/kowalski/inference/1"
 DELTA_CHARS_MAX = 4096
+DELTA_LOGPROBS_MAX = 8
+"""Of one message: each has up to 20 alternatives."""
+
 IDLE_TIMEOUT_S = 60.0
-PASSED_ON = frozenset(
-    {"task", "term", "model", "messages", "max_tokens", "temperature", "remaining_s"}
-)
+"""Without a byte of an answer. The first may have to wait for the model to be loaded and for a long
+prompt to be read."""
+
+IMAGE_BYTES_MAX = 20 * 1024 * 1024
 MODELS_MAX = 128
 RATES_MAX = 64
 
@@ -38,106 +49,235 @@ NAMES_BYTES_MAX = 8 * 1024
 
 
 class InferenceRoom:
-    """Serves `/kowalski/inference/1`."""
+    """Serves `/kowalski/inference/1`. Images that come by hash are fetched into `store`."""
 
-    def __init__(self, catalogue: Catalogue, *, hot: Callable[[], Hot]) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        store: ContentStore,
+        requester: Requester,
+        *,
+        hot: Callable[[], Hot],
+    ) -> None:
         self._catalogue = catalogue
+        self._store = store
+        self._requester = requester
         self._hot = hot
+        self._fences: Fences[TaskId] = Fences()
 
     @property
     def occupancy(self) -> Occupancy:
         listings = self._catalogue.listings()
         return Occupancy(
             running=sum(one.in_flight for one in listings),
-            slots=sum(one.model.slots for one in listings),
+            slots=model_catalogue.slots(listings),
         )
 
     @property
     def models(self) -> tuple[Model, ...]:
         """What can be run now, the preferred first, each name once; as many as a profile holds."""
-        infos: dict[str, ModelInfo] = {}
+        told: dict[str, Listing] = {}
         names_bytes = 0
         for one in self._catalogue.listings():
-            if one.model.name not in infos:
+            if one.model.name not in told:
                 names_bytes += len(one.model.name.encode())
-                if names_bytes > NAMES_BYTES_MAX or len(infos) >= MODELS_MAX:
+                if names_bytes > NAMES_BYTES_MAX or len(told) >= MODELS_MAX:
                     break
-                infos[one.model.name] = one.model
+                told[one.model.name] = one
         return tuple(
-            Model(name=info.name, context_tokens=info.context_tokens, is_warm=info.is_warm)
-            for info in infos.values()
+            Model(
+                name=one.model.name,
+                context_tokens=one.model.context_tokens,
+                is_warm=one.model.is_warm,
+                backend=one.backend_name,
+                size_bytes=one.model.size_bytes,
+                capabilities=one.model.capabilities,
+            )
+            for one in told.values()
         )
 
     @property
     def tokens_per_s(self) -> dict[str, float]:
         """Of those that `models` tells; where two servers run one, the preferred server's."""
+        return self._rates(lambda one: one.tokens_per_s)
+
+    @property
+    def prompt_tokens_per_s(self) -> dict[str, float]:
+        """How fast they read what is not cached."""
+        return self._rates(lambda one: one.prompt_tokens_per_s)
+
+    def _rates(self, rate: Callable[[Listing], float | None]) -> dict[str, float]:
         told = {model.name for model in self.models}
         rates = {
-            one.model.name: one.tokens_per_s
+            one.model.name: measured
             for one in reversed(self._catalogue.listings())
-            if one.tokens_per_s is not None and one.model.name in told
+            if (measured := rate(one)) is not None and one.model.name in told
         }
         return dict(list(rates.items())[-RATES_MAX:])
 
     async def answer(self, conversation: Conversation, request: Message) -> Message:
-        if isinstance(request, wire.EmbeddingsAsked | wire.PullAsked):
-            raise RequestRefusedError("unsupported", f"{request.KIND} is not answered here")
-        if not isinstance(request, wire.CompletionAsked):
-            raise RemoteProtocolError(f"{request.KIND} in an inference conversation")
-        self._check(request)
         started = trio.current_time()
+        work: Awaitable[Message]
+        match request:
+            case wire.CompletionAsked():
+                self._hear(request.task, request.term)
+                work = self._complete(conversation, request, started)
+            case wire.EmbeddingsAsked():
+                self._hear(request.task, request.term)
+                work = self._embed(conversation, request, started)
+            case wire.PullAsked():
+                raise RequestRefusedError("unsupported", f"{request.KIND} is not answered here")
+            case _:
+                raise RemoteProtocolError(f"{request.KIND} in an inference conversation")
         with trio.move_on_after(request.remaining_s):
             try:
-                completed = await self._complete(conversation, request)
+                return await work
             except BackendError as error:
                 raise _answer_to(error) from error
-            return wire.CompletionDone(
-                model=request.model,
-                finish_reason=_word(completed.finish_reason),
-                usage=wire.Usage(
-                    prompt_tokens=completed.prompt_tokens,
-                    completion_tokens=completed.completion_tokens,
-                    is_estimate=completed.usage_is_estimate,
-                ),
-                held_s=trio.current_time() - started,
-                hot=self._hot(),
-            )
         raise RequestFailedError("timeout", f"no end within {request.remaining_s:.1f} s")
 
-    def _check(self, request: wire.CompletionAsked) -> None:
-        """Refuse what would be left out."""
-        asked = request.model_dump(exclude_defaults=True)
-        left_out = [name for name in asked if name not in PASSED_ON]
-        if any(one.role == "tool" or one.tool_calls or one.images for one in request.messages):
-            left_out.append("messages with tools or images")
-        if left_out:
-            raise RequestRefusedError("unsupported", f"not passed on here: {', '.join(left_out)}")
+    def _hear(self, task: TaskId | None, term: int | None) -> None:
+        """Refuse what a coordinator asks whose term is over."""
+        if task is None or term is None:
+            return
+        self._fences, stale = self._fences.hear(task, term)
+        if stale is not None:
+            raise RequestRefusedError("stale", f"term {term}; {stale.term} was heard")
 
     async def _complete(
-        self, conversation: Conversation, request: wire.CompletionAsked
-    ) -> Completed:
-        asked = CompletionRequest(
+        self, conversation: Conversation, request: wire.CompletionAsked, started: float
+    ) -> wire.CompletionDone:
+        asked = await self._asked(request)
+        async with self._catalogue.answer(asked, idle_timeout_s=IDLE_TIMEOUT_S) as answering:
+            async for event in answering.events:
+                if isinstance(event, Completed):
+                    return self._done(answering.listing, event, started)
+                for piece in pieces(event):
+                    await conversation.send(piece)
+        raise RequestFailedError("backend", "the answer did not end")
+
+    def _done(self, listing: Listing, end: Completed, started: float) -> wire.CompletionDone:
+        return wire.CompletionDone(
+            model=listing.model.name,
+            finish_reason=_word(end.finish_reason),
+            usage=wire.Usage(
+                prompt_tokens=end.prompt_tokens,
+                completion_tokens=end.completion_tokens,
+                is_estimate=end.usage_is_estimate,
+                cached_tokens=end.cached_tokens,
+                thinking_tokens=end.thinking_tokens,
+            ),
+            backend=listing.backend_name,
+            load_s=end.load_s,
+            prompt_s=end.prompt_s,
+            generation_s=end.generation_s,
+            held_s=trio.current_time() - started,
+            hot=self._hot(),
+        )
+
+    async def _asked(self, request: wire.CompletionAsked) -> CompletionRequest:
+        """The request as backends take it, its images here."""
+        if not request.messages and request.prompt is None:
+            raise RequestFailedError("bad_request", "neither messages nor a prompt")
+        numbers = {number for one in request.messages for number in one.images}
+        if missing := [number for number in numbers if number >= len(request.images)]:
+            raise RequestFailedError("bad_request", f"no image number {min(missing)}")
+        return CompletionRequest(
             model=request.model,
-            messages=tuple(ChatMessage(m.role, m.content) for m in request.messages),
+            messages=request.messages,
             max_tokens=request.max_tokens,
             temperature=request.temperature,
+            sampling=request.sampling,
+            images=tuple([await self._image(one) for one in request.images]),
+            prompt=request.prompt,
+            tools=request.tools,
+            tool_choice=request.tool_choice,
+            tool_named=request.tool_named,
+            calls_in_parallel=request.calls_in_parallel,
+            json_schema=request.json_schema,
+            logprobs=request.logprobs,
+            thinking=request.thinking,
+            so_far=request.so_far,
         )
-        async with self._catalogue.complete(asked, idle_timeout_s=IDLE_TIMEOUT_S) as events:
-            async for event in events:
-                if isinstance(event, Completed):
-                    return event
-                for start in range(0, len(event.text), DELTA_CHARS_MAX):
-                    piece = event.text[start : start + DELTA_CHARS_MAX]
-                    await conversation.send(wire.CompletionDelta(text=piece))
-        raise RequestFailedError("backend", "the answer did not end")
+
+    async def _image(self, image: wire.Image) -> bytes:
+        if image.data is not None:
+            return image.data
+        if image.content is None:
+            raise RequestFailedError("bad_request", "an image without data or content")
+        if image.content.bytes_total > IMAGE_BYTES_MAX:
+            size = image.content.bytes_total
+            raise RequestRefusedError("too_large", f"an image of {size} bytes")
+        try:
+            await self._store.fetch(image.content, self._requester)
+        except PeerUnreachableError as lost:
+            raise RequestFailedError("content", str(lost)) from lost
+        return await self._store.read(image.content)
+
+    async def _embed(
+        self, conversation: Conversation, request: wire.EmbeddingsAsked, started: float
+    ) -> wire.EmbeddingsDone:
+        asked = EmbeddingRequest(request.model, request.texts, request.dimensions)
+        listing, found = await self._catalogue.embed(asked, idle_timeout_s=IDLE_TIMEOUT_S)
+        at_a_time = max(1, wire.VECTORS_BYTES_MAX // (4 * found.dimensions))
+        for start in range(0, len(found.vectors), at_a_time):
+            vectors = b"".join(found.vectors[start : start + at_a_time])
+            await conversation.send(wire.EmbeddingsPiece(vectors=vectors))
+        return wire.EmbeddingsDone(
+            model=listing.model.name,
+            dimensions=found.dimensions,
+            usage=wire.Usage(
+                prompt_tokens=found.prompt_tokens,
+                completion_tokens=0,
+                is_estimate=found.usage_is_estimate,
+            ),
+            backend=listing.backend_name,
+            held_s=trio.current_time() - started,
+            hot=self._hot(),
+        )
+
+
+def pieces(delta: Delta) -> Iterator[wire.CompletionDelta]:
+    """A delta in messages that are small enough, each with one thing."""
+    for text in _cut(delta.thinking):
+        yield wire.CompletionDelta(thinking=text)
+    told = delta.logprobs
+    texts = list(_cut(delta.text))
+    for number, text in enumerate(texts):
+        # The tokens of a piece travel with it as far as they fit.
+        with_it = told[:DELTA_LOGPROBS_MAX] if number == 0 else ()
+        yield wire.CompletionDelta(text=text, logprobs=with_it)
+    start = DELTA_LOGPROBS_MAX if texts else 0
+    for at in range(start, len(told), DELTA_LOGPROBS_MAX):
+        yield wire.CompletionDelta(logprobs=told[at : at + DELTA_LOGPROBS_MAX])
+    for call in delta.calls:
+        yield from _call_pieces(call)
+
+
+def _call_pieces(call: CallPiece) -> Iterator[wire.CompletionDelta]:
+    first, *more = list(_cut(call.arguments)) or [""]
+    head = wire.ToolCallPiece(
+        index=call.index, id=call.id[:128], name=call.name[:128], arguments=first
+    )
+    yield wire.CompletionDelta(tool_calls=(head,))
+    for arguments in more:
+        piece = wire.ToolCallPiece(index=call.index, arguments=arguments)
+        yield wire.CompletionDelta(tool_calls=(piece,))
+
+
+def _cut(text: str) -> Iterator[str]:
+    for start in range(0, len(text), DELTA_CHARS_MAX):
+        yield text[start : start + DELTA_CHARS_MAX]
 
 
 def _answer_to(error: BackendError) -> RequestRefusedError | RequestFailedError:
     """What a backend's failure is to the asker: go elsewhere now, or something went wrong."""
     if error.code == "overloaded":
         return RequestRefusedError("busy", error.detail, error.retry_after_s)
-    if error.code == "model_missing":
+    if error.code in ("model_missing", "unsupported"):
         return RequestRefusedError("unsupported", error.detail)
+    if error.code == "too_long":
+        return RequestRefusedError("too_long", error.detail)
     return RequestFailedError("backend", f"{error.code}: {error.detail}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 import trio
 
@@ -14,16 +15,11 @@ UNSENT_PROGRESS_MAX = 512
 
 
 class Outbox:
-    """What is to be said to the submitter. Entries are kept until accepted, progress is not."""
+    """In order, in one conversation at a time. Progress beyond a bound is not kept."""
 
     def __init__(self) -> None:
-        self._unaccepted: deque[wire.EntryOffered] = deque()
         self._unsent: deque[Message] = deque()
         self._changed = trio.Event()
-
-    def offer(self, offered: wire.EntryOffered) -> None:
-        self._unaccepted.append(offered)
-        self.say(offered)
 
     def say(self, message: Message) -> None:
         if isinstance(message, wire.Progress) and len(self._unsent) >= UNSENT_PROGRESS_MAX:
@@ -31,14 +27,9 @@ class Outbox:
         self._unsent.append(message)
         self._changed.set()
 
-    def accepted(self, index: int) -> None:
-        while self._unaccepted and self._unaccepted[0].entry.index <= index:
-            self._unaccepted.popleft()
-
-    def start_over(self, accepted_entries: int) -> None:
-        """A new conversation: whatever the submitter has not accepted is said again."""
-        self.accepted(accepted_entries - 1)
-        self._unsent = deque(self._unaccepted)
+    def start_over(self, messages: Iterable[Message]) -> None:
+        """A new conversation, which begins with these."""
+        self._unsent = deque(messages)
         self._changed.set()
 
     async def send_all(self, conversation: Conversation) -> None:

@@ -18,6 +18,7 @@ from kowalski.mesh.core.placement import Choice, Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.services import folding, inference, repl
+from kowalski.node.services.model_replies import Reply, WholeReply
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RemoteProtocolError,
@@ -25,12 +26,14 @@ from kowalski.protocol.errors import (
     RequestRefusedError,
 )
 from kowalski.protocol.ids import PeerId
-from kowalski.protocol.limits import TEXT_BYTES_MAX
 from kowalski.protocol.messages.folding import FoldAsked, FoldDone
 from kowalski.protocol.messages.inference import (
     CompletionAsked,
     CompletionDelta,
     CompletionDone,
+    EmbeddingsAsked,
+    EmbeddingsDone,
+    EmbeddingsPiece,
 )
 from kowalski.protocol.messages.repl import (
     CellAsked,
@@ -55,7 +58,7 @@ ATTEMPTS_MAX = 3
 BUSY_WAIT_S = 0.1
 BUSY_WAIT_S_MAX = 1.0
 
-NOT_ELSEWHERE = frozenset({"bad_request", "timeout"})
+NOT_ELSEWHERE = frozenset({"bad_request", "timeout", "cut_short"})
 """Failures that another peer would only repeat."""
 
 OnOutput = Callable[[Literal["stdout", "stderr"], bytes], None]
@@ -144,6 +147,17 @@ class Completion:
     text: str
     done: CompletionDone
     placed: Placed
+    reply: Reply
+    """All of it: thoughts, calls of tools and logprobs besides the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """`vectors` has one entry for each text: little-endian 32-bit floats."""
+
+    vectors: tuple[bytes, ...]
+    done: EmbeddingsDone
+    placed: Placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +167,7 @@ class Fold:
     placed: Placed
 
 
-def _ignore(_text: str) -> None:
+def _ignore(_told: object) -> None:
     pass
 
 
@@ -171,55 +185,104 @@ class PlacedWork:
         asked: CompletionAsked,
         *,
         on_delta: Callable[[str], None] = _ignore,
+        on_piece: Callable[[CompletionDelta], None] = _ignore,
         on_restart: Callable[[str], None] = _ignore,
+        may_begin_anew: bool = True,
         until_allowed: Callable[[], Awaitable[None]] = _at_once,
     ) -> Completion:
         """One model call on the best peer that has the model; an empty model leaves the choice.
 
-        `on_restart` says why when another peer starts the answer anew. Nothing is sent to any peer
-        before `until_allowed` has returned, once more for each.
+        `on_delta` hears the text, `on_piece` everything. Where a peer is lost in the middle,
+        another goes on from there. One that cannot begins anew, which `on_restart` tells, unless
+        that may not be (`may_begin_anew`): then the answer ends. `on_restart` is also told where a
+        peer was lost that had said nothing. No peer is asked before `until_allowed` has returned,
+        once more for each.
+
+        Raises:
+            RequestRefusedError: `no_peer`.
+            RequestFailedError: every peer that was tried failed; `cut_short`.
+        """
+        whole = WholeReply(asked, may_begin_anew=may_begin_anew, on_restart=on_restart)
+
+        def hear(delta: CompletionDelta) -> None:
+            whole.reply.add(delta)
+            on_piece(delta)
+            if delta.text:
+                on_delta(delta.text)
+
+        async def attempt(choice: Choice) -> CompletionDone:
+            await until_allowed()
+            request = whole.next_request()
+            if asked.model == ANY_MODEL:
+                request = request.model_copy(update={"model": self._preferred_model(choice.peer)})
+            try:
+                done = await self._complete_on(choice.peer, request, hear)
+            except RequestRefusedError as no:
+                if no.reason != "unsupported" or not whole.is_going_on(request):
+                    raise
+                whole.begin_anew(f"{choice.name} cannot go on with an answer")
+                request = asked.model_copy(update={"model": request.model})
+                done = await self._complete_on(choice.peer, request, hear)
+            except RequestFailedError as failed:
+                if failed.code == "too_long":
+                    whole.overflowed(failed)
+                raise
+            return whole.done(done, request)
+
+        model = None if asked.model == ANY_MODEL else asked.model
+        need = Need("inference", model=model)
+        done, placed = await self._place(need, attempt, asked.remaining_s, whole.failed)
+        return Completion(whole.reply.text, done, placed, whole.reply)
+
+    def _preferred_model(self, peer: PeerId) -> str:
+        profile = self._mesh.facts_of(peer).profile
+        if profile is None or not profile.models:
+            raise RequestRefusedError("unsupported", "its models have just gone")
+        able = [one for one in profile.models if "chat" in (one.capabilities or ("chat",))]
+        return (able or profile.models)[0].name
+
+    async def embed(self, asked: EmbeddingsAsked) -> Embeddings:
+        """Vectors of texts, by the best peer that has the model.
 
         Raises:
             RequestRefusedError: `no_peer`.
             RequestFailedError: every peer that was tried failed.
         """
 
-        async def attempt(choice: Choice) -> tuple[str, CompletionDone]:
-            await until_allowed()
-            request = asked
-            if asked.model == ANY_MODEL:
-                request = asked.model_copy(update={"model": self._preferred_model(choice.peer)})
-            return await self._complete_on(choice.peer, request, on_delta)
+        async def attempt(choice: Choice) -> tuple[tuple[bytes, ...], EmbeddingsDone]:
+            return await self._embed_on(choice.peer, asked)
 
-        model = None if asked.model == ANY_MODEL else asked.model
-        need = Need("inference", model=model)
-        (text, done), placed = await self._place(need, attempt, asked.remaining_s, on_restart)
-        return Completion(text, done, placed)
+        need = Need("inference", model=asked.model)
+        (vectors, done), placed = await self._place(need, attempt, asked.remaining_s, _ignore)
+        return Embeddings(vectors, done, placed)
 
-    def _preferred_model(self, peer: PeerId) -> str:
-        profile = self._mesh.facts_of(peer).profile
-        if profile is None or not profile.models:
-            raise RequestRefusedError("unsupported", "its models have just gone")
-        return profile.models[0].name
+    async def _embed_on(
+        self, peer: PeerId, asked: EmbeddingsAsked
+    ) -> tuple[tuple[bytes, ...], EmbeddingsDone]:
+        told: list[bytes] = []
+        async with self._mesh.converse(peer, inference.PROTOCOL, asked) as conversation:
+            while isinstance(message := await conversation.receive(), EmbeddingsPiece):
+                told.append(message.vectors)
+        if not isinstance(message, EmbeddingsDone):
+            raise RemoteProtocolError(f"{message.KIND} in answer to {asked.KIND}")
+        self._mesh.hear_reply(peer, message.hot)
+        size, data = 4 * message.dimensions, b"".join(told)
+        if len(data) != size * len(asked.texts):
+            raise RemoteProtocolError(f"{len(data)} bytes of vectors for {len(asked.texts)} texts")
+        return tuple(data[at : at + size] for at in range(0, len(data), size)), message
 
     async def _complete_on(
-        self, peer: PeerId, asked: CompletionAsked, on_delta: Callable[[str], None]
-    ) -> tuple[str, CompletionDone]:
-        pieces: list[str] = []
-        size = 0
+        self, peer: PeerId, asked: CompletionAsked, hear: Callable[[CompletionDelta], None]
+    ) -> CompletionDone:
         async with self._mesh.converse(peer, inference.PROTOCOL, asked) as conversation:
             while True:
                 message = await conversation.receive()
                 match message:
-                    case CompletionDelta(text=text):
-                        pieces.append(text)
-                        size += len(text.encode())
-                        if size > TEXT_BYTES_MAX:
-                            raise RequestFailedError("too_long", f"a reply of over {size} bytes")
-                        on_delta(text)
+                    case CompletionDelta():
+                        hear(message)
                     case CompletionDone():
                         self._mesh.hear_reply(peer, message.hot)
-                        return "".join(pieces), message
+                        return message
                     case _:
                         raise RemoteProtocolError(f"{message.KIND} in answer to {asked.KIND}")
 

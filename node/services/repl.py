@@ -7,11 +7,9 @@ from pathlib import Path
 
 import structlog
 import trio
-from pydantic import ValidationError
 
 from kowalski.mesh.content_store import ContentStore, Requester
 from kowalski.mesh.conversation import Conversation
-from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core import worker_desk
 from kowalski.node.core.fences import Stale
 from kowalski.node.core.worker_desk import WorkerDesk
@@ -19,18 +17,16 @@ from kowalski.node.repl.seam import (
     CellOutcome,
     ReplSession,
     SessionsHost,
-    StreamName,
-    SubCall,
-    SubCallResult,
 )
+from kowalski.node.services.running_cell import RunningCell
 from kowalski.node.services.texts import fitting
-from kowalski.protocol.codec import invalid_field
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RemoteProtocolError,
     RequestFailedError,
     RequestRefusedError,
 )
+from kowalski.protocol.ids import TaskId
 from kowalski.protocol.limits import OUTPUT_CHARS_SHOWN
 from kowalski.protocol.messages import repl as wire
 from kowalski.protocol.messages.base import Message
@@ -41,18 +37,11 @@ from kowalski.rlm.truncation import head_and_tail
 log = structlog.get_logger(__name__)
 
 PROTOCOL = "/kowalski/repl/1"
-OUTPUT_PIECE_BYTES = 32 * 1024
-OUTPUT_PIECES_MAX = 256
 IDLE_S_MAX = 600.0
 RETRY_AFTER_S = 1.0
 
-CALLS_PER_MESSAGE = 2
-"""Two of the longest texts fit a frame, as questions and as answers."""
-
-_Channel = tuple[
-    trio.MemorySendChannel[tuple[wire.SubCallResult, ...]],
-    trio.MemoryReceiveChannel[tuple[wire.SubCallResult, ...]],
-]
+ORPHAN_S = 20.0
+"""How long a cell of a task goes on whose asker is lost: another coordinator is there sooner."""
 
 
 class ReplRoom:
@@ -76,6 +65,7 @@ class ReplRoom:
         self._sessions: dict[worker_desk.SessionKey, ReplSession] = {}
         self._used_at: dict[worker_desk.SessionKey, float] = {}
         self._locks: dict[worker_desk.SessionKey, trio.Lock] = {}
+        self._cells: dict[tuple[worker_desk.SessionKey, int], RunningCell] = {}
         self._running = 0
         self._queued = 0
 
@@ -93,26 +83,53 @@ class ReplRoom:
                 raise RemoteProtocolError(f"{request.KIND} in a repl conversation")
 
     async def _cell(self, conversation: Conversation, asked: wire.CellAsked) -> wire.CellDone:
+        """Run the cell, or join it if it is under way: its last asker may have been lost."""
         if asked.language not in self._host.languages:
             known = ", ".join(sorted(self._host.languages)) or "no language"
             raise RequestRefusedError("unsupported", f"no {asked.language} here, only {known}")
-        started = trio.current_time()
+        self._hear_term(asked.task, asked.term)
         key = (asked.task, asked.language)
         if not asked.keeps_session:
             key = (asked.task, f"{asked.language} cell {asked.cell}")
-        self._queued += 1
+        running = self._cells.get((key, asked.cell))
+        if running is not None and not running.is_the_same(asked):
+            running.stop()
+            running = None
+        if running is None:
+            orphan_s = ORPHAN_S if asked.keeps_session else 0.0
+            running = RunningCell(asked, orphan_s=orphan_s)
+            self._cells[key, asked.cell] = running
+            self._nursery.start_soon(self._work, running, key)
+        return await running.attend(conversation)
+
+    async def _work(self, running: RunningCell, key: worker_desk.SessionKey) -> None:
+        """Bring one cell to its end, after those that were asked of its session before."""
+        asked, started = running.asked, trio.current_time()
         waiting = True
         lock = self._locks.setdefault(key, trio.Lock())
-        try:
+
+        async def work() -> wire.CellDone:
+            nonlocal waiting
             async with lock:
                 inputs = await self._inputs(asked)
                 self._queued -= 1
                 waiting = False
-                return await self._run(conversation, asked, key, inputs, started)
+                return await self._run(running, key, inputs, started)
+
+        self._queued += 1
+        try:
+            await running.run(work)
         finally:
             if waiting:
                 self._queued -= 1
+            if self._cells.get((key, asked.cell)) is running:
+                del self._cells[key, asked.cell]
             self._tidy(key)
+
+    def _hear_term(self, task: TaskId, term: int) -> None:
+        self._desk, stale = worker_desk.hear_term(self._desk, task, term)
+        if stale is not None:
+            raise RequestRefusedError("stale", f"term {term}, {stale.term} was heard")
 
     async def _inputs(self, asked: wire.CellAsked) -> Mapping[str, Path]:
         """Every input on this device's disk; each crosses to a peer once."""
@@ -126,12 +143,12 @@ class ReplRoom:
 
     async def _run(
         self,
-        conversation: Conversation,
-        asked: wire.CellAsked,
+        running: RunningCell,
         key: worker_desk.SessionKey,
         inputs: Mapping[str, Path],
         started: float,
     ) -> wire.CellDone:
+        asked = running.asked
         self._desk, decision = worker_desk.ask(self._desk, asked)
         match decision:
             case Stale(term=term):
@@ -149,7 +166,12 @@ class ReplRoom:
         self._running += 1
         self._used_at[key] = trio.current_time()
         try:
-            outcome = await _run_cell(session, conversation, asked)
+            outcome = await session.run_cell(
+                asked.code,
+                timeout_s=min(asked.timeout_s, asked.remaining_s),
+                on_output=running.on_output,
+                on_sub_calls=running.on_sub_calls,
+            )
             done = await self._done(asked, outcome, started)
         except BaseException:
             # Cut off in the middle: nobody knows what this session holds now.
@@ -215,9 +237,7 @@ class ReplRoom:
         )
 
     async def _close(self, request: wire.SessionClosed) -> wire.SessionClosed:
-        self._desk, stale = worker_desk.hear_term(self._desk, request.task, request.term)
-        if stale is not None:
-            raise RequestRefusedError("stale", f"term {request.term}, {stale.term} was heard")
+        self._hear_term(request.task, request.term)
         for key in [key for key in self._sessions if key[0] == request.task]:
             await self._drop(key)
         self._desk = worker_desk.forget(self._desk, request.task)
@@ -249,103 +269,6 @@ class ReplRoom:
                 if used_at + idle_s <= now and not self._locks[key].locked():
                     log.info("session-idle", task=key[0], language=key[1])
                     await self._drop(key)
-
-
-async def _run_cell(
-    session: ReplSession, conversation: Conversation, asked: wire.CellAsked
-) -> CellOutcome:
-    """Run the cell, with its output on the way to the asker as it comes."""
-    pieces_in, pieces_out = trio.open_memory_channel[wire.CellOutput](OUTPUT_PIECES_MAX)
-    answers = _SubCallDesk(conversation)
-
-    def on_output(stream: StreamName, data: bytes) -> None:
-        for start in range(0, len(data), OUTPUT_PIECE_BYTES):
-            piece = data[start : start + OUTPUT_PIECE_BYTES]
-            try:
-                pieces_in.send_nowait(wire.CellOutput(stream=stream, data=piece))
-            except trio.WouldBlock:
-                return  # for showing only: what counts is in the outcome
-
-    async def forward() -> None:
-        async for piece in pieces_out:
-            await conversation.send(piece)
-
-    async with open_plain_nursery() as nursery:
-        nursery.start_soon(forward)
-        nursery.start_soon(answers.listen)
-        outcome = await session.run_cell(
-            asked.code,
-            timeout_s=min(asked.timeout_s, asked.remaining_s),
-            on_output=on_output,
-            on_sub_calls=answers.ask,
-        )
-        pieces_in.close()
-        answers.scope.cancel()
-    return outcome
-
-
-class _SubCallDesk:
-    """Carries a cell's sub-calls to the asker, and each batch's results back to who waits."""
-
-    def __init__(self, conversation: Conversation) -> None:
-        self._conversation = conversation
-        self._waiting: dict[int, _Channel] = {}
-        self._batches = 0
-        self.scope = trio.CancelScope()
-
-    async def ask(self, calls: tuple[SubCall, ...]) -> tuple[SubCallResult, ...]:
-        """All at once, in pieces that fit a frame whatever is asked and answered.
-
-        What no message can carry is an error in its slot, and the others are asked all the same.
-        """
-        results = [SubCallResult()] * len(calls)
-        records: list[tuple[int, wire.SubCall]] = []
-        for slot, call in enumerate(calls):
-            try:
-                records.append((slot, _record(call)))
-            except ValidationError as wrong:
-                words = invalid_field(wrong, shows_value=False)
-                results[slot] = SubCallResult(error=f"no sub-call can be made of this: {words}")
-
-        async def ask(batch: int, slots: tuple[int, ...]) -> None:
-            answered = await self._answers_to(batch, len(slots))
-            for slot, one in zip(slots, answered, strict=True):
-                results[slot] = SubCallResult(text=one.text, error=one.error)
-
-        async with open_plain_nursery() as nursery:
-            for start in range(0, len(records), CALLS_PER_MESSAGE):
-                slots, piece = zip(*records[start : start + CALLS_PER_MESSAGE], strict=True)
-                self._batches += 1
-                batch = self._batches
-                self._waiting[batch] = trio.open_memory_channel(1)
-                nursery.start_soon(ask, batch, slots)
-                await self._conversation.send(wire.SubCallsAsked(batch=batch, calls=piece))
-        return tuple(results)
-
-    async def _answers_to(self, batch: int, count: int) -> tuple[wire.SubCallResult, ...]:
-        try:
-            results = await self._waiting[batch][1].receive()
-        finally:
-            del self._waiting[batch]
-        if len(results) != count:
-            raise RemoteProtocolError(f"{len(results)} results for {count} sub-calls")
-        return results
-
-    async def listen(self) -> None:
-        with self.scope:
-            while True:
-                message = await self._conversation.receive()
-                if not isinstance(message, wire.SubCallsAnswered):
-                    raise RemoteProtocolError(f"{message.KIND} while a cell runs")
-                if waiting := self._waiting.get(message.batch):
-                    try:
-                        waiting[0].send_nowait(message.results)
-                    except trio.WouldBlock:
-                        raise RemoteProtocolError("a batch was answered twice") from None
-
-
-def _record(call: SubCall) -> wire.SubCall:
-    return wire.SubCall(kind=call.kind, prompt=call.prompt, model=call.model)
 
 
 def _text(data: bytes) -> str:

@@ -27,6 +27,7 @@ from kowalski.protocol.errors import (
 from kowalski.protocol.ids import ContentHash, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.base import line
+from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.folding import FoldAsked
 from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
 from kowalski.protocol.messages.repl import SubCall
@@ -34,6 +35,10 @@ from kowalski.protocol.messages.task import TaskSpec
 from kowalski.rlm import session as machine
 
 SUB_CALLS_AT_A_TIME = 16
+LOOK_AGAIN_S = 1.0
+
+NOBODY = frozenset({"no_peer", "peers_failed"})
+"""Nobody has the model, or all who had it are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,8 @@ class Term:
     """The task that is worked at, in one term, and what its coordinator gives the hands."""
 
     task: TaskId
-    term: int
+    term: Callable[[], int]
+    """It rises when the submitter comes back and appoints the same peer again."""
     spec: TaskSpec
     session: Callable[[], machine.Session]
     """As it is now."""
@@ -51,6 +57,8 @@ class Term:
     until_lease_held: Callable[[], Awaitable[None]]
     """Nothing is sent to a peer before this has returned."""
     remaining_s: Callable[[], float]
+    holders: Callable[[ContentRef], ContentRef]
+    """A reference with all who hold it, as far as the coordinator knows."""
 
 
 class SessionHands:
@@ -66,7 +74,7 @@ class SessionHands:
             mesh=mesh,
             work=work,
             outlook=Outlook(term.record, term.progress, self.sub_call, term.until_lease_held),
-            limits=CellLimits(term.spec.cell_timeout_s, term.spec.seed, term.remaining_s),
+            limits=CellLimits(term.spec, term.remaining_s),
         )
 
     def hear(self, event: journal.SessionEvent) -> None:
@@ -85,22 +93,26 @@ class SessionHands:
         started = trio.current_time()
         asked = CompletionAsked(
             task=term.task,
-            term=term.term,
+            term=term.term(),
             model=effect.model,
             messages=effect.messages,
             remaining_s=term.remaining_s(),
         )
-        try:
-            reply = await self._work.complete(
-                asked,
-                on_delta=lambda text: term.progress("delta", text=text),
-                on_restart=lambda why: term.progress("restart", why=why),
-                until_allowed=term.until_lease_held,
-            )
-        except Weather as error:
-            return journal.ModelFailed(
-                call=effect.call, code=_code(error, "model_failed"), detail=line(str(error))
-            )
+        while True:
+            try:
+                reply = await self._work.complete(
+                    asked,
+                    on_delta=lambda text: term.progress("delta", text=text),
+                    on_restart=lambda why: term.progress("restart", why=why),
+                    until_allowed=term.until_lease_held,
+                )
+            except Weather as error:
+                code = _code(error, "model_failed")
+                if not await self._wait_for_somebody(code, error):
+                    return journal.ModelFailed(call=effect.call, code=code, detail=line(str(error)))
+                asked = asked.model_copy(update={"remaining_s": term.remaining_s()})
+            else:
+                break
         return journal.ModelReplied(
             call=effect.call,
             text=reply.text,
@@ -110,24 +122,34 @@ class SessionHands:
             duration_s=trio.current_time() - started,
         )
 
+    async def _wait_for_somebody(self, code: str, error: Exception) -> bool:
+        """Wait before asking again, in a task that queues, if nobody had the model."""
+        if self._term.spec.failover != "queue" or code not in NOBODY:
+            return False
+        self._term.progress("note", text=f"waiting: {error}")
+        await trio.sleep(LOOK_AGAIN_S)
+        return True
+
     async def run_cell(self, effect: machine.RunCell) -> journal.CellFinished | journal.CellFailed:
-        """Raises PeerUnreachableError: an input can be had from nobody."""
+        """Raises RequestRefusedError: `no_capacity`, the prompt cannot be kept as an input."""
         term = self._term
-        if not self._cells.inputs:
-            self._cells.inputs = await session_inputs.cell_inputs(
-                term.spec, term.session().prompt_input, self._store
-            )
+        inputs = await session_inputs.cell_inputs(
+            term.spec, term.session().prompt_input, self._store
+        )
+        self._cells.inputs = tuple(
+            one.model_copy(update={"content": term.holders(one.content)}) for one in inputs
+        )
         return await self._cells.run(effect)
 
     async def fold(self, effect: machine.Fold) -> journal.Folded | journal.BudgetSpent:
         term = self._term
-        original = await self._store.put(effect.text.encode())
-        asked = FoldAsked(
-            content=original,
-            budget_tokens=effect.budget_tokens,
-            remaining_s=term.remaining_s(),
-        )
         try:
+            original = await self._store.put(effect.text.encode())
+            asked = FoldAsked(
+                content=original,
+                budget_tokens=effect.budget_tokens,
+                remaining_s=term.remaining_s(),
+            )
             folded = await self._work.fold(asked, until_allowed=term.until_lease_held)
         except Weather as error:
             return journal.BudgetSpent(limit="window", detail=line(f"folding: {error}"))
@@ -151,7 +173,7 @@ class SessionHands:
             return await self._unfold(session, call, prompt)
         asked = CompletionAsked(
             task=self._term.task,
-            term=self._term.term,
+            term=self._term.term(),
             model=call.model or session.model or ANY_MODEL,
             messages=(ChatMessage(role="user", content=call.prompt),),
             remaining_s=self._term.remaining_s(),
@@ -182,8 +204,8 @@ class SessionHands:
             error = f"no fold has the handle {call.prompt[:80]}"
             return answered.model_copy(update={"error": error})
         try:
-            await self._store.fetch(ref, self._mesh)
-        except PeerUnreachableError as lost:
+            await self._store.fetch(self._term.holders(ref), self._mesh)
+        except (PeerUnreachableError, RequestRefusedError) as lost:
             return answered.model_copy(update={"error": line(str(lost))})
         text = (await self._store.read(ref)).decode(errors="replace")
         return answered.model_copy(update={"text": fitting(text)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -26,28 +27,40 @@ WINDOW_TOKENS_DEFAULT = 8192
 """Of a model that does not tell; Ollama's and llama.cpp's defaults are 4096 to 8192."""
 
 
+def _as_it_is(ref: ContentRef) -> ContentRef:
+    return ref
+
+
 @dataclass(frozen=True, slots=True)
 class Outset:
     texts: tuple[InputText, ...]
     limits: SessionLimits
 
 
-async def gather(spec: TaskSpec, store: ContentStore, mesh: Mesh) -> Outset:
+async def gather(
+    spec: TaskSpec,
+    store: ContentStore,
+    mesh: Mesh,
+    holders: Callable[[ContentRef], ContentRef] = _as_it_is,
+) -> Outset:
     """Look around, and fetch small inputs whole and the beginnings of large ones.
+
+    `holders` adds to a reference who else holds it.
 
     Raises:
         PeerUnreachableError: nobody who holds an input can be reached.
+        RequestRefusedError: `no_capacity`, there is no room for it here.
     """
     texts: list[InputText] = []
     budget = WHOLE_BYTES_MAX
     for given in spec.inputs:
         if given.content.bytes_total <= budget:
             budget -= given.content.bytes_total
-            path = await store.fetch(given.content, mesh)
+            path = await store.fetch(holders(given.content), mesh)
             data = path.read_bytes()
             texts.append(InputText(given.name, data.decode(errors="replace"), is_whole=True))
         else:
-            head = await _head(given.content, store, mesh)
+            head = await _head(holders(given.content), store, mesh)
             texts.append(InputText(given.name, head.decode(errors="replace"), is_whole=False))
     return Outset(tuple(texts), _limits(spec, mesh))
 

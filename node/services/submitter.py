@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import structlog
 import trio
 
+from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.core import rendezvous
 from kowalski.mesh.core.placement import load
 from kowalski.mesh.driver import Driver
@@ -52,6 +53,7 @@ class SubmitterRoom:
         self,
         mesh: Mesh,
         storage: LedgerStorage,
+        store: ContentStore,
         *,
         params: task_ledger.Params | None = None,
         keeping: retention.Keeping | None = None,
@@ -59,6 +61,7 @@ class SubmitterRoom:
     ) -> None:
         self._mesh = mesh
         self._storage = storage
+        self._store = store
         self._keeping = keeping or retention.Keeping()
         self._unix_clock = unix_clock
         self._talks: dict[TaskId, TermTalk] = {}
@@ -155,8 +158,10 @@ class SubmitterRoom:
         match effect:
             case task_ledger.Save(task=task):
                 self._storage.save(task)
+                self._store.pin(_owner(task.id), (one.content.hash for one in task.spec.inputs))
             case task_ledger.Append(task=task, entry=entry, contents=contents):
                 self._storage.append(task, entry, digest(task.id, entry), contents)
+                self._store.pin(_owner(task.id), contents)
             case task_ledger.Show(task=task, entry=entry):
                 self._show(Seen(task, entry))
             case task_ledger.GrantTerm(task=task, standbys=standbys, holders=holders):
@@ -256,6 +261,8 @@ class SubmitterRoom:
         """Keep the ledger going until cancelled; ready once the disk's tasks are in it."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            for name, contents in self._storage.contents().items():
+                self._store.pin(_owner(name), contents)
             for task in self._storage.open_tasks():
                 self._driver.handle(task_ledger.Restored(task))
             self._mesh.listen(lambda _change: self._refresh_weights())
@@ -282,10 +289,16 @@ class SubmitterRoom:
                 gone = retention.forgotten(ended, self._keeping, self._unix_clock())
                 if gone:
                     self._storage.delete(gone)
+                    for name in gone:
+                        self._store.unpin(_owner(name))
                     log.info("tasks-forgotten", count=len(gone))
             except StorageError as full:
                 log.error("ledger-not-tidied", error=str(full))  # noqa: TRY400 no bug
             await trio.sleep(TIDY_S)
+
+
+def _owner(task: TaskId) -> str:
+    return f"task {task}"
 
 
 def _host(addresses: tuple[Address, ...]) -> str | None:

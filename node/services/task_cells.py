@@ -16,6 +16,7 @@ import trio
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.core import cell_moves
 from kowalski.node.services import repl
 from kowalski.node.services.placed_work import (
     PlacedWork,
@@ -25,7 +26,11 @@ from kowalski.node.services.placed_work import (
     is_worth_another_peer,
 )
 from kowalski.protocol import ids
-from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
+from kowalski.protocol.errors import (
+    PeerUnreachableError,
+    RequestFailedError,
+    RequestRefusedError,
+)
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.base import line
@@ -37,13 +42,15 @@ from kowalski.protocol.messages.repl import (
     SubCall,
     SubCallResult,
 )
+from kowalski.protocol.messages.task import TaskSpec
 from kowalski.rlm.session import UNSUPPORTED, RunCell
 from kowalski.rlm.truncation import head_and_tail
 
 log = structlog.get_logger(__name__)
 
-MOVES_MAX = 4
-"""Peers that one cell may be moved to."""
+JOIN_AGAIN_S = 0.2
+LOOK_AGAIN_S = 1.0
+"""Between two looks for a peer that has the language, by a task that waits for one."""
 
 OUTPUT_CHARS_MAX = 16_384
 """Of stdout, stderr, value and error together, as journalled."""
@@ -72,8 +79,7 @@ class _Seat:
 
 @dataclass(frozen=True, slots=True)
 class CellLimits:
-    timeout_s: float
-    seed: int
+    spec: TaskSpec
     remaining_s: Callable[[], float]
 
 
@@ -84,13 +90,17 @@ class _Known:
     code: dict[int, tuple[str, str]] = field(default_factory=dict)
     answered: dict[tuple[int, int], journal.SubCallAnswered] = field(default_factory=dict)
     digests: dict[int, str] = field(default_factory=dict)
+    seats: dict[str, PeerId] = field(default_factory=dict)
+    """Where the session of each language was last."""
+    started: set[tuple[int, PeerId]] = field(default_factory=set)
+    """Cells that some peer may have run; asking it again starts nothing new."""
 
 
 class TaskCells:
     def __init__(
         self,
         task: TaskId,
-        term: int,
+        term: Callable[[], int],
         *,
         mesh: Mesh,
         work: PlacedWork,
@@ -106,8 +116,6 @@ class TaskCells:
         self._limits = limits
         self._seats: dict[str, _Seat] = {}
         self._used: set[PeerId] = set()
-        self._started: set[tuple[int, PeerId]] = set()
-        """In this term; asking again one that was busy starts nothing new."""
         self._known = _Known()
 
     async def close_sessions(self, *, timeout_s: float) -> None:
@@ -117,7 +125,7 @@ class TaskCells:
                 nursery.start_soon(self._close_sessions_at, peer, timeout_s)
 
     async def _close_sessions_at(self, peer: PeerId, timeout_s: float) -> None:
-        closed = SessionClosed(task=self._task, term=self._term)
+        closed = SessionClosed(task=self._task, term=self._term())
         try:
             await self._mesh.request(
                 peer, repl.PROTOCOL, closed, SessionClosed, timeout_s=timeout_s
@@ -131,9 +139,13 @@ class TaskCells:
         match event:
             case journal.CellStarted():
                 self._known.code[event.cell] = (event.language, event.code)
+                self._known.started.add((event.cell, event.peer))
+                self._known.seats[event.language] = event.peer
                 self._used.add(event.peer)
             case journal.CellFinished():
                 self._known.digests[event.cell] = event.variables_digest
+                language, _ = self._known.code.get(event.cell, ("", ""))
+                self._known.seats[language] = event.peer
             case journal.SubCallAnswered():
                 self._known.answered[event.cell, event.ordinal] = event
             case _:
@@ -142,55 +154,97 @@ class TaskCells:
     async def run(self, effect: RunCell) -> journal.CellFinished | journal.CellFailed:
         """Run one cell on whatever peer will have it; how it ended."""
         tries = Tries()
-        moves = 0
-        while moves <= MOVES_MAX:
-            seat = self._seats.get(effect.language) or self._take_seat(effect.language, tries)
+        moves, cut = 0, -1
+        while True:
+            seat = self._seats.get(effect.language) or self._take_seat(effect, tries)
             if seat is None:
-                if not tries.busy:
-                    break
-                self._outlook.progress("note", text=f"cell {effect.cell} waits: {tries.complaint}")
-                await trio.sleep(tries.wait_s())
+                if not await self._wait_for_somebody(effect, tries):
+                    return self._nobody(effect, tries)
                 continue
+            if seat.ran != effect.after and not cell_moves.may_replay(self._limits.spec):
+                lost = "the session is lost, and what ran in it may not run again"
+                return _failed(effect, "unknown", f"{lost} ({tries.complaint})")
             try:
                 return await self._run_at(seat, effect, tries.complaint)
             except Weather as error:
-                del self._seats[effect.language]
-                if not is_worth_another_peer(error):
-                    return journal.CellFailed(
-                        cell=effect.cell, code="failed", detail=line(str(error))
-                    )
-                tries.add(seat.peer, self._mesh.name_of(seat.peer), error)
-                if is_busy(error):
+                if effect.cell != cut and self._is_only_cut_off(seat, error):
+                    cut = effect.cell  # once: it may be under way there, to be joined
+                    await trio.sleep(JOIN_AGAIN_S)
                     continue
-                moves += 1
-                if _is_only_forgotten(error):
-                    del tries.failed[seat.peer]
-                log.info("cell-moved", task=self._task, cell=effect.cell, why=tries.complaint)
-                self._outlook.progress(
-                    "moved", cell=effect.cell, language=effect.language, why=tries.complaint
-                )
+                self._seats.pop(effect.language, None)
+                self._known.seats.pop(effect.language, None)
+                if not is_worth_another_peer(error):
+                    return _failed(effect, "failed", str(error))
+                tries.add(seat.peer, self._mesh.name_of(seat.peer), error)
+                then = self._after(effect, error, moves)
+                if isinstance(then, cell_moves.GiveUp):
+                    return _failed(effect, then.code, tries.complaint)
+                if then.is_move:
+                    moves += 1
+                    self._tell_of_move(effect, tries, error, seat.peer)
+                await trio.sleep(then.pause_s)
+
+    def _is_only_cut_off(self, seat: _Seat, error: Exception) -> bool:
+        """Whether it was the conversation that broke, and not the peer."""
+        return isinstance(error, PeerUnreachableError) and self._mesh.is_routable(seat.peer)
+
+    def _after(
+        self, effect: RunCell, error: Exception, moves: int
+    ) -> cell_moves.Again | cell_moves.GiveUp:
+        cell = cell_moves.Cell(
+            has_begun=any(cell == effect.cell for cell, _ in self._known.started),
+            has_past=bool(effect.after),
+        )
+        return cell_moves.after(self._limits.spec, cell, _how(error), moves)
+
+    def _tell_of_move(self, effect: RunCell, tries: Tries, error: Exception, peer: PeerId) -> None:
+        if _how(error) == "forgotten":
+            del tries.failed[peer]  # it is well, and may have the session anew
+        log.info("cell-moved", task=self._task, cell=effect.cell, why=tries.complaint)
+        self._outlook.progress(
+            "moved", cell=effect.cell, language=effect.language, why=tries.complaint
+        )
+
+    async def _wait_for_somebody(self, effect: RunCell, tries: Tries) -> bool:
+        """Wait before looking again, if that may help."""
+        if tries.busy:
+            self._outlook.progress("note", text=f"cell {effect.cell} waits: {tries.complaint}")
+            await trio.sleep(tries.wait_s())
+            return True
+        if self._limits.spec.failover != "queue":
+            return False
+        words = f"cell {effect.cell} waits for a peer that runs {effect.language}"
+        self._outlook.progress("note", text=words)
+        tries.failed.clear()
+        await trio.sleep(LOOK_AGAIN_S)
+        return True
+
+    def _nobody(self, effect: RunCell, tries: Tries) -> journal.CellFailed:
         if tries.complaint:
-            return journal.CellFailed(
-                cell=effect.cell, code="peers_failed", detail=line(tries.complaint)
-            )
+            return _failed(effect, "peers_failed", tries.complaint)
         choices = self._mesh.rank(Need("code", language=effect.language))
         detail = f"no peer runs {effect.language} ({choices.explain()})"
-        return journal.CellFailed(cell=effect.cell, code=UNSUPPORTED, detail=line(detail))
+        return _failed(effect, UNSUPPORTED, detail)
 
-    def _take_seat(self, language: str, tries: Tries) -> _Seat | None:
-        need = Need("code", language=language)
-        choice = self._mesh.rank(need, excluding=tries.excluded).best
-        if choice is None:
-            return None
-        seat = self._seats[language] = _Seat(choice.peer, choice.why)
+    def _take_seat(self, effect: RunCell, tries: Tries) -> _Seat | None:
+        """Where the session was, if an earlier coordinator has left it there; else the best."""
+        former = self._known.seats.get(effect.language)
+        if former is not None and former not in tries.excluded and self._mesh.is_routable(former):
+            seat = _Seat(former, "its session is there", effect.after)
+        else:
+            need = Need("code", language=effect.language)
+            choice = self._mesh.rank(need, excluding=tries.excluded).best
+            if choice is None:
+                return None
+            seat = _Seat(choice.peer, choice.why)
+        self._seats[effect.language] = seat
         return seat
 
     async def _run_at(self, seat: _Seat, effect: RunCell, complaint: str) -> journal.CellFinished:
         with self._mesh.sending(seat.peer, "code"):
             if seat.ran != effect.after:
                 await self._replay(seat, effect)
-            if (effect.cell, seat.peer) not in self._started:
-                self._started.add((effect.cell, seat.peer))
+            if (effect.cell, seat.peer) not in self._known.started:
                 why = f"{seat.why}; after {complaint}" if complaint else seat.why
                 self._outlook.record(
                     journal.CellStarted(
@@ -232,14 +286,14 @@ class TaskCells:
         self._used.add(seat.peer)
         asked = CellAsked(
             task=self._task,
-            term=self._term,
+            term=self._term(),
             cell=cell,
             language=language,
             code=code,
             inputs=self.inputs,
             after=after,
-            seed=self._limits.seed,
-            timeout_s=self._limits.timeout_s,
+            seed=self._limits.spec.seed,
+            timeout_s=self._limits.spec.cell_timeout_s,
             remaining_s=self._limits.remaining_s(),
         )
         ordinals = count()
@@ -278,9 +332,16 @@ class TaskCells:
         return SubCallResult(text=known.text, error=known.error)
 
 
-def _is_only_forgotten(error: Exception) -> bool:
-    """The peer is well; it just does not hold the session any more."""
-    return isinstance(error, RequestRefusedError) and error.reason == "session_lost"
+def _how(error: Exception) -> cell_moves.How:
+    if is_busy(error):
+        return "busy"
+    if isinstance(error, RequestRefusedError):
+        return "forgotten" if error.reason == "session_lost" else "refused"
+    return "lost"
+
+
+def _failed(effect: RunCell, code: str, detail: str) -> journal.CellFailed:
+    return journal.CellFailed(cell=effect.cell, code=code, detail=line(detail))
 
 
 def _finished(done: CellDone, peer: PeerId) -> journal.CellFinished:

@@ -25,6 +25,7 @@ class Rooms:
     languages: Callable[[], dict[str, str]] = dict
     models: Callable[[], tuple[Model, ...]] = tuple
     tokens_per_s: Callable[[], dict[str, float]] = dict
+    prompt_tokens_per_s: Callable[[], dict[str, float]] = dict
     repl: Callable[[], Occupancy] = Occupancy
     inference: Callable[[], Occupancy] = Occupancy
     folding: Callable[[], Occupancy] = Occupancy
@@ -85,4 +86,5 @@ class NodeTelemetry:
             memory_used=0.0 if available is None else 1.0 - available,
             cpu_used=cpu or 0.0,
             tokens_per_s=self.rooms.tokens_per_s(),
+            prompt_tokens_per_s=self.rooms.prompt_tokens_per_s(),
         )

@@ -40,6 +40,7 @@ from kowalski.protocol.messages.base import (
     Term,
     Utf8BytesMax,
 )
+from kowalski.protocol.messages.placement import Priority
 from kowalski.protocol.messages.repl import Inputs
 
 Mode = Literal["auto", "blocks", "direct", "rlm"]
@@ -83,7 +84,7 @@ class TaskSpec(Record):
     cell_timeout_s: Seconds = 30.0
     timeout_s: Seconds
     seed: Count = 0
-    priority: Annotated[int, Field(ge=0, le=9)] = 5
+    priority: Priority = "normal"
     failover: Failover = "redistribute"
     retry: RetryPolicy = RetryPolicy()
     submitter_gone: SubmitterGone = "hold"

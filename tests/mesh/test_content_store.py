@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -171,7 +173,8 @@ async def test_a_fetch_under_way_is_never_removed(tmp_path: Path) -> None:
         while PART not in files(tmp_path):
             await trio.testing.wait_all_tasks_blocked(0.01)
         age(store, PART, 1000)
-        await store.put(bytes(len(DATA)))
+        with pytest.raises(RequestRefusedError, match="no_capacity"):
+            await store.put(bytes(len(DATA)))
         assert PART in files(tmp_path)
         gate.set()
     assert await store.read(REF) == DATA
@@ -194,6 +197,93 @@ async def test_a_file_that_is_being_read_stays_readable_when_it_makes_room(tmp_p
         await store.put(b"abcdefgh")
         assert store.path(ref.hash) is None
         assert file.read() == b"12345678"
+
+
+async def test_what_is_referred_to_makes_no_room_until_nobody_refers_to_it(
+    tmp_path: Path,
+) -> None:
+    store = ContentStore(tmp_path / "content", ME, bytes_max=20)
+    one, two = await store.put(b"1" * 10), await store.put(b"2" * 10)
+    age(store, one.hash, 100)
+    store.pin("task a", [one.hash])
+    store.pin("task b", [one.hash])
+    three = await store.put(b"3" * 10)
+    assert files(tmp_path) == {one.hash, three.hash}, "though the other was used later"
+    store.pin("task b", [three.hash])
+    with pytest.raises(RequestRefusedError, match="of 20 bytes 20 are referred to"):
+        await store.put(b"4")
+    with pytest.raises(RequestRefusedError, match="no_capacity"):
+        await store.fetch(two, Holders(lambda _, one: honest(ONE, one, b"2" * 10)))
+    store.unpin("task a")
+    with pytest.raises(RequestRefusedError, match="no_capacity"):
+        await store.put(b"4")
+    store.unpin("task b")
+    await store.put(b"4")
+    assert one.hash not in files(tmp_path)
+
+
+async def test_what_nobody_refers_to_and_nobody_used_for_a_day_is_swept_away(
+    tmp_path: Path,
+) -> None:
+    store = ContentStore(tmp_path / "content", ME)
+    old, pinned, new = [await store.put(bytes([n])) for n in range(3)]
+    (tmp_path / "content" / PART).write_bytes(b"of a fetch that nobody went on with")
+    for name in (old.hash, pinned.hash, PART):
+        age(store, name, 86_500)
+    store.pin("task", [pinned.hash])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.sweep)
+        while old.hash in files(tmp_path):
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.cancel_scope.cancel()
+    assert files(tmp_path) == {pinned.hash, new.hash}
+
+
+# --- disks that are full ------------------------------------------------------------------------
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """As a disk would be that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_disk_that_takes_no_more_refuses_and_is_left_as_it_was(
+    store: ContentStore, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(DATA)
+    with files_of_at_most(1000):
+        for refused in (
+            store.put(DATA),
+            store.put_file(tmp_path / "file"),
+            store.fetch(REF, Holders(honest)),
+        ):
+            with pytest.raises(RequestRefusedError, match="no_capacity: the disk takes no more"):
+                await refused
+    assert files(tmp_path) <= {PART}, "of a fetch stays what came"
+    assert (await store.fetch(REF, Holders(honest))).read_bytes() == DATA
+
+
+async def test_a_file_that_cannot_be_read_is_its_owners_to_hear_of(
+    store: ContentStore, tmp_path: Path
+) -> None:
+    for path in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(OSError, match=str(path)):
+            await store.put_file(path)
+    assert files(tmp_path) == set()
+
+
+async def test_a_file_of_many_pieces_is_kept_whole(store: ContentStore, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(DATA)
+    ref = await store.put_file(tmp_path / "file")
+    assert ref == REF.model_copy(update={"holders": (ME,)})
+    assert await store.read(ref) == DATA
+    assert files(tmp_path) == {REF.hash}
 
 
 async def test_many_puts_at_once_keep_the_limit(tmp_path: Path) -> None:

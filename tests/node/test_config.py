@@ -195,6 +195,8 @@ def test_every_flag_field_and_variable_agree_with_the_type(bare: dict[str, str])
         "p2p_port": "1",
         "http_port": "1",
         "repl_slots": "1",
+        "http_origins": "https://chat.example",
+        "no_http": "no",
         "no_mdns": "yes",
         "no_repl": "off",
         "unsafe_repl": "1",

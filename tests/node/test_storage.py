@@ -364,12 +364,12 @@ def test_what_tasks_refer_to_is_known_as_long_as_they_are(storage: LedgerStorage
     inputs = {one.content.hash for one in FULL_SPEC.inputs}
     task = replace(fresh_task(), spec=FULL_SPEC)
     storage.save(task)
-    assert storage.contents() == inputs
+    assert storage.contents() == {TASK: inputs}
     after, entry = next_of(task)
     storage.append(after, entry, after.last_digest, [content_hash(b"output")])
-    assert storage.contents() == {*inputs, content_hash(b"output")}
+    assert storage.contents() == {TASK: {*inputs, content_hash(b"output")}}
     storage.delete([TASK])
-    assert storage.contents() == frozenset()
+    assert storage.contents() == {}
     assert storage.tasks() == []
     assert storage.entries(TASK) == []
 

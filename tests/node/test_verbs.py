@@ -340,6 +340,8 @@ async def test_ask_streams_a_reply_and_counts_its_tokens(virtual_time: JumpingCl
         assert reply["usage"] == {
             "prompt_tokens": 4,
             "completion_tokens": 4,
+            "cached_tokens": 0,
+            "thinking_tokens": 0,
             "is_estimate": False,
         }
         assert (reply["model"], reply["name"], reply["attempts"]) == ("m", "node-3", 1)

@@ -16,6 +16,8 @@ from tests.protocol.strategies import fields_of
 # Kinds of which the models allow more than the frame holds. Whoever sends one measures first, or
 # takes the parts from something smaller; `encode` raises LocalProtocolError otherwise.
 SENDER_MEASURES = {
+    "copies/found": "as many entries as fit",
+    "copies/offered": "as many entries as fit",
     "inference/completion-asked": "the window of a model ends before",
     "inference/completion-done": "speeds of 64 models with the longest names",
     "inference/delta": "each piece travels alone",

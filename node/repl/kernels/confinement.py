@@ -125,6 +125,22 @@ def filter_system_calls(program):
     system("prctl", SET_SECCOMP, SECCOMP_FILTER, header, 0, 0)
 
 
+def shell_code(status):
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+def reap_until(child):
+    """Never returns: ends as `child` does, and meanwhile buries what nobody else will."""
+    os.closerange(0, 4)
+    # It has nothing that a cell could want, and stays out of a cell's reach all the same.
+    system("prctl", SET_DUMPABLE, 0, 0, 0, 0)
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == child:
+            os._exit(shell_code(status))
+
+
 def check_confined():
     """Raises where a privilege is left after all: the last look before somebody else's code."""
     with open("/proc/self/status") as file:

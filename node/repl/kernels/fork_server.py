@@ -1,5 +1,6 @@
 # Forks sessions: one process, ready with everything imported, that becomes a kernel in a few
-# milliseconds. `channel.py`, `limiting.py` and `confinement.py` stand in front.
+# milliseconds. `channel.py`, `limiting.py`, `confinement.py` and what says how sessions are confined,
+# `namespaced.py` or `landlocked.py`, stand in front.
 #
 # It runs nobody's code itself and keeps the privileges that confining takes; each fork drops them
 # before it does anything else. The host asks over a socket of messages: `start`, with the descriptors
@@ -32,7 +33,7 @@ class ForkServer:
     def __init__(self, control, settings):
         self._control = control
         self._kernels = settings["kernels"]
-        self._confine = CONFINEMENTS[settings["confinement"]](settings)
+        self._confinement = Confinement(settings)
         self._sessions = {}
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
@@ -50,7 +51,7 @@ class ForkServer:
     def end(self):
         """The host is gone, and everything with it."""
         for _, pid in self._sessions.values():
-            self._confine.kill(pid)
+            self._confinement.kill(pid)
 
     def _hear(self):
         data, fds, _, _ = socket.recv_fds(self._control, ORDER_BYTES_MAX, 3)
@@ -60,10 +61,10 @@ class ForkServer:
         if order["op"] == "kill":
             for number, pid in self._sessions.values():
                 if number == order["id"]:
-                    self._confine.kill(pid)
+                    self._confinement.kill(pid)
             return True
         try:
-            pid = self._confine.fork()
+            pid = self._confinement.fork()
             if pid == 0:
                 self._become(order, fds)
             pidfd = os.pidfd_open(pid)
@@ -81,11 +82,9 @@ class ForkServer:
     def _bury(self, pidfd):
         number, pid = self._sessions.pop(pidfd)
         self._poll.unregister(pidfd)
-        # While it is not reaped, its number means nobody else.
-        self._confine.kill(pid)
-        _, status = os.waitpid(pid, 0)
+        status = self._confinement.bury(pid)
         os.close(pidfd)
-        self._say({"op": "ended", "id": number, "code": _shell_code(status)})
+        self._say({"op": "ended", "id": number, "code": shell_code(status)})
 
     def _say(self, message, *fds):
         socket.send_fds(self._control, [json.dumps(message).encode()], fds)
@@ -97,17 +96,14 @@ class ForkServer:
             os.environ.clear()
             os.environ.update(order["environment"])
             sys.argv = ["", str(channel)]
-            self._confine.enter(order)
+            be_modest()
+            self._confinement.enter(order)
+            self._confinement.lead()
             exec(self._kernels[order["kernel"]], {"__name__": "__main__"})
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
         os._exit(1)
-
-
-def _shell_code(status):
-    code = os.waitstatus_to_exitcode(status)
-    return 128 - code if code < 0 else code
 
 
 def _keep_only(fds):
@@ -120,54 +116,6 @@ def _keep_only(fds):
         os.dup2(fd, at)
     os.closerange(4, os.sysconf("SC_OPEN_MAX"))
     return 3
-
-
-class Namespaces:
-    """Each session is the first process of a pid namespace, in namespaces of its own."""
-
-    def __init__(self, settings):
-        self._filter = settings["filter"]
-        self._scratch = settings["scratch"]
-        self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY)
-
-    def fork(self):
-        # Where our children go; we stay.
-        system("unshare", NEW_PIDS)
-        pid = os.fork()
-        if pid:
-            system("setns", self._own_pids, NEW_PIDS)
-        return pid
-
-    def enter(self, order):
-        enter_namespaces({**order, "scratch": self._scratch})
-        drop_privileges(order["uid"])
-        limit_self(order["rlimits"])
-        filter_system_calls(self._filter)
-        check_confined()
-        os.chdir("/job")
-        self._lead(order)
-
-    def _lead(self, order):
-        """The first process of a namespace reaps what nobody else does; the kernel is the second."""
-        child = os.fork()
-        if child == 0:
-            return
-        os.closerange(0, 4)
-        # It has nothing that a cell could want, and stays out of a cell's reach all the same.
-        system("prctl", SET_DUMPABLE, 0, 0, 0, 0)
-        while True:
-            pid, status = os.waitpid(-1, 0)
-            if pid == child:
-                os._exit(_shell_code(status))
-
-    def kill(self, pid):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-
-
-CONFINEMENTS = {"namespaces": Namespaces}
 
 
 def main():

@@ -14,7 +14,7 @@ LINE_BYTES_MAX = 64 * 1024 * 1024
 class Child:
     """One interpreter and the two pipes it is led by. Its last two arguments are their numbers."""
 
-    def __init__(self, argv):
+    def __init__(self, argv, has_group):
         orders_r, self._orders = os.pipe()
         self.reports, reports_w = os.pipe()
         self._received = bytearray()
@@ -22,11 +22,13 @@ class Child:
             [*argv, str(orders_r), str(reports_w)],
             stdin=subprocess.DEVNULL,
             pass_fds=(orders_r, reports_w),
-            process_group=0,
+            process_group=0 if has_group else None,
         )
+        # 0: our own, in which we do not mind an interrupt.
+        self._group = self.process.pid if has_group else 0
         os.close(orders_r)
         os.close(reports_w)
-        self.death = os.pidfd_open(self.process.pid)
+        self.death = death_of(self.process)
 
     def order(self, text):
         data = f"{text}\n".encode("utf-8", "replace")
@@ -47,7 +49,7 @@ class Child:
 
     def interrupt(self):
         try:
-            os.killpg(self.process.pid, signal.SIGINT)
+            os.killpg(self._group, signal.SIGINT)
         except ProcessLookupError:
             pass
 
@@ -57,17 +59,32 @@ class Child:
             os.close(fd)
 
 
+def death_of(process):
+    """A descriptor that becomes readable when it is gone."""
+    if hasattr(os, "pidfd_open"):
+        return os.pidfd_open(process.pid)
+    reading, writing = os.pipe()
+
+    def wait():
+        process.wait()
+        os.close(writing)
+
+    threading.Thread(target=wait, daemon=True).start()
+    return reading
+
+
 class Led:
     """A session of another language. Below it: `argv`, `open`, `order_of`, `outcome`, `lost`."""
 
     def __init__(self, channel):
         self.channel = channel
+        self._has_groups = lead_group()
         self.folder = tempfile.mkdtemp(prefix="cells-")
         self.child = None
         self.is_interrupted = False
 
     def start(self):
-        self.child = Child(self.argv())
+        self.child = Child(self.argv(), self._has_groups)
 
     def run(self, message):
         number = message["cell"]

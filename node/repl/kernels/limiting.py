@@ -34,12 +34,22 @@ def limit_self(limits):
                 raise
 
 
+def lead_group():
+    """Whether we lead a process group, so that an interrupt reaches us and our children alone."""
+    try:
+        os.setpgid(0, 0)
+    except OSError:
+        # Landlock's sessions stay in the group by which they are killed.
+        return os.getpgrp() == os.getpid()
+    return True
+
+
 def begin():
     """The channel to the host; no other descriptor, and no more than our share of the machine."""
     channel = Channel(int(sys.argv[1]))
     close_all_but(channel.fd)
     if len(sys.argv) > 2:
-        # A fork server bounds what it forks before it is anything.
+        # A fork server sees to that before it forks.
         limit_self(json.loads(sys.argv[2]))
-    be_modest()
+        be_modest()
     return channel

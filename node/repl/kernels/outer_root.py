@@ -1,5 +1,5 @@
 # The tier `namespaces`: what bubblewrap does for the fork server elsewhere, done by itself. `channel.py`,
-# `limiting.py` and `confinement.py` stand in front, `fork_server.py` behind.
+# `limiting.py` and `confinement.py` stand in front, `namespaced.py` and `fork_server.py` behind.
 #
 # A root folder on a tmpfs of its own that shows what it was told to and nothing else, read-only; own
 # processes, network, messages and names; death when the node dies.
@@ -26,8 +26,7 @@ def enter_outer_namespaces(settings):
         return
     os.closerange(0, os.sysconf("SC_OPEN_MAX"))
     _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    os._exit(128 - code if code < 0 else code)
+    os._exit(shell_code(status))
 
 
 def make_root(view):
@@ -97,7 +96,8 @@ def build_outer_root():
     os.umask(0o022)
     enter_outer_namespaces(settings)
     make_root(settings["view"])
-    keep_capabilities(CAPABILITIES)
+    if settings["is_root"]:
+        keep_capabilities(CAPABILITIES)
 
 
 build_outer_root()

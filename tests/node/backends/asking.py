@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,10 @@ from kowalski.node.backends.openai_models import OpenAiServer, list_generic
 from kowalski.node.backends.seam import (
     Backend,
     BackendError,
-    ChatMessage,
     CompletionEvent,
     CompletionRequest,
 )
+from kowalski.protocol.messages.inference import ChatMessage, Sampling
 
 
 def estimate(text: str) -> int:
@@ -31,9 +32,15 @@ def question(
     temperature: float | None = None,
     stop: tuple[str, ...] = (),
     model: str = "scripted",
+    **more: Any,  # noqa: ANN401 fields of the request
 ) -> CompletionRequest:
-    messages = (ChatMessage("user", text),)
-    return CompletionRequest(model, messages, max_tokens, temperature, stop)
+    return CompletionRequest(
+        model,
+        (ChatMessage(role="user", content=text),),
+        max_tokens,
+        temperature,
+        **{"sampling": Sampling(stop=stop), **more},
+    )
 
 
 def openai_at(url: str, http: HttpClient, api_key: str | None = None) -> OpenAiBackend:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kowalski.node.backends.answers import Answer
 from kowalski.node.backends.http import open_http
-from kowalski.node.backends.openai_http import ChunkReader, WholeReader, take_completion
+from kowalski.node.backends.openai_words import ChunkReader, WholeReader, take_completion
 from kowalski.node.backends.seam import BackendError, Completed, Delta, ModelInfo
 from tests.node.backends.asking import (
     FAILURES,
@@ -202,8 +202,8 @@ def test_the_shapes_that_servers_send_are_all_understood() -> None:
         {"choices": [{"delta": {"content": "x"}, "finish_reason": "length"}], "usage": None},
         {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 3, "x": {}}},
     )
-    assert events == [Delta("x")]
-    assert answer.completed() == Completed("length", 5, 3, False)
+    assert events == [Delta(thinking="hm"), Delta("x")]
+    assert answer.completed() == Completed("length", 5, 3, False, thinking_tokens=3)
 
 
 @pytest.mark.parametrize(

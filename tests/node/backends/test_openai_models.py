@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import pytest
 import trio
 
+from kowalski.node.backends.exo import list_exo
 from kowalski.node.backends.openai_models import (
     ListModels,
     OpenAiServer,
-    list_exo,
     list_generic,
     list_llama_server,
     list_lm_studio,
@@ -53,7 +53,7 @@ def test_llama_server_without_props_has_one_slot() -> None:
     assert listed(list_llama_server, answers) == (ModelInfo("m", 9, True, 1),)
 
 
-def test_lm_studio_tells_loaded_from_cold_and_hides_embeddings() -> None:
+def test_lm_studio_tells_loaded_from_cold_and_knows_embeddings() -> None:
     entries = [
         {"id": "a", "type": "llm", "state": "loaded", "loaded_context_length": 5},
         {"id": "b", "type": "vlm", "state": "not-loaded", "max_context_length": 7},
@@ -63,6 +63,7 @@ def test_lm_studio_tells_loaded_from_cold_and_hides_embeddings() -> None:
     assert listed(list_lm_studio, answers) == (
         ModelInfo("a", 5, True, 1),
         ModelInfo("b", 7, False, 1),
+        ModelInfo("c", None, True, 1, capabilities=("embed",)),
     )
 
 

@@ -188,6 +188,7 @@ def test_named_places_come_first_and_each_once_and_the_key_goes_to_one_only() ->
         "http://127.0.0.1:1234",
         "http://127.0.0.1:8080",
         "http://127.0.0.1:8000",
+        "http://127.0.0.1:30000",
     ]
-    assert [place.api_key for place in places] == [None, "k"] + [None] * 5
-    assert [place.is_explicit for place in places] == [True] * 3 + [False] * 4
+    assert [place.api_key for place in places] == [None, "k"] + [None] * 6
+    assert [place.is_explicit for place in places] == [True] * 3 + [False] * 5

@@ -10,7 +10,8 @@ import trio
 
 from kowalski.node.backends.http import HttpClient, open_http
 from kowalski.node.backends.probing import candidate, probe
-from kowalski.node.backends.seam import Backend, ChatMessage, Completed, CompletionRequest, Delta
+from kowalski.node.backends.seam import Backend, Completed, CompletionRequest, Delta
+from kowalski.protocol.messages.inference import ChatMessage
 from kowalski.rlm.tokens import estimate_tokens
 from tests.tiny_gguf import CONTEXT_TOKENS
 from tests.tiny_llama_server import MODEL, open_tiny_llama_server
@@ -18,7 +19,7 @@ from tests.tiny_llama_server import MODEL, open_tiny_llama_server
 pytest.importorskip("xllamacpp", reason="the extra [llama] is not installed")
 pytestmark = [pytest.mark.trio, pytest.mark.real]
 
-QUESTION = (ChatMessage("user", "the node and the mesh"),)
+QUESTION = (ChatMessage(role="user", content="the node and the mesh"),)
 
 # Greedy, because then the tiny model never says that it is done: more than ten seconds of work.
 ENDLESS = CompletionRequest(MODEL, QUESTION, max_tokens=CONTEXT_TOKENS - 100, temperature=0.0)

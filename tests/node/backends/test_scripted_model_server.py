@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from kowalski.node.backends.http import open_http
-from kowalski.node.backends.seam import ChatMessage, Completed, CompletionRequest, Delta
+from kowalski.node.backends.seam import Completed, CompletionRequest, Delta
+from kowalski.protocol.messages.inference import ChatMessage
 from tests.node.backends.asking import ask, openai_at, question
 from tests.scripted_model_server import Act, Call, Script, open_scripted_server
 
@@ -23,7 +24,10 @@ def text_of(events: list[object]) -> str:
 
 
 def root_call(*roles: str) -> CompletionRequest:
-    messages = tuple(ChatMessage(role, f"a {role}") for role in ("system", "user", *roles))
+    messages = tuple(
+        ChatMessage.model_validate({"role": role, "content": f"a {role}"})
+        for role in ("system", "user", *roles)
+    )
     return CompletionRequest("scripted", messages)
 
 

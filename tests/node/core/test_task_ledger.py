@@ -361,7 +361,7 @@ def test_the_next_is_that_of_the_highest_priority_then_of_the_client_who_had_lea
     world.submit("busy1", spec(), client="busy")
     world.submit("busy2", spec(), client="busy")
     world.submit("other", spec(), client="other")
-    world.submit("urgent", spec(priority=9), client="busy")
+    world.submit("urgent", spec(priority="interactive"), client="busy")
     order = []
     for _ in range(4):
         (name,) = led(world)

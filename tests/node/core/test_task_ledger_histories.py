@@ -21,7 +21,7 @@ few = st.integers(0, 9)
 NEWS = ["lost", "no", "busy", "leaving", "unable", "heard", "settled"]
 PROMPTS = {
     "one": spec("one"),
-    "other": spec("other", failover="fail", priority=7),
+    "other": spec("other", failover="fail", priority="batch"),
     "patient": spec("patient", failover="queue", retry={"retries_max": 1, "delay_s": 2.0}),
 }
 

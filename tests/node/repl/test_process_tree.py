@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from kowalski.node.repl.process_tree import (
     until_gone,
     weigh,
 )
+from kowalski.node.repl.work_folders import StorageUse
 
 pytestmark = [pytest.mark.real]
 
@@ -30,11 +32,17 @@ def test_a_tree_is_the_process_and_all_below_it() -> None:
             kill_pid(pid)
 
 
-def test_inodes_are_those_of_the_fullest_folder(tmp_path: Path) -> None:
-    found = os.statvfs(tmp_path)
-    weight = weigh(os.getpid(), 1 << 40, (tmp_path, Path("/no/such/folder")))
-    assert abs(weight.inodes - (found.f_files - found.f_ffree)) < 10_000
-    assert weigh(os.getpid(), 1 << 40, ()).inodes == 0
+class Said:
+    def use(self, root: Path | None, pids: Sequence[int]) -> StorageUse:
+        return StorageUse(inodes=len(pids), stored_bytes=0 if root is None else 7)
+
+
+def test_what_a_tree_stores_is_asked_of_its_storage() -> None:
+    assert weigh(os.getpid(), 1 << 40, None, Said()).stored_bytes == 0
+    weight = weigh(os.getpid(), 1 << 40, Path("/"), Said())
+    assert weight.stored_bytes == 7
+    assert weight.inodes == weight.processes >= 1
+    assert weight.resident_bytes > 1 << 20
 
 
 @pytest.mark.trio

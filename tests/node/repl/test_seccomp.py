@@ -8,22 +8,39 @@ from pathlib import Path
 
 import pytest
 
-from kowalski.node.repl.seccomp import DENIED, Machine, filter_program
+from kowalski.node.repl.seccomp import (
+    DENIED,
+    DENIED_IN_COMPANY,
+    ONLY_ONESELF,
+    PRETENDED,
+    UNSUPPORTED,
+    Machine,
+    filter_program,
+)
 
 ARCH: dict[Machine, int] = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 EPERM, ENOSYS, EAFNOSUPPORT = 0x50001, 0x50026, 0x50061
+EOPNOTSUPP, PRETENCE = 0x5005F, 0x50000
 HEADERS: dict[Machine, str] = {
     "x86_64": "/usr/include/x86_64-linux-gnu/asm/unistd_64.h",
     "aarch64": "/usr/include/asm-generic/unistd.h",
 }
 
 
-def judge(machine: Machine, number: int, *arguments: int, arch: int | None = None) -> int:
+def judge(
+    machine: Machine,
+    number: int,
+    *arguments: int,
+    arch: int | None = None,
+    in_company: bool = False,
+    as_owner: bool = False,
+) -> int:
     call = struct.pack(
         "=iIQ6Q", number, arch or ARCH[machine], 0, *arguments, *[0] * (6 - len(arguments))
     )
-    program = list(struct.iter_unpack("=HBBI", filter_program(machine)))
+    code = filter_program(machine, in_company=in_company, as_owner=as_owner)
+    program = list(struct.iter_unpack("=HBBI", code))
     at, loaded = 0, 0
     while True:
         operation, if_true, if_false, value = program[at]
@@ -37,6 +54,8 @@ def judge(machine: Machine, number: int, *arguments: int, arch: int | None = Non
                 at += if_true if loaded >= value else if_false
             case 0x45:
                 at += if_true if loaded & value else if_false
+            case 0x54:
+                loaded &= value
             case 0x06:
                 return value
             case _:
@@ -80,6 +99,55 @@ def test_typing_into_the_terminal_is_denied_and_other_ioctls_are_not() -> None:
         assert judge(machine, number, 0, 0x5401) == ALLOW
 
 
+def test_the_flags_of_files_are_not_to_be_changed() -> None:
+    for machine, number in (("x86_64", 16), ("aarch64", 29)):
+        assert judge(machine, number, 0, 0x40086602) == EPERM
+        assert judge(machine, number, 0, 0x401C5820) == EPERM
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_in_company_nobody_else_is_in_reach(machine: Machine) -> None:
+    column = 0 if machine == "x86_64" else 1
+    for numbers in DENIED_IN_COMPANY.values():
+        number = numbers[column]
+        if number is not None:
+            assert judge(machine, number, in_company=True) == EPERM
+            assert judge(machine, number) == ALLOW
+    for numbers in ONLY_ONESELF.values():
+        number = numbers[column]
+        assert number is not None
+        assert judge(machine, number, 0, in_company=True) == ALLOW
+        assert judge(machine, number, 4711, in_company=True) == EPERM
+
+
+def test_in_company_only_connected_pairs_of_sockets_can_be_made() -> None:
+    for machine, socket, pair in (("x86_64", 41, 53), ("aarch64", 198, 199)):
+        assert judge(machine, socket, 1, 1, in_company=True) == EAFNOSUPPORT
+        for kind, verdict in ((1, ALLOW), (0x80801, ALLOW), (5, ALLOW), (2, None), (3, None)):
+            found = judge(machine, pair, 1, kind, in_company=True)
+            assert found == (verdict or EAFNOSUPPORT)
+        assert judge(machine, pair, 1, 2) == ALLOW
+
+
+def test_in_company_a_process_can_only_give_way_itself() -> None:
+    for machine, priority, disk in (("x86_64", 141, 251), ("aarch64", 140, 30)):
+        for number, process in ((priority, 0), (disk, 1)):
+            assert judge(machine, number, process, 0, in_company=True) == ALLOW
+            assert judge(machine, number, process, 4711, in_company=True) == EPERM
+            assert judge(machine, number, process + 2, 0, in_company=True) == EPERM
+
+
+def test_the_owners_files_keep_their_modes_owners_times_and_attributes() -> None:
+    for column, machine in enumerate(ARCH):
+        for numbers in PRETENDED.values():
+            if (number := numbers[column]) is not None:
+                assert judge(machine, number, as_owner=True) == PRETENCE
+                assert judge(machine, number) == ALLOW
+        for numbers in UNSUPPORTED.values():
+            if (number := numbers[column]) is not None:
+                assert judge(machine, number, as_owner=True) == EOPNOTSUPP
+
+
 def test_only_the_plain_personality_can_be_had() -> None:
     for machine, number in (("x86_64", 135), ("aarch64", 92)):
         assert judge(machine, number, 0) == ALLOW
@@ -107,8 +175,9 @@ def test_the_numbers_are_those_of_the_kernels_headers(machine: Machine) -> None:
     known = {name: int(number) for name, number in found}
     column = 0 if machine == "x86_64" else 1
     compared = 0
-    for name, numbers in DENIED.items():
+    lists = {**DENIED, **DENIED_IN_COMPANY, **ONLY_ONESELF, **PRETENDED, **UNSUPPORTED}
+    for name, numbers in lists.items():
         if name in known:
             assert numbers[column] == known[name], name
             compared += 1
-    assert compared > 50
+    assert compared > 75

@@ -18,10 +18,13 @@ from kowalski.node.backends.seam import (
     Backend,
     BackendError,
     BackendErrorCode,
+    CallPiece,
     Completed,
     CompletionEvent,
     CompletionRequest,
     Delta,
+    Embedded,
+    EmbeddingRequest,
     ModelInfo,
 )
 from kowalski.node.services import inference
@@ -29,16 +32,22 @@ from kowalski.node.services.inference import PROTOCOL, InferenceRoom
 from kowalski.node.services.telemetry import NodeTelemetry
 from kowalski.protocol.codec import encode
 from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
-from kowalski.protocol.ids import Address
+from kowalski.protocol.ids import Address, TaskId
 from kowalski.protocol.messages import inference as wire
 from kowalski.protocol.messages.membership import RoundTrip
 from kowalski.protocol.messages.telemetry import Model, Occupancy
 from kowalski.protocol.messages.trust import ROLES
 from simulations.virtual_time import JumpingClock
 from simulations.world import IDLE, PROFILE
-from tests.node.services.rooms import HOT, Two, hot, open_two, until
+from tests.node.services.rooms import HOT, PatientClock, Two, hot, open_two, until
 
 pytestmark = pytest.mark.trio
+
+
+@pytest.fixture
+def virtual_time() -> JumpingClock:
+    return PatientClock()
+
 
 MODEL = ModelInfo("m", context_tokens=4096, is_warm=True, slots=2)
 
@@ -103,7 +112,7 @@ async def open_desk(folder: Path, *backends: Backend) -> AsyncIterator[Desk]:
 
     places = [Candidate(url, url) for url in by_url]
     async with open_two(folder) as two, open_catalogue(places, look) as catalogue:
-        room = InferenceRoom(catalogue, hot=hot)
+        room = InferenceRoom(catalogue, two.room.store, two.room.requester, hot=hot)
         two.room.serve(PROTOCOL, room.answer)
         yield Desk(two, room)
 
@@ -331,9 +340,11 @@ async def test_the_room_tells_its_models_once_each_the_preferred_first_with_thei
     one = backend(models=(cold, MODEL), url="memory://one", delay_per_token_s=0.1)
     other = backend(models=(MODEL, ModelInfo("only here")), url="memory://other")
     async with open_desk(tmp_path, one, other) as desk:
-        assert desk.room.models[0] == Model(name="m", context_tokens=4096, is_warm=True)
+        assert desk.room.models[0] == Model(
+            name="m", context_tokens=4096, is_warm=True, backend="in-memory"
+        )
         assert [model.name for model in desk.room.models] == ["m", "cold", "only here"]
-        assert desk.room.occupancy == Occupancy(running=0, slots=2 + 3 + 2 + 1)
+        assert desk.room.occupancy == Occupancy(running=0, slots=2 + 2)
         assert desk.room.tokens_per_s == {}
         await desk.complete(asked("a b c d e f", model="cold"))
         assert desk.room.tokens_per_s == {"cold": pytest.approx(10.0)}
@@ -380,20 +391,159 @@ async def test_no_more_models_are_told_than_can_be_gossiped(
         encode(node.profile(0))
 
 
+# --- more than words ----------------------------------------------------------------------------
+
+LOGPROBS = tuple(wire.Logprob(token=str(n), logprob=-1.0) for n in range(20))
+
+
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("delta", "sent"),
     [
-        ("tools", (wire.Tool(name="look"),)),
-        ("json_schema", "{}"),
-        ("sampling", wire.Sampling(seed=1)),
-        ("messages", (wire.ChatMessage(role="tool", content="17"),)),
+        (Delta(thinking="hm", text="so"), ["thinking=hm", "text=so"]),
+        (Delta(text="x" * 4097), ["text=" + "x" * 4096, "text=x"]),
+        (Delta("x", logprobs=LOGPROBS), ["text=x logprobs=8", "logprobs=8", "logprobs=4"]),
+        (Delta(logprobs=LOGPROBS[:3]), ["logprobs=3"]),
+        (
+            Delta(calls=(CallPiece(0, "a", "look", ""), CallPiece(1, arguments="{}"))),
+            [
+                "call 0 a look ",
+                "call 1   {}",
+            ],
+        ),
+        (
+            Delta(calls=(CallPiece(2, "a" * 200, "look", "y" * 5000),)),
+            [
+                f"call 2 {'a' * 128} look {'y' * 4096}",
+                f"call 2   {'y' * 904}",
+            ],
+        ),
     ],
 )
-async def test_what_would_be_left_out_is_refused(
-    virtual_time: JumpingClock, tmp_path: Path, field: str, value: object
+async def test_a_delta_travels_in_small_messages_with_one_thing_each(
+    delta: Delta, sent: list[str]
+) -> None:
+    assert [" ".join(words_of(piece)) for piece in inference.pieces(delta)] == sent
+    for piece in inference.pieces(delta):
+        encode(piece)
+
+
+def words_of(piece: wire.CompletionDelta) -> list[str]:
+    words = [f"text={piece.text}"] if piece.text else []
+    words += [f"thinking={piece.thinking}"] if piece.thinking else []
+    words += [f"logprobs={len(piece.logprobs)}"] if piece.logprobs else []
+    return words + [
+        f"call {call.index} {call.id} {call.name} {call.arguments}" for call in piece.tool_calls
+    ]
+
+
+async def test_everything_that_was_asked_reaches_the_backend(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    heard: list[CompletionRequest] = []
+
+    def answer(request: CompletionRequest) -> str:
+        heard.append(request)
+        return "Good day"
+
+    image = b"\x89PNG"
+    fields: dict[str, Any] = {
+        "messages": (wire.ChatMessage(role="user", content="?", images=(1, 0)),),
+        "sampling": wire.Sampling(seed=1, stop=("x",), top_k=2),
+        "tools": (wire.Tool(name="look"),),
+        "tool_choice": "required",
+        "calls_in_parallel": False,
+        "thinking": "low",
+        "so_far": "Good ",
+    }
+    async with open_desk(tmp_path, backend(answer)) as desk:
+        ref = await desk.two.asking.store.put(b"\xff\xd8 by hash")
+        images = (wire.Image(content=ref), wire.Image(data=image))
+        deltas, end = await desk.complete(asked(**fields, images=images))
+    assert deltas == ["day"]
+    assert end.backend == "in-memory"
+    (request,) = heard
+    assert request.images == (b"\xff\xd8 by hash", image)
+    for name, value in fields.items():
+        assert getattr(request, name) == value
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"messages": ()}, "bad_request: neither messages nor a prompt"),
+        (
+            {"messages": (wire.ChatMessage(role="user", content="?", images=(3,)),)},
+            "bad_request: no image number 3",
+        ),
+        ({"images": (wire.Image(),)}, "bad_request: an image without data or content"),
+    ],
+)
+async def test_a_request_that_makes_no_sense_is_its_askers_fault(
+    virtual_time: JumpingClock, tmp_path: Path, fields: dict[str, Any], words: str
 ) -> None:
     async with open_desk(tmp_path, backend()) as desk:
-        with pytest.raises(RequestRefusedError) as refused:
-            await desk.complete(asked(**{field: value}))
+        with pytest.raises(RequestFailedError, match=words):
+            await desk.complete(asked(**fields))
+
+
+async def test_what_a_server_would_leave_out_is_refused_by_name(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_desk(tmp_path, backend(kind="exo")) as desk:
+        with pytest.raises(RequestRefusedError, match=r"unsupported: .*json_schema") as refused:
+            await desk.complete(asked(json_schema="{}"))
         assert refused.value.reason == "unsupported"
-        assert field in refused.value.detail
+
+
+async def test_a_prompt_that_is_too_long_is_refused_and_may_fit_elsewhere(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    def answer(_request: CompletionRequest) -> str:
+        raise BackendError("too_long", "about 9000 tokens; m reads 4096 here")
+
+    async with open_desk(tmp_path, backend(answer)) as desk:
+        with pytest.raises(RequestRefusedError, match="too_long: about 9000"):
+            await desk.complete(asked())
+
+
+async def test_a_coordinator_whose_term_is_over_is_refused(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    task = TaskId("t")
+    async with open_desk(tmp_path, backend()) as desk:
+        await desk.complete(asked(task=task, term=2))
+        await desk.complete(asked(task=task, term=2))
+        with pytest.raises(RequestRefusedError, match="stale: term 1; 2 was heard"):
+            await desk.complete(asked(task=task, term=1))
+        await desk.complete(asked(task=TaskId("other"), term=1))
+
+
+async def test_many_vectors_come_in_several_messages(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    texts = tuple("ab" * n for n in range(40))
+    request = wire.EmbeddingsAsked(model="m", texts=texts, remaining_s=9)
+    async with open_desk(tmp_path, Wide()) as desk:
+        sizes: list[int] = []
+        async with desk.two.asking.asker.converse(
+            desk.two.room.peer, PROTOCOL, request
+        ) as conversation:
+            while isinstance(message := await conversation.receive(), wire.EmbeddingsPiece):
+                sizes.append(len(message.vectors))
+        assert isinstance(message, wire.EmbeddingsDone)
+        assert message.dimensions == Wide.DIMENSIONS
+        assert sizes == [32 * 4 * 4096, 8 * 4 * 4096]
+
+
+class Wide(InMemoryBackend):
+    """Has vectors of which only a few fit a message."""
+
+    DIMENSIONS = 4096
+
+    def __init__(self) -> None:
+        super().__init__(echo, models=(MODEL,))
+
+    async def embed(self, request: EmbeddingRequest, *, idle_timeout_s: float) -> Embedded:
+        await trio.lowlevel.checkpoint()
+        vectors = tuple(bytes(4 * self.DIMENSIONS) for _ in request.texts)
+        return Embedded(vectors, self.DIMENSIONS, 1, usage_is_estimate=False)

@@ -59,64 +59,47 @@ async def test_what_is_said_goes_out_in_order_as_it_comes(
 ) -> None:
     out, talk = Outbox(), Listening()
     async with trio.open_nursery() as nursery:
-        out.offer(entry(0))
+        out.say(entry(0))
         out.say(progress("one"))
         nursery.start_soon(out.send_all, talk)
         await trio.sleep(1)
         assert talk.heard == [entry(0), progress("one")]
         out.say(progress("two"))
-        out.offer(entry(1))
+        out.say(entry(1))
         await trio.sleep(1)
         assert talk.heard[2:] == [progress("two"), entry(1)]
         nursery.cancel_scope.cancel()
 
 
 @pytest.mark.trio
-async def test_a_new_conversation_hears_again_what_was_not_accepted_and_nothing_else(
+async def test_a_new_conversation_begins_with_what_it_is_given_and_nothing_else(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     out = Outbox()
     for index in range(4):
-        out.offer(entry(index))
+        out.say(entry(index))
     out.say(progress("shown"))
     assert len(await sent(out)) == 5
-    out.accepted(1)
-    out.start_over(3)  # it had three when it called again
-    assert await sent(out) == [entry(3)]
-    out.start_over(3)
-    out.offer(entry(4))
-    assert await sent(out) == [entry(3), entry(4)], "accepted means accepted"
-    out.accepted(4)
-    out.start_over(5)
+    out.start_over([entry(3)])
+    out.say(entry(4))
+    assert await sent(out) == [entry(3), entry(4)]
+    out.start_over([])
     assert await sent(out) == []
 
 
 @pytest.mark.trio
-async def test_a_conversation_that_broke_in_the_middle_loses_no_entry(
+async def test_a_conversation_that_broke_in_the_middle_is_followed_by_one_that_says_it_all(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    out = Outbox()
-    for index in range(5):
-        out.offer(entry(index))
+    out, said = Outbox(), [entry(index) for index in range(5)]
+    for one in said:
+        out.say(one)
     talk = Listening(breaks_after=2)
     with pytest.raises(PeerUnreachableError):
         await out.send_all(talk)
-    assert talk.heard == [entry(0), entry(1)]
-    out.start_over(1)
-    assert await sent(out) == [entry(1), entry(2), entry(3), entry(4)]
-
-
-@pytest.mark.trio
-async def test_an_acceptance_that_comes_twice_or_of_old_changes_nothing(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    out = Outbox()
-    for index in range(3):
-        out.offer(entry(index))
-    for index in (1, 1, 0):
-        out.accepted(index)
-    out.start_over(0)
-    assert await sent(out) == [entry(2)]
+    assert talk.heard == said[:2]
+    out.start_over(said[1:])
+    assert await sent(out) == said[1:]
 
 
 @pytest.mark.trio
@@ -126,7 +109,7 @@ async def test_when_nobody_listens_progress_is_left_out_and_entries_are_kept(
     out = Outbox()
     for number in range(outbox.UNSENT_PROGRESS_MAX + 10):
         out.say(progress(str(number)))
-    out.offer(entry(0))
+    out.say(entry(0))
     out.say(progress("late"))
     said = await sent(out)
     assert said[-1] == entry(0)

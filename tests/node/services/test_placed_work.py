@@ -143,27 +143,6 @@ async def test_what_fails_at_one_peer_is_tried_at_the_next_and_told(
         assert complaint.startswith(f"node-{first}: {words}")
 
 
-async def test_an_answer_cut_off_half_way_begins_anew_elsewhere(virtual_time: JumpingClock) -> None:
-    deltas: list[str] = []
-    told: list[str] = []
-    slow = dataclasses.replace(THINKER, delay_per_token_s=1.0)
-    async with open_world([ASKER, slow, slow]) as world, trio.open_nursery() as nursery:
-        first = best(world, INFERENCE)
-
-        async def kill() -> None:
-            await world.until(lambda: len(deltas) == 2)
-            await world.kill(first)
-
-        nursery.start_soon(kill)
-        reply = await world[0].work.complete(
-            prompt(), on_delta=deltas.append, on_restart=told.append
-        )
-        assert reply.text == "reply to: hello"
-        assert "".join(deltas) == "reply to:" + reply.text
-        assert len(told) == 1
-        assert told[0].startswith(f"node-{first}: ")
-
-
 @pytest.mark.parametrize("code", ["bad_request", "timeout"])
 async def test_what_another_peer_would_only_repeat_is_not_asked_again(
     virtual_time: JumpingClock, code: str

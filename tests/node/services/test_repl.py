@@ -19,7 +19,7 @@ from kowalski.node.repl.scripted_sessions import (
     open_scripted_host,
 )
 from kowalski.node.repl.seam import Answer, CellOutcome, CellStatus, SubCall, SubCallResult
-from kowalski.node.services import repl
+from kowalski.node.services import repl, running_cell
 from kowalski.node.services.repl import PROTOCOL, ReplRoom
 from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
 from kowalski.protocol.ids import ContentHash, TaskId
@@ -237,8 +237,9 @@ async def test_the_same_cell_asked_twice_at_once_runs_once_and_answers_both(
 ) -> None:
     async with open_desk(tmp_path) as desk, trio.open_nursery() as nursery:
         both = [desk.begin(nursery, asked("wait 5\nsay once")) for _ in range(2)]
-        await until(lambda: desk.room.occupancy.queued == 1)
-        assert desk.room.occupancy.running == 1
+        await until(lambda: desk.room.occupancy.running == 1)
+        await trio.sleep(1)
+        assert (desk.room.occupancy.running, desk.room.occupancy.queued) == (1, 0)
         for one in both:
             await one.ended.wait()
             assert one.done is not None
@@ -262,26 +263,50 @@ async def test_a_cell_cut_off_in_the_middle_takes_its_session_along(
         assert await refusal(desk.run(cell)) == "session_lost"
 
 
-async def test_who_asked_again_gets_the_cell_run_when_the_first_asker_goes(
+async def test_who_asked_again_gets_the_cell_that_runs_when_the_first_asker_goes(
     virtual_time: JumpingClock, tmp_path: Path
 ) -> None:
     async with open_desk(tmp_path, idle_s=100) as desk, trio.open_nursery() as nursery:
         first = desk.begin(nursery, asked("wait 5\nkeep x 1"))
         await until(lambda: desk.room.occupancy.running == 1)
         again = desk.begin(nursery, asked("wait 5\nkeep x 1"))
-        await until(lambda: desk.room.occupancy.queued == 1)
-        first.scope.cancel()
-        await until(lambda: len(desk.begun) == 2)
-        # A third must wait for the second, or two cells would meet in one session.
-        third = desk.begin(nursery, asked("wait 5\nkeep x 1"))
         await trio.sleep(1)
-        assert (desk.room.occupancy.running, desk.room.occupancy.queued) == (1, 1)
+        first.scope.cancel()
+        third = desk.begin(nursery, asked("wait 5\nkeep x 1"))
         for one in (again, third):
             await one.ended.wait()
             assert one.error is None
-        assert len(desk.begun) == 2
+        assert len(desk.begun) == 1
         await trio.sleep(200)
         assert desk.host.slots_free == desk.host.slots, "the broom has come by"
+
+
+async def test_another_cell_of_that_number_is_not_joined_and_ends_the_one_that_runs(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_desk(tmp_path) as desk, trio.open_nursery() as nursery:
+        first = desk.begin(nursery, asked("wait 50\nsay one"))
+        await until(lambda: desk.room.occupancy.running == 1)
+        other = desk.begin(nursery, asked("say other", term=2))
+        await other.ended.wait()
+        assert other.done is not None
+        assert other.done.stdout == "other\n"
+        await first.ended.wait()
+        assert "cancelled" in str(first.error)
+
+
+async def test_cells_of_one_session_wait_for_each_other(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_desk(tmp_path) as desk, trio.open_nursery() as nursery:
+        first = desk.begin(nursery, asked("wait 5\nkeep x 1"))
+        await until(lambda: desk.room.occupancy.running == 1)
+        second = desk.begin(nursery, asked("show x", cell=1, after=(0,)))
+        await until(lambda: desk.room.occupancy.queued == 1)
+        for one in (first, second):
+            await one.ended.wait()
+        assert second.done is not None
+        assert second.done.stdout == "x is 1\n"
 
 
 async def test_a_session_that_dies_is_not_gone_on_with(
@@ -503,7 +528,7 @@ async def test_output_is_forwarded_in_order_in_pieces_before_the_end(
         await desk.run(asked("anything"))
         streams = [piece.stream for piece in desk.pieces]
         assert streams == ["stdout"] * 4 + ["stderr"]
-        assert max(len(piece.data) for piece in desk.pieces) == repl.OUTPUT_PIECE_BYTES
+        assert max(len(piece.data) for piece in desk.pieces) == running_cell.OUTPUT_PIECE_BYTES
         assert b"".join(piece.data for piece in desk.pieces) == outcome.stdout + outcome.stderr
 
 
@@ -514,7 +539,7 @@ async def test_a_flood_is_shown_in_part_and_counted_whole(
     async with open_desk(tmp_path) as desk:
         done = await desk.run(asked(f"flood {flood}"))
         # As many as may wait, and perhaps one that was on its way already.
-        assert len(desk.pieces) - repl.OUTPUT_PIECES_MAX in {0, 1}
+        assert len(desk.pieces) - running_cell.OUTPUT_PIECES_MAX in {0, 1}
         assert done.stdout_bytes == flood + 1
 
 

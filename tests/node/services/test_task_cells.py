@@ -316,3 +316,111 @@ async def test_sub_calls_are_numbered_as_they_came_whatever_order_they_are_answe
             if isinstance(event, SubCallAnswered)
         }
         assert answered == {n: f"reply to: q {n}" for n in range(30)}
+
+
+# --- what the task says of its losses -----------------------------------------------------------
+
+
+def cell_failures(world: World, task: TaskId) -> list[tuple[int, str]]:
+    return [(one.cell, one.code) for one in events(world, task) if isinstance(one, CellFailed)]
+
+
+async def test_a_task_that_may_not_fail_over_loses_its_cell_with_its_worker(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER, WORKER]) as world:
+        prompt = blocks("say one", "wait 10\nsay two")
+        task = world.submit(0, prompt, mode="blocks", failover="fail")
+        await world.until(lambda: len(world.cells) == 2)
+        await trio.sleep(1)
+        await world.kill(worker_of(world, task))
+        await world.result(0, task)
+        assert cell_failures(world, task) == [(1, "device_failed")]
+        assert len(world.cells) == 2
+
+
+async def test_a_task_that_queues_waits_for_a_worker_and_goes_on_with_it(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        prompt = blocks("keep x 41", "wait 10\nshow x")
+        task = world.submit(0, prompt, mode="blocks", failover="queue")
+        await world.until(lambda: len(world.cells) == 2)
+        await trio.sleep(1)
+        await world.kill(2)
+        await trio.sleep(30)
+        assert not world[0].submitter.find(task).is_over
+        await world.start(2)
+        assert "x is 41" in await answer(world, task)
+
+
+async def test_what_may_happen_once_ends_unknown_when_its_worker_is_lost(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER, WORKER]) as world:
+        prompt = blocks("say one", "wait 10\nsay two", "say three")
+        task = world.submit(0, prompt, mode="blocks", side_effects="at_most_once")
+        await world.until(lambda: len(world.cells) == 2)
+        await trio.sleep(1)
+        await world.kill(worker_of(world, task))
+        result = await world.result(0, task)
+        assert cell_failures(world, task)[0] == (1, "unknown")
+        assert result.answer is not None
+        assert world.cells.count("say one\n") == 1, "nor is what was before it run again"
+        assert world.cells.count("wait 10\nsay two\n") == 1
+
+
+# --- what is joined -----------------------------------------------------------------------------
+
+
+async def test_a_conversation_that_breaks_while_a_cell_runs_costs_nothing(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER, WORKER, THINKER]) as world:
+        prompt = blocks("keep x 41", "wait 10\nask one\nshow x")
+        task = world.submit(0, prompt, mode="blocks", model="none")
+        await world.until(lambda: len(world.cells) == 2)
+        await trio.sleep(3)
+        for stream in world.transport(1).streams(
+            world.places[worker_of(world, task)].identity.peer
+        ):
+            await stream.reset()
+        assert "x is 41" in await answer(world, task)
+        assert len(world.cells) == 2
+        assert world.calls == ["one"]
+
+
+async def test_a_cell_that_runs_when_its_coordinator_dies_is_joined_by_the_next(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, LEADER, WORKER, WORKER, THINKER]) as world:
+        prompt = blocks("keep x 41", "wait 10\nask one\nshow x")
+        task = world.submit(0, prompt, mode="blocks", model="none")
+        await world.until(lambda: len(world.cells) == 2)
+        await trio.sleep(3)
+        await world.kill(world.number_of(world[0].submitter.find(task).coordinator))
+        assert "x is 41" in await answer(world, task)
+        assert len(world.cells) == 2, "each cell ran once"
+        assert world.calls == ["one"]
+        started = [event.cell for event in events(world, task) if isinstance(event, CellStarted)]
+        assert started == [0, 1]
+
+
+# --- a coordinator that is lost -----------------------------------------------------------------
+
+
+async def test_the_next_coordinator_finds_the_session_where_it_was(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, LEADER, WORKER, WORKER, THINKER]) as world:
+        prompt = blocks("keep x 41", "keep y 2", "ask slowly", "show x\nshow y")
+        world.places[5].backend._delay_per_token_s = 2.0
+        task = world.submit(0, prompt, mode="blocks", model="none")
+        await world.until(lambda: len(world.cells) == 3)
+        leader = world.number_of(world[0].submitter.find(task).coordinator)
+        before = worker_of(world, task)
+        await world.kill(leader)
+        assert "x is 41" in await answer(world, task)
+        assert worker_of(world, task) == before
+        ran = [number for number in (3, 4) if world.places[number].cells]
+        assert ran == [before], "no other worker had to begin anew"

@@ -1,0 +1,56 @@
+"""A `--backend` that names a GGUF file in place of a server: which, and how to serve it.
+
+Imports nothing heavy: the configuration asks it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl
+
+from kowalski.protocol.errors import ConfigError
+
+SUFFIX: Final = ".gguf"
+OPTIONS: Final = ("slots", "context", "threads", "gpu_layers")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A file and how to serve it: `/models/x.gguf?slots=4&context=16384&gpu_layers=0`."""
+
+    path: Path
+    options: Mapping[str, int]
+
+    @property
+    def name(self) -> str:
+        """How the model is asked for."""
+        return self.path.stem
+
+
+def is_model_file(text: str) -> bool:
+    """Whether a `--backend` is a file rather than an address."""
+    return "://" not in text and text.partition("?")[0].lower().endswith(SUFFIX)
+
+
+def parse_model_file(text: str) -> ModelFile:
+    """Take a `--backend` apart that names a file.
+
+    Raises:
+        ConfigError: an option that is unknown or no number.
+    """
+    path, _, query = text.partition("?")
+    options: dict[str, int] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in OPTIONS:
+            known = ", ".join(OPTIONS)
+            raise ConfigError(f"backend {path}: unknown option {name!r}; known: {known}")
+        if not value.removeprefix("-").isdecimal() or len(value) > 8:
+            raise ConfigError(f"backend {path}: {name}: expected a whole number, not {value!r}")
+        number = int(value)
+        if number < 1 and name in ("slots", "context"):
+            raise ConfigError(f"backend {path}: {name}: expected at least 1, not {number}")
+        options[name] = number
+    return ModelFile(Path(path).expanduser(), options)

@@ -1,0 +1,243 @@
+"""The mesh itself over HTTP: what the command line's verbs do, as JSON and as events.
+
+A verb answers with its result; what it says on the way goes out as server-sent events to those who
+accept them. Paths of files are not taken here: they would be read with the node owner's rights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import trio
+
+from kowalski.node.control import Emit, Verb
+from kowalski.node.http.events import open_events
+from kowalski.node.http.exchange import Exchange, HttpError
+from kowalski.node.http.faces.words import http_error
+from kowalski.node.http.routing import Route
+from kowalski.protocol.errors import KowalskiError
+
+Reply = dict[str, object]
+OUTPUT_BYTES_MAX = 8 * 1024 * 1024
+"""Of what a verb says on its way, where it is kept for one answer."""
+
+CHANGES_S = 1.0
+WATCHED = ("status", "peers", "tasks", "topology")
+"""Verbs whose rows are told to those who watch the mesh, as they change."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerbRoute:
+    """`query` names the numbers that may be given behind the path; `status` is that of success."""
+
+    method: str
+    path: str
+    verb: str
+    summary: str
+    query: tuple[str, ...] = ()
+    status: int = 200
+
+
+VERB_ROUTES = (
+    VerbRoute("GET", "/status", "status", "What this node is and does"),
+    VerbRoute("GET", "/peers", "peers", "Who is in the mesh, and how busy"),
+    VerbRoute("GET", "/topology", "topology", "Round trips between the peers"),
+    VerbRoute("GET", "/tasks", "tasks", "The latest tasks", ("limit",)),
+    VerbRoute("GET", "/tasks/{task}", "task", "Everything about one"),
+    VerbRoute("GET", "/tasks/{task}/events", "attach", "Follow one, by server-sent events"),
+    VerbRoute("GET", "/tasks/{task}/trace", "trace", "Its journal"),
+    VerbRoute("GET", "/tasks/{task}/explain", "explain", "Why each piece of it went where"),
+    VerbRoute("DELETE", "/tasks/{task}", "cancel", "Stop one, wherever it runs"),
+    VerbRoute("POST", "/tasks/{task}/cancel", "cancel", "The same"),
+    VerbRoute("POST", "/tasks/{task}/resume", "resume", "Go on with one"),
+    VerbRoute("POST", "/run", "run", "Run one program on the best peer"),
+    VerbRoute("POST", "/fold", "fold", "A text shortened to a budget of tokens"),
+    VerbRoute("POST", "/unfold", "unfold", "The original of a fold"),
+    VerbRoute("GET", "/doctor", "doctor", "What keeps this machine from being a good node"),
+    VerbRoute("POST", "/invite", "invite", "A line that lets another device join"),
+    VerbRoute("POST", "/revoke", "revoke", "Put a member out of the mesh"),
+    VerbRoute("POST", "/drain", "drain", "Take no more work, and hand over what is here"),
+    VerbRoute("POST", "/undrain", "undrain", "Take work again"),
+)
+
+
+class MeshRoutes:
+    def __init__(self, verbs: Mapping[str, Verb], scratch: Path) -> None:
+        self._verbs = verbs
+        self._scratch = scratch
+
+    def routes(self) -> tuple[Route, ...]:
+        """A route for each verb that this node has."""
+        offered = [self._route(one) for one in VERB_ROUTES if one.verb in self._verbs]
+        return (
+            *offered,
+            Route("POST", "/tasks", self._submit, "Give the mesh a task", "Mesh"),
+            Route("GET", "/events", self._watch, "The mesh as it changes, by events", "Mesh"),
+        )
+
+    def _route(self, one: VerbRoute) -> Route:
+        async def handle(exchange: Exchange, parts: dict[str, str]) -> None:
+            body = await exchange.json() if one.method == "POST" else {}
+            if "path" in body:
+                raise HttpError(400, "unsupported", "path: files are not read over HTTP")
+            numbers = _numbers(exchange, one.query)
+            await self._perform(exchange, one.verb, {**body, **numbers, **parts}, one.status)
+
+        return Route(one.method, one.path, handle, one.summary, "Mesh")
+
+    async def _submit(self, exchange: Exchange, _parts: dict[str, str]) -> None:
+        body = await exchange.json()
+        follows = _accepts_events(exchange)
+        async with self._kept(body.pop("context", [])) as context:
+            asked = {"follow": follows, **body, "context": context}
+            is_followed = bool(asked["follow"])
+            await self._perform(exchange, "submit", asked, 200 if is_followed else 202)
+
+    async def perform(self, verb: str, asked: Reply, emit: Emit) -> Reply:
+        """Do a verb for an agent: texts come along, and nothing is read from files.
+
+        Raises:
+            HttpError: it was refused, or failed.
+        """
+        if "path" in asked:
+            raise HttpError(400, "unsupported", "path: files are not read over HTTP")
+        if verb != "submit":
+            return await _raising_http(self._verbs[verb](asked, emit))
+        async with self._kept(asked.pop("context", [])) as context:
+            asked = {**asked, "context": context}
+            return await _raising_http(self._verbs[verb](asked, emit))
+
+    @asynccontextmanager
+    async def _kept(self, context: object) -> AsyncIterator[list[Reply]]:
+        """Texts that came along, as files for as long as the verb may read them."""
+        if not isinstance(context, list):
+            raise HttpError(400, "invalid_request", "context: a list of {name, text}")
+        with TemporaryDirectory(prefix="http-", dir=self._scratch) as folder:
+            yield [
+                await self._keep(Path(folder) / str(number), one)
+                for number, one in enumerate(context)
+            ]
+
+    async def _keep(self, path: Path, one: object) -> Reply:
+        match one:
+            case {"name": str(name), "text": str(text), **others} if not others:
+                await trio.Path(path).write_bytes(text.encode(errors="replace"))
+                return {"name": name, "path": str(path)}
+            case _:
+                raise HttpError(400, "invalid_request", "context: each has a name and a text")
+
+    # --- verbs ------------------------------------------------------------------------------------
+
+    async def _perform(self, exchange: Exchange, name: str, asked: Reply, status: int) -> None:
+        if _accepts_events(exchange) or name == "attach":
+            await self._as_events(exchange, name, asked)
+            return
+        said = SaidOnTheWay()
+        result = await _raising_http(self._verbs[name](asked, said.hear))
+        cut = {"is_cut": True} if said.is_cut else {}
+        await exchange.answer_json({**result, **said.outputs(), **cut}, status)
+
+    async def _as_events(self, exchange: Exchange, name: str, asked: Reply) -> None:
+        """Each thing that is said under its kind, then `done` or `error`."""
+        async with open_events(exchange) as send:
+
+            async def emit(said: Reply) -> None:
+                await send(str(said.get("kind", "")), said)
+
+            try:
+                await send("done", await _raising_http(self._verbs[name](asked, emit)))
+            except HttpError as error:
+                told = {"message": error.message, "code": error.code, "status": error.status}
+                await send("error", {"error": told})
+
+    # --- watching ---------------------------------------------------------------------------------
+
+    async def _watch(self, exchange: Exchange, _parts: dict[str, str]) -> None:
+        """Rows of the mesh, whole at first, then those that changed, once a second at most."""
+        known: dict[tuple[str, str], object] = {}
+        async with open_events(exchange) as send:
+            while True:
+                now = {row: value async for row, value in self._rows()}
+                for (what, key), value in changes(known, now):
+                    await send(what, {"key": key, "value": value})
+                if not known:
+                    await send("ready", {})
+                known = now
+                await trio.sleep(CHANGES_S)
+
+    async def _rows(self) -> AsyncIterator[tuple[tuple[str, str], object]]:
+        for verb in WATCHED:
+            if verb not in self._verbs:
+                continue
+            result = await _raising_http(self._verbs[verb]({}, _unheard))
+            rows = result.get(verb)
+            if not isinstance(rows, list):
+                yield (verb, ""), result
+                continue
+            for row in rows:
+                key = row.get("peer") or row.get("task") if isinstance(row, dict) else None
+                yield (verb, str(key)), row
+
+
+def changes(
+    before: Mapping[tuple[str, str], object], now: Mapping[tuple[str, str], object]
+) -> Iterable[tuple[tuple[str, str], object]]:
+    """The rows of `now` that `before` did not have so, and None for those that are gone."""
+    yield from ((row, value) for row, value in now.items() if before.get(row) != value)
+    yield from ((row, None) for row in before if row not in now)
+
+
+class SaidOnTheWay:
+    """What a verb says on its way, kept for its one answer: the output of a program."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, list[str]] = {}
+        self._bytes = 0
+        self.is_cut = False
+        """Whether there was more than is kept."""
+
+    async def hear(self, said: Reply) -> None:
+        await trio.lowlevel.checkpoint()
+        if said.get("kind") != "output":
+            return
+        text = str(said.get("text", ""))
+        self._bytes += len(text)
+        if self._bytes > OUTPUT_BYTES_MAX:
+            self.is_cut = True
+            return
+        self._texts.setdefault(str(said.get("stream")), []).append(text)
+
+    def outputs(self) -> dict[str, str]:
+        """By stream."""
+        return {stream: "".join(texts) for stream, texts in self._texts.items()}
+
+
+async def _unheard(_said: Reply) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+def _accepts_events(exchange: Exchange) -> bool:
+    return "text/event-stream" in exchange.request.headers.get("accept", "")
+
+
+def _numbers(exchange: Exchange, names: tuple[str, ...]) -> Reply:
+    """Raises HttpError: 400, one of them is no number."""
+    query = exchange.request.query
+    found: Reply = {}
+    for name in names:
+        if name in query:
+            if not query[name].isascii() or not query[name].isdigit():
+                raise HttpError(400, "invalid_request", f"{name}: a number")
+            found[name] = int(query[name][:9])
+    return found
+
+
+async def _raising_http(work: Awaitable[Reply]) -> Reply:
+    try:
+        return await work
+    except KowalskiError as error:
+        raise http_error(error) from error

@@ -1,0 +1,167 @@
+"""What Prometheus reads: the node's own counters, and the mesh as this node sees it.
+
+The only module that imports prometheus_client. Each node has a registry of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+
+from kowalski import __version__
+from kowalski.mesh.mesh import Mesh
+from kowalski.node.http.completions import Completed
+from kowalski.node.services.submitter import SubmitterRoom
+from kowalski.protocol.messages.telemetry import Hot
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
+CALL_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+TASK_STATES = ("waiting", "running", "answered", "failed", "cancelled")
+
+
+class NodeMetrics:
+    def __init__(self, mesh: Mesh, submitter: SubmitterRoom) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "kowalski_http_requests",
+            "HTTP requests that were answered.",
+            ("route", "method", "status"),
+            registry=self._registry,
+        )
+        self._request_s = Histogram(
+            "kowalski_http_request_seconds",
+            "From the head of a request to the end of its answer.",
+            ("route",),
+            buckets=REQUEST_BUCKETS_S,
+            registry=self._registry,
+        )
+        self.connections = Gauge(
+            "kowalski_http_connections", "Open HTTP connections.", registry=self._registry
+        )
+        self._calls = Counter(
+            "kowalski_model_calls",
+            "Model calls asked for over HTTP, by the peer that answered.",
+            ("model", "peer", "outcome"),
+            registry=self._registry,
+        )
+        self._call_s = Histogram(
+            "kowalski_model_call_seconds",
+            "From a model call to the end of its answer.",
+            ("model",),
+            buckets=CALL_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._tokens = Counter(
+            "kowalski_model_tokens",
+            "Tokens of model calls asked for over HTTP.",
+            ("model", "direction"),
+            registry=self._registry,
+        )
+        self._registry.register(_MeshSeen(mesh, submitter))
+        ProcessCollector(registry=self._registry)
+
+    def expose(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def request_answered(self, route: str, method: str, status: int, after_s: float) -> None:
+        self._requests.labels(route, method, str(status)).inc()
+        self._request_s.labels(route).observe(after_s)
+
+    def call_ended(self, call: Completed) -> None:
+        self._calls.labels(call.model, call.peer, call.outcome).inc()
+        self._call_s.labels(call.model).observe(call.after_s)
+        if call.usage is not None:
+            self._tokens.labels(call.model, "prompt").inc(call.usage.prompt_tokens)
+            self._tokens.labels(call.model, "completion").inc(call.usage.completion_tokens)
+
+
+class _MeshSeen:
+    """Read off the rooms when somebody looks."""
+
+    def __init__(self, mesh: Mesh, submitter: SubmitterRoom) -> None:
+        self._mesh = mesh
+        self._submitter = submitter
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: the registry would collect all of it to learn the names."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._node()
+        yield from self._peers()
+        yield from self._tasks()
+        yield self._refused()
+
+    def _node(self) -> Metric:
+        family = GaugeMetricFamily(
+            "kowalski_node_info",
+            "This node; always 1.",
+            labels=("name", "peer", "mesh", "version"),
+        )
+        mesh = self._mesh
+        name = mesh.name_of(mesh.me)
+        family.add_metric((name, mesh.me, mesh.membership.mesh, __version__), 1)
+        return family
+
+    def _peers(self) -> Iterator[Metric]:
+        labels = ("peer", "name")
+        states = GaugeMetricFamily("kowalski_peers", "Peers, by state.", labels=("state",))
+        routable = GaugeMetricFamily(
+            "kowalski_peer_routable", "1 where work is sent to the peer.", labels=labels
+        )
+        rtt = GaugeMetricFamily(
+            "kowalski_peer_round_trip_seconds", "Smoothed round trip.", labels=labels
+        )
+        load = GaugeMetricFamily(
+            "kowalski_peer_load",
+            "(running + queued) / slots, by kind of work.",
+            labels=(*labels, "kind"),
+        )
+        memory = GaugeMetricFamily(
+            "kowalski_peer_memory_used_ratio", "Memory in use.", labels=labels
+        )
+        cpu = GaugeMetricFamily("kowalski_peer_cpu_used_ratio", "CPU in use.", labels=labels)
+        facts = self._mesh.facts()
+        for state, count in Tally(one.state for one in facts).items():
+            states.add_metric((state,), count)
+        for one in facts:
+            who = (one.peer, one.name)
+            routable.add_metric(who, float(one.is_routable))
+            if one.rtt_s is not None:
+                rtt.add_metric(who, one.rtt_s)
+            if one.hot is not None:
+                memory.add_metric(who, one.hot.memory_used)
+                cpu.add_metric(who, one.hot.cpu_used)
+                for kind, at in _loads(one.hot):
+                    load.add_metric((*who, kind), at)
+        yield from (states, routable, rtt, load, memory, cpu)
+
+    def _tasks(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "kowalski_tasks", "Tasks that were submitted here, by state.", labels=("state",)
+        )
+        counts = Tally(str(task.state) for task in self._submitter.tasks)
+        for state in (*TASK_STATES, *sorted(set(counts) - set(TASK_STATES))):
+            family.add_metric((state,), counts[state])
+        yield family
+
+    def _refused(self) -> Metric:
+        family = CounterMetricFamily(
+            "kowalski_refused",
+            "Requests of peers that were refused, by reason.",
+            labels=("reason",),
+        )
+        for reason, count in self._mesh.trust.refused.items():
+            family.add_metric((reason,), count)
+        return family
+
+
+def _loads(hot: Hot) -> Iterator[tuple[str, float]]:
+    for kind, at in (("code", hot.repl), ("inference", hot.inference), ("folding", hot.folding)):
+        if at.slots:
+            yield kind, (at.running + at.queued) / at.slots

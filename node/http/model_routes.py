@@ -1,0 +1,259 @@
+"""The routes of model calls: OpenAI's, Anthropic's and Ollama's, each with its own errors."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from kowalski import __version__
+from kowalski.mesh.mesh import Mesh
+from kowalski.node.http.completions import Completions, Wording, new_name, remaining_s
+from kowalski.node.http.exchange import Exchange, HttpError
+from kowalski.node.http.faces import anthropic, ollama, openai_replies, openai_requests
+from kowalski.node.http.faces.words import ANY_MODEL_NAMES, Asked, http_error
+from kowalski.node.http.mesh_models import (
+    MeshModel,
+    anthropic_row,
+    find,
+    mesh_models,
+    ollama_row,
+    ollama_show,
+    openai_row,
+)
+from kowalski.node.http.routing import Route, RoutedHandler
+from kowalski.node.services.placed_work import Embeddings, PlacedWork
+from kowalski.protocol.errors import KowalskiError
+from kowalski.protocol.messages.inference import EmbeddingsAsked
+from kowalski.rlm.tokens import estimate_tokens
+
+SSE = "text/event-stream; charset=utf-8"
+LINES = "application/x-ndjson"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRoutes:
+    """Answers what clients of model servers ask, with the models of the mesh."""
+
+    mesh: Mesh
+    work: PlacedWork
+    completions: Completions
+    unix_clock: Callable[[], float]
+
+    def routes(self) -> tuple[Route, ...]:
+        return (*self._openai(), *self._anthropic(), *self._ollama())
+
+    # --- OpenAI -----------------------------------------------------------------------------------
+
+    def _openai(self) -> tuple[Route, ...]:
+        def route(method: str, path: str, handler: RoutedHandler, summary: str) -> Route:
+            told = _telling(handler, openai_replies.error_answer)
+            return Route(method, path, told, summary, "OpenAI")
+
+        return (
+            route("GET", "/v1/models", self._list, "The models that can be used now"),
+            route("GET", "/v1/models/{model+}", self._one, "One of them"),
+            route("POST", "/v1/chat/completions", self._chat, "A chat completion"),
+            route("POST", "/v1/completions", self._plain, "A text gone on with"),
+            route("POST", "/v1/embeddings", self._embed, "Vectors of texts"),
+        )
+
+    async def _list(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
+        if "anthropic-version" in exchange.request.headers:
+            rows = [anthropic_row(one, self.unix_clock()) for one in self._models()]
+            await exchange.answer_json({"data": rows, "has_more": False})
+            return
+        rows = [openai_row(one, int(self.unix_clock())) for one in self._models()]
+        await exchange.answer_json({"object": "list", "data": rows})
+
+    async def _one(self, exchange: Exchange, parts: Mapping[str, str]) -> None:
+        model = self._find(parts["model"])
+        await exchange.answer_json(openai_row(model, int(self.unix_clock())))
+
+    async def _chat(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
+        body = await exchange.json()
+        asked = openai_requests.chat_asked(body, remaining_s=remaining_s(exchange))
+        name, created = new_name(), int(self.unix_clock())
+
+        def stream(model: str) -> openai_replies.ChatStream:
+            usage = asked.wants_usage
+            return openai_replies.ChatStream(name, created, model, wants_usage=usage)
+
+        wording = Wording(
+            lambda whole: openai_replies.chat_answer(name, created, whole), stream, SSE
+        )
+        await self._answer(exchange, asked, wording)
+
+    async def _plain(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
+        body = await exchange.json()
+        asked = openai_requests.plain_asked(body, remaining_s=remaining_s(exchange))
+        name, created = new_name(), int(self.unix_clock())
+
+        def stream(model: str) -> openai_replies.PlainStream:
+            usage = asked.wants_usage
+            return openai_replies.PlainStream(name, created, model, wants_usage=usage)
+
+        wording = Wording(
+            lambda whole: openai_replies.plain_answer(name, created, whole), stream, SSE
+        )
+        await self._answer(exchange, asked, wording)
+
+    async def _embed(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
+        body = await exchange.json()
+        asked, in_base64 = openai_requests.embeddings_asked(body, remaining_s=remaining_s(exchange))
+        found = await self._embeddings(asked)
+        await exchange.answer_json(
+            openai_replies.embeddings_answer(
+                found.vectors, found.done.model, found.done.usage, in_base64=in_base64
+            )
+        )
+
+    # --- Anthropic --------------------------------------------------------------------------------
+
+    def _anthropic(self) -> tuple[Route, ...]:
+        def route(path: str, handler: RoutedHandler, summary: str) -> Route:
+            told = _telling(handler, anthropic.error_answer)
+            return Route("POST", path, told, summary, "Anthropic")
+
+        return (
+            route("/v1/messages", self._messages, "A message"),
+            route("/v1/messages/count_tokens", self._count, "About how many tokens it would be"),
+        )
+
+    async def _messages(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
+        body = await exchange.json()
+        asked = anthropic.messages_asked(body, remaining_s=remaining_s(exchange))
+        name = new_name()
+        wording = Wording(
+            lambda whole: anthropic.messages_answer(name, whole),
+            lambda model: anthropic.MessageStream(name, model),
+            SSE,
+        )
+        await self._answer(exchange, asked, wording)
+
+    async def _count(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
+        text = anthropic.counted_text(await exchange.json())
+        await exchange.answer_json({"input_tokens": estimate_tokens(text)})
+
+    # --- Ollama -----------------------------------------------------------------------------------
+
+    def _ollama(self) -> tuple[Route, ...]:
+        def route(method: str, path: str, handler: RoutedHandler, summary: str) -> Route:
+            return Route(method, path, _telling(handler, ollama.error_answer), summary, "Ollama")
+
+        return (
+            route("GET", "/api/version", self._version, "Which version this is"),
+            route("GET", "/api/tags", self._tags, "The models that can be used now"),
+            route("GET", "/api/ps", self._loaded, "Those of them that are loaded somewhere"),
+            route("POST", "/api/show", self._show, "What is known of one"),
+            route("POST", "/api/chat", self._ollama_chat, "A chat"),
+            route("POST", "/api/generate", self._generate, "A text gone on with"),
+            route("POST", "/api/embed", self._ollama_embed, "Vectors of texts"),
+            route("POST", "/api/embeddings", self._ollama_embeddings, "The vector of one text"),
+        )
+
+    async def _version(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
+        await exchange.answer_json({"version": __version__})
+
+    async def _tags(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
+        rows = [ollama_row(one, self.unix_clock()) for one in self._models()]
+        await exchange.answer_json({"models": rows})
+
+    async def _loaded(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
+        rows = [ollama_row(one, self.unix_clock()) for one in self._models() if one.warm]
+        await exchange.answer_json({"models": rows})
+
+    async def _show(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
+        body = await exchange.json()
+        name = body.get("model") or body.get("name")
+        if not isinstance(name, str):
+            raise HttpError(400, "invalid_request", "model: missing")
+        await exchange.answer_json(ollama_show(self._find(name)))
+
+    async def _ollama_chat(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
+        body = await exchange.json()
+        asked = ollama.chat_asked(body, remaining_s=remaining_s(exchange))
+        await self._lines(exchange, body, asked, is_chat=True)
+
+    async def _generate(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
+        body = await exchange.json()
+        asked = ollama.generate_asked(body, remaining_s=remaining_s(exchange))
+        await self._lines(exchange, body, asked, is_chat=False)
+
+    async def _lines(
+        self, exchange: Exchange, body: Mapping[str, object], asked: Asked | None, *, is_chat: bool
+    ) -> None:
+        now = self.unix_clock()
+        if asked is None:
+            model = self._find(str(body.get("model", "")))
+            await exchange.answer_json(ollama.loaded_answer(model.name, now, is_chat=is_chat))
+            return
+        whole = ollama.chat_answer if is_chat else ollama.generate_answer
+        wording = Wording(
+            lambda answered: whole(now, answered),
+            lambda model: ollama.LineStream(model, now, is_chat=is_chat),
+            LINES,
+        )
+        await self._answer(exchange, asked, wording)
+
+    async def _ollama_embed(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
+        asked = ollama.embed_asked(await exchange.json(), remaining_s=remaining_s(exchange))
+        found = await self._embeddings(asked)
+        await exchange.answer_json(ollama.embed_answer(found.vectors, found.done))
+
+    async def _ollama_embeddings(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
+        asked = ollama.embed_asked(await exchange.json(), remaining_s=remaining_s(exchange))
+        found = await self._embeddings(asked)
+        await exchange.answer_json({"embedding": openai_replies.floats(found.vectors[0])})
+
+    # --- all of them ------------------------------------------------------------------------------
+
+    def _models(self) -> tuple[MeshModel, ...]:
+        return mesh_models(self.mesh.facts())
+
+    def _find(self, name: str) -> MeshModel:
+        """Raises HttpError: 404."""
+        models = self._models()
+        found = find(name, models)
+        if found is None:
+            known = ", ".join(one.name for one in models[:8]) or "none"
+            raise HttpError(
+                404, "model_not_found", f"no peer has the model {name[:80]!r}; there is: {known}"
+            )
+        return found
+
+    def _check(self, model: str) -> None:
+        """Raises HttpError: 404. That all who have the model are busy is found out later."""
+        if model not in ANY_MODEL_NAMES:
+            self._find(model)
+
+    async def _answer(self, exchange: Exchange, asked: Asked, wording: Wording) -> None:
+        self._check(asked.completion.model)
+        await self.completions.answer(exchange, asked, wording)
+
+    async def _embeddings(self, asked: EmbeddingsAsked) -> Embeddings:
+        self._check(asked.model)
+        return await self.work.embed(asked)
+
+
+def _telling(
+    handler: RoutedHandler, error_answer: Callable[[HttpError], Mapping[str, object]]
+) -> RoutedHandler:
+    """`handler`, whose errors are told in its clients' language."""
+
+    async def telling(exchange: Exchange, parts: dict[str, str]) -> None:
+        try:
+            await _raising_http(handler(exchange, parts))
+        except HttpError as error:
+            if exchange.has_begun:
+                raise
+            answer = error_answer(error)
+            await exchange.answer_json(answer, error.status, headers=error.headers)
+
+    return telling
+
+
+async def _raising_http(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except KowalskiError as error:
+        raise http_error(error) from error

@@ -1,0 +1,228 @@
+"""One cell under way, and those who ask for it: one coordinator, and the next when it is lost.
+
+The cell does not notice. Output and sub-calls go to whoever asked last; sub-calls that were not
+answered yet are asked again of the next. An asker that takes its request back ends the cell; when
+all are lost it goes on for a while, so that whoever leads the task next can join it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+from pydantic import ValidationError
+
+from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.repl.seam import StreamName, SubCall, SubCallResult
+from kowalski.protocol.codec import invalid_field
+from kowalski.protocol.errors import RemoteProtocolError, RequestFailedError
+from kowalski.protocol.messages import repl as wire
+from kowalski.protocol.messages.base import Message
+
+OUTPUT_PIECE_BYTES = 32 * 1024
+OUTPUT_PIECES_MAX = 256
+
+CALLS_PER_MESSAGE = 2
+"""Two of the longest texts fit a frame, as questions and as answers."""
+
+
+@dataclass(slots=True)
+class _Asker:
+    conversation: Conversation
+    unsent: deque[Message] = field(default_factory=deque)
+    news: trio.Event = field(default_factory=trio.Event)
+
+    def say(self, message: Message) -> None:
+        self.unsent.append(message)
+        self.news.set()
+
+
+@dataclass(slots=True)
+class _Batch:
+    asked: wire.SubCallsAsked
+    results: tuple[wire.SubCallResult, ...] | None = None
+    answered: trio.Event = field(default_factory=trio.Event)
+
+
+class RunningCell:
+    """`run` does it, `attend` serves one asker. `orphan_s`: how long it goes on for nobody."""
+
+    def __init__(self, asked: wire.CellAsked, *, orphan_s: float) -> None:
+        self.asked = asked
+        self._orphan_s = orphan_s
+        self._scope = trio.CancelScope()
+        self._ended = trio.Event()
+        self._done: wire.CellDone | None = None
+        self._error: Exception | None = None
+        self._askers: list[_Asker] = []
+        """The latest last: it hears and answers."""
+        self._askers_changed = trio.Event()
+        self._batches: dict[int, _Batch] = {}
+        self._batches_made = 0
+
+    def is_the_same(self, asked: wire.CellAsked) -> bool:
+        """Whether this is what is asked for, under whatever term."""
+        return (asked.cell, asked.code, asked.after) == (
+            self.asked.cell,
+            self.asked.code,
+            self.asked.after,
+        )
+
+    def stop(self) -> None:
+        """Nobody wants it any more."""
+        self._scope.cancel()
+
+    async def run(self, work: Callable[[], Awaitable[wire.CellDone]]) -> None:
+        """Do the work. However it ends is told to those who attend."""
+        try:
+            with self._scope:
+                async with open_plain_nursery() as nursery:
+                    nursery.start_soon(self._stop_when_orphaned)
+                    self._done = await work()
+                    nursery.cancel_scope.cancel()
+        except Exception as error:  # noqa: BLE001 raised where it is asked for
+            self._error = error
+        finally:
+            self._ended.set()
+            for asker in self._askers:
+                asker.news.set()
+
+    async def _stop_when_orphaned(self) -> None:
+        while True:
+            while self._askers:
+                await self._askers_changed.wait()
+            with trio.move_on_after(self._orphan_s):
+                while not self._askers:
+                    await self._askers_changed.wait()
+            if not self._askers:
+                self.stop()
+
+    # --- those who ask --------------------------------------------------------------------------
+
+    async def attend(self, conversation: Conversation) -> wire.CellDone:
+        """Serve one asker until the cell has ended; raises how, if it did not end well."""
+        asker = _Asker(conversation)
+        self._come(asker)
+        try:
+            async with open_plain_nursery() as nursery:
+                nursery.start_soon(self._listen, conversation)
+                await self._tell(asker)
+                nursery.cancel_scope.cancel()
+        except RemoteProtocolError:
+            self._leave(asker, takes_it_back=True)
+            raise
+        finally:
+            self._leave(asker, takes_it_back=conversation.is_taken_back)
+        if self._error is not None:
+            raise self._error
+        if self._done is None:
+            raise RequestFailedError("cancelled", "nobody wanted this cell any more")
+        return self._done
+
+    def _come(self, asker: _Asker) -> None:
+        self._askers.append(asker)
+        self._change_askers()
+        self._ask_again(asker)
+
+    def _ask_again(self, asker: _Asker) -> None:
+        for batch in self._batches.values():
+            if batch.results is None:
+                asker.say(batch.asked)
+
+    def _leave(self, asker: _Asker, *, takes_it_back: bool) -> None:
+        if asker not in self._askers:
+            return
+        was_heard = self._askers[-1] is asker
+        self._askers.remove(asker)
+        self._change_askers()
+        if takes_it_back and not self._askers:
+            self.stop()
+        if was_heard and self._askers:
+            self._ask_again(self._askers[-1])
+
+    def _change_askers(self) -> None:
+        self._askers_changed.set()
+        self._askers_changed = trio.Event()
+
+    async def _tell(self, asker: _Asker) -> None:
+        """Say what there is to say, and return when the cell has ended and all is said."""
+        while True:
+            asker.news = trio.Event()
+            while asker.unsent:
+                await asker.conversation.send(asker.unsent.popleft())
+            if self._ended.is_set():
+                return
+            await asker.news.wait()
+
+    async def _listen(self, conversation: Conversation) -> None:
+        while True:
+            message = await conversation.receive()
+            if not isinstance(message, wire.SubCallsAnswered):
+                raise RemoteProtocolError(f"{message.KIND} while a cell runs")
+            batch = self._batches.get(message.batch)
+            if batch is None or batch.results is not None:
+                continue  # nobody waits for it, or another asker was faster
+            if len(message.results) != len(batch.asked.calls):
+                count = len(batch.asked.calls)
+                raise RemoteProtocolError(f"{len(message.results)} results for {count} sub-calls")
+            batch.results = message.results
+            batch.answered.set()
+
+    # --- the cell -------------------------------------------------------------------------------
+
+    def on_output(self, stream: StreamName, data: bytes) -> None:
+        """For showing only: what counts is in the outcome."""
+        if not self._askers:
+            return
+        asker = self._askers[-1]
+        for start in range(0, len(data), OUTPUT_PIECE_BYTES):
+            if len(asker.unsent) >= OUTPUT_PIECES_MAX:
+                return
+            piece = data[start : start + OUTPUT_PIECE_BYTES]
+            asker.say(wire.CellOutput(stream=stream, data=piece))
+
+    async def on_sub_calls(self, calls: tuple[SubCall, ...]) -> tuple[SubCallResult, ...]:
+        """All at once, in pieces that fit a frame whatever is asked and answered.
+
+        What no message can carry is an error in its slot, and the others are asked all the same.
+        """
+        results = [SubCallResult()] * len(calls)
+        records: list[tuple[int, wire.SubCall]] = []
+        for slot, call in enumerate(calls):
+            try:
+                records.append((slot, _record(call)))
+            except ValidationError as wrong:
+                words = invalid_field(wrong, shows_value=False)
+                results[slot] = SubCallResult(error=f"no sub-call can be made of this: {words}")
+
+        # Asked in their order, whatever order they are answered in: a journal numbers them so.
+        asked = [
+            (records[start : start + CALLS_PER_MESSAGE], self._ask(start, records))
+            for start in range(0, len(records), CALLS_PER_MESSAGE)
+        ]
+        try:
+            for piece, batch in asked:
+                await batch.answered.wait()
+                assert batch.results is not None
+                for (slot, _), one in zip(piece, batch.results, strict=True):
+                    results[slot] = SubCallResult(text=one.text, error=one.error)
+        finally:
+            for _, batch in asked:
+                del self._batches[batch.asked.batch]
+        return tuple(results)
+
+    def _ask(self, start: int, records: list[tuple[int, wire.SubCall]]) -> _Batch:
+        self._batches_made += 1
+        calls = tuple(call for _, call in records[start : start + CALLS_PER_MESSAGE])
+        batch = _Batch(wire.SubCallsAsked(batch=self._batches_made, calls=calls))
+        self._batches[self._batches_made] = batch
+        if self._askers:
+            self._askers[-1].say(batch.asked)
+        return batch
+
+
+def _record(call: SubCall) -> wire.SubCall:
+    return wire.SubCall(kind=call.kind, prompt=call.prompt, model=call.model)

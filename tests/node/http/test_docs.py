@@ -1,0 +1,32 @@
+"""What is told of the routes."""
+
+from kowalski.node.http.docs import openapi, page
+from kowalski.node.http.exchange import Exchange
+from kowalski.node.http.routing import Route
+
+
+async def nothing(_exchange: Exchange, _parts: dict[str, str]) -> None: ...
+
+
+ROUTES = (
+    Route("GET", "/a/{b}/{c+}", nothing, "Look <here>", "Some"),
+    Route("POST", "/a", nothing, "Make", "Some"),
+    Route("GET", "/hidden", nothing),
+)
+
+
+def test_routes_with_a_summary_are_told_of() -> None:
+    told = openapi(ROUTES)["paths"]
+    assert isinstance(told, dict)
+    assert set(told) == {"/a/{b}/{c}", "/a"}
+    get = told["/a/{b}/{c}"]["get"]
+    assert [one["name"] for one in get["parameters"]] == ["b", "c"]
+    assert (get["tags"], get["operationId"]) == (["Some"], "get_a_b_c")
+    assert "requestBody" in told["/a"]["post"]
+
+
+def test_the_page_tells_the_same_and_takes_nothing_for_markup() -> None:
+    told = page(ROUTES)
+    assert "Look &lt;here&gt;" in told
+    assert "/hidden" not in told
+    assert "<script" not in told

@@ -1,0 +1,55 @@
+"""What Prometheus reads."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from simulations.virtual_time import JumpingClock
+from simulations.world import open_world
+from tests.node.http.rooms import ask, open_room
+from tests.node.services.prompts import ASKER, THINKER, WORKER, block
+
+pytestmark = pytest.mark.trio
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+
+
+async def test_the_mesh_the_tasks_and_the_calls_are_counted(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world([ASKER, WORKER, THINKER]) as world:
+        room = open_room(world, tmp_path)
+        world.submit(0, block("say 7"), mode="blocks")
+        await ask(room, "POST", "/v1/chat/completions", CHAT)
+        metrics = room.metrics.expose().decode()
+        assert 'kowalski_peers{state="member"} 3.0' in metrics
+        assert 'name="node-2"' in metrics
+        assert 'kowalski_model_calls_total{model="m",outcome="ok",peer="node-2"} 1.0' in metrics
+        assert 'kowalski_model_tokens_total{direction="completion",model="m"} 3.0' in metrics
+        assert 'kowalski_tasks{state="waiting"}' in metrics
+
+
+async def test_two_nodes_in_one_process_count_apart(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world([ASKER, THINKER]) as world:
+        first, second = open_room(world, tmp_path, 0), open_room(world, tmp_path, 1)
+        await ask(first, "POST", "/v1/chat/completions", CHAT)
+        assert b"kowalski_model_calls_total{" in first.metrics.expose()
+        assert b"kowalski_model_calls_total{" not in second.metrics.expose()
+
+
+async def test_prometheus_finds_nothing_wrong(virtual_time: JumpingClock, tmp_path: Path) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("no promtool here (Debian's prometheus)")
+    async with open_world([ASKER, THINKER]) as world:
+        room = open_room(world, tmp_path)
+        await ask(room, "POST", "/v1/chat/completions", CHAT)
+        exposed = room.metrics.expose()
+    command = ["promtool", "check", "metrics"]
+    checked = subprocess.run(command, input=exposed, capture_output=True, check=False)  # noqa: ASYNC221
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")

@@ -1,0 +1,121 @@
+"""The routes that clients of model servers know, on whole meshes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from simulations.virtual_time import JumpingClock
+from simulations.world import open_world
+from tests.node.http.rooms import ask, open_room
+from tests.node.services.prompts import ASKER, THINKER
+
+pytestmark = pytest.mark.trio
+
+OTHER = dataclasses.replace(THINKER, models=("llama3.2:3b", "m"))
+USER = {"role": "user", "content": "hello"}
+
+
+async def test_the_models_of_the_mesh_are_listed_in_every_language(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world([ASKER, THINKER, OTHER]) as world:
+        room = open_room(world, tmp_path)
+        told = (await ask(room, "GET", "/v1/models")).json
+        rows = {row["id"]: row["kowalski"]["peers"] for row in told["data"]}
+        assert rows == {"m": ["node-1", "node-2"], "llama3.2:3b": ["node-2"]}
+        told = (await ask(room, "GET", "/v1/models", anthropic_version="2023-06-01")).json
+        assert {row["type"] for row in told["data"]} == {"model"}
+        told = (await ask(room, "GET", "/api/tags")).json
+        assert {row["name"] for row in told["models"]} == {"m:latest", "llama3.2:3b"}
+        assert (await ask(room, "GET", "/v1/models/llama3.2%3A3b")).json["id"] == "llama3.2:3b"
+        shown = (await ask(room, "POST", "/api/show", {"model": "llama3.2:3b"})).json
+        assert shown["details"]["parameter_size"] == "3B"
+        loaded = (await ask(room, "GET", "/api/ps")).json["models"]
+        assert {row["name"] for row in loaded} == {"m:latest", "llama3.2:3b"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "word"),
+    [
+        ("/v1/chat/completions", {"messages": [USER]}, '"code":"model_not_found"'),
+        ("/v1/completions", {"prompt": "x"}, '"code":"model_not_found"'),
+        ("/v1/embeddings", {"input": "x"}, '"code":"model_not_found"'),
+        ("/v1/messages", {"messages": [USER], "max_tokens": 5}, '"type":"not_found_error"'),
+        ("/api/chat", {"messages": [USER]}, '{"error":"no peer has the model'),
+        ("/api/generate", {"prompt": "x"}, '{"error":"no peer has the model'),
+        ("/api/embed", {"input": "x"}, '{"error":"no peer has the model'),
+        ("/api/show", {}, '{"error":"no peer has the model'),
+    ],
+)
+async def test_a_model_that_nobody_has_is_told_in_the_clients_language(
+    virtual_time: JumpingClock, tmp_path: Path, path: str, body: dict[str, object], word: str
+) -> None:
+    async with open_world([ASKER, THINKER]) as world:
+        told = await ask(open_room(world, tmp_path), "POST", path, {"model": "nope", **body})
+        assert told.status == 404
+        assert word in told.body.decode()
+        assert "there is: m" in told.body.decode()
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/messages", "/api/chat", "/v1/embeddings"]
+)
+@pytest.mark.parametrize("body", [b"nope", b'{"model":"m"', {"model": 7}, {"messages": "x"}])
+async def test_a_bad_request_is_the_clients(
+    virtual_time: JumpingClock, tmp_path: Path, path: str, body: object
+) -> None:
+    async with open_world([ASKER, THINKER]) as world:
+        told = await ask(open_room(world, tmp_path), "POST", path, body)
+        assert told.status == 400
+        assert "error" in told.json
+
+
+async def test_each_language_is_answered_in_its_own(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world([ASKER, THINKER]) as world:
+        room = open_room(world, tmp_path)
+        told = await ask(
+            room, "POST", "/v1/messages", {"model": "m", "messages": [USER], "max_tokens": 9}
+        )
+        assert told.json["content"] == [{"type": "text", "text": "reply to: hello"}]
+        told = await ask(room, "POST", "/v1/completions", {"model": "m", "prompt": "hello"})
+        assert told.json["object"] == "text_completion"
+        body = {"model": "m", "messages": [USER], "stream": False}
+        told = await ask(room, "POST", "/api/chat", body)
+        assert told.json["message"]["content"] == "reply to: hello"
+        told = await ask(room, "POST", "/api/chat", {"model": "m", "messages": [USER]})
+        assert told.headers["content-type"] == "application/x-ndjson"
+        assert told.body.splitlines()[-1].endswith(b"}")
+        told = await ask(room, "POST", "/api/generate", {"model": "m"})
+        assert told.json["done_reason"] == "load"
+        told = await ask(room, "POST", "/v1/messages/count_tokens", {"messages": [USER]})
+        assert told.json["input_tokens"] >= 1
+        assert (await ask(room, "GET", "/api/version")).json["version"]
+
+
+async def test_texts_are_embedded(virtual_time: JumpingClock, tmp_path: Path) -> None:
+    async with open_world([ASKER, THINKER]) as world:
+        room = open_room(world, tmp_path)
+        body = {"model": "m", "input": ["ab", "ba", "zz"], "dimensions": 26}
+        told = (await ask(room, "POST", "/v1/embeddings", body)).json
+        one, same, other = (row["embedding"] for row in told["data"])
+        assert one == same != other
+        assert len(one) == 26
+        told = (await ask(room, "POST", "/api/embed", {"model": "m", "input": "ab"})).json
+        assert len(told["embeddings"]) == 1
+        told = (await ask(room, "POST", "/api/embeddings", {"model": "m", "prompt": "ab"})).json
+        assert told["embedding"][0] == 1.0
+
+
+async def test_any_model_will_do_where_none_is_named(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world([ASKER, THINKER]) as world:
+        told = await ask(
+            open_room(world, tmp_path), "POST", "/v1/chat/completions", {"messages": [USER]}
+        )
+        assert told.json["model"] == "m"

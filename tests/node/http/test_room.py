@@ -1,0 +1,131 @@
+"""The HTTP room as a whole: who may speak to it, its own pages, what it counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kowalski.node.http.tokens import TokenFile
+from simulations.virtual_time import JumpingClock
+from simulations.world import open_world
+from tests.node.http.rooms import ask, open_room
+
+pytestmark = pytest.mark.trio
+
+AFAR = "192.168.1.20"
+
+
+async def test_from_afar_nothing_is_told_without_the_token(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world(1) as world:
+        room = open_room(world, tmp_path, host="0.0.0.0")
+        token = TokenFile(tmp_path / "http_token").ensure()
+        paths = ["/", "/peers", "/metrics", "/healthz", "/v1/models", "/nowhere", "/docs"]
+        for path in paths:
+            assert (await ask(room, "GET", path, client=AFAR)).status == 401
+        bearer = f"Bearer {token}"
+        assert (await ask(room, "GET", "/peers", client=AFAR, authorization=bearer)).status == 200
+        new = TokenFile(tmp_path / "http_token").rotate()
+        assert (await ask(room, "GET", "/peers", client=AFAR, authorization=bearer)).status == 401
+        assert (await ask(room, "GET", "/peers", client=AFAR, x_api_key=new)).status == 200
+
+
+async def test_a_browser_that_shows_the_token_once_keeps_it_in_a_cookie(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world(1) as world:
+        room = open_room(world, tmp_path, host="0.0.0.0")
+        token = TokenFile(tmp_path / "http_token").ensure()
+        told = await ask(room, "GET", f"/?token={token}", client=AFAR)
+        assert (told.status, told.headers["location"]) == (303, "/")
+        cookie, *attributes = told.headers["set-cookie"].split("; ")
+        assert {"HttpOnly", "SameSite=Strict"} <= set(attributes)
+        assert (await ask(room, "GET", "/", client=AFAR, cookie=cookie)).status == 200
+        assert (await ask(room, "GET", "/?token=wrong-wrong-wrong-w", client=AFAR)).status == 401
+
+
+async def test_refusals_are_in_the_language_of_the_path(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world(1) as world:
+        room = open_room(world, tmp_path)
+        told = await ask(room, "POST", "/v1/messages", {}, host="evil.example")
+        assert told.json["error"]["type"] == "permission_error"
+        told = await ask(room, "POST", "/api/chat", {}, host="evil.example")
+        assert isinstance(told.json["error"], str)
+        told = await ask(room, "GET", "/nowhere")
+        assert (told.status, told.json["error"]["code"]) == (404, "not_found")
+        told = await ask(room, "DELETE", "/peers")
+        assert (told.status, told.headers["allow"]) == (405, "GET")
+
+
+async def test_a_page_that_the_owner_named_may_read_answers(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    origin = "https://chat.example"
+    async with open_world(1) as world:
+        room = open_room(world, tmp_path, origins=frozenset({origin}))
+        told = await ask(room, "OPTIONS", "/v1/chat/completions", origin=origin)
+        assert (told.status, told.body) == (204, b"")
+        told = await ask(room, "GET", "/peers", origin=origin)
+        assert told.headers["access-control-allow-origin"] == origin
+
+
+async def test_health_and_readiness(virtual_time: JumpingClock, tmp_path: Path) -> None:
+    async with open_world(2) as world:
+        room = open_room(world, tmp_path, 1)
+        assert (await ask(room, "GET", "/healthz")).json == {"status": "ok"}
+        assert (await ask(room, "GET", "/readyz")).json == {"status": "ready", "peers": 2}
+        world[0].mesh.trust.revoke(world.peer(1), "lost")
+        await world.until(lambda: world[1].mesh.trust.is_revoked)
+        assert (await ask(room, "GET", "/readyz")).status == 503
+        assert (await ask(room, "GET", "/healthz")).status == 200
+
+
+async def test_the_interface_is_told_to_people_and_programs(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world(1) as world:
+        room = open_room(world, tmp_path)
+        told = (await ask(room, "GET", "/openapi.json")).json
+        assert told["openapi"].startswith("3.1")
+        assert "post" in told["paths"]["/v1/chat/completions"]
+        assert "get" in told["paths"]["/tasks/{task}"]
+        page = await ask(room, "GET", "/docs")
+        for path in told["paths"]:
+            assert path.replace("{model}", "{model+}") in page.body.decode()
+
+
+async def test_what_is_answered_is_counted_by_route(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world(1) as world:
+        room = open_room(world, tmp_path)
+        for path in ("/tasks/01M83QWMJNB2EXMBE293VXKR57", "/nowhere/1", "/nowhere/2", "/healthz"):
+            await ask(room, "GET", path)
+        metrics = (await ask(room, "GET", "/metrics")).body.decode()
+        counted = 'kowalski_http_requests_total{method="GET",route="%s",status="%d"} %d.0'
+        assert counted % ("/tasks/{task}", 404, 1) in metrics
+        assert counted % ("none", 404, 2) in metrics
+        assert counted % ("/healthz", 200, 1) in metrics
+        assert 'kowalski_http_request_seconds_count{route="/healthz"} 1.0' in metrics
+
+
+async def test_the_openapi_document_is_what_its_specification_says(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world(1) as world:
+        told = json.loads((await ask(open_room(world, tmp_path), "GET", "/openapi.json")).body)
+        identifiers = [
+            operation["operationId"]
+            for path in told["paths"].values()
+            for operation in path.values()
+        ]
+        assert len(identifiers) == len(set(identifiers))
+        for path, operations in told["paths"].items():
+            for operation in operations.values():
+                named = {one["name"] for one in operation.get("parameters", [])}
+                assert named == {part[1:-1] for part in path.split("/") if part.startswith("{")}
