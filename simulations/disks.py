@@ -43,7 +43,7 @@ class Disk:
         self.is_gone = False
         self.writes_left = float("inf")
 
-    def write(self, method: str, arguments: tuple[object, ...], do: Callable[[], None]) -> None:
+    def write(self, method: str, arguments: tuple[object, ...], do: Callable[[], object]) -> None:
         """Raises StorageError: as a bad disk would."""
         if self.is_gone:
             raise StorageError("the process is dead")
@@ -52,7 +52,7 @@ class Disk:
         if self.slow_s:
             self.stall(self.slow_s)
         self.writes_left -= 1
-        if self.writes_left <= -1:
+        if self.writes_left < 0:
             self._die()
         do()
         for watcher in self.watchers:

@@ -348,7 +348,7 @@ class Injection:
 
     # --- lies -----------------------------------------------------------------------------------
 
-    async def _lie(self, fault: Fault, lie: voices.Alter) -> None:
+    async def _lie(self, fault: Fault, lie: voices.Lie) -> None:
         voice = self.world.places[fault.nodes[0]].voice
         with self._lasting(fault):
             voice.lies.append(lie)

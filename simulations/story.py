@@ -235,7 +235,7 @@ class _Story:
     def _hand_over(self, ask: Ask, number: int) -> bool:
         world = self._world
         try:
-            world.submit(number, ask.prompt, task=ask.task, mode=ask.mode, timeout_s=TASK_TIMEOUT_S)
+            self._say(ask, number)
         except (StorageError, RequestRefusedError) as no:
             self.witness.note(f"{ask.task}: not taken by node {number}: {no}")
             # It may have died with the task on its disk; then it is its own again, or nobody's.

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import cbor2
 import trio
 
 from kowalski.mesh.loopback_peer import LoopbackTransport
@@ -19,9 +18,10 @@ from kowalski.mesh.transport import ConnectionEvent, Gossip, Stream, StreamHandl
 from kowalski.protocol import codec
 from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.ids import Address, PeerId, Topic
+from simulations.frames import Alter, altered
 
-Alter = Callable[[dict[str, Any]], dict[str, Any]]
-"""What becomes of the body of a message."""
+Lie = Callable[[dict[str, Any]], dict[str, Any]]
+"""What becomes of the values that a node gossips of itself."""
 
 HOT_KINDS = frozenset({"telemetry/hot", "telemetry/profile"})
 
@@ -32,7 +32,7 @@ class Voice:
 
     is_newer: bool = False
     is_quiet: int = 0
-    lies: list[Alter] = field(default_factory=list)
+    lies: list[Lie] = field(default_factory=list)
 
     def gossip(self, data: bytes) -> bytes | None:
         if self.is_quiet:
@@ -45,17 +45,12 @@ class Voice:
         return altered(frame, _with_news) if self.is_newer else frame
 
 
-def altered(frame: bytes, alter: Callable[[str, dict[str, Any]], dict[str, Any]]) -> bytes:
-    version, kind, body = cbor2.loads(frame)
-    return cbor2.dumps([version, kind, alter(kind, body)], canonical=True)
-
-
 def _with_news(_kind: str, body: dict[str, Any]) -> dict[str, Any]:
     """Optional fields of a version to come."""
     return {**body, "x_newer": {"depth": [1, 2.5, "three"], "since": 2}}
 
 
-def _hot(lie: Alter) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
+def _hot(lie: Lie) -> Alter:
     def alter(kind: str, body: dict[str, Any]) -> dict[str, Any]:
         if kind not in HOT_KINDS:
             return body

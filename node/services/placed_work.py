@@ -48,6 +48,7 @@ from kowalski.protocol.messages.repl import (
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 ANY_MODEL = "*"
 """In place of a model's name: whichever the best peer prefers."""
@@ -171,8 +172,9 @@ def _ignore(_told: object) -> None:
     pass
 
 
-async def _at_once() -> None:
-    pass
+async def _as_it_is(request: R) -> R:
+    await trio.lowlevel.checkpoint()
+    return request
 
 
 class PlacedWork:
@@ -188,15 +190,15 @@ class PlacedWork:
         on_piece: Callable[[CompletionDelta], None] = _ignore,
         on_restart: Callable[[str], None] = _ignore,
         may_begin_anew: bool = True,
-        until_allowed: Callable[[], Awaitable[None]] = _at_once,
+        as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]] = _as_it_is,
     ) -> Completion:
         """One model call on the best peer that has the model; an empty model leaves the choice.
 
         `on_delta` hears the text, `on_piece` everything. Where a peer is lost in the middle,
         another goes on from there. One that cannot begins anew, which `on_restart` tells, unless
         that may not be (`may_begin_anew`): then the answer ends. `on_restart` is also told where a
-        peer was lost that had said nothing. No peer is asked before `until_allowed` has returned,
-        once more for each.
+        peer was lost that had said nothing. Each peer is asked what `as_of_now` makes of the
+        request, once that has returned: time passes between one and the next.
 
         Raises:
             RequestRefusedError: `no_peer`.
@@ -211,8 +213,7 @@ class PlacedWork:
                 on_delta(delta.text)
 
         async def attempt(choice: Choice) -> CompletionDone:
-            await until_allowed()
-            request = whole.next_request()
+            request = await as_of_now(whole.next_request())
             if asked.model == ANY_MODEL:
                 request = request.model_copy(update={"model": self._preferred_model(choice.peer)})
             try:
@@ -221,7 +222,8 @@ class PlacedWork:
                 if no.reason != "unsupported" or not whole.is_going_on(request):
                     raise
                 whole.begin_anew(f"{choice.name} cannot go on with an answer")
-                request = asked.model_copy(update={"model": request.model})
+                anew = await as_of_now(asked)
+                request = anew.model_copy(update={"model": request.model})
                 done = await self._complete_on(choice.peer, request, hear)
             except RequestFailedError as failed:
                 if failed.code == "too_long":
@@ -287,9 +289,12 @@ class PlacedWork:
                         raise RemoteProtocolError(f"{message.KIND} in answer to {asked.KIND}")
 
     async def fold(
-        self, asked: FoldAsked, *, until_allowed: Callable[[], Awaitable[None]] = _at_once
+        self,
+        asked: FoldAsked,
+        *,
+        as_of_now: Callable[[FoldAsked], Awaitable[FoldAsked]] = _as_it_is,
     ) -> Fold:
-        """Fold on the nearest peer. `until_allowed` as in `complete`.
+        """Fold on the nearest peer. `as_of_now` as in `complete`.
 
         Raises:
             RequestRefusedError: `no_peer`.
@@ -297,9 +302,9 @@ class PlacedWork:
         """
 
         async def attempt(choice: Choice) -> tuple[str, FoldDone]:
-            await until_allowed()
+            request = await as_of_now(asked)
             done = await self._mesh.request(
-                choice.peer, folding.PROTOCOL, asked, FoldDone, timeout_s=asked.remaining_s
+                choice.peer, folding.PROTOCOL, request, FoldDone, timeout_s=request.remaining_s
             )
             self._mesh.hear_reply(choice.peer, done.hot)
             return await self._folded(done), done

@@ -104,7 +104,7 @@ class SessionHands:
                     asked,
                     on_delta=lambda text: term.progress("delta", text=text),
                     on_restart=lambda why: term.progress("restart", why=why),
-                    until_allowed=term.until_lease_held,
+                    as_of_now=self._as_of_now,
                 )
             except Weather as error:
                 code = _code(error, "model_failed")
@@ -121,6 +121,16 @@ class SessionHands:
             usage=reply.done.usage,
             duration_s=trio.current_time() - started,
         )
+
+    async def _as_of_now(self, asked: CompletionAsked) -> CompletionAsked:
+        """The request as it may be sent: once the lease allows it, in the term that is then."""
+        term = self._term
+        await term.until_lease_held()
+        return asked.model_copy(update={"term": term.term(), "remaining_s": term.remaining_s()})
+
+    async def _fold_as_of_now(self, asked: FoldAsked) -> FoldAsked:
+        await self._term.until_lease_held()
+        return asked.model_copy(update={"remaining_s": self._term.remaining_s()})
 
     async def _wait_for_somebody(self, code: str, error: Exception) -> bool:
         """Wait before asking again, in a task that queues, if nobody had the model."""
@@ -150,7 +160,7 @@ class SessionHands:
                 budget_tokens=effect.budget_tokens,
                 remaining_s=term.remaining_s(),
             )
-            folded = await self._work.fold(asked, until_allowed=term.until_lease_held)
+            folded = await self._work.fold(asked, as_of_now=self._fold_as_of_now)
         except Weather as error:
             return journal.BudgetSpent(limit="window", detail=line(f"folding: {error}"))
         return journal.Folded(
@@ -180,7 +190,7 @@ class SessionHands:
         )
         try:
             async with self._sub_calls:
-                reply = await self._work.complete(asked, until_allowed=self._term.until_lease_held)
+                reply = await self._work.complete(asked, as_of_now=self._as_of_now)
         except Weather as error:
             return journal.SubCallAnswered(
                 cell=0, ordinal=0, prompt=prompt, model=call.model, error=line(str(error))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from math import inf
 
 from kowalski.mesh.watching import Recorded
 from kowalski.node.core import task_ledger
+from kowalski.node.core.coordinator_lease import Patience
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.base import Message, Refused
+from kowalski.protocol.messages.copies import CopyHeld
 from kowalski.protocol.messages.inference import CompletionAsked
 from kowalski.protocol.messages.repl import CellAsked, SessionClosed
 from kowalski.protocol.messages.task import Grant, Renewal
@@ -142,23 +145,55 @@ def _named(message: Message) -> tuple[TaskId, int] | None:
     return None
 
 
+@dataclass(slots=True)
+class _Lease:
+    """As one coordinator knows it of one term, by its own clock."""
+
+    until: float
+    standbys: frozenset[int]
+    witnessed_at: float = -inf
+    """When a standby of this term said last that it knows of no higher one."""
+
+    def allows(self, own_s: float) -> bool:
+        if own_s <= self.until + LEASE_SLACK_S:
+            return True
+        patience = Patience()
+        has_witness = not self.standbys or (
+            own_s <= self.witnessed_at + patience.witness_s + LEASE_SLACK_S
+        )
+        return has_witness and own_s >= self.until + patience.hold_after_s - LEASE_SLACK_S
+
+
 class Leases(NoChecker):
-    """`lease_stop`: by its own clock, a coordinator whose lease is over sends out nothing."""
+    """`lease_stop`: by its own clock, a coordinator whose lease is over sends out nothing.
+
+    But where it can tell that its submitter is gone, by the word of a standby, and holds on.
+    """
 
     def __init__(self, witness: Witness) -> None:
         super().__init__(witness)
-        self._until: dict[tuple[int, TaskId, int], float] = {}
+        self._leases: dict[tuple[int, TaskId, int], _Lease] = {}
 
     def began(self, number: int) -> None:
-        for key in [key for key in self._until if key[0] == number]:
-            del self._until[key]
+        for key in [key for key in self._leases if key[0] == number]:
+            del self._leases[key]
 
     def heard(self, said: Said) -> None:
         message = said.message
-        if isinstance(message, Grant | Renewal):
+        if isinstance(message, CopyHeld):
+            for (number, task, _), known in self._leases.items():
+                if (number, task) == (said.hearer, message.task) and said.speaker in known.standbys:
+                    known.witnessed_at = said.own_s
+        elif isinstance(message, Grant | Renewal):
             key = (said.hearer, message.task, message.term)
             until = said.own_s + message.lease_s
-            self._until[key] = max(self._until.get(key, until), until)
+            if isinstance(message, Grant):
+                standbys = frozenset(map(self.witness.number_of, message.standbys))
+                before = self._leases.get(key)
+                until = max(until, before.until) if before is not None else until
+                self._leases[key] = _Lease(until, standbys)
+            elif lease := self._leases.get(key):
+                lease.until = max(lease.until, until)
 
     def said(self, said: Said) -> None:
         message = said.message
@@ -166,12 +201,12 @@ class Leases(NoChecker):
             return
         if isinstance(message, CellAsked | CompletionAsked) and message.term is not None:
             assert message.task is not None
-            until = self._until.get((said.speaker, message.task, message.term))
-            if until is None:  # a program that is run alone has no lease
+            lease = self._leases.get((said.speaker, message.task, message.term))
+            if lease is None:  # a program that is run alone has no lease
                 return
             self.witness.check(
                 "lease_stop",
-                holds=said.own_s <= until + LEASE_SLACK_S,
+                holds=lease.allows(said.own_s),
                 words=f"node {said.speaker} sent out {message.KIND} of {message.task} "
-                f"{said.own_s - until:.2f} s after its lease of term {message.term}",
+                f"{said.own_s - lease.until:.2f} s after its lease of term {message.term}",
             )
