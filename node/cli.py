@@ -13,7 +13,16 @@ import sys
 import click
 
 from kowalski import __version__
-from kowalski.node import cli_doctor, cli_http, cli_mcp, cli_start, cli_trust, cli_views, cli_work
+from kowalski.node import (
+    cli_doctor,
+    cli_http,
+    cli_mcp,
+    cli_service,
+    cli_start,
+    cli_trust,
+    cli_views,
+    cli_work,
+)
 from kowalski.node.cli_session import PROGRAM, Session, with_session
 
 
@@ -76,6 +85,7 @@ for _command in (
     cli_trust.identity,
     cli_http.token,
     cli_mcp.mcp,
+    cli_service.service,
     cli_doctor.doctor,
     cli_views.config,
     cli_start.demo,

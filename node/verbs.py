@@ -30,7 +30,8 @@ from kowalski.node.program_arguments import with_arguments
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.services.folding import SOURCE_BYTES_MAX
 from kowalski.node.services.leading import Leading
-from kowalski.node.services.placed_work import ANY_MODEL, Placed, PlacedWork
+from kowalski.node.services.placed_work import ANY_MODEL, PlacedWork
+from kowalski.node.services.placing import Placed
 from kowalski.node.services.submitter import Seen, SubmitterRoom
 from kowalski.node.task_view import TaskView, headline
 from kowalski.protocol import ids

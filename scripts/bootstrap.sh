@@ -61,10 +61,13 @@ find_python() {
 system_packages() {
     cat <<'LIST'
 bwrap bubblewrap the sandbox that code cells run in
+ruby ruby the tests of sessions in Ruby
+/usr/share/perl/*/JSON/PP.pm perl the tests of sessions in Perl
 ip iproute2 the tests that put nodes into network namespaces
 /usr/lib/*/libgomp.so.1 libgomp1 llama.cpp, of the extra [llama]
 avahi-daemon avahi-daemon the test that foreign mDNS programs see a node
 avahi-browse avahi-utils the test that foreign mDNS programs see a node
+chromium chromium the tests that look at the dashboard
 LIST
 }
 
@@ -152,6 +155,19 @@ install_packages() {
     done
 }
 
+# Out of its package, since installing that would start a Prometheus on this machine.
+install_promtool() {
+    if [ -x "$venv/bin/promtool" ] || have promtool || ! have apt-get || ! have dpkg-deb; then
+        return 0
+    fi
+    say "fetching promtool, for the test of the metrics"
+    away=$(mktemp -d)
+    (cd "$away" && apt-get download -qq prometheus >/dev/null 2>&1 &&
+        dpkg-deb -x prometheus_*.deb . && mv usr/bin/promtool "$venv/bin/") ||
+        say "promtool cannot be had; going on without"
+    rm -rf "$away"
+}
+
 if is_current; then
     exit 0
 fi
@@ -160,5 +176,6 @@ install_system_packages
 make_venv "$python"
 install_uv "$python"
 install_packages
+install_promtool
 fingerprint >"$stamp"
 say ".venv is ready"

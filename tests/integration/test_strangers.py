@@ -153,17 +153,21 @@ async def ask_as_stranger(node: LocalNode, protocol: str, request: Message) -> N
             await asked.receive()
 
 
-def test_a_node_listens_on_its_peer_port_alone(cluster: Cluster) -> None:
+def test_a_node_listens_on_its_peer_port_and_for_this_machine_on_http(cluster: Cluster) -> None:
     home = cluster.named("home")
-    ports = {int(address.split("/")[4]) for address in home.ask("status")["addresses"]}
+    status = home.ask("status")
+    ports = {int(address.split("/")[4]) for address in status["addresses"]}
     (port,) = ports
+    http = ("127.0.0.1", status["http_port"])
     root = psutil.Process(home.process.pid)
-    listening = [
-        (socket.type, socket.laddr.port)
+    sockets = [
+        socket
         for process in (root, *root.children(recursive=True))
         for socket in process.net_connections("inet")
         if socket.type == SOCK_DGRAM or socket.status == psutil.CONN_LISTEN
     ]
+    assert [tuple(one.laddr) for one in sockets].count(http) == 1
+    listening = [(one.type, one.laddr.port) for one in sockets if tuple(one.laddr) != http]
     assert (SOCK_STREAM, port) in listening
     assert set(listening) <= {(SOCK_STREAM, port), (SOCK_DGRAM, MDNS_PORT)}
 

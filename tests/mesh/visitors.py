@@ -22,7 +22,8 @@ from kowalski.mesh.mesh import Mesh, Timeouts, open_mesh
 from kowalski.mesh.telemetry_gossip import Self
 from kowalski.mesh.transport import Transport
 from kowalski.mesh.trust import Keeping
-from kowalski.node.app import CLIENTS, SUBMITTERS
+from kowalski.node.app import CLIENTS
+from kowalski.node.services.leading import SUBMITTERS
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.membership import RoundTrip

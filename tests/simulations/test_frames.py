@@ -16,7 +16,7 @@ def test_a_frame_of_ours_is_made_as_the_codec_makes_it() -> None:
 
 @pytest.mark.parametrize(("version", "kind"), [(99, "membership/round-trip"), (1, "future/thing")])
 def test_other_versions_and_kinds_are_well_formed_and_refused(version: int, kind: str) -> None:
-    with pytest.raises(RemoteProtocolError, match="version|kind"):
+    with pytest.raises(RemoteProtocolError, match=r"version|kind"):
         codec.decode(made(version, kind, {}))
 
 

@@ -1,0 +1,162 @@
+"""The dashboard in a real browser: what a person sees and does, with a mouse, by keys, on a phone.
+
+Screenshots are left in build/dashboard for whoever wants to look.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.cluster import ROOT, START_S, open_cluster, open_model_server, wait_until
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+
+BROWSER = Path(__file__).parent / "browser"
+SHOTS = ROOT / "build" / "dashboard"
+
+
+def missing() -> str | None:
+    if not Path("/usr/bin/chromium").exists():
+        return "no chromium here (Debian's chromium)"
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return "needs node and npm for the browser's driver"
+    return None
+
+
+@pytest.fixture(scope="session")
+def driver() -> Path:
+    """Installed once, and again when its version changes."""
+    if reason := missing():
+        pytest.skip(reason)
+    package = json.loads((BROWSER / "package.json").read_text())
+    installed = BROWSER / "node_modules" / "playwright-core" / "package.json"
+    wanted = package["dependencies"]["playwright-core"]
+    if not installed.exists() or json.loads(installed.read_text())["version"] != wanted:
+        install = ["npm", "install", "--no-audit", "--no-fund", "--silent", "--no-package-lock"]
+        subprocess.run(install, cwd=BROWSER, check=True, timeout=120)
+    return BROWSER / "look.js"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("dashboard")
+    with contextlib.ExitStack() as stack:
+        models = stack.enter_context(open_model_server(folder, "--model", "m"))
+        cluster = stack.enter_context(open_cluster(folder))
+        home = cluster.start("home", "--no-mdns", "--backend", models.url)
+        home.wait_until_up(START_S)
+        join = ("--join", home.invite(uses=1), "--no-mdns", "--no-repl")
+        cluster.start("<b>guest</b>", *join)
+        cluster.wait_until_met(START_S)
+        wait_until(lambda: bool(home.ask("status")["models"]), "the model is known")
+        yield f"http://127.0.0.1:{home.ask('status')['http_port']}/"
+
+
+class Person:
+    """In front of the page."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def do(self, step: str, **arguments: object) -> Any:  # noqa: ANN401 JSON
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"do": step, **arguments}) + "\n")
+        self._process.stdin.flush()
+        told = json.loads(self._process.stdout.readline())
+        assert "failed" not in told, (step, arguments, told)
+        return told["done"]
+
+
+@pytest.fixture
+def person(driver: Path, url: str) -> Iterator[Person]:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen(
+        ["node", str(driver), url, str(SHOTS)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    someone = Person(process)
+    try:
+        yield someone
+        assert someone.do("complaints") == []
+        # Nothing was asked of anybody but the node.
+        assert {one for one in someone.do("asked") if one != "data:"} == {url.split("/")[2]}
+    finally:
+        process.kill()
+        process.communicate()
+
+
+DESK = {"width": 1280, "height": 900, "scheme": "light"}
+PHONE = {"width": 390, "height": 844, "scheme": "dark"}
+
+
+def test_peers_are_seen_live_and_what_they_call_themselves_is_no_markup(person: Person) -> None:
+    person.do("open", **DESK)
+    person.do("waitText", selector="#peers li b", text="guest")
+    assert set(person.do("texts", selector="#peers li b")) == {"home", "<b>guest</b>"}
+    person.do("waitText", selector="#peers li", text="model m")
+    assert person.do("text", selector="#node-name") == "home"
+    assert "(2)" in person.do("text", selector="#peers-count")
+
+
+def test_a_task_is_given_and_followed_to_its_answer(person: Person) -> None:
+    person.do("open", **DESK)
+    person.do("fill", selector="#prompt", text="```python\nprint(6 * 7)\n```\nECHO: it is 42")
+    person.do("select", selector="#mode", value="blocks")
+    person.do("click", selector="#ask button")
+    person.do("waitText", selector="#task-line", text="answered")
+    person.do("waitText", selector="#task-answer", text="42")
+    person.do("waitText", selector="#task-ran li", text="cell 0 (python) on home")
+    person.do("waitText", selector="#tasks .pill", text="answered")
+    person.do("shot", name="task")
+
+
+def test_the_keyboard_is_enough(person: Person) -> None:
+    person.do("open", **DESK)
+    person.do("wait", selector="#peers li")
+    person.do("press", keys=["Tab"])
+    assert person.do("focused") == "Skip to the peers"
+    person.do("press", keys=["Tab"])
+    assert person.do("focused") == "invite-open"
+    person.do("press", keys=["Enter"])
+    person.do("wait", selector="#invite[open] img")
+    person.do("press", keys=["Escape"])
+    assert person.do("focused") == "invite-open"
+    person.do("press", keys=["Tab"])
+    assert person.do("focused") == "prompt"
+    person.do("fill", selector="#prompt", text="ECHO: typed")
+    person.do("press", keys=["Control+Enter"])
+    person.do("waitText", selector="#task-answer", text="typed")
+    assert person.do("focused") == "task-title"
+
+
+def test_an_invite_is_a_line_and_a_picture(person: Person) -> None:
+    person.do("open", **PHONE)
+    person.do("click", selector="#invite-open")
+    person.do("wait", selector="#invite[open] img")
+    assert "start --join kw1:" in person.do("text", selector="#invite-line")
+    person.do("shot", name="invite-phone")
+
+
+def test_a_phone_shows_it_all_without_scrolling_sideways(person: Person) -> None:
+    person.do("open", **PHONE)
+    person.do("waitText", selector="#peers li b", text="guest")
+    assert not person.do("wide")
+    person.do("shot", name="phone")
+
+
+def test_it_is_light_or_dark_as_the_device_is(person: Person) -> None:
+    person.do("open", **DESK)
+    light = person.do("colour", selector="body")
+    person.do("open", **{**DESK, "scheme": "dark"})
+    assert person.do("colour", selector="body") != light
