@@ -46,8 +46,6 @@ class Devices(_Part):
     """How many times as long as another a cell takes here."""
     speaks_newer: bool = False
     """A later version: says more than we know, and asks for what we do not have."""
-    sleeps: bool = False
-    """A laptop: closed now and then, for longer than anybody waits."""
 
 
 class Network(_Part):
@@ -79,7 +77,6 @@ class Faults(_Part):
     kinds: tuple[str, ...] = tuple(MENU)
     is_swarm: bool = True
     """Each seed draws which of the kinds it knows at all: rare pairs become common."""
-    at_once_max: Annotated[int, Field(ge=1)] = 4
 
 
 class Scenario(_Part):

@@ -326,17 +326,26 @@ class _Story:
         await self._wait("views_converge", CONVERGE_S, lambda: disagreements(self._world))
         await self._wait("no_ghosts", CONVERGE_S, lambda: ghosts(self._world))
         await trio.sleep(QUIET_S)
-        await self._wait("nothing_is_left_over", LEFT_OVER_S, lambda: leftovers(self._world))
+        await self._wait(
+            "nothing_is_left_over", LEFT_OVER_S, lambda: leftovers(self._world), every_s=5.0
+        )
         is_quiet = not self._injection.fired
         whole = [taken.ask for taken in self._due if not taken.is_cancelled]
         self._executions.check_all(whole, is_quiet=is_quiet)
         check_calls(self._world, whole, is_quiet=is_quiet)
 
-    async def _wait(self, invariant: str, within_s: float, left: Callable[[], list[str]]) -> None:
+    async def _wait(
+        self,
+        invariant: str,
+        within_s: float,
+        left: Callable[[], list[str]],
+        *,
+        every_s: float = LOOK_EVERY_S,
+    ) -> None:
         """Until nothing is left to say against it, or it is broken."""
         with trio.move_on_after(within_s):
             while left():  # noqa: ASYNC110 virtual time costs nothing
-                await trio.sleep(LOOK_EVERY_S)
+                await trio.sleep(every_s)
         words = left()
         self.witness.check(
             invariant,
