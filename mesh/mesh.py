@@ -84,8 +84,10 @@ class Mesh:
         unix_clock: Callable[[], float],
         tuning: Tuning,
         keeping: Keeping,
+        around: Callable[[str, Answer], Answer],
     ) -> None:
         self.me = transport.peer
+        self._around = around
         self._transport = transport
         self._about = about
         self._asker = asker
@@ -222,6 +224,7 @@ class Mesh:
 
         Only members whose certificate has one of the roles in `askers`, where that is given.
         """
+        answer = self._around(protocol, answer)
 
         def admits(peer: PeerId) -> bool:
             self.trust.check_asker(peer, protocol, askers)
@@ -422,9 +425,11 @@ async def open_mesh(
     tuning: Tuning | None = None,
     keeping: Keeping | None = None,
     furnish: Callable[[Mesh, trio.Nursery], None] | None = None,
+    around: Callable[[str, Answer], Answer] = lambda _protocol, answer: answer,
 ) -> AsyncIterator[Mesh]:
     """Be in the mesh for the length of the block.
 
+    `around` is given what answers each protocol, and gives what shall answer in its place.
     `furnish` opens the rooms above, their tasks in the nursery given, before anybody can meet us:
     what we say of ourselves at a first meeting is then what we are.
     """
@@ -439,6 +444,7 @@ async def open_mesh(
             unix_clock=unix_clock,
             tuning=tuning or Tuning(),
             keeping=keeping or Keeping(),
+            around=around,
         )
         if furnish is not None:
             furnish(mesh, nursery)

@@ -93,7 +93,6 @@ class SessionHands:
         self, effect: machine.AskModel
     ) -> journal.ModelReplied | journal.ModelFailed:
         term = self._term
-        await term.until_lease_held()
         term.progress("asking", text=effect.purpose)
         started = trio.current_time()
         asked = CompletionAsked(
@@ -110,6 +109,7 @@ class SessionHands:
                     asked,
                     on_delta=lambda text: term.progress("delta", text=text),
                     on_restart=lambda why: term.progress("restart", why=why),
+                    as_of_now=self._as_of_now,
                 )
             except Weather as error:
                 code = _code(error, "model_failed")
@@ -126,6 +126,16 @@ class SessionHands:
             usage=reply.done.usage,
             duration_s=trio.current_time() - started,
         )
+
+    async def _as_of_now(self, asked: CompletionAsked) -> CompletionAsked:
+        """The request as it may be sent: once the lease allows it, in the term that is then."""
+        term = self._term
+        await term.until_lease_held()
+        return asked.model_copy(update={"term": term.term(), "remaining_s": term.remaining_s()})
+
+    async def _fold_as_of_now(self, asked: FoldAsked) -> FoldAsked:
+        await self._term.until_lease_held()
+        return asked.model_copy(update={"remaining_s": self._term.remaining_s()})
 
     async def _wait_for_somebody(self, code: str, error: Exception) -> bool:
         """Wait before asking again, in a task that queues, if nobody had the model."""
@@ -148,7 +158,6 @@ class SessionHands:
 
     async def fold(self, effect: machine.Fold) -> journal.Folded | journal.BudgetSpent:
         term = self._term
-        await term.until_lease_held()
         try:
             original = await self._store.put(effect.text.encode())
             asked = FoldAsked(
@@ -157,7 +166,7 @@ class SessionHands:
                 remaining_s=term.remaining_s(),
                 claim=term.claim,
             )
-            folded = await self._work.fold(asked)
+            folded = await self._work.fold(asked, as_of_now=self._fold_as_of_now)
         except Weather as error:
             return journal.BudgetSpent(limit="window", detail=line(f"folding: {error}"))
         return journal.Folded(
@@ -188,8 +197,7 @@ class SessionHands:
         )
         try:
             async with self._sub_calls:
-                await self._term.until_lease_held()
-                reply = await self._work.complete(asked)
+                reply = await self._work.complete(asked, as_of_now=self._as_of_now)
         except Weather as error:
             return journal.SubCallAnswered(
                 cell=0, ordinal=0, prompt=prompt, model=call.model, error=line(str(error))

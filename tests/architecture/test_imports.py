@@ -51,11 +51,12 @@ DOORS = (
         ("node/telemetry_sources.py", "node/doctor.py", "node/repl/process_tree.py"),
     ),
     Door(frozenset({"sqlite3"}), ("node/database.py",)),
-    Door(frozenset({"cbor2"}), ("protocol/codec.py",)),
+    Door(frozenset({"cbor2"}), ("protocol/codec.py", "simulations/frames.py")),
     Door(frozenset({"markdown_it"}), ("kowalski/rlm/parsing.py",)),
     Door(frozenset({"xllamacpp"}), ("node/backends/*.py",)),
     Door(frozenset({"platformdirs"}), ("node/places.py",)),
     Door(frozenset({"segno"}), ("node/cli_trust.py", "node/http/dashboard.py")),
+    Door(frozenset({"opentelemetry"}), ("node/tracing.py",)),
     Door(frozenset({"h11"}), ("node/http/server.py",)),
     Door(frozenset({"prometheus_client"}), ("node/http/metrics.py",)),
 )
