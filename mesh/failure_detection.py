@@ -43,6 +43,9 @@ TELL_TIMEOUT_S = 2.0
 
 GOODBYE_S = 0.5
 
+SILENCE = 0.99
+"""Of the time we listen: what ends sooner was no silence, but said to us by our own side."""
+
 NO = (RequestRefusedError, RequestFailedError, RemoteProtocolError)
 
 M = TypeVar("M", bound=Message)
@@ -234,7 +237,7 @@ class FailureDetection:
             )
         except PeerUnreachableError as gone:
             # Silence is for the machine to judge; it has its own clock for that.
-            if trio.current_time() - sent_at < probe.timeout_s:
+            if trio.current_time() - sent_at < SILENCE * probe.timeout_s:
                 log.debug("probe-failed", peer=probe.peer, why=str(gone))
                 self.handle(events.ProbeFailed(probe.number))
         except NO as odd:  # whoever says no is there
@@ -255,7 +258,7 @@ class FailureDetection:
             )
         except (PeerUnreachableError, *NO) as no:
             log.debug("help-failed", peer=ask.helper, why=str(no))
-            if trio.current_time() - sent_at < ask.timeout_s:
+            if trio.current_time() - sent_at < SILENCE * ask.timeout_s:
                 self.handle(events.HelpFailed(ask.number))
         else:
             claims = self._read(answer.claims)

@@ -384,6 +384,8 @@ class Mesh:
             listener(change)
 
     def _on_changed(self, change: MemberChanged) -> None:
+        if change.state == "failed":
+            self._connections.handle(connectivity.GivenUp(change.peer))
         for listener in self._membership_listeners:
             listener(change)
 

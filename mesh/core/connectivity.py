@@ -38,6 +38,9 @@ class Params:
     shun_s: float = 60.0
     """How long a peer that failed to prove it is left alone."""
     misses_max: int = 2
+    """Signs of life missed in a row, after which nothing is sent there."""
+    silence_s: float = 6.0
+    """Without a sign of life, after which the connection is given up; networks do hiccup."""
     forget_s: float = 24 * 3600.0
 
 
@@ -66,6 +69,9 @@ class Peer:
     since: float = 0.0
     seen_at: float = 0.0
     misses: int = 0
+    answered_at: float = -inf
+    """When it gave the last sign of life on this connection."""
+    is_hung_up: bool = False
     is_static: bool = False
     complaint: str = ""
 
@@ -166,6 +172,13 @@ class Missed:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenUp:
+    """The mesh has given it up: nobody probes it any more, so we cannot find out by ourselves."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
 class Woke:
     """This machine was asleep or stopped: what it was connected to may be gone."""
 
@@ -183,6 +196,7 @@ EventOfKnown = (
     | AskingFailed
     | Answered
     | Missed
+    | GivenUp
 )
 Event = Sighted | ConnectionOpened | Woke | TimePassed | EventOfKnown
 
@@ -275,7 +289,10 @@ def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) ->
         case Answered():
             return _answered(state, known, now), ()
         case Missed():
-            return _missed(state, known)
+            return _missed(state, known, now)
+        case GivenUp():
+            is_silent = known.misses >= state.params.misses_max
+            return _hang_up(state, known) if is_silent else (state, ())
 
 
 def _put(state: Connectivity, peer: Peer) -> Connectivity:
@@ -348,6 +365,8 @@ def _opened(state: Connectivity, peer_id: PeerId, now: float) -> Step:
         seen_at=now,
         attempts=0,
         misses=0,
+        answered_at=now,
+        is_hung_up=False,
     )
     return _due_now(_put(state, peer), peer, now)
 
@@ -363,8 +382,8 @@ def _closed(state: Connectivity, known: Peer, now: float) -> Step:
         # Soon where it was a member: a restarted peer is back within a second.
         wait_s = _backoff_s(state, known, unproven) if unproven else state.params.retry_s
         wait_s += _yield_s(state, known.id)
-        if known.misses >= 2 * state.params.misses_max:
-            wait_s = 0.0  # it was us who hung up; the other side may know of nothing
+        if known.is_hung_up:
+            wait_s = 0.0  # it was us; the other side may know of nothing
         peer = replace(
             known,
             standing=Standing.ABSENT,
@@ -389,6 +408,7 @@ def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], no
         unproven=0,
         shunned_until=-inf,
         misses=0,
+        answered_at=now,
         since=now if known.standing is not Standing.MEMBER else known.since,
         seen_at=now,
         act_at=inf,
@@ -421,17 +441,24 @@ def _refused(state: Connectivity, known: Peer, why: str, now: float) -> Step:
 def _answered(state: Connectivity, known: Peer, now: float) -> Connectivity:
     if known.standing is not Standing.MEMBER:
         return state  # on a connection that has ended
-    return _put(state, replace(known, misses=0, seen_at=now))
+    return _put(state, replace(known, misses=0, seen_at=now, answered_at=now))
 
 
-def _missed(state: Connectivity, known: Peer) -> Step:
+def _missed(state: Connectivity, known: Peer, now: float) -> Step:
     if known.standing is not Standing.MEMBER:
         return state, ()
     peer = replace(known, misses=known.misses + 1)
-    if peer.misses == 2 * state.params.misses_max:
-        # A half-open link: drop it, so that dialling can begin anew.
-        return _put(state, peer), (HangUp(peer.id, f"{peer.misses} signs of life missed"),)
+    if peer.misses > state.params.misses_max and now - peer.answered_at >= state.params.silence_s:
+        return _hang_up(state, peer)
     return _put(state, peer), ()
+
+
+def _hang_up(state: Connectivity, peer: Peer) -> Step:
+    """Drop a half-open link, so that dialling can begin anew."""
+    if peer.standing is not Standing.MEMBER or peer.is_hung_up:
+        return _put(state, peer), ()
+    why = f"{peer.misses} signs of life missed"
+    return _put(state, replace(peer, is_hung_up=True)), (HangUp(peer.id, why),)
 
 
 def _woke(state: Connectivity, now: float) -> Step:
@@ -445,7 +472,7 @@ def _woke(state: Connectivity, now: float) -> Step:
                 state, more = _due_now(_put(state, awaited), awaited, now)
                 effects += more
             case Standing.MEMBER:
-                doubted = replace(peer, misses=2 * state.params.misses_max - 1)
+                doubted = replace(peer, misses=state.params.misses_max, answered_at=-inf)
                 state = _put(state, doubted)
                 effects.append(Verify(peer.id))
             case _:

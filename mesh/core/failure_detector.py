@@ -111,7 +111,7 @@ def step(state: FailureDetector, event: Event, now: float) -> Step:
         case MemberMet():
             return _met(state, event, now)
         case MemberExpelled(peer=peer):
-            return settle(_expelled(state, peer), now)
+            return settle(_expelled(state, peer, now), now)
         case ConnectionLost(peer=peer):
             return _look_closer(state, peer, now)
         case RequestUnanswered(peer=peer):
@@ -144,8 +144,9 @@ def _time_passed(state: FailureDetector, now: float) -> Step:
         if probing.due_at <= now:
             state, more = _silence(state, number, probing, now)
             effects += more
-    state, more = pronounce(state, now)
-    effects += more
+    while state.verdict_at <= now:  # fewer members, shorter waits
+        state, more = pronounce(state, now)
+        effects += more
     if state.is_partition:
         state, more = settle(state, now)
         effects += more
@@ -173,7 +174,7 @@ def _excused(state: FailureDetector, late_s: float, now: float) -> FailureDetect
         peer: replace(each, since=min(now, each.since + late_s))
         for peer, each in state.suspicions.items()
     }
-    return suspicions_changed(replace(state, probes=probes), suspicions)
+    return suspicions_changed(replace(state, probes=probes), suspicions, now)
 
 
 def _came_back(state: FailureDetector, now: float) -> Step:
@@ -347,9 +348,11 @@ def _accuse_missing(state: FailureDetector, number: int, probing: Probing, now: 
         return state, ()
     already = state.suspicions.get(probing.peer)
     if already is None or state.me not in already.accusers:
-        # Helpers that did not even say no: rather our link than all of theirs.
+        # Helpers that did not even say no: rather our link than all of theirs. Where nobody could
+        # be asked, silence may be our own fault, and a connection that is refused is not.
         silent = probing.asked - probing.told
-        state = worse(state, silent if probing.asked else 1)
+        unsure = 0 if probing.retry_failed else 1
+        state = worse(state, silent if probing.asked else unsure)
     return hear(state, (Claim(probing.peer, "suspect", known.incarnation, state.me),), now)
 
 
@@ -412,7 +415,7 @@ def _met(state: FailureDetector, event: MemberMet, now: float) -> Step:
     return state, effects
 
 
-def _expelled(state: FailureDetector, peer: PeerId) -> FailureDetector:
+def _expelled(state: FailureDetector, peer: PeerId, now: float) -> FailureDetector:
     gone = replace(
         state,
         table=membership.expel(state.table, peer),
@@ -424,7 +427,7 @@ def _expelled(state: FailureDetector, peer: PeerId) -> FailureDetector:
         },
     )
     others = {name: one for name, one in state.suspicions.items() if name != peer}
-    return suspicions_changed(gone, others)
+    return suspicions_changed(gone, others, now)
 
 
 def _left(state: FailureDetector) -> Step:

@@ -138,11 +138,15 @@ def is_mass_failure(state: FailureDetector, now: float) -> bool:
 
 
 def suspicions_changed(
-    state: FailureDetector, suspicions: dict[PeerId, Suspicion]
+    state: FailureDetector, suspicions: dict[PeerId, Suspicion], now: float
 ) -> FailureDetector:
-    """These, and when the first of them is due; also where the mesh has another size now."""
+    """These, and when the first of them is due; also where the mesh has another size now.
+
+    In a smaller mesh they may have been due for a while. That is nobody's delay: they are due now.
+    """
     waits = suspicion.waits(state.params.suspicion, interval_s(state), state.mesh_size)
-    at = min((suspicion.due_at(each, waits) for each in suspicions.values()), default=inf)
+    due = (suspicion.due_at(each, waits) for each in suspicions.values())
+    at = max(now, min(due, default=inf))
     return replace(state, suspicions=suspicions, verdict_at=at)
 
 

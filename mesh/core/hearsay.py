@@ -54,7 +54,7 @@ def hear(state: FailureDetector, claims: Claims, now: float) -> Step:
     table, news = membership.learn(state.table, claims, now, members_max=state.params.members_max)
     if news:
         state = spread(replace(state, table=table), news)
-        suspicions = _suspicions(suspicions, news, now)
+        suspicions = _suspicions(state, news, now)
         for claim in news:
             known = before.get(claim.peer)
             was = known.state if known else None
@@ -65,7 +65,7 @@ def hear(state: FailureDetector, claims: Claims, now: float) -> Step:
                 state = _next_turn(state, claim.peer, now)
     confirmed, told = _confirmed(state, suspicions, claims)
     if news or told:
-        state = _count_failures(suspicions_changed(spread(state, told), confirmed), news, now)
+        state = _count_failures(suspicions_changed(spread(state, told), confirmed, now), news, now)
         state, more = settle(state, now)
         effects += more
     return _begin_gossip(state, now), tuple(effects)
@@ -80,15 +80,15 @@ def _about_us(state: FailureDetector, claim: Claim) -> Step:
     return state, (KeepIncarnation(table.incarnation),)
 
 
-def _suspicions(
-    known: dict[PeerId, Suspicion], news: Claims, now: float
-) -> dict[PeerId, Suspicion]:
-    suspicions = dict(known)
+def _suspicions(state: FailureDetector, news: Claims, now: float) -> dict[PeerId, Suspicion]:
+    suspicions = dict(state.suspicions)
+    # Whoever is not well itself gives others more time (in the spirit of Lifeguard).
+    patience = 2.0 if state.health else 1.0
     for claim in news:
         suspicions.pop(claim.peer, None)
         if claim.state == "suspect":
             accusers = frozenset({claim.accuser}) if claim.accuser else frozenset[PeerId]()
-            suspicions[claim.peer] = Suspicion(claim.incarnation, now, accusers)
+            suspicions[claim.peer] = Suspicion(claim.incarnation, now, accusers, patience)
     return suspicions
 
 
@@ -175,7 +175,7 @@ def pronounce(state: FailureDetector, now: float) -> Step:
     if is_mass_failure(state, now):
         held = {peer: replace(each, is_held=True) for peer, each in due.items() if not each.is_held}
         if held:
-            state = suspicions_changed(state, {**state.suspicions, **held})
+            state = suspicions_changed(state, {**state.suspicions, **held}, now)
             due = {peer: each for peer, each in due.items() if peer not in held}
     claims = tuple(Claim(peer, "failed", each.incarnation) for peer, each in due.items())
     return hear(state, claims, now)

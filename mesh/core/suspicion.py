@@ -12,8 +12,8 @@ from math import log, log10
 
 from kowalski.protocol.ids import PeerId
 
-MASS_FAILURE_MIN = 3
-"""Two suspects are two suspects, however small the mesh."""
+MASS_FAILURE_MIN = 2
+"""One suspect is one suspect, however small the mesh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class Suspicion:
     incarnation: int
     since: float
     accusers: frozenset[PeerId]
+    patience: float = 1.0
+    """How many times longer we wait than usual, from doubt in ourselves when it began."""
     is_held: bool = False
     """The verdict was due, and was put off because too many were suspect at once."""
 
@@ -61,8 +63,8 @@ def waits(params: Params, interval_s: float, mesh_size: int) -> Waits:
 def due_at(suspicion: Suspicion, waits: Waits) -> float:
     """When the suspect is given up."""
     confirmed = min(max(len(suspicion.accusers), 1), len(waits.by_confirmations)) - 1
-    held_s = waits.reprieve_s if suspicion.is_held else 0.0
-    return suspicion.since + waits.by_confirmations[confirmed] + held_s
+    wait_s = waits.by_confirmations[confirmed] * suspicion.patience
+    return suspicion.since + wait_s + (waits.reprieve_s if suspicion.is_held else 0.0)
 
 
 def is_mass_failure(suspects: int, others: int) -> bool:

@@ -12,6 +12,7 @@ import trio.testing
 from kowalski.mesh.admission import MEMBERSHIP_PROTOCOL
 from kowalski.mesh.conversation import Conversation, serve
 from kowalski.mesh.core.connectivity import Params, Sighted
+from kowalski.mesh.failure_detection import SWIM_PROTOCOL
 from kowalski.mesh.invites import InviteBook
 from kowalski.mesh.loopback_transport import LoopbackTransport, Weather, open_loopback_network
 from kowalski.mesh.mesh import open_mesh
@@ -106,6 +107,10 @@ async def test_a_member_that_answers_nothing_is_unroutable_and_then_hung_up_on(
 ) -> None:
     async with village.open_member("A") as a, stranger(village, knows=a) as s:
 
+        async def say_nothing(_asking: Conversation, _asked: Message) -> Message:
+            await trio.sleep_forever()
+            raise AssertionError
+
         async def prove_only(conversation: Conversation, request: Message) -> Message:
             if not isinstance(request, Hello):
                 await trio.sleep_forever()
@@ -120,12 +125,13 @@ async def test_a_member_that_answers_nothing_is_unroutable_and_then_hung_up_on(
             return Ready()
 
         serve(s, MEMBERSHIP_PROTOCOL, prove_only)
+        serve(s, SWIM_PROTOCOL, say_nothing)
         await eventually(lambda: a.mesh.is_member(s.peer), within_s=20)
         assert a.mesh.is_routable(s.peer)
-        await trio.sleep(6)
+        await trio.sleep(3)
         assert not a.mesh.is_routable(s.peer)
         assert a.mesh.is_member(s.peer)
-        await trio.sleep(6)
+        await trio.sleep(9)
         assert a.arrivals(s.peer)[:2] == ["MemberConnected", "MemberDisconnected"]
 
 

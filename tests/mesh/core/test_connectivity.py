@@ -21,6 +21,7 @@ from kowalski.mesh.core.connectivity import (
     DialFailed,
     Effect,
     Event,
+    GivenUp,
     HangUp,
     MemberConnected,
     MemberDisconnected,
@@ -256,12 +257,32 @@ def test_a_link_that_stays_silent_is_hung_up_once_and_dialled_anew_at_once() -> 
     """By whoever hung up, for the other side may know of nothing."""
     for peer in (LOWER, HIGHER):
         state, told = member(peer), []
-        for _ in range(3 * PARAMS.misses_max):
-            state, effects = step(state, Missed(peer), 0.0)
-            told += effects
-        assert told == [HangUp(peer, "4 signs of life missed")]
-        state = after(ConnectionClosed(peer), now=1.0, of=state)
-        assert until(state, Dial, limit=10) == 1.0
+        for second in range(10):
+            state, effects = step(state, Missed(peer), float(second))
+            told += [(second, effect) for effect in effects]
+        assert told == [(PARAMS.silence_s, HangUp(peer, "7 signs of life missed"))]
+        state = after(ConnectionClosed(peer), now=10.0, of=state)
+        assert until(state, Dial, limit=20) == 10.0
+
+
+def test_a_network_that_stands_still_for_a_while_costs_no_connection() -> None:
+    state = member()
+    for _ in range(20):
+        state, effects = step(state, Missed(HIGHER), PARAMS.silence_s - 0.1)
+        assert effects == ()
+    state = after(Answered(HIGHER), now=PARAMS.silence_s, of=state)
+    assert step(state, Missed(HIGHER), PARAMS.silence_s + 1)[1] == ()
+    assert state.is_routable(HIGHER)
+
+
+def test_a_silent_link_to_a_member_that_the_mesh_gave_up_is_hung_up_and_one_that_works_is_not() -> (
+    None
+):
+    assert step(member(), GivenUp(HIGHER), 1.0)[1] == ()
+    state = after(Missed(HIGHER), Missed(HIGHER), of=member())
+    state, effects = step(state, GivenUp(HIGHER), 1.0)
+    assert effects == (HangUp(HIGHER, "2 signs of life missed"),)
+    assert step(state, GivenUp(HIGHER), 1.0)[1] == ()
 
 
 def test_misses_and_answers_of_an_ended_connection_do_not_count_on_the_next() -> None:
@@ -279,7 +300,7 @@ def test_after_a_sleep_a_member_is_verified_and_not_routable_until_it_has_answer
     assert effects == (Verify(HIGHER),)
     assert not state.is_routable(HIGHER)
     assert after(Answered(HIGHER), of=state).is_routable(HIGHER)
-    assert step(state, Missed(HIGHER), 51.0)[1] == (HangUp(HIGHER, "4 signs of life missed"),)
+    assert step(state, Missed(HIGHER), 51.0)[1] == (HangUp(HIGHER, "3 signs of life missed"),)
 
 
 def test_after_a_sleep_those_that_are_away_are_dialled_at_once_whatever_failed_before() -> None:
@@ -418,6 +439,10 @@ class AnyHistory(RuleBasedStateMachine):
     def missed(self, peer: PeerId, times: int) -> None:
         for _ in range(times):
             self.happens(Missed(peer))
+
+    @rule(peer=peers)
+    def given_up(self, peer: PeerId) -> None:
+        self.happens(GivenUp(peer))
 
     @rule()
     def woke(self) -> None:

@@ -415,10 +415,19 @@ def test_when_a_third_are_suspect_at_once_verdicts_wait_and_it_is_reported_once(
     assert detector.until(PartitionOver, within_s=12.0), "once that is some time ago"
 
 
-def test_two_suspects_of_three_others_are_given_up_without_delay() -> None:
-    detector = among(3)
-    effects = accuse(detector, 1, 2)
+def test_one_suspect_is_given_up_without_a_reprieve_however_few_there_are() -> None:
+    detector = among(2)
+    effects = accuse(detector, 1)
     assert not [e for e in effects if isinstance(e, PartitionSuspected)]
+    verdict_at = detector.state.verdict_at
+    silence(detector, 1, MemberChanged)
+    assert detector.now == verdict_at
+
+
+def test_where_all_others_fall_silent_at_once_even_a_small_mesh_waits() -> None:
+    detector = among(2)
+    effects = accuse(detector, 0, 1)
+    assert PartitionSuspected(2, 2) in effects
 
 
 def test_a_partition_is_over_when_enough_have_contradicted() -> None:

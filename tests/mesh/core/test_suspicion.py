@@ -35,6 +35,12 @@ def test_one_accuser_waits_long_and_each_further_one_shortens_it_to_the_least() 
     assert times[2] == times[3] == pytest.approx(100 + least_s)
 
 
+def test_who_doubts_itself_waits_longer() -> None:
+    table = waits(PARAMS, 0.5, 50)
+    patient = replace(by(A, B, C), patience=2.0)
+    assert due_at(patient, table) - 100 == pytest.approx(2 * (due_at(by(A, B, C), table) - 100))
+
+
 def test_where_nobody_could_confirm_the_wait_is_the_least() -> None:
     assert due_at(by(A), waits(PARAMS, 0.5, 2)) == 100 + 3 * 0.5
     assert len(waits(PARAMS, 0.5, 3).by_confirmations) == 2
@@ -64,9 +70,18 @@ def test_more_accusers_never_lengthen_the_wait(
 
 @pytest.mark.parametrize(
     ("suspects", "others", "is_mass"),
-    [(1, 1, False), (2, 2, False), (3, 7, True), (3, 9, False), (17, 49, True), (16, 49, False)],
+    [
+        (1, 1, False),
+        (1, 2, False),
+        (2, 2, True),
+        (2, 6, False),
+        (3, 7, True),
+        (3, 9, False),
+        (17, 49, True),
+        (16, 49, False),
+    ],
 )
-def test_more_than_a_third_and_at_least_three_are_too_many(
+def test_more_than_a_third_and_at_least_two_are_too_many(
     suspects: int, others: int, is_mass: bool
 ) -> None:
     assert is_mass_failure(suspects, others) is is_mass
