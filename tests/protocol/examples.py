@@ -312,7 +312,9 @@ _ALL: Final[tuple[base.Message, ...]] = (
         can_pull=True,
         held_s=0.25,
     ),
-    inference.PullAsked(model="llama3.2:3b", backend="ollama", remaining_s=3600.0),
+    inference.PullAsked(
+        model="llama3.2:3b", backend="ollama", is_on_demand=True, remaining_s=3600.0
+    ),
     journal.BudgetSpent(limit="iterations", detail="30 of 30"),
     journal.CancelHeard(reason="the owner pressed Ctrl-C"),
     journal.CellFailed(cell=3, code="unsupported", detail="no peer speaks cobol"),
