@@ -47,10 +47,9 @@ CLOCK_READINGS_MAX = 256
 VARIABLES_MAX = 256
 
 ClockReadings = Annotated[
-    tuple[Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)], ...],
-    Field(strict=False, fail_fast=True, max_length=CLOCK_READINGS_MAX),
+    tuple[Count, ...], Field(strict=False, fail_fast=True, max_length=CLOCK_READINGS_MAX)
 ]
-"""What a cell was told when it asked for the time, in order: seconds since 1970."""
+"""What a cell was told when it asked for the time, in order: microseconds since 1970."""
 
 
 class Variable(Record):
