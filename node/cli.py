@@ -13,7 +13,18 @@ import sys
 import click
 
 from kowalski import __version__
-from kowalski.node import cli_doctor, cli_http, cli_mcp, cli_start, cli_trust, cli_views, cli_work
+from kowalski.node import (
+    cli_ask,
+    cli_doctor,
+    cli_http,
+    cli_mcp,
+    cli_models,
+    cli_service,
+    cli_start,
+    cli_trust,
+    cli_views,
+    cli_work,
+)
 from kowalski.node.cli_session import PROGRAM, Session, with_session
 
 
@@ -63,8 +74,10 @@ for _command in (
     cli_start.start,
     cli_work.submit,
     cli_work.run,
-    cli_work.ask,
+    cli_ask.ask,
+    cli_ask.embed,
     cli_work.fold,
+    cli_models.models,
     cli_views.peers,
     cli_views.status,
     cli_views.tasks,
@@ -76,6 +89,7 @@ for _command in (
     cli_trust.identity,
     cli_http.token,
     cli_mcp.mcp,
+    cli_service.service,
     cli_doctor.doctor,
     cli_views.config,
     cli_start.demo,
