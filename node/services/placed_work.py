@@ -52,6 +52,16 @@ OnOutput = Callable[[Literal["stdout", "stderr"], bytes], None]
 OnSubCalls = Callable[[tuple[SubCall, ...]], Awaitable[tuple[SubCallResult, ...]]]
 
 
+@dataclass(slots=True)
+class Attempts:
+    """Requests that went to models for one call, failed and hedged ones included.
+
+    A peer that refused was not asked: its model heard nothing of it.
+    """
+
+    sent: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     text: str
@@ -98,19 +108,21 @@ class PlacedWork:
         on_piece: Callable[[CompletionDelta], None] = _ignore,
         on_restart: Callable[[str], None] = _ignore,
         may_begin_anew: bool = True,
+        attempts: Attempts | None = None,
     ) -> Completion:
         """One model call on the best peer that has the model; an empty model leaves the choice.
 
         `on_delta` hears the text, `on_piece` everything. Where a peer is lost in the middle,
         another goes on from there. One that cannot begins anew, which `on_restart` tells, unless
         that may not be (`may_begin_anew`): then the answer ends. `on_restart` is also told where a
-        peer was lost that had said nothing.
+        peer was lost that had said nothing. `attempts` is counted up, also where all of them fail.
 
         Raises:
             RequestRefusedError: `no_peer`.
             RequestFailedError: every peer that was tried failed; `cut_short`.
         """
         whole = WholeReply(asked, may_begin_anew=may_begin_anew, on_restart=on_restart)
+        attempts = attempts or Attempts()
 
         def hear(delta: CompletionDelta) -> None:
             whole.reply.add(delta)
@@ -123,13 +135,16 @@ class PlacedWork:
             if asked.model == ANY_MODEL:
                 terms["model"] = self._preferred_model(to.peer)
             request = whole.next_request().model_copy(update=terms)
+            attempts.sent += 1
             try:
                 done = await self._complete_on(to, request, hear)
             except RequestRefusedError as no:
+                attempts.sent -= 1
                 if no.reason != "unsupported" or not whole.is_going_on(request):
                     raise
                 whole.begin_anew(f"{to.choice.name} cannot go on with an answer")
                 request = asked.model_copy(update=terms)
+                attempts.sent += 1
                 done = await self._complete_on(to, request, hear)
             except RequestFailedError as failed:
                 if failed.code == "too_long":

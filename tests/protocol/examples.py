@@ -457,7 +457,10 @@ _ALL: Final[tuple[base.Message, ...]] = (
     repl.SessionClosed(task=TASK, term=2),
     repl.SubCallsAnswered(
         batch=1,
-        results=(repl.SubCallResult(text="a whale"), repl.SubCallResult(error="no model", code="no_peer")),
+        results=(
+            repl.SubCallResult(text="a whale"),
+            repl.SubCallResult(error="no model", code="no_peer"),
+        ),
     ),
     repl.SubCallsAsked(
         batch=1,
