@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -99,7 +100,6 @@ class SessionHands:
         self, effect: machine.AskModel
     ) -> journal.ModelReplied | journal.ModelFailed:
         term = self._term
-        await term.until_lease_held()
         term.progress("asking", text=effect.purpose)
         started = trio.current_time()
         asked = self._asked(effect.model, effect.messages, effect.call, effect.json_schema)
@@ -168,18 +168,31 @@ class SessionHands:
         on_restart: Callable[[str], None] = _unheard,
     ) -> Completion:
         """Raises `Weather`. What no server can do, and the answer does not need, is left out."""
+        ask = partial(
+            self._work.complete,
+            attempts=attempts,
+            on_delta=on_delta,
+            on_restart=on_restart,
+            as_of_now=self._as_of_now,
+        )
         try:
-            return await self._work.complete(
-                asked, attempts=attempts, on_delta=on_delta, on_restart=on_restart
-            )
+            return await ask(asked)
         except Weather as error:
             # The shape of an answer is asked for in words, too, and checked.
             less = asked.model_copy(update={"json_schema": None, "sampling": Sampling()})
             if _code(error, "") != "unsupported" or less == asked:
                 raise
-            return await self._work.complete(
-                less, attempts=attempts, on_delta=on_delta, on_restart=on_restart
-            )
+            return await ask(less)
+
+    async def _as_of_now(self, asked: CompletionAsked) -> CompletionAsked:
+        """The request as it may be sent: once the lease allows it, in the term that is then."""
+        term = self._term
+        await term.until_lease_held()
+        return asked.model_copy(update={"term": term.term(), "remaining_s": term.remaining_s()})
+
+    async def _fold_as_of_now(self, asked: FoldAsked) -> FoldAsked:
+        await self._term.until_lease_held()
+        return asked.model_copy(update={"remaining_s": self._term.remaining_s()})
 
     async def _wait_for_somebody(self, code: str, error: Exception) -> bool:
         """Wait before asking again, in a task that queues, if nobody had the model."""
@@ -202,7 +215,6 @@ class SessionHands:
 
     async def fold(self, effect: machine.Fold) -> journal.Folded | journal.BudgetSpent:
         term = self._term
-        await term.until_lease_held()
         try:
             original = await self._store.put(effect.text.encode())
             asked = FoldAsked(
@@ -211,7 +223,7 @@ class SessionHands:
                 remaining_s=term.remaining_s(),
                 claim=term.claim,
             )
-            folded = await self._work.fold(asked)
+            folded = await self._work.fold(asked, as_of_now=self._fold_as_of_now)
         except Weather as error:
             return journal.BudgetSpent(limit="window", detail=line(f"folding: {error}"))
         return journal.Folded(
@@ -238,9 +250,7 @@ class SessionHands:
         started = trio.current_time()
         try:
             async with self._sub_calls:
-                await self._term.until_lease_held()
-                asked = self._asked(model, (message,), 0)
-                reply = await self._complete(asked, attempts)
+                reply = await self._complete(self._asked(model, (message,), 0), attempts)
         except Weather as error:
             return journal.SubCallAnswered(
                 cell=0,

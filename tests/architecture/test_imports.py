@@ -51,7 +51,7 @@ DOORS = (
         ("node/telemetry_sources.py", "node/doctor.py", "node/repl/process_tree.py"),
     ),
     Door(frozenset({"sqlite3"}), ("node/database.py",)),
-    Door(frozenset({"cbor2"}), ("protocol/codec.py",)),
+    Door(frozenset({"cbor2"}), ("protocol/codec.py", "simulations/frames.py")),
     Door(frozenset({"jsonschema_rs"}), ("kowalski/rlm/schemas.py",)),
     Door(frozenset({"markdown_it"}), ("kowalski/rlm/parsing.py",)),
     Door(frozenset({"xllamacpp"}), ("node/backends/*.py",)),
