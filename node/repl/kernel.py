@@ -184,6 +184,8 @@ def _show(source: Path, place: Path, mode: int) -> None:
 
 def _last_words(fd: int) -> str:
     try:
-        return os.read(fd, _WORDS_BYTES_MAX).decode("utf-8", "replace").strip()
+        said = os.read(fd, _WORDS_BYTES_MAX).decode("utf-8", "replace").strip()
     except OSError:
         return ""
+    # Of a traceback the last line says what went wrong.
+    return said.splitlines()[-1] if said else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import trio
 
@@ -46,11 +46,23 @@ from kowalski.protocol.messages.repl import (
     SubCallsAsked,
 )
 
+R = TypeVar("R")
+
 ANY_MODEL = "*"
 """In place of a model's name: whichever the best peer prefers."""
 
 OnOutput = Callable[[Literal["stdout", "stderr"], bytes], None]
 OnSubCalls = Callable[[tuple[SubCall, ...]], Awaitable[tuple[SubCallResult, ...]]]
+
+
+@dataclass(slots=True)
+class Attempts:
+    """Requests that went to models for one call, failed and hedged ones included.
+
+    A peer that refused was not asked: its model heard nothing of it.
+    """
+
+    sent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +94,11 @@ def _ignore(_told: object) -> None:
     pass
 
 
+async def _as_it_is(request: R) -> R:
+    await trio.lowlevel.checkpoint()
+    return request
+
+
 class PlacedWork:
     """`placing` is shared by all that a node sends: what one request learns, the next uses."""
 
@@ -100,19 +117,24 @@ class PlacedWork:
         on_piece: Callable[[CompletionDelta], None] = _ignore,
         on_restart: Callable[[str], None] = _ignore,
         may_begin_anew: bool = True,
+        as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]] = _as_it_is,
+        attempts: Attempts | None = None,
     ) -> Completion:
         """One model call on the best peer that has the model; an empty model leaves the choice.
 
         `on_delta` hears the text, `on_piece` everything. Where a peer is lost in the middle,
         another goes on from there. One that cannot begins anew, which `on_restart` tells, unless
         that may not be (`may_begin_anew`): then the answer ends. `on_restart` is also told where a
-        peer was lost that had said nothing.
+        peer was lost that had said nothing. Each peer is asked what `as_of_now` makes of the
+        request, once that has returned: time passes between one and the next. `attempts` is counted
+        up, also where all of them fail.
 
         Raises:
             RequestRefusedError: `no_peer`.
             RequestFailedError: every peer that was tried failed; `cut_short`.
         """
         whole = WholeReply(asked, may_begin_anew=may_begin_anew, on_restart=on_restart)
+        attempts = attempts or Attempts()
 
         def hear(delta: CompletionDelta) -> None:
             whole.reply.add(delta)
@@ -124,14 +146,17 @@ class PlacedWork:
             terms: dict[str, object] = {"claim": to.claim, "remaining_s": to.remaining_s}
             if asked.model == ANY_MODEL:
                 terms["model"] = self._preferred_model(to.peer)
-            request = whole.next_request().model_copy(update=terms)
+            request = (await as_of_now(whole.next_request())).model_copy(update=terms)
+            attempts.sent += 1
             try:
                 done = await self._complete_on(to, request, hear)
             except RequestRefusedError as no:
+                attempts.sent -= 1
                 if no.reason != "unsupported" or not whole.is_going_on(request):
                     raise
                 whole.begin_anew(f"{to.choice.name} cannot go on with an answer")
-                request = asked.model_copy(update=terms)
+                request = (await as_of_now(asked)).model_copy(update=terms)
+                attempts.sent += 1
                 done = await self._complete_on(to, request, hear)
             except RequestFailedError as failed:
                 if failed.code == "too_long":
@@ -251,8 +276,13 @@ class PlacedWork:
                     case _:
                         raise RemoteProtocolError(f"{message.KIND} in answer to {asked.KIND}")
 
-    async def fold(self, asked: FoldAsked) -> Fold:
-        """Fold on the nearest peer.
+    async def fold(
+        self,
+        asked: FoldAsked,
+        *,
+        as_of_now: Callable[[FoldAsked], Awaitable[FoldAsked]] = _as_it_is,
+    ) -> Fold:
+        """Fold on the nearest peer. `as_of_now` as in `complete`.
 
         Raises:
             RequestRefusedError: `no_peer`.
@@ -260,9 +290,10 @@ class PlacedWork:
         """
 
         async def attempt(to: Attempt) -> tuple[str, FoldDone]:
-            request = asked.model_copy(update={"claim": to.claim, "remaining_s": to.remaining_s})
+            terms = {"claim": to.claim, "remaining_s": to.remaining_s}
+            request = (await as_of_now(asked)).model_copy(update=terms)
             done = await self._mesh.request(
-                to.peer, folding.PROTOCOL, request, FoldDone, timeout_s=asked.remaining_s
+                to.peer, folding.PROTOCOL, request, FoldDone, timeout_s=request.remaining_s
             )
             self._mesh.hear_reply(to.peer, done.hot)
             return await self._folded(done), done

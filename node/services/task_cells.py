@@ -301,6 +301,7 @@ class TaskCells:
         self, seat: _Seat, cell: int, language: str, code: str, after: tuple[int, ...]
     ) -> CellDone:
         self._used.add(seat.peer)
+        await self._outlook.until_lease_held()  # and then in the term that is
         asked = CellAsked(
             task=self._task,
             term=self._term(),
@@ -324,7 +325,6 @@ class TaskCells:
             text = data.decode(errors="replace")
             self._outlook.progress(stream, cell=cell, language=language, peer=seat.peer, text=text)
 
-        await self._outlook.until_lease_held()
         return await self._work.run_cell(seat.peer, asked, on_output, answer)
 
     async def _answer_all(
