@@ -11,12 +11,15 @@ from kowalski.node.services.submitter import Seen
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.task import Entry, Progress
+from kowalski.rlm import budget
+from kowalski.rlm.budget import NOTHING, Spent
 from kowalski.rlm.journal import event_of
 
 Event = dict[str, object]
 NameOf = Callable[[PeerId], str]
 
 HEAD_CHARS = 72
+DIVERGED = "run again, it left other variables behind than the first time"
 
 
 @dataclass(slots=True)
@@ -27,9 +30,7 @@ class TaskView:
     mode: str = ""
     term: int = 0
     turns: int = 0
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    spent: Spent = NOTHING
     ran: dict[str, Event] = field(default_factory=dict)
     """By what it was: who did it last, and why that one."""
     _waiting: str = ""
@@ -60,7 +61,8 @@ class TaskView:
         if seen.progress is not None:
             yield from self._progress(seen.progress)
 
-    def _entry(self, event: journal.SessionEvent) -> Iterator[Event]:  # noqa: C901 flat
+    def _entry(self, event: journal.SessionEvent) -> Iterator[Event]:  # noqa: C901, PLR0912 flat
+        self.spent = budget.added(self.spent, event)
         match event:
             case journal.Opened():
                 self.mode = event.mode
@@ -79,15 +81,19 @@ class TaskView:
             case journal.CellFailed():
                 yield self._cell(event.cell, f"failed: {event.code}", event.detail)
             case journal.ModelReplied():
-                self._count_call(event.usage.prompt_tokens, event.usage.completion_tokens)
                 self._credit(f"call {event.call} ({event.model})", event.peer, "")
                 yield self._call(event.model, event.peer)
                 self.turns += 1
                 yield {"kind": "turn", "n": self.turns}
-            case journal.SubCallAnswered(peer=peer, model=model, usage=usage):
-                if peer is not None and usage is not None:
-                    self._count_call(usage.prompt_tokens, usage.completion_tokens)
+            case journal.SubCallAnswered(peer=peer, model=model):
+                if peer is not None:
                     yield self._call(model or "", peer)
+            case journal.ChildHappened():
+                yield from self._in_child(event)
+            case journal.CellDiverged():
+                names = f" ({', '.join(event.names)})" if event.names else ""
+                text = f"cell {event.cell}: {event.detail or DIVERGED}{names}"
+                yield {"kind": "note", "text": text}
             case journal.Folded():
                 yield {
                     "kind": "fold",
@@ -126,8 +132,6 @@ class TaskView:
                 yield {"kind": "note", "text": f"{text}, to bring its variables back"}
             case "restart":
                 yield {"kind": "note", "text": f"another peer begins anew: {progress.why}"}
-            case "diverged":
-                yield {"kind": "note", "text": f"cell {progress.cell}: {progress.why}"}
             case _:
                 pass  # a newer coordinator has more to tell than we can show
 
@@ -154,10 +158,19 @@ class TaskView:
     def _call(self, model: str, peer: PeerId) -> Event:
         return {"kind": "call", "model": model, "peer": peer, "name": self.name_of(peer)}
 
-    def _count_call(self, prompt_tokens: int, completion_tokens: int) -> None:
-        self.calls += 1
-        self.prompt_tokens += prompt_tokens
-        self.completion_tokens += completion_tokens
+    def _in_child(self, event: journal.ChildHappened) -> Iterator[Event]:
+        """Of child sessions only who answers is shown; `trace` tells the rest."""
+        match budget.child_event(event):
+            case journal.Opened():
+                yield {"kind": "note", "text": f"cell {event.cell} begins a child session"}
+            case journal.ModelReplied() as reply:
+                yield self._call(reply.model, reply.peer)
+            case journal.SubCallAnswered(peer=peer, model=model) if peer is not None:
+                yield self._call(model or "", peer)
+            case journal.ChildHappened() as deeper:
+                yield from self._in_child(deeper)
+            case _:
+                pass
 
     def _credit(self, what: str, peer: PeerId, why: str) -> None:
         self.ran[what] = {"what": what, "peer": peer, "name": self.name_of(peer), "why": why}
@@ -171,6 +184,7 @@ class TaskView:
             "state": task.state,
             "answer": answer,
             "reason": closed.detail if closed else task.why_waiting,
+            "score": closed.score if closed else None,
             "exit_code": exit_code(task),
             "mode": self.mode or task.spec.mode,
             "term": task.term,
@@ -180,9 +194,14 @@ class TaskView:
                 "entries": task.entries,
                 "cells": len(self._places),
                 "turns": self.turns,
-                "calls": self.calls,
-                "prompt_tokens": self.prompt_tokens,
-                "completion_tokens": self.completion_tokens,
+                "calls": self.spent.calls,
+                "attempts": self.spent.attempts,
+                "sub_calls": self.spent.sub_calls,
+                "repeated": self.spent.repeated,
+                "children": self.spent.children,
+                "folds": self.spent.folds,
+                "prompt_tokens": self.spent.prompt_tokens,
+                "completion_tokens": self.spent.completion_tokens,
             },
             "ran": list(self.ran.values()),
         }

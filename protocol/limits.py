@@ -21,6 +21,9 @@ DEPTH_MAX = 12
 PROMPT_BYTES_MAX = 256 * 1024
 """A longer input is context: it goes by hash and lands in a variable, not in a message."""
 
+SCHEMA_BYTES_MAX = 24 * 1024
+"""The shape of an answer: a model reads it, too."""
+
 CONTENT_CHUNK_BYTES = 512 * 1024
 """One reply of the content conversation."""
 

@@ -128,7 +128,7 @@ class Coordination:
                 term=lambda: self.term,
                 spec=grant.spec,
                 session=self._session_now,
-                record=self._record,
+                record=self._learn,
                 progress=self._progress,
                 until_lease_held=self._lease.until_may_dispatch,
                 remaining_s=self._remaining_s,
@@ -400,6 +400,11 @@ class Coordination:
             return
         self._session, effects = machine.step(self._session, event)
         self._perform(effects)
+
+    def _learn(self, event: journal.SessionEvent) -> None:
+        """Journal something that the session knows of and wants nothing for."""
+        self._record(event)
+        self._session = machine.replay(self._session_now(), (event,))
 
     def _record(self, event: journal.SessionEvent) -> None:
         """Append to the journal, keep a copy, and offer it to the submitter."""

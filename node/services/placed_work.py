@@ -19,6 +19,7 @@ from kowalski.node.core.job import COMPLETION_TOKENS, PROMPT_SPEED, Job, Usual, 
 from kowalski.node.services import folding, inference, repl
 from kowalski.node.services.dispatch import Work
 from kowalski.node.services.model_replies import Reply, WholeReply
+from kowalski.node.services.model_work import ModelWork
 from kowalski.node.services.placing import Attempt, Placed, Placing
 from kowalski.protocol.errors import (
     RemoteProtocolError,
@@ -52,6 +53,16 @@ ANY_MODEL = "*"
 
 OnOutput = Callable[[Literal["stdout", "stderr"], bytes], None]
 OnSubCalls = Callable[[tuple[SubCall, ...]], Awaitable[tuple[SubCallResult, ...]]]
+
+
+@dataclass(slots=True)
+class Attempts:
+    """Requests that went to models for one call, failed and hedged ones included.
+
+    A peer that refused was not asked: its model heard nothing of it.
+    """
+
+    sent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +106,7 @@ class PlacedWork:
         self._mesh = mesh
         self._store = store
         self.placing = placing
+        self._models = ModelWork(mesh)
         self._usual = Usual()
 
     async def complete(
@@ -106,6 +118,7 @@ class PlacedWork:
         on_restart: Callable[[str], None] = _ignore,
         may_begin_anew: bool = True,
         as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]] = _as_it_is,
+        attempts: Attempts | None = None,
     ) -> Completion:
         """One model call on the best peer that has the model; an empty model leaves the choice.
 
@@ -113,13 +126,15 @@ class PlacedWork:
         another goes on from there. One that cannot begins anew, which `on_restart` tells, unless
         that may not be (`may_begin_anew`): then the answer ends. `on_restart` is also told where a
         peer was lost that had said nothing. Each peer is asked what `as_of_now` makes of the
-        request, once that has returned: time passes between one and the next.
+        request, once that has returned: time passes between one and the next. `attempts` is counted
+        up, also where all of them fail.
 
         Raises:
             RequestRefusedError: `no_peer`.
             RequestFailedError: every peer that was tried failed; `cut_short`.
         """
         whole = WholeReply(asked, may_begin_anew=may_begin_anew, on_restart=on_restart)
+        attempts = attempts or Attempts()
 
         def hear(delta: CompletionDelta) -> None:
             whole.reply.add(delta)
@@ -132,13 +147,16 @@ class PlacedWork:
             if asked.model == ANY_MODEL:
                 terms["model"] = self._preferred_model(to.peer)
             request = (await as_of_now(whole.next_request())).model_copy(update=terms)
+            attempts.sent += 1
             try:
                 done = await self._complete_on(to, request, hear)
             except RequestRefusedError as no:
+                attempts.sent -= 1
                 if no.reason != "unsupported" or not whole.is_going_on(request):
                     raise
                 whole.begin_anew(f"{to.choice.name} cannot go on with an answer")
                 request = (await as_of_now(asked)).model_copy(update=terms)
+                attempts.sent += 1
                 done = await self._complete_on(to, request, hear)
             except RequestFailedError as failed:
                 if failed.code == "too_long":
@@ -149,14 +167,34 @@ class PlacedWork:
             return whole.done(done, request)
 
         work, job = self._model_work(asked)
-        done, placed = await self.placing.place(
-            work,
-            attempt,
-            remaining_s=asked.remaining_s,
-            on_restart=whole.failed,
-            may_hedge=True,
-        )
+        ends = trio.current_time() + asked.remaining_s
+
+        async def place() -> tuple[CompletionDone, Placed]:
+            left_s = ends - trio.current_time()
+            return await self.placing.place(
+                work, attempt, remaining_s=left_s, on_restart=whole.failed, may_hedge=True
+            )
+
+        done, placed = await self._place_or_fetch(asked.model, ends, place, on_restart)
         return Completion(whole.reply.text, done, placed, whole.reply)
+
+    async def _place_or_fetch(
+        self,
+        model: str,
+        ends: float,
+        place: Callable[[], Awaitable[tuple[CompletionDone, Placed]]],
+        on_note: Callable[[str], None],
+    ) -> tuple[CompletionDone, Placed]:
+        """A model that nobody has is fetched, where a peer's owner allows that."""
+        try:
+            return await place()
+        except RequestRefusedError as no:
+            left_s = ends - trio.current_time()
+            if no.reason != "no_peer" or model == ANY_MODEL or left_s <= 0:
+                raise
+            if not await self._models.fetch_on_demand(model, left_s, on_note):
+                raise
+        return await place()
 
     def _model_work(self, asked: CompletionAsked) -> tuple[Work, Job]:
         request = request_of(asked)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -16,7 +17,7 @@ from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.services import session_inputs
-from kowalski.node.services.placed_work import ANY_MODEL, PlacedWork
+from kowalski.node.services.placed_work import ANY_MODEL, Attempts, Completion, PlacedWork
 from kowalski.node.services.task_cells import CellLimits, Outlook, TaskCells
 from kowalski.node.services.texts import fitting
 from kowalski.protocol import ids
@@ -30,7 +31,7 @@ from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.base import line
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.folding import FoldAsked
-from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
+from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked, Sampling
 from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.repl import SubCall
 from kowalski.protocol.messages.task import TaskSpec
@@ -38,9 +39,15 @@ from kowalski.rlm import session as machine
 
 SUB_CALLS_AT_A_TIME = 16
 LOOK_AGAIN_S = 1.0
+SEEDS = 2**31
+"""Servers take seeds of 32 bits."""
 
 NOBODY = frozenset({"no_peer", "peers_failed"})
 """Nobody has the model, or all who had it are gone."""
+
+
+def _unheard(_told: str) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,26 +102,27 @@ class SessionHands:
         term = self._term
         term.progress("asking", text=effect.purpose)
         started = trio.current_time()
-        asked = CompletionAsked(
-            task=term.task,
-            term=term.term(),
-            model=effect.model,
-            messages=effect.messages,
-            remaining_s=term.remaining_s(),
-            claim=term.claim,
-        )
+        asked = self._asked(effect.model, effect.messages, effect.call, effect.json_schema)
+        attempts = Attempts()
+        # Slots of a batch would show their words all mixed up.
+        shows = effect.purpose not in ("draft", "part")
         while True:
             try:
-                reply = await self._work.complete(
+                reply = await self._complete(
                     asked,
-                    on_delta=lambda text: term.progress("delta", text=text),
+                    attempts,
+                    on_delta=lambda text: term.progress("delta", text=text) if shows else None,
                     on_restart=lambda why: term.progress("restart", why=why),
-                    as_of_now=self._as_of_now,
                 )
             except Weather as error:
                 code = _code(error, "model_failed")
                 if not await self._wait_for_somebody(code, error):
-                    return journal.ModelFailed(call=effect.call, code=code, detail=line(str(error)))
+                    return journal.ModelFailed(
+                        call=effect.call,
+                        code=code,
+                        detail=line(str(error)),
+                        attempts=attempts.sent,
+                    )
                 asked = asked.model_copy(update={"remaining_s": term.remaining_s()})
             else:
                 break
@@ -124,8 +132,57 @@ class SessionHands:
             model=reply.done.model,
             peer=reply.placed.peer,
             usage=reply.done.usage,
+            attempts=attempts.sent,
             duration_s=trio.current_time() - started,
         )
+
+    def _asked(
+        self,
+        model: str,
+        messages: tuple[ChatMessage, ...],
+        number: int,
+        json_schema: str | None = None,
+    ) -> CompletionAsked:
+        """A model call of this task; its number makes its seed another than its neighbours'."""
+        term, asking = self._term, self._term.spec.asking
+        seed = (term.spec.seed + number) % SEEDS if term.spec.seed else None
+        return CompletionAsked(
+            task=term.task,
+            term=term.term(),
+            model=model,
+            messages=messages,
+            max_tokens=asking.reply_tokens,
+            temperature=asking.temperature,
+            sampling=Sampling(seed=seed),
+            json_schema=json_schema,
+            remaining_s=term.remaining_s(),
+            claim=term.claim,
+        )
+
+    async def _complete(
+        self,
+        asked: CompletionAsked,
+        attempts: Attempts,
+        *,
+        on_delta: Callable[[str], None] = _unheard,
+        on_restart: Callable[[str], None] = _unheard,
+    ) -> Completion:
+        """Raises `Weather`. What no server can do, and the answer does not need, is left out."""
+        ask = partial(
+            self._work.complete,
+            attempts=attempts,
+            on_delta=on_delta,
+            on_restart=on_restart,
+            as_of_now=self._as_of_now,
+        )
+        try:
+            return await ask(asked)
+        except Weather as error:
+            # The shape of an answer is asked for in words, too, and checked.
+            less = asked.model_copy(update={"json_schema": None, "sampling": Sampling()})
+            if _code(error, "") != "unsupported" or less == asked:
+                raise
+            return await ask(less)
 
     async def _as_of_now(self, asked: CompletionAsked) -> CompletionAsked:
         """The request as it may be sent: once the lease allows it, in the term that is then."""
@@ -187,20 +244,23 @@ class SessionHands:
             return journal.SubCallAnswered(cell=0, ordinal=0, prompt=prompt, text=text)
         if call.kind == "unfold":
             return await self._unfold(session, call, prompt)
-        asked = CompletionAsked(
-            task=self._term.task,
-            term=self._term.term(),
-            model=call.model or session.model or ANY_MODEL,
-            messages=(ChatMessage(role="user", content=call.prompt),),
-            remaining_s=self._term.remaining_s(),
-            claim=self._term.claim,
-        )
+        model = call.model or self._term.spec.asking.sub_model or session.model or ANY_MODEL
+        message = ChatMessage(role="user", content=call.prompt)
+        attempts = Attempts()
+        started = trio.current_time()
         try:
             async with self._sub_calls:
-                reply = await self._work.complete(asked, as_of_now=self._as_of_now)
+                reply = await self._complete(self._asked(model, (message,), 0), attempts)
         except Weather as error:
             return journal.SubCallAnswered(
-                cell=0, ordinal=0, prompt=prompt, model=call.model, error=line(str(error))
+                cell=0,
+                ordinal=0,
+                prompt=prompt,
+                model=call.model,
+                error=line(str(error)),
+                code=_code(error, "failed"),
+                attempts=attempts.sent,
+                duration_s=trio.current_time() - started,
             )
         return journal.SubCallAnswered(
             cell=0,
@@ -210,6 +270,8 @@ class SessionHands:
             peer=reply.placed.peer,
             text=reply.text,
             usage=reply.done.usage,
+            attempts=attempts.sent,
+            duration_s=trio.current_time() - started,
         )
 
     async def _unfold(

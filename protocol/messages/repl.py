@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from kowalski.protocol.ids import TaskIdField
 from kowalski.protocol.limits import (
@@ -43,6 +43,26 @@ from kowalski.protocol.messages.telemetry import Hot
 
 CellNumber = Annotated[int, Field(ge=0, le=100_000)]
 
+CLOCK_READINGS_MAX = 256
+VARIABLES_MAX = 256
+
+ClockReadings = Annotated[
+    tuple[Count, ...], Field(strict=False, fail_fast=True, max_length=CLOCK_READINGS_MAX)
+]
+"""What a cell was told when it asked for the time, in order: microseconds since 1970."""
+
+
+class Variable(Record):
+    """A name of a session, and the beginning of a digest of its value."""
+
+    name: Name
+    digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")]
+
+
+Variables = Annotated[
+    tuple[Variable, ...], Field(strict=False, fail_fast=True, max_length=VARIABLES_MAX)
+]
+
 
 class Input(Record):
     """One context file of a task."""
@@ -59,6 +79,7 @@ class CellAsked(Message):
 
     `after` lists the cells that the session must have run, in order; empty for a first one.
     `keeps_session` is false for a program that is run alone, and for languages without state.
+    `clock` is of a cell that is run again: what it was told of the time when it ran first.
     """
 
     KIND: ClassVar[str] = "repl/cell-asked"
@@ -75,6 +96,7 @@ class CellAsked(Message):
     ] = ()
     keeps_session: bool = True
     seed: Count = 0
+    clock: ClockReadings = ()
     timeout_s: Seconds
     remaining_s: Seconds
     claim: Claim = Claim()
@@ -91,7 +113,10 @@ class CellOutput(Message):
 
 
 class SubCall(Record):
-    """What a cell asks of the outside. Kinds so far: `llm`, `rlm`, `unfold`, `history`."""
+    """What a cell asks of the outside.
+
+    Kinds so far: `llm`, `rlm`, `unfold`, `history`, `budget`.
+    """
 
     kind: Code = "llm"
     prompt: Text
@@ -99,10 +124,11 @@ class SubCall(Record):
 
 
 class SubCallResult(Record):
-    """Exactly one of the two."""
+    """Text or error, exactly one of the two. `code` says what kind of error."""
 
     text: Text | None = None
     error: Line | None = None
+    code: Code | None = None
 
 
 class SubCallsAsked(Message):
@@ -138,7 +164,11 @@ CellStatus = Literal["ok", "error", "timeout", "died", "memory", "inodes", "outp
 
 
 class CellDone(Message):
-    """How a cell ended. Output is cut head and tail; `full` holds all of it when it was."""
+    """How a cell ended. Output is cut head and tail; `full` holds all of it when it was.
+
+    `variables` tells what the session holds, by name, where `variables_digest` is of all of it;
+    `clock` what the cell was told of the time.
+    """
 
     KIND: ClassVar[str] = "repl/cell-done"
     FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
@@ -155,6 +185,8 @@ class CellDone(Message):
     error: Text | None = None
     answer: AnswerVariable | None = None
     variables_digest: Annotated[str, Field(max_length=64)] = ""
+    variables: Variables = ()
+    clock: ClockReadings = ()
     exit_code: Annotated[int, Field(ge=-1024, le=1024)] | None = None
     is_session_alive: bool
     duration_s: Seconds

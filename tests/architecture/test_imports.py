@@ -52,6 +52,7 @@ DOORS = (
     ),
     Door(frozenset({"sqlite3"}), ("node/database.py",)),
     Door(frozenset({"cbor2"}), ("protocol/codec.py", "simulations/frames.py")),
+    Door(frozenset({"jsonschema_rs"}), ("kowalski/rlm/schemas.py",)),
     Door(frozenset({"markdown_it"}), ("kowalski/rlm/parsing.py",)),
     Door(frozenset({"xllamacpp"}), ("node/backends/*.py",)),
     Door(frozenset({"platformdirs"}), ("node/places.py",)),

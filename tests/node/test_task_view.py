@@ -10,6 +10,7 @@ from kowalski.node.control_line import ExitCode, encode
 from kowalski.node.core.task_ledger import Task, TaskState
 from kowalski.node.services.submitter import Seen
 from kowalski.node.task_view import HEAD_CHARS, NOBODY_CAN, Event, TaskView, exit_code, headline
+from kowalski.protocol import codec
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.content import ContentRef
@@ -54,6 +55,12 @@ def note(text: str) -> list[Event]:
 STARTED = journal.CellStarted(cell=3, language="bash", code="ls", peer=BOX, why="it is idle")
 ON_BOX = {"kind": "cell", "cell": 3, "language": "bash", "peer": BOX, "name": "box"}
 FINISHED = journal.CellFinished(cell=3, peer=BOX, status="ok", output="", duration_s=0.5)
+
+
+def child(event: journal.SessionEvent) -> journal.ChildHappened:
+    return journal.ChildHappened(cell=3, ordinal=0, event=codec.encode(event))
+
+
 OUTCOMES: dict[str, tuple[journal.SessionEvent, list[Event]]] = {
     "opened with a model": (
         journal.Opened(mode="rlm", model="m", why="there is a model"),
@@ -82,13 +89,32 @@ OUTCOMES: dict[str, tuple[journal.SessionEvent, list[Event]]] = {
     ),
     "sub-call answered": (
         journal.SubCallAnswered(
-            cell=3, ordinal=0, prompt=GENESIS, model="m", peer=LAP, text="x", usage=USAGE
+            cell=3,
+            ordinal=0,
+            prompt=GENESIS,
+            model="m",
+            peer=LAP,
+            text="x",
+            usage=USAGE,
+            attempts=1,
         ),
         [{"kind": "call", "model": "m", "peer": LAP, "name": "lap"}],
     ),
     "sub-call in error": (
         journal.SubCallAnswered(cell=3, ordinal=0, prompt=GENESIS, error="no"),
         [],
+    ),
+    "child begins": (
+        child(journal.Opened(mode="rlm", model="m")),
+        note("cell 3 begins a child session"),
+    ),
+    "a child's child asks": (
+        child(child(journal.ModelReplied(call=0, text="", model="m", peer=LAP, usage=USAGE))),
+        [{"kind": "call", "model": "m", "peer": LAP, "name": "lap"}],
+    ),
+    "diverged": (
+        journal.CellDiverged(cell=3, language="bash", peer=LAP, names=("now",)),
+        note("cell 3: run again, it left other variables behind than the first time (now)"),
     ),
     "folded": (
         journal.Folded(text="x", original=ORIGINAL, source_tokens=900, tokens=30, peer=LAP),
@@ -145,10 +171,6 @@ PROGRESS: dict[str, tuple[dict[str, object], list[Event]]] = {
     "restart": (
         {"kind": "restart", "why": "box: reset"},
         note("another peer begins anew: box: reset"),
-    ),
-    "diverged": (
-        {"kind": "diverged", "cell": 3, "why": "not the same"},
-        note("cell 3: not the same"),
     ),
     "of a newer peer": ({"kind": "thought_of", "text": "what we cannot show"}, []),
 }
@@ -228,6 +250,7 @@ def test_the_result_says_what_ran_where_and_what_it_cost() -> None:
         "state": "answered",
         "answer": "all of it",
         "reason": "",
+        "score": None,
         "exit_code": 0,
         "mode": "rlm",
         "term": 2,
@@ -238,6 +261,11 @@ def test_the_result_says_what_ran_where_and_what_it_cost() -> None:
             "cells": 2,
             "turns": 1,
             "calls": 2,
+            "attempts": 2,
+            "sub_calls": 1,
+            "repeated": 0,
+            "children": 0,
+            "folds": 0,
             "prompt_tokens": 140,
             "completion_tokens": 14,
         },

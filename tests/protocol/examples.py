@@ -129,6 +129,14 @@ SPEC: Final = task.TaskSpec(
     failover="queue",
     retry=task.RetryPolicy(retries_max=4, delay_s=0.5, is_exponential=False),
     submitter_gone="abort",
+    budget=task.Budget(calls=200, tokens=1_000_000, depth=2),
+    quality=task.Quality(threshold=0.8, patience=2, model="qwen3:8b"),
+    shape=task.Shape(json_schema='{"type":"integer"}', tries=5),
+    asking=task.Asking(
+        drafts=3, sub_model="qwen3:8b", temperature=0.5, reply_tokens=2048, answers_once=False
+    ),
+    window_tokens=32_768,
+    output_chars=2000,
     side_effects="at_most_once",
 )
 CELL_STARTED: Final = journal.CellStarted(
@@ -318,8 +326,14 @@ _ALL: Final[tuple[base.Message, ...]] = (
         can_pull=True,
         held_s=0.25,
     ),
-    inference.PullAsked(model="llama3.2:3b", backend="ollama", remaining_s=3600.0),
+    inference.PullAsked(
+        model="llama3.2:3b", backend="ollama", is_on_demand=True, remaining_s=3600.0
+    ),
     journal.BudgetSpent(limit="iterations", detail="30 of 30"),
+    journal.CellDiverged(
+        cell=3, language="python", peer=WORKER, names=("now",), detail="1 of 4 variables differ"
+    ),
+    journal.ChildHappened(cell=1, ordinal=2, event=encode(CELL_STARTED)),
     journal.CancelHeard(reason="the owner pressed Ctrl-C"),
     journal.CellFailed(cell=3, code="unsupported", detail="no peer speaks cobol"),
     journal.CellFinished(
@@ -331,22 +345,25 @@ _ALL: Final[tuple[base.Message, ...]] = (
         full=REF,
         answer=ANSWER,
         variables_digest="ab" * 32,
+        variables=(repl.Variable(name="x", digest="01234567"),),
+        clock=(1_795_000_000_500_000,),
         exit_code=-9,
         is_session_alive=False,
         duration_s=0.75,
     ),
     CELL_STARTED,
-    journal.Closed(outcome="answered", answer="17", full=REF, detail="after 3 turns"),
+    journal.Closed(outcome="answered", answer="17", full=REF, score=0.75, detail="after 3 turns"),
     journal.Folded(
         text="[turns 1 to 4 folded]", original=REF, source_tokens=90_000, tokens=900, peer=WORKER
     ),
-    journal.ModelFailed(call=4, code="timeout", detail="no reply within 60 s"),
+    journal.ModelFailed(call=4, code="timeout", detail="no reply within 60 s", attempts=3),
     journal.ModelReplied(
         call=3,
         text="```python\nprint(1)\n```",
         model="qwen3:8b",
         peer=WORKER,
         usage=USAGE,
+        attempts=2,
         duration_s=3.5,
     ),
     journal.Opened(mode="rlm", model="qwen3:8b", seed=42, why="the context is long"),
@@ -356,9 +373,14 @@ _ALL: Final[tuple[base.Message, ...]] = (
         prompt=HASH,
         model="qwen3:8b",
         peer=WORKER,
+        kind="rlm",
         text="a whale",
         error="cut short",
+        code="timeout",
+        is_repeated=True,
         usage=USAGE,
+        attempts=3,
+        duration_s=1.5,
     ),
     membership.Hello(
         certificate=SIGNED,
@@ -414,6 +436,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         after=(1, 2, 3),
         keeps_session=False,
         seed=42,
+        clock=(1_795_000_000_500_000, 1_795_000_001_000_000),
         timeout_s=30.0,
         remaining_s=480.5,
         claim=CLAIM,
@@ -431,6 +454,8 @@ _ALL: Final[tuple[base.Message, ...]] = (
         error="KeyboardInterrupt",
         answer=ANSWER,
         variables_digest="ab" * 32,
+        variables=(repl.Variable(name="x", digest="01234567"),),
+        clock=(1_795_000_000_500_000,),
         exit_code=137,
         is_session_alive=True,
         duration_s=30.0,
@@ -441,7 +466,10 @@ _ALL: Final[tuple[base.Message, ...]] = (
     repl.SessionClosed(task=TASK, term=2),
     repl.SubCallsAnswered(
         batch=1,
-        results=(repl.SubCallResult(text="a whale"), repl.SubCallResult(error="no model")),
+        results=(
+            repl.SubCallResult(text="a whale"),
+            repl.SubCallResult(error="no model", code="no_peer"),
+        ),
     ),
     repl.SubCallsAsked(
         batch=1,

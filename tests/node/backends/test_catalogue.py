@@ -220,6 +220,20 @@ async def test_the_errors_of_the_caller_are_not_the_servers_fault() -> None:
 
 
 @pytest.mark.trio
+async def test_a_model_that_answers_is_loaded_and_told_so_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    house = device(server("s", COLD, ModelInfo("other")))
+    async with (
+        open_catalogue(house.places(), house.look) as catalogue,
+        catalogue.complete(question(model="m"), idle_timeout_s=9) as stream,
+    ):
+        await anext(stream)
+        warm = {one.model.name: one.model.is_warm for one in catalogue.listings()}
+        assert warm == {"m": True, "other": False}
+
+
+@pytest.mark.trio
 async def test_it_works_over_http_and_is_a_backend_to_the_tests() -> None:
     script = Script(otherwise=Act(TEN_WORDS, delay_per_token_s=0.01))
     async with open_scripted_server(script) as real, open_http() as http:
