@@ -14,7 +14,62 @@ from enum import Enum, auto
 from hashlib import blake2b
 from math import inf
 
+from kowalski.mesh.core.connectivity_events import (
+    Answered,
+    AskingFailed,
+    AskMembership,
+    ConnectionClosed,
+    ConnectionOpened,
+    Dial,
+    DialFailed,
+    Effect,
+    Event,
+    EventOfKnown,
+    GivenUp,
+    HangUp,
+    MemberConnected,
+    MemberDisconnected,
+    MembershipProven,
+    MembershipRefused,
+    Missed,
+    Sighted,
+    TimePassed,
+    Verify,
+    Woke,
+)
 from kowalski.protocol.ids import Address, MeshId, PeerId
+
+__all__ = [
+    "Answered",
+    "AskMembership",
+    "AskingFailed",
+    "ConnectionClosed",
+    "ConnectionOpened",
+    "Connectivity",
+    "Dial",
+    "DialFailed",
+    "Effect",
+    "Event",
+    "EventOfKnown",
+    "GivenUp",
+    "HangUp",
+    "MemberConnected",
+    "MemberDisconnected",
+    "MembershipProven",
+    "MembershipRefused",
+    "Missed",
+    "Params",
+    "Peer",
+    "Sighted",
+    "Standing",
+    "Step",
+    "TimePassed",
+    "Verify",
+    "Woke",
+    "check",
+    "step",
+    "wake_at",
+]
 
 PEERS_MAX = 1024
 """That were heard of."""
@@ -104,142 +159,6 @@ class Connectivity:
         return self.is_member(peer) and self.peers[peer].misses < self.params.misses_max
 
 
-# --- events -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Sighted:
-    """Somebody says that `peer` is at `addresses`. A hint, never proof."""
-
-    peer: PeerId
-    addresses: tuple[Address, ...]
-    mesh: MeshId | None = None
-    is_static: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionOpened:
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionClosed:
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class DialFailed:
-    peer: PeerId
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class MembershipProven:
-    """Both sides have seen each other's certificate."""
-
-    peer: PeerId
-    addresses: tuple[Address, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MembershipRefused:
-    """The peer's certificate does not hold, or it would not take ours."""
-
-    peer: PeerId
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class AskingFailed:
-    """Weather, or a peer that has not joined yet."""
-
-    peer: PeerId
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """It has given a sign of life."""
-
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class Missed:
-    """It should have given one."""
-
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class GivenUp:
-    """The mesh has given it up: nobody probes it any more, so we cannot find out by ourselves."""
-
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class Woke:
-    """This machine was asleep or stopped: what it was connected to may be gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    pass
-
-
-EventOfKnown = (
-    ConnectionClosed
-    | DialFailed
-    | MembershipProven
-    | MembershipRefused
-    | AskingFailed
-    | Answered
-    | Missed
-    | GivenUp
-)
-Event = Sighted | ConnectionOpened | Woke | TimePassed | EventOfKnown
-
-
-# --- effects ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Dial:
-    peer: PeerId
-    addresses: tuple[Address, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AskMembership:
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class Verify:
-    """Ask for a sign of life, now; `Answered` or `Missed` comes of it."""
-
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class HangUp:
-    peer: PeerId
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class MemberConnected:
-    peer: PeerId
-    addresses: tuple[Address, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MemberDisconnected:
-    peer: PeerId
-
-
-Effect = Dial | AskMembership | Verify | HangUp | MemberConnected | MemberDisconnected
 Step = tuple[Connectivity, tuple[Effect, ...]]
 
 
