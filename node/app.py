@@ -53,7 +53,7 @@ from kowalski.node.repl.sessions import open_sessions_host
 from kowalski.node.services import folding, inference, repl
 from kowalski.node.services.leading import Leading, open_leading
 from kowalski.node.services.placed_work import PlacedWork
-from kowalski.node.services.submitter import SubmitterRoom
+from kowalski.node.services.submitting import open_submitting
 from kowalski.node.services.telemetry import NodeTelemetry
 from kowalski.node.storage import LedgerStorage, open_ledger_storage
 from kowalski.node.telemetry_sources import DeviceProfile, HotSample, HotSource, read_profile
@@ -289,15 +289,7 @@ async def open_node(
     """The rooms that the owner and the certificate allow, open for the length of the block."""
     boot = boot or secrets.token_hex(8)
     device = device or Device(read_profile(), HotSource().sample)
-    certificate = verify(
-        membership.certificate,
-        mesh=membership.mesh,
-        peer=transport.peer,
-        now_unix_s=unix_clock(),
-        rules=ENDED_IS_FINE,
-    )
-    certified = frozenset[str](certificate.roles)
-    roles: tuple[Role, ...] = tuple(role for role in config.roles if role in certified)
+    roles = _certified(config, membership, transport, unix_clock())
     telemetry = NodeTelemetry(
         name=config.name,
         boot=boot,
@@ -337,13 +329,29 @@ async def open_node(
             trio.open_nursery() as nursery,
         ):
             work = PlacedWork(mesh, store)
-            submitter = SubmitterRoom(mesh, storage, store, unix_clock=unix_clock)
-            await nursery.start(submitter.run)
+            submitting = await open_submitting(
+                mesh, transport, storage, store, nursery, boot=boot, unix_clock=unix_clock
+            )
             _look_for(mesh, config, RememberedPeers(config.peers_path))
             nursery.start_soon(_announce_changes, hands.catalogue, mesh)
             nursery.start_soon(store.sweep)
-            yield verbs.Node(mesh, submitter, work, store, invites, leading)
+            yield verbs.Node(mesh, submitting, work, store, invites, leading)
             nursery.cancel_scope.cancel()
+
+
+def _certified(
+    config: NodeConfig, membership: Membership, transport: Transport, now_unix_s: float
+) -> tuple[Role, ...]:
+    """What the owner wants this node to be, as far as its certificate allows."""
+    certificate = verify(
+        membership.certificate,
+        mesh=membership.mesh,
+        peer=transport.peer,
+        now_unix_s=now_unix_s,
+        rules=ENDED_IS_FINE,
+    )
+    certified = frozenset[str](certificate.roles)
+    return tuple(role for role in config.roles if role in certified)
 
 
 def _offered(roles: tuple[Role, ...], hands: Hands) -> tuple[Role, ...]:

@@ -13,7 +13,16 @@ import sys
 import click
 
 from kowalski import __version__
-from kowalski.node import cli_doctor, cli_http, cli_mcp, cli_start, cli_trust, cli_views, cli_work
+from kowalski.node import (
+    cli_doctor,
+    cli_http,
+    cli_mcp,
+    cli_start,
+    cli_tasks,
+    cli_trust,
+    cli_views,
+    cli_work,
+)
 from kowalski.node.cli_session import PROGRAM, Session, with_session
 
 
@@ -67,8 +76,11 @@ for _command in (
     cli_work.fold,
     cli_views.peers,
     cli_views.status,
-    cli_views.tasks,
-    cli_views.cancel,
+    cli_tasks.tasks,
+    cli_tasks.attach,
+    cli_tasks.cancel,
+    cli_tasks.resume,
+    cli_tasks.trace,
     cli_trust.invite,
     cli_trust.join,
     cli_trust.leave,
