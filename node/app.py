@@ -6,6 +6,7 @@ together from parts that are given, which is how tests and simulations have many
 
 from __future__ import annotations
 
+import os
 import platform
 import secrets
 import signal
@@ -45,14 +46,17 @@ from kowalski.node.copy_storage import CopyStorage, open_copy_storage
 from kowalski.node.http.room import Place, Rooms, open_http_room
 from kowalski.node.joining import known_membership, new_membership
 from kowalski.node.own_membership import ENDED_IS_FINE
-from kowalski.node.repl.detection import detect_sandbox
-from kowalski.node.repl.languages import LANGUAGES
+from kowalski.node.repl.opening import Trial, open_host_here, try_here
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.repl.seam import SessionsHost
-from kowalski.node.repl.sessions import open_sessions_host
-from kowalski.node.services import folding, inference, repl
+from kowalski.node.service_notices import ServiceNotices
+from kowalski.node.services import folding, inference, placement, repl
+from kowalski.node.services.dispatch import Dispatch
+from kowalski.node.services.gate import Gate, Resources
 from kowalski.node.services.leading import Leading, open_leading
+from kowalski.node.services.own_capacity import OwnCapacity
 from kowalski.node.services.placed_work import PlacedWork
+from kowalski.node.services.placing import Placing
 from kowalski.node.services.submitting import open_submitting
 from kowalski.node.services.telemetry import NodeTelemetry
 from kowalski.node.storage import LedgerStorage, open_ledger_storage
@@ -100,20 +104,22 @@ async def run_node(config: NodeConfig) -> None:
     try:
         with control.claim_data_dir(config.data_dir):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_stop_at_signal, nursery.cancel_scope)
-                await _run(config)
+                notices = ServiceNotices(os.environ)
+                nursery.start_soon(_stop_at_signal, nursery.cancel_scope, notices)
+                await _run(config, notices)
     except BaseExceptionGroup as group:
         raise first_error(group) from group.__cause__
 
 
-async def _stop_at_signal(scope: trio.CancelScope) -> None:
+async def _stop_at_signal(scope: trio.CancelScope, notices: ServiceNotices) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
             log.info("stopping", signal=signal.Signals(number).name)
+            notices.stopping()
             scope.cancel()
 
 
-async def _run(config: NodeConfig) -> None:
+async def _run(config: NodeConfig, notices: ServiceNotices) -> None:
     started_at = trio.current_time()
     # What the operator mistyped is said before anything that takes time.
     line = parse_join_line(config.join.get_secret_value()) if config.join is not None else None
@@ -148,7 +154,7 @@ async def _run(config: NodeConfig) -> None:
         here = verbs.Here(
             config,
             sandbox=hands.verdict,
-            languages=dict(hands.host.languages) if hands.host else {},
+            languages=hands.host.languages if hands.host else {},
             catalogue=hands.catalogue,
             discovery=discovery,
             started_at=started_at,
@@ -159,6 +165,8 @@ async def _run(config: NodeConfig) -> None:
             await stack.enter_async_context(_open_http(config, node, here, served))
         await nursery.start(control.serve_control, config.control_path, served)
         _say_ready(config, node.mesh, trio.current_time() - started_at)
+        notices.ready(f"peer {identity.peer} of mesh {membership.mesh}")
+        await notices.keep_watchdog()
         await trio.sleep_forever()
 
 
@@ -189,15 +197,20 @@ def _own_names(mesh: Mesh) -> set[str]:
 
 async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
     """Try the sandbox while libp2p is being imported, then look for model servers."""
-    tried: list[tuple[SandboxVerdict, dict[str, str]]] = []
+    tried: list[Trial] = []
 
     async def try_sandbox() -> None:
-        tried.append(await _sandbox(config))
+        trial = await try_here(
+            scratch_path=config.data_dir,
+            allow_none=config.unsafe_repl,
+            offers_repl="repl" in config.roles,
+        )
+        tried.append(trial)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.to_thread.run_sync, load_transport)
         nursery.start_soon(try_sandbox)
-    ((verdict, languages),) = tried
+    (trial,) = tried
     http = await stack.enter_async_context(open_http())
     places = candidates(
         [text for text in config.backends if not is_model_file(text)],
@@ -213,34 +226,16 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
     catalogue = await stack.enter_async_context(open_catalogue(places if infers else (), look))
     files = tuple(text for text in config.backends if infers and is_model_file(text))
     await stack.enter_async_context(open_model_files(files, catalogue))
-    host: SessionsHost | None = None
-    if verdict.sandbox is not None and languages:
-        host = await stack.enter_async_context(
-            open_sessions_host(
-                verdict.sandbox,
-                languages,
-                slots=config.repl_slots,
-                scratch_path=config.content_path,
-            )
+    host = await stack.enter_async_context(
+        open_host_here(
+            trial,
+            # As many again for those whose cells wait for sub-calls, their slots lent.
+            slots=2 * config.repl_slots,
+            data_dir=config.data_dir,
+            scratch_path=config.content_path,
         )
-    return Hands(host, verdict, catalogue)
-
-
-async def _sandbox(config: NodeConfig) -> tuple[SandboxVerdict, dict[str, str]]:
-    """Which tier works here, and the languages that work in it; none where none are offered."""
-    verdict = await detect_sandbox(
-        allow_none=config.unsafe_repl,
-        scratch_path=config.data_dir,
-        languages=tuple(LANGUAGES) if "repl" in config.roles else (),
     )
-    if verdict.sandbox is None:
-        log.warning("no-repl", why=verdict.reason)
-        return verdict, {}
-    if "repl" not in config.roles:
-        return verdict, {}
-    if verdict.tier == "none":
-        log.warning("UNSAFE-REPL", why="code of other peers runs here without a sandbox")
-    return verdict, dict(verdict.languages)
+    return Hands(host, trial.verdict, catalogue)
 
 
 def _interfaces(addresses: tuple[Address, ...]) -> tuple[str, ...] | None:
@@ -304,13 +299,12 @@ async def open_node(
     store = ContentStore(config.content_path, transport.peer)
 
     with open_copy_storage(config.copies_path) as copies:
-        leading: Leading | None = None
+        furnished: list[tuple[PlacedWork, Leading | None]] = []
 
         def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
-            nonlocal leading
-            work = PlacedWork(mesh, store)
+            work = PlacedWork(mesh, store, Placing(mesh.me, Dispatch(mesh, nursery)))
             rooms = _Rooms(mesh, work, store, copies, hands, telemetry, nursery, unix_clock)
-            leading = rooms.open(roles)
+            furnished.append((work, rooms.open(roles, config.repl_slots)))
 
         async with (
             open_mesh(
@@ -328,12 +322,12 @@ async def open_node(
             ) as mesh,
             trio.open_nursery() as nursery,
         ):
-            work = PlacedWork(mesh, store)
+            ((work, leading),) = furnished
             submitting = await open_submitting(
                 mesh, transport, storage, store, nursery, boot=boot, unix_clock=unix_clock
             )
             _look_for(mesh, config, RememberedPeers(config.peers_path))
-            nursery.start_soon(_announce_changes, hands.catalogue, mesh)
+            nursery.start_soon(_announce_changes, hands, mesh)
             nursery.start_soon(store.sweep)
             yield verbs.Node(mesh, submitting, work, store, invites, leading)
             nursery.cancel_scope.cancel()
@@ -371,27 +365,34 @@ class _Rooms:
     nursery: trio.Nursery
     unix_clock: Callable[[], float]
 
-    def open(self, roles: tuple[Role, ...]) -> Leading | None:
+    def open(self, roles: tuple[Role, ...], code_slots: int) -> Leading | None:
         mesh, told, hot = self.mesh, self.telemetry.rooms, self.telemetry.hot
         mesh.serve(CONTENT_PROTOCOL, self.store.answer)
+        own = OwnCapacity(
+            frozenset(roles), self.hands.host, self.hands.catalogue, code_slots, FOLDING_SLOTS
+        )
+        gate = Gate(mesh.me, Resources(own.slots, own.speeds))
+        self.nursery.start_soon(gate.run)
+        offers = placement.PlacementRoom(gate, self.store, why_not=own.why_not, hot=hot)
+        mesh.serve(placement.PROTOCOL, offers.answer, askers=CLIENTS)
         if "repl" in roles and self.hands.host is not None:
             host = self.hands.host
             cells = repl.ReplRoom(host, self.store, mesh, self.nursery, hot=hot)
-            mesh.serve(repl.PROTOCOL, cells.answer, askers=CLIENTS)
+            mesh.serve(repl.PROTOCOL, gate.admitting(cells.answer), askers=CLIENTS)
             self.nursery.start_soon(cells.evict_idle)
-            told.repl = lambda: cells.occupancy
+            told.repl = lambda: gate.occupancy("code", min(code_slots, host.slots))
             told.languages = lambda: dict(host.languages)
         if "infer" in roles:
             models = inference.InferenceRoom(self.hands.catalogue, self.store, mesh, hot=hot)
-            mesh.serve(inference.PROTOCOL, models.answer, askers=CLIENTS)
-            told.inference = lambda: models.occupancy
+            mesh.serve(inference.PROTOCOL, gate.admitting(models.answer), askers=CLIENTS)
+            told.inference = lambda: gate.occupancy("inference", models.occupancy.slots)
             told.models = lambda: models.models
             told.tokens_per_s = lambda: models.tokens_per_s
             told.prompt_tokens_per_s = lambda: models.prompt_tokens_per_s
         if "fold" in roles:
             folds = folding.FoldingRoom(self.store, mesh, slots=FOLDING_SLOTS, hot=hot)
-            mesh.serve(folding.PROTOCOL, folds.answer, askers=CLIENTS)
-            told.folding = lambda: folds.occupancy
+            mesh.serve(folding.PROTOCOL, gate.admitting(folds.answer), askers=CLIENTS)
+            told.folding = lambda: gate.occupancy("folding", FOLDING_SLOTS)
         if "coordinate" not in roles:
             return None
         return open_leading(
@@ -413,7 +414,15 @@ def _remember(remembered: RememberedPeers, change: MemberArrived | MemberLeft) -
         remembered.remember(change.peer, change.addresses)
 
 
-async def _announce_changes(catalogue: Catalogue, mesh: Mesh) -> None:
-    while True:
-        await catalogue.wait_changed()
-        await mesh.announce_profile()
+async def _announce_changes(hands: Hands, mesh: Mesh) -> None:
+    """Models come and go, and slow languages are found while the node is up."""
+
+    async def announce(changing: Catalogue | SessionsHost) -> None:
+        while True:
+            await changing.wait_changed()
+            await mesh.announce_profile()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(announce, hands.catalogue)
+        if hands.host is not None:
+            nursery.start_soon(announce, hands.host)

@@ -30,7 +30,8 @@ from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.services.folding import SOURCE_BYTES_MAX
 from kowalski.node.services.leading import Leading
 from kowalski.node.services.mesh_tasks import MeshTasks
-from kowalski.node.services.placed_work import ANY_MODEL, Placed, PlacedWork
+from kowalski.node.services.placed_work import ANY_MODEL, PlacedWork
+from kowalski.node.services.placing import Placed
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.submitting import Submitting
 from kowalski.node.task_verbs import TaskVerbs

@@ -61,6 +61,8 @@ find_python() {
 system_packages() {
     cat <<'LIST'
 bwrap bubblewrap the sandbox that code cells run in
+ruby ruby the tests of sessions in Ruby
+/usr/share/perl/*/JSON/PP.pm perl the tests of sessions in Perl
 ip iproute2 the tests that put nodes into network namespaces
 /usr/lib/*/libgomp.so.1 libgomp1 llama.cpp, of the extra [llama]
 avahi-daemon avahi-daemon the test that foreign mDNS programs see a node

@@ -213,7 +213,10 @@ class ScriptedModelServer:
         async with stream:
             wire = _Wire(stream)
             with contextlib.suppress(
-                ClientLeftError, trio.BrokenResourceError, trio.ClosedResourceError
+                ClientLeftError,
+                trio.BrokenResourceError,
+                trio.ClosedResourceError,
+                h11.RemoteProtocolError,  # it left in the middle of a request
             ):
                 while (request := await wire.next_request()) is not None:
                     await self._answer(wire, *request)

@@ -44,6 +44,22 @@ def collect_artefacts(folder: Path, *, files_max: int, bytes_max: int) -> tuple[
     return tuple(found)
 
 
+def read_inside(root: Path, path: str, *, bytes_max: int) -> bytes | None:
+    """The regular file at `path` as seen from inside, where `root` is the root folder there.
+
+    None where there is none, or it is larger. Blocks on disk.
+    """
+    first, _, rest = path.lstrip("/").partition("/")
+    try:
+        folder = os.open(root / first, _OPEN_FOLDER)
+    except OSError:
+        return None
+    try:
+        return _content(folder, rest, bytes_max) if rest else None
+    finally:
+        os.close(folder)
+
+
 def _names(root: int) -> Iterator[str]:
     """Relative paths of what may be files; not followed, not opened."""
     waiting = [""]

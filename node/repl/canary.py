@@ -13,16 +13,17 @@ import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
 import trio
 
-from kowalski.node.repl.cell_run import CellRun
-from kowalski.node.repl.kernel import start_kernel
+from kowalski.node.repl.cell_run import CellOrder, CellRun
+from kowalski.node.repl.kernel import Kernel, start_kernel
 from kowalski.node.repl.kernel_source import KernelSource
 from kowalski.node.repl.limits import CellLimits, SessionLimits
 from kowalski.node.repl.seam import CellOutcome, SubCall, SubCallResult
@@ -50,7 +51,7 @@ async def escapes(source: KernelSource) -> tuple[str, ...]:
     with _bait(owns_pids=source.owns_pids) as bait:
         code = (resources.files("kowalski.node.repl") / "kernels" / "canary_cell.py").read_text()
         prelude = f"NONCE = {nonce!r}\nBAIT = {bait.told!r}\n"
-        _, outcome = await run_probe(source, PYTHON_KERNEL[-1], prelude + code)
+        _, outcome = await run_probe(source, Probe(PYTHON_KERNEL[-1], prelude + code))
         touched = bait.touched()
     lines = outcome.stdout.decode("utf-8", "replace").splitlines()
     if outcome.status != "ok" or not lines or lines[0] != nonce:
@@ -58,23 +59,37 @@ async def escapes(source: KernelSource) -> tuple[str, ...]:
     return (*lines[1:], *touched)
 
 
-async def run_probe(source: KernelSource, kernel: str, code: str) -> tuple[str, CellOutcome]:
-    """The language's version, and how one cell went on a kernel of its own.
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One cell on a kernel of its own. `on_built` is given the kernel and a path inside."""
+
+    kernel: str
+    code: str
+    limits: SessionLimits = field(default_factory=SessionLimits)
+    timeout_s: float = _CELL_S
+    further: Mapping[str, object] = field(default_factory=dict[str, object])
+    on_built: Callable[[Kernel, str], Awaitable[None]] | None = None
+
+
+async def run_probe(source: KernelSource, probe: Probe) -> tuple[str, CellOutcome]:
+    """The language's version, and how the cell went.
 
     Raises:
         RequestFailedError: `sandbox`, the kernel did not come up.
     """
-    limits = SessionLimits()
-    started = await start_kernel(source, kernel, limits=limits, slot=PROBE_SLOT, timeout_s=_START_S)
+    started = await start_kernel(
+        source, probe.kernel, limits=probe.limits, slot=PROBE_SLOT, timeout_s=_START_S
+    )
+    on_built = None if probe.on_built is None else partial(probe.on_built, started)
     try:
         await started.open_session({}, 0)
         run = CellRun(
             started,
             1,
-            code,
+            CellOrder(probe.code, probe.further, on_built),
             limits=CellLimits(),
-            session_limits=limits,
-            timeout_s=_CELL_S,
+            session_limits=probe.limits,
+            timeout_s=probe.timeout_s,
             on_output=lambda _stream, _data: None,
             on_sub_calls=_no_sub_calls,
         )

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import trio
 
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.repl.kernel import Kernel
-from kowalski.node.repl.kernel_frames import Calls, Done
+from kowalski.node.repl.kernel_frames import Built, Calls, Done
 from kowalski.node.repl.limits import CellLimits, SessionLimits
 from kowalski.node.repl.output import KeptOutput
 from kowalski.node.repl.seam import (
@@ -47,6 +49,18 @@ _WORDS: dict[StopReason, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class CellOrder:
+    """What the kernel is told besides the cell's number.
+
+    `on_built` looks at what a compiler has made, by its path inside, before it runs.
+    """
+
+    code: str
+    further: Mapping[str, object] = field(default_factory=dict[str, object])
+    on_built: Callable[[str], Awaitable[None]] | None = None
+
+
 class CellRun:
     """Runs once. `stop` may be called from outside while it does."""
 
@@ -54,7 +68,7 @@ class CellRun:
         self,
         kernel: Kernel,
         number: int,
-        code: str,
+        cell: CellOrder,
         *,
         limits: CellLimits,
         session_limits: SessionLimits,
@@ -64,7 +78,7 @@ class CellRun:
     ) -> None:
         self._kernel = kernel
         self._number = number
-        self._code = code
+        self._cell = cell
         self._limits = limits
         self._session_limits = session_limits
         self._timeout_s = timeout_s
@@ -78,6 +92,7 @@ class CellRun:
         self._remaining_s = timeout_s
         self._batches = 0
         self._unanswered = 0
+        self._is_built = False
         self._done: Done | None = None
         self._reason: StopReason | None = None
         self._fault = ""
@@ -111,9 +126,8 @@ class CellRun:
 
     async def _converse(self, nursery: trio.Nursery) -> None:
         try:
-            await self._kernel.channel.send(
-                {"op": "cell", "cell": self._number, "code": self._code}
-            )
+            told = {"op": "cell", "cell": self._number, "code": self._cell.code}
+            await self._kernel.channel.send({**told, **self._cell.further})
             await self._hear(nursery)
         except PeerUnreachableError:
             self.stop("died")
@@ -128,6 +142,11 @@ class CellRun:
                 case Done(cell=self._number):
                     self._done = frame
                     return
+                case Built(cell=self._number) if not self._is_built:
+                    self._is_built = True
+                    if self._cell.on_built is not None:
+                        await self._cell.on_built(frame.path)
+                    await self._kernel.channel.send({"op": "seen"})
                 case Calls():
                     # Without a nursery: asked before it heard of the interrupt.
                     if nursery is not None:
@@ -309,7 +328,7 @@ class CellRun:
 
 def over_limit(kernel: Kernel, limits: SessionLimits) -> Literal["memory", "inodes"] | None:
     """The watchdog's look at what no rlimit bounds."""
-    weight = kernel.tree.weight(limits.memory_bytes)
+    weight = kernel.tree.weight(limits)
     if weight.resident_bytes > limits.memory_bytes:
         return "memory"
     if weight.inodes > limits.inodes or weight.stored_bytes > stored_bytes_max(limits):

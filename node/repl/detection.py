@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import trio
+
 from kowalski.node.repl import canary, seatbelt
 from kowalski.node.repl.bubblewrap import BubblewrapSandbox, NamespacedSessions, PlainBubblewrap
 from kowalski.node.repl.file_view import FileView, file_view
@@ -27,6 +29,7 @@ from kowalski.node.repl.sandbox import (
 )
 from kowalski.node.repl.seatbelt import SeatbeltSandbox
 from kowalski.node.repl.seccomp import Machine, filter_program
+from kowalski.node.repl.toolchains import Toolchains
 from kowalski.node.repl.unsandboxed import Unsandboxed
 from kowalski.protocol.errors import RequestFailedError
 
@@ -44,18 +47,19 @@ async def detect_sandbox(
     allow_none: bool = False,
     scratch_path: Path | None = None,
     languages: Sequence[str] = (),
+    toolchains: Toolchains | None = None,
     candidates: Iterable[tuple[str, Callable[[], Found]]] | None = None,
 ) -> SandboxVerdict:
     """Try the tiers, best first, and `languages` in the one that works; takes about 0.2 s.
 
-    `candidates` None: all `tiers`.
+    `toolchains` are what languages need that is not under /usr. `candidates` None: all `tiers`.
 
     `allow_none`: the owner asked for `--unsafe-repl`, so where no tier contains code the tier
     `none` will do.
     """
     details: dict[str, str] = {}
-    for name, find in tiers() if candidates is None else candidates:
-        found = find()
+    for name, find in tiers(toolchains) if candidates is None else candidates:
+        found = await trio.to_thread.run_sync(find)
         if isinstance(found, str):
             details[name] = found
             continue
@@ -66,7 +70,7 @@ async def detect_sandbox(
     reason = "; ".join(details.values())
     if allow_none:
         _, interpreter = interpreter_prefix()
-        sandbox = Unsandboxed(interpreter)
+        sandbox = Unsandboxed(interpreter, _path(interpreter, toolchains))
         async with open_kernel_source(sandbox, kernels_of(languages), scratch_path) as source:
             probe = await probe_languages(source, languages)
         words = f"code is not contained at all: {reason}"
@@ -105,30 +109,37 @@ def _hint(words: str) -> str:
     return ""
 
 
-def tiers(programs_path: str = PROGRAMS_PATH) -> Iterator[tuple[str, Callable[[], Found]]]:
-    """Every tier by name, best first, with what looks for it."""
-    yield "bubblewrap", partial(bubblewrap_here, programs_path)
-    yield "bubblewrap for each session", partial(plain_bubblewrap_here, programs_path)
-    yield "namespaces", namespaces_here
-    yield "landlock", landlock_here
-    yield "seatbelt", seatbelt_here
+def tiers(
+    toolchains: Toolchains | None = None, *, programs_path: str = PROGRAMS_PATH
+) -> Iterator[tuple[str, Callable[[], Found]]]:
+    """Every tier by name, best first, with what looks for it. Inside, `toolchains` are shown."""
+    shown = toolchains or Toolchains()
+    yield "bubblewrap", partial(bubblewrap_here, shown, programs_path)
+    yield "bubblewrap for each session", partial(plain_bubblewrap_here, shown, programs_path)
+    yield "namespaces", partial(namespaces_here, shown)
+    yield "landlock", partial(landlock_here, shown)
+    yield "seatbelt", partial(seatbelt_here, shown)
 
 
-def bubblewrap_here(programs_path: str = PROGRAMS_PATH) -> BubblewrapSandbox | str:
+def bubblewrap_here(
+    toolchains: Toolchains | None = None, programs_path: str = PROGRAMS_PATH
+) -> BubblewrapSandbox | str:
     """The sandbox, not tried yet, or why there can be none."""
     bwrap = shutil.which("bwrap", path=programs_path)
     if bwrap is None:
         return "bubblewrap is not installed: apt install bubblewrap"
-    inside = _inside()
+    inside = _inside(toolchains)
     if isinstance(inside, str):
         return inside
     interpreter, view, sessions = inside
     return BubblewrapSandbox(bwrap, interpreter, view, sessions)
 
 
-def plain_bubblewrap_here(programs_path: str = PROGRAMS_PATH) -> PlainBubblewrap | str:
+def plain_bubblewrap_here(
+    toolchains: Toolchains | None = None, programs_path: str = PROGRAMS_PATH
+) -> PlainBubblewrap | str:
     """See `bubblewrap_here`."""
-    found = bubblewrap_here(programs_path)
+    found = bubblewrap_here(toolchains, programs_path)
     if isinstance(found, str):
         return found
     if found.sessions.as_root and shutil.which("/usr/bin/setpriv") is None:
@@ -136,13 +147,13 @@ def plain_bubblewrap_here(programs_path: str = PROGRAMS_PATH) -> PlainBubblewrap
     return PlainBubblewrap(found.bwrap, found.interpreter, found.view, found.sessions)
 
 
-def namespaces_here() -> NamespacesSandbox | str:
+def namespaces_here(toolchains: Toolchains | None = None) -> NamespacesSandbox | str:
     """See `bubblewrap_here`."""
-    inside = _inside()
+    inside = _inside(toolchains)
     return inside if isinstance(inside, str) else NamespacesSandbox(*inside)
 
 
-def landlock_here() -> LandlockSandbox | str:
+def landlock_here(toolchains: Toolchains | None = None) -> LandlockSandbox | str:
     """See `bubblewrap_here`."""
     machine = _machine()
     if machine is None:
@@ -156,35 +167,47 @@ def landlock_here() -> LandlockSandbox | str:
             return f"no other user may run this python, and there is no {interpreter}"
     return LandlockSandbox(
         interpreter=interpreter,
-        path=f"{Path(interpreter).parent}:{SYSTEM_PATH}",
-        view=file_view([prefix]),
+        path=_path(interpreter, toolchains),
+        view=_view(prefix, toolchains),
         as_root=as_root,
         first_uid=_first_uid(),
         system_call_filter=filter_program(machine, in_company=True, as_owner=not as_root),
     )
 
 
-def seatbelt_here() -> SeatbeltSandbox | str:
+def seatbelt_here(toolchains: Toolchains | None = None) -> SeatbeltSandbox | str:
     """See `bubblewrap_here`."""
     if shutil.which(seatbelt.PROGRAM) is None:
         return "sandbox-exec is macOS's"
     prefix, interpreter = interpreter_prefix()
-    return SeatbeltSandbox(interpreter, f"{Path(interpreter).parent}:{SYSTEM_PATH}", prefix)
+    shown = toolchains.shown if toolchains else ()
+    return SeatbeltSandbox(interpreter, _path(interpreter, toolchains), prefix, shown)
 
 
-def _inside() -> tuple[str, FileView, NamespacedSessions] | str:
+def _path(interpreter: str, toolchains: Toolchains | None) -> str:
+    further = [str(folder) for folder in toolchains.path] if toolchains else []
+    return ":".join((str(Path(interpreter).parent), *further, SYSTEM_PATH))
+
+
+def _view(prefix: Path, toolchains: Toolchains | None) -> FileView:
+    return file_view([prefix, *(toolchains.shown if toolchains else ())])
+
+
+def _inside(
+    toolchains: Toolchains | None,
+) -> tuple[str, FileView, NamespacedSessions] | str:
     """What is the same in all tiers with namespaces."""
     machine = _machine()
     if machine is None:
         return _no_filter()
     prefix, interpreter = interpreter_prefix()
     sessions = NamespacedSessions(
-        path=f"{Path(interpreter).parent}:{SYSTEM_PATH}",
+        path=_path(interpreter, toolchains),
         as_root=is_root(),
         first_uid=_first_uid(),
         system_call_filter=filter_program(machine),
     )
-    return interpreter, file_view([prefix]), sessions
+    return interpreter, _view(prefix, toolchains), sessions
 
 
 def _first_uid() -> int:

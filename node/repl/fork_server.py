@@ -23,6 +23,7 @@ import trio
 
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.repl.kernel_images import PYTHON_OPTIONS, code_of, memory_file, program_of
+from kowalski.node.repl.limits import SessionLimits
 from kowalski.node.repl.process_tree import Weight, kill_pidfd, weigh
 from kowalski.node.repl.sandbox import ForkingSandbox
 from kowalski.node.repl.spawned import Spawned
@@ -66,11 +67,11 @@ class Forked:
             if not self._server.owns_pids:
                 self._server.kill(self._number)
 
-    def weight(self, limit_bytes: int) -> Weight:
+    def weight(self, limits: SessionLimits) -> Weight:
         """See `ProcessTree.weight`."""
         if self._pid is None:
             return Weight(0, 0)
-        return weigh(self._pid, limit_bytes, self.root(), self._storage)
+        return weigh(self._pid, limits, self.root(), self._storage)
 
     def root(self) -> Path | None:
         """See `ProcessTree.root`."""

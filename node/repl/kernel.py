@@ -63,19 +63,30 @@ class Kernel:
             self.tree.close()
             await trio.to_thread.run_sync(remove_tree, self.folder)
 
-    async def open_session(self, inputs: Mapping[str, Path], seed: int) -> None:
+    async def open_session(
+        self, inputs: Mapping[str, Path], seed: int, files: Mapping[str, Path] | None = None
+    ) -> None:
         """Show `inputs` to the kernel, under their names where those can be file names.
+
+        It copies `files` into its working folder, under their names.
 
         Raises:
             PeerUnreachableError: the kernel is gone.
-            OSError: an input cannot be read.
+            OSError: an input or a file cannot be read.
         """
         places: dict[str, str] = {}
         for index, (name, path) in enumerate(inputs.items()):
-            file_name = name if _is_plain(name) else str(index)
-            await trio.to_thread.run_sync(_show, path, self.folder / "inputs" / file_name)
-            places[name] = f"{self.places.inputs}/{file_name}"
-        await self.channel.send({"op": "open", "seed": seed, "inputs": places})
+            places[name] = await self.show(path, name if _is_plain(name) else str(index))
+        copied: dict[str, str] = {}
+        for index, (name, path) in enumerate((files or {}).items()):
+            copied[name] = await self.show(path, f".file-{index}")
+        told = {"op": "open", "seed": seed, "inputs": places}
+        await self.channel.send({**told, "files": copied} if copied else told)
+
+    async def show(self, path: Path, name: str, *, mode: int = 0o444) -> str:
+        """Where the kernel can read `path` from now on. Raises OSError."""
+        await trio.to_thread.run_sync(_show, path, self.folder / "inputs" / name, mode)
+        return f"{self.places.inputs}/{name}"
 
 
 async def start_kernel(
@@ -157,18 +168,18 @@ def _is_plain(name: str) -> bool:
     return name.isascii() and all(char.isalnum() or char in "._-" for char in name)
 
 
-def _show(source: Path, place: Path) -> None:
-    """Make `source` readable at `place`: a link where that suffices, else a copy.
+def _show(source: Path, place: Path, mode: int) -> None:
+    """Make `source` readable at `place`: a link where that suffices, else a copy with `mode`.
 
     The folder is seen read-only inside, so a link gives nobody more than reading.
     """
     with contextlib.suppress(OSError):
         resolved = source.resolve(strict=True)
-        if resolved.stat().st_mode & 0o004:
+        if resolved.stat().st_mode & mode & 0o007 == mode & 0o007:
             os.link(resolved, place)
             return
     shutil.copyfile(source, place)
-    place.chmod(0o444)
+    place.chmod(mode)
 
 
 def _last_words(fd: int) -> str:

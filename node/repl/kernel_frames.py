@@ -49,6 +49,14 @@ class Calls(_Frame):
     calls: Annotated[tuple[Call, ...], Field(min_length=1, max_length=4096)]
 
 
+class Built(_Frame):
+    """Where the compiler has put a program, before it runs; waits for `seen`."""
+
+    op: Literal["built"]
+    cell: int
+    path: Annotated[str, Field(max_length=4096)]
+
+
 class Done(_Frame):
     op: Literal["done"]
     cell: int
@@ -61,7 +69,7 @@ class Done(_Frame):
     exit_code: Annotated[int, Field(ge=0, le=255)] = 0
 
 
-KernelFrame = Ready | Calls | Done
+KernelFrame = Ready | Calls | Built | Done
 _adapter: TypeAdapter[KernelFrame] = TypeAdapter(Annotated[KernelFrame, Field(discriminator="op")])
 
 

@@ -15,12 +15,16 @@ PYTHON_OPTIONS = ("-s", "-P")
 environment inside is ours anyhow."""
 
 
-def code_of(parts: Iterable[str]) -> CodeType:
-    """These files, one after the other, as one program; it is named by the last."""
-    names = tuple(parts)
+def text_of(parts: Iterable[str]) -> str:
+    """These files, one after the other."""
     folder = resources.files("kowalski.node.repl") / "kernels"
-    text = "".join((folder / name).read_text("utf-8") for name in names)
-    return compile(text, f"<{names[-1]}>", "exec", dont_inherit=True)
+    return "".join((folder / name).read_text("utf-8") for name in parts)
+
+
+def code_of(parts: Iterable[str]) -> CodeType:
+    """The same as one program, named by the last."""
+    names = tuple(parts)
+    return compile(text_of(names), f"<{names[-1]}>", "exec", dont_inherit=True)
 
 
 def codes_of(kernels: Iterable[tuple[str, ...]]) -> Mapping[str, CodeType]:

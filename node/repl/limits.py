@@ -80,8 +80,28 @@ class CellLimits:
     """Between two looks of the watchdog."""
 
 
+# Compilers and virtual machines are larger than what they work on.
+_ROOMY = SessionLimits(
+    memory_bytes=2048 * MIB,
+    process_memory_bytes=2048 * MIB,
+    processes=128,
+    folder_bytes=256 * MIB,
+    open_files=1024,
+)
+BY_LANGUAGE: Mapping[str, SessionLimits] = MappingProxyType(
+    {
+        "java": _ROOMY,
+        "rust": _ROOMY,
+        "go": _ROOMY,
+        "js": SessionLimits(process_memory_bytes=1024 * MIB),
+        "typescript": SessionLimits(process_memory_bytes=1024 * MIB),
+    }
+)
+"""What a language needs more of than `SessionLimits` gives."""
+
+
 def _per_language() -> Mapping[str, SessionLimits]:
-    return MappingProxyType({})
+    return BY_LANGUAGE
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Protocol
 import psutil
 import trio
 
+from kowalski.node.repl.limits import SessionLimits
 from kowalski.node.repl.work_folders import Storage
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -55,11 +56,11 @@ class ProcessTree(Protocol):
         """SIGKILL to all of it, now. Does not wait, may be called twice."""
         ...
 
-    def weight(self, limit_bytes: int) -> Weight:
-        """What the tree uses now.
+    def weight(self, limits: SessionLimits) -> Weight:
+        """What the tree uses now, as far as `limits` need it known.
 
-        Where the plain sum of resident memory exceeds `limit_bytes` it is counted again with shared
-        pages divided among their users, which is exact and slow.
+        Where the plain sum of resident memory is above them, it is counted again with shared pages
+        divided among their users, which is exact and slow; files are counted up to their limit.
         """
         ...
 
@@ -95,13 +96,13 @@ def children_of(pid: int) -> list[int]:
     return children
 
 
-def weigh(pid: int, limit_bytes: int, root: Path | None, storage: Storage) -> Weight:
+def weigh(pid: int, limits: SessionLimits, root: Path | None, storage: Storage) -> Weight:
     """See `ProcessTree.weight`; `root` as in `ProcessTree.root`."""
     pids = list(tree_of(pid))
     resident = sum(_resident_bytes(each) for each in pids)
-    if resident > limit_bytes:
+    if resident > limits.memory_bytes:
         resident = sum(_proportional_bytes(each) for each in pids)
-    use = storage.use(root, pids)
+    use = storage.use(root, pids, inodes_max=limits.inodes)
     return Weight(resident, len(pids), use.inodes, use.stored_bytes)
 
 

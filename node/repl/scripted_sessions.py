@@ -21,6 +21,7 @@ from kowalski.node.repl.seam import (
     CellOutcome,
     OnOutput,
     OnSubCalls,
+    Scene,
     SubCall,
     SubCallResult,
 )
@@ -75,7 +76,13 @@ class ScriptedSession:
         return not self._is_lost and not self._is_closed
 
     async def run_cell(
-        self, code: str, *, timeout_s: float, on_output: OnOutput, on_sub_calls: OnSubCalls
+        self,
+        code: str,
+        *,
+        timeout_s: float,
+        on_output: OnOutput,
+        on_sub_calls: OnSubCalls,
+        scene: Scene | None = None,  # noqa: ARG002 - a script is a function of code alone
     ) -> CellOutcome:
         """See `seam.ReplSession.run_cell`."""
         if self._clock is not None:
@@ -168,6 +175,10 @@ class ScriptedHost:
     def languages(self) -> Mapping[str, str]:
         return dict(self._languages)
 
+    async def wait_changed(self) -> None:
+        """Never."""
+        await trio.sleep_forever()
+
     @property
     def slots(self) -> int:
         return self._slots
@@ -176,7 +187,13 @@ class ScriptedHost:
     def slots_free(self) -> int:
         return self._slots - len(self._sessions)
 
-    async def open(self, language: str, inputs: Mapping[str, Path], seed: int) -> ScriptedSession:
+    async def open(
+        self,
+        language: str,
+        inputs: Mapping[str, Path],
+        seed: int,
+        files: Mapping[str, Path] | None = None,  # noqa: ARG002 - nobody reads them
+    ) -> ScriptedSession:
         """See `seam.SessionsHost.open`."""
         await trio.lowlevel.checkpoint()
         if language not in self._languages:

@@ -81,6 +81,15 @@ class CellOutcome:
     session_alive: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a program that is run alone finds: its name, its arguments, something to read."""
+
+    name: str = ""
+    arguments: tuple[str, ...] = ()
+    stdin: Path | None = None
+
+
 OnOutput = Callable[[StreamName, bytes], None]
 """Hears output as it comes, uncut. Must not block."""
 
@@ -102,9 +111,17 @@ class ReplSession(Protocol):
     def is_alive(self) -> bool: ...
 
     async def run_cell(
-        self, code: str, *, timeout_s: float, on_output: OnOutput, on_sub_calls: OnSubCalls
+        self,
+        code: str,
+        *,
+        timeout_s: float,
+        on_output: OnOutput,
+        on_sub_calls: OnSubCalls,
+        scene: Scene | None = None,
     ) -> CellOutcome:
         """Run one cell to its end; a session that is lost answers `died` at once.
+
+        `scene` None: arguments and standard input stay as they are.
 
         Cancelling this interrupts the cell, and kills the session within 1 s if that does not help.
 
@@ -142,6 +159,10 @@ class SessionsHost(Protocol):
         """What `open` accepts, with versions, such as `{"python": "3.11.7"}`."""
         ...
 
+    async def wait_changed(self) -> None:
+        """Until `languages` has changed."""
+        ...
+
     @property
     def slots(self) -> int:
         """How many sessions may be open at once."""
@@ -150,8 +171,16 @@ class SessionsHost(Protocol):
     @property
     def slots_free(self) -> int: ...
 
-    async def open(self, language: str, inputs: Mapping[str, Path], seed: int) -> ReplSession:
+    async def open(
+        self,
+        language: str,
+        inputs: Mapping[str, Path],
+        seed: int,
+        files: Mapping[str, Path] | None = None,
+    ) -> ReplSession:
         """Open a session that sees `inputs` read-only and draws random numbers from `seed`.
+
+        `files` are copied into its working folder under their names, relative paths.
 
         Raises:
             RequestRefusedError: `unsupported` language, or `busy`: every slot is taken.

@@ -9,18 +9,21 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import trio
 
 from kowalski.mesh.plain_nursery import open_plain_nursery
-from kowalski.node.repl.artefacts import collect_artefacts
-from kowalski.node.repl.cell_run import CellRun, over_limit
+from kowalski.node.repl.compile_cache import CompileCache
 from kowalski.node.repl.kernel import Kernel, start_kernel
+from kowalski.node.repl.kernel_session import KernelSession
 from kowalski.node.repl.kernel_source import KernelSource, open_kernel_source, remove_leftovers
+from kowalski.node.repl.language_book import LanguageBook
+from kowalski.node.repl.language_search import search_languages
 from kowalski.node.repl.languages import LANGUAGES, kernels_of
 from kowalski.node.repl.limits import Limits
 from kowalski.node.repl.sandbox import Sandbox
-from kowalski.node.repl.seam import Artefact, CellOutcome, OnOutput, OnSubCalls
+from kowalski.node.repl.toolchains import Toolchains
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RequestFailedError,
@@ -30,106 +33,9 @@ from kowalski.protocol.errors import (
 _IDLE_WATCH_INTERVAL_S = 1.0
 _WARM_RETRY_S = 5.0
 _REFILL_AFTER_S = 0.004
-_RUN_ENDS_S_MAX = 2.0
 _RETRY_AFTER_S = 2.0
-_TOO_MUCH = {"memory": "memory", "inodes": "in files"}
 # `bubblewrap` has this many uids of its own, and the last is the probes'.
 SLOTS_MAX = 60
-
-
-class KernelSession:
-    """A `seam.ReplSession` on a kernel of its own."""
-
-    def __init__(self, kernel: Kernel, language: str, limits: Limits, host: KernelHost) -> None:
-        self._kernel = kernel
-        self._language = language
-        self._limits = limits
-        self._host = host
-        self._cells = 0
-        self._run: CellRun | None = None
-        self._run_over = trio.Event()
-        self._lost_because = ""
-        self._is_closed = False
-
-    @property
-    def language(self) -> str:
-        return self._language
-
-    @property
-    def is_alive(self) -> bool:
-        return not self._is_closed and not self._lost_because and self._kernel.is_alive
-
-    async def run_cell(
-        self, code: str, *, timeout_s: float, on_output: OnOutput, on_sub_calls: OnSubCalls
-    ) -> CellOutcome:
-        """See `seam.ReplSession.run_cell`."""
-        if self._run is not None:
-            raise RequestRefusedError("busy", "another cell of this session is running")
-        if not self.is_alive:
-            await trio.lowlevel.checkpoint()
-            why = self._lost_because or "its process is gone"
-            return CellOutcome("died", error=f"the session is lost: {why}", session_alive=False)
-        self._cells += 1
-        self._run = CellRun(
-            self._kernel,
-            self._cells,
-            code,
-            limits=self._limits.cell,
-            session_limits=self._limits.of(self._language),
-            timeout_s=timeout_s,
-            on_output=on_output,
-            on_sub_calls=on_sub_calls,
-        )
-        self._run_over = trio.Event()
-        try:
-            outcome = await self._run.run()
-        finally:
-            self._run = None
-            self._run_over.set()
-        if not outcome.session_alive:
-            self._lost_because = outcome.error or outcome.status
-        return outcome
-
-    def interrupt(self) -> None:
-        """See `seam.ReplSession.interrupt`."""
-        if self._run is not None:
-            self._run.stop("cancelled")
-
-    async def collect(self, *, files_max: int, bytes_max: int) -> tuple[Artefact, ...]:
-        """See `seam.ReplSession.collect`."""
-        root = self._kernel.tree.root() if self.is_alive else None
-        if root is None:
-            await trio.lowlevel.checkpoint()
-            return ()
-        folder = root / self._kernel.places.job.lstrip("/")
-        read = partial(collect_artefacts, folder, files_max=files_max, bytes_max=bytes_max)
-        try:
-            return await trio.to_thread.run_sync(read)
-        except OSError:
-            # The session died meanwhile, and its folder with it.
-            return ()
-
-    async def close(self) -> None:
-        """See `seam.ReplSession.close`."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self._host.let_go(self)
-        if self._run is not None:
-            self._run.stop("died")
-            self._kernel.tree.kill()
-            with trio.CancelScope(shield=True), trio.move_on_after(_RUN_ENDS_S_MAX):
-                await self._run_over.wait()
-        await self._kernel.close()
-        self._host.forget(self)
-
-    def watch(self) -> None:
-        """Between cells: what a thread left behind by one may still do. Bounds as within one."""
-        if self._run is None and self.is_alive:
-            reason = over_limit(self._kernel, self._limits.of(self._language))
-            if reason is not None:
-                self._lost_because = f"too much {_TOO_MUCH[reason]} between cells"
-                self._kernel.tree.kill()
 
 
 class KernelHost:
@@ -144,13 +50,16 @@ class KernelHost:
         limits: Limits,
         warm: Mapping[str, int],
         start_timeout_s: float,
+        compile_cache: CompileCache | None = None,
     ) -> None:
         assert slots >= 1, "a host has slots"
         assert slots + sum(warm.values()) <= SLOTS_MAX, "one uid per kernel"
         self._source = source
         self._languages = dict(languages)
+        self._changed = trio.Event()
         self._slots = slots
         self._limits = limits
+        self._compile_cache = compile_cache
         self._start_timeout_s = start_timeout_s
         self._sessions: dict[KernelSession, int] = {}
         self._opening = 0
@@ -171,7 +80,8 @@ class KernelHost:
 
     @property
     def languages(self) -> Mapping[str, str]:
-        return dict(self._languages)
+        """A live view: slow languages are found while the node is up."""
+        return MappingProxyType(self._languages)
 
     @property
     def slots(self) -> int:
@@ -186,7 +96,13 @@ class KernelHost:
         """Kernels that wait for a session."""
         return sum(len(kernels) for kernels in self._warm.values())
 
-    async def open(self, language: str, inputs: Mapping[str, Path], seed: int) -> KernelSession:
+    async def open(
+        self,
+        language: str,
+        inputs: Mapping[str, Path],
+        seed: int,
+        files: Mapping[str, Path] | None = None,
+    ) -> KernelSession:
         """See `seam.SessionsHost.open`."""
         if language not in self._languages:
             raise RequestRefusedError("unsupported", f"no {language} here")
@@ -195,12 +111,12 @@ class KernelHost:
         self._opening += 1
         try:
             kernel, slot = self._take_warm(language) or await self._start(language)
-            session = KernelSession(kernel, language, self._limits, self)
+            session = KernelSession(kernel, language, self._limits, self, self._compile_cache)
             self._sessions[session] = slot
         finally:
             self._opening -= 1
         try:
-            await kernel.open_session(inputs, seed)
+            await kernel.open_session(inputs, seed, files)
             if self._is_closed:
                 raise RequestRefusedError("busy", "closing")
         except (PeerUnreachableError, OSError) as error:
@@ -212,19 +128,29 @@ class KernelHost:
         return session
 
     def let_go(self, session: KernelSession) -> None:
-        """Called by a session that begins to close: its place is free for another."""
+        """See `kernel_session.SessionOwner.let_go`."""
         slot = self._sessions.pop(session, None)
         if slot is not None:
             self._closing[session] = slot
 
     def forget(self, session: KernelSession) -> None:
-        """Called by a session whose last process is gone: so is the use of its uid."""
+        """See `kernel_session.SessionOwner.forget`."""
         slot = self._closing.pop(session, None)
         if slot is not None:
             self._free.append(slot)
             self._warm_used.set()
             self._gone.set()
             self._gone = trio.Event()
+
+    async def wait_changed(self) -> None:
+        """See `seam.SessionsHost.wait_changed`."""
+        await self._changed.wait()
+
+    def learn(self, language: str, version: str) -> None:
+        """One more works here."""
+        self._languages[language] = version
+        self._changed.set()
+        self._changed = trio.Event()
 
     async def keep_warm(self) -> None:
         """Replace warm kernels as they are used. Runs until cancelled."""
@@ -303,30 +229,47 @@ async def open_sessions_host(
     limits: Limits | None = None,
     warm: Mapping[str, int] | None = None,
     scratch_path: Path | None = None,
+    compiled_path: Path | None = None,
+    toolchains: Toolchains | None = None,
+    book_path: Path | None = None,
     start_timeout_s: float = 10.0,
 ) -> AsyncIterator[KernelHost]:
     """Sessions of `languages` (as `languages.probe_languages` found them), up to `slots` at a time.
 
     `warm` kernels per language wait ready, by default two of python. `scratch_path` holds links to
-    or copies of inputs: on the file system of the content store they are links. Leaving the block
-    kills every process and removes every file.
+    or copies of inputs: on the file system of the content store they are links. `compiled_path`
+    keeps what was compiled (None: nothing is kept). Slow languages of `toolchains` are tried
+    meanwhile, and remembered in `book_path`. Leaving the block kills every process and removes
+    every file.
     """
     if warm is None:
         warm = {"python": 2} if "python" in languages else {}
     await trio.to_thread.run_sync(remove_leftovers, scratch_path)
-    async with open_kernel_source(sandbox, kernels_of(languages), scratch_path) as source:
+    toolchains = toolchains or Toolchains()
+    kernels = kernels_of({*languages, *toolchains.found})
+    cache = CompileCache(compiled_path) if compiled_path else None
+    limits = limits or Limits()
+    async with open_kernel_source(sandbox, kernels, scratch_path) as source:
         host = KernelHost(
             source,
             languages,
             slots=slots,
-            limits=limits or Limits(),
+            limits=limits,
             warm=warm,
             start_timeout_s=start_timeout_s,
+            compile_cache=cache,
+        )
+        search = partial(
+            search_languages,
+            *(source, toolchains, LanguageBook(book_path), host.learn),
+            limits=limits,
+            cache=cache,
         )
         try:
             async with open_plain_nursery() as nursery:
                 nursery.start_soon(host.keep_warm)
                 nursery.start_soon(host.watch_idle)
+                nursery.start_soon(search)
                 yield host
                 nursery.cancel_scope.cancel()
         finally:

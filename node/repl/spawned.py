@@ -15,6 +15,7 @@ from pathlib import Path
 
 import trio
 
+from kowalski.node.repl.limits import SessionLimits
 from kowalski.node.repl.process_tree import (
     Weight,
     children_of,
@@ -96,9 +97,9 @@ class Spawned:
         if self._popen.poll() is None:
             kill_pid(self.pid)
 
-    def weight(self, limit_bytes: int) -> Weight:
+    def weight(self, limits: SessionLimits) -> Weight:
         """See `ProcessTree.weight`."""
-        return weigh(self.pid, limit_bytes, self.root(), self._storage)
+        return weigh(self.pid, limits, self.root(), self._storage)
 
     def root(self) -> Path | None:
         """See `ProcessTree.root`."""

@@ -19,7 +19,6 @@ from typing import Protocol
 
 _OWN = ("tmp", "job", "dev/shm")
 _DEPTH_MAX = 64
-_ENTRIES_MAX = 100_000
 _BLOCK_BYTES = 512
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _REMOVE_S_MAX = 60.0
@@ -34,15 +33,24 @@ class StorageUse:
 
 
 class Storage(Protocol):
-    def use(self, root: Path | None, pids: Sequence[int]) -> StorageUse:
-        """What is stored now: by the session whose root folder is `root`, with these processes."""
+    def use(self, root: Path | None, pids: Sequence[int], *, inodes_max: int) -> StorageUse:
+        """What is stored now: by the session whose root folder is `root`, with these processes.
+
+        Above `inodes_max` it counts no further.
+        """
         ...
 
 
 class OwnFileSystems:
     """Sized ones, gone with the session; what counts is how many files they hold."""
 
-    def use(self, root: Path | None, pids: Sequence[int]) -> StorageUse:  # noqa: ARG002
+    def use(
+        self,
+        root: Path | None,
+        pids: Sequence[int],  # noqa: ARG002 - a file system knows
+        *,
+        inodes_max: int,  # noqa: ARG002 - all at once
+    ) -> StorageUse:
         """See `Storage.use`."""
         inodes = 0
         for name in _OWN if root is not None else ():
@@ -58,14 +66,20 @@ class WorkFolders:
 
     folders: tuple[Path, ...]
 
-    def use(self, root: Path | None, pids: Sequence[int]) -> StorageUse:  # noqa: ARG002
+    def use(
+        self,
+        root: Path | None,  # noqa: ARG002 - they are the host's
+        pids: Sequence[int],
+        *,
+        inodes_max: int,
+    ) -> StorageUse:
         """See `Storage.use`."""
         inodes = stored = 0
         devices: set[int] = set()
         for folder in self.folders:
             with contextlib.suppress(OSError):
                 devices.add(folder.stat().st_dev)
-                found = _below(folder)
+                found = _below(folder, inodes_max)
                 inodes += found.inodes
                 stored += found.stored_bytes
         for about in _nameless(pids, devices) if self.folders else ():
@@ -74,7 +88,7 @@ class WorkFolders:
         return StorageUse(inodes, stored)
 
 
-def _below(folder: Path) -> StorageUse:
+def _below(folder: Path, inodes_max: int) -> StorageUse:
     """Everything below. A tree that is too deep or too wide counts as full, and is left at that."""
     inodes = stored = 0
     root = os.open(folder, _OPEN_FOLDER)
@@ -89,7 +103,7 @@ def _below(folder: Path) -> StorageUse:
                 open_folders.pop()
                 continue
             inodes += 1
-            if inodes > _ENTRIES_MAX or len(open_folders) > _DEPTH_MAX:
+            if inodes > inodes_max or len(open_folders) > _DEPTH_MAX:
                 return StorageUse(sys.maxsize, stored)
             with contextlib.suppress(OSError):
                 about = os.stat(name, dir_fd=fd, follow_symlinks=False)

@@ -14,12 +14,12 @@ import structlog
 import trio
 
 from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core.announced_tasks import Elsewhere
 from kowalski.node.core.portions import portion
 from kowalski.node.core.task_ledger import Task, TaskState
-from kowalski.node.services.placed_work import Weather
 from kowalski.node.services.submitter import Seen, SubmitterRoom
 from kowalski.node.services.task_gossip import TaskGossip
 from kowalski.protocol.errors import (

@@ -8,7 +8,7 @@ import structlog
 import trio
 
 from kowalski.mesh.content_store import ContentStore, Requester
-from kowalski.node.services.placed_work import Weather
+from kowalski.mesh.core.blame import Weather
 from kowalski.protocol.ids import ContentHash
 from kowalski.protocol.messages.content import ContentRef
 

@@ -1,7 +1,8 @@
 # Leads an interpreter of another language through its cells: a child that reads lines of JSON from one
-# pipe and writes lines of JSON to another. `channel.py` and `limiting.py` stand in front; the file
-# behind says what the child is (`Led`) and what its lines mean.
+# pipe and writes lines of JSON to another. `channel.py`, `limiting.py` and `commands.py` stand in front;
+# the file behind says what the child is (`Led`) and what its lines mean.
 
+import re
 import select
 import signal
 import subprocess
@@ -14,13 +15,13 @@ LINE_BYTES_MAX = 64 * 1024 * 1024
 class Child:
     """One interpreter and the two pipes it is led by. Its last two arguments are their numbers."""
 
-    def __init__(self, argv, has_group):
+    def __init__(self, argv, stdin, has_group):
         orders_r, self._orders = os.pipe()
         self.reports, reports_w = os.pipe()
         self._received = bytearray()
         self.process = subprocess.Popen(
             [*argv, str(orders_r), str(reports_w)],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             pass_fds=(orders_r, reports_w),
             process_group=0 if has_group else None,
         )
@@ -74,38 +75,63 @@ def death_of(process):
 
 
 class Led:
-    """A session of another language. Below it: `argv`, `open`, `order_of`, `outcome`, `lost`."""
+    """A session of another language.
+
+    Below it: `argv`, `open`, `order_of`, `outcome`, `lost`, and what is different in `begin`.
+    """
+
+    VERSION = ()
 
     def __init__(self, channel):
         self.channel = channel
         self._has_groups = lead_group()
-        self.folder = tempfile.mkdtemp(prefix="cells-")
+        self.folder = os.path.join(tempfile.gettempdir(), "cells")
+        os.mkdir(self.folder)
+        self.commands = Commands(os.path.join(self.folder, "ask"), channel)
+        # A file, so that what a program is to read can be put there when its interpreter runs.
+        self._stdin_path = os.path.join(self.folder, "stdin")
+        open(self._stdin_path, "w").close()
+        self._stdin = os.open(self._stdin_path, os.O_RDONLY)
         self.child = None
         self.is_interrupted = False
 
+    def begin(self):
+        """Before anybody knows what the session is for. The version of the language."""
+        told = subprocess.run(self.VERSION, capture_output=True, check=True).stdout
+        return told.decode("utf-8", "replace").strip()
+
     def start(self):
-        self.child = Child(self.argv(), self._has_groups)
+        self.child = Child(self.argv(), self._stdin, self._has_groups)
 
     def run(self, message):
         number = message["cell"]
+        if message.get("stdin"):
+            shutil.copyfile(message["stdin"], self._stdin_path)
         path = os.path.join(self.folder, f"cell-{number}")
         with open(path, "w", encoding="utf-8", errors="replace") as file:
             file.write(message["code"] + "\n")
         self.is_interrupted = False
         if self.child is None:
             self.start()
-        self.child.order(self.order_of(path, number))
+        self.child.order(self.order_of(path, message))
         done = {"op": "done", "cell": number, "status": "ok", "value": None, "error": None}
         done.update(self._result())
+        if "answer_content" not in done:
+            done.update(self.commands.answer())
         return done
+
+    def first_report(self):
+        """What a child says when it is ready."""
+        while True:
+            for line in self.child.reported():
+                return json.loads(line)
 
     def _result(self):
         again = asked = None
         while True:
             child = self.child
-            ready, _, _ = select.select(
-                [self.channel.fd, child.reports, child.death], [], [], again
-            )
+            waited_for = [self.channel.fd, child.reports, child.death, self.commands.fd]
+            ready, _, _ = select.select(waited_for, [], [], again)
             if child.reports in ready:
                 for line in child.reported():
                     report = json.loads(line)
@@ -117,13 +143,15 @@ class Led:
                 code = child.process.wait()
                 child.close()
                 return self.lost(128 - code if code < 0 else code)
+            if self.commands.fd in ready:
+                self.commands.ask()
             if self.channel.fd in ready:
                 message = self.channel.receive()
                 if message is None:
                     os._exit(0)
                 if message["op"] == "interrupt":
                     self.is_interrupted, again = True, INTERRUPT_AGAIN_S
-                elif message["op"] == "answers":
+                elif message["op"] == "answers" and not self.commands.answered(message):
                     child.order(json.dumps({"id": message["id"], "results": message["results"]}))
                     asked = None
             if self.is_interrupted and asked is not None:
@@ -145,18 +173,43 @@ class Led:
         return number
 
 
-def lead(make, version_argv):
+class Interpreter(Led):
+    """Whose child has a loop of its own: it says its version, hears of the session, and takes cells."""
+
+    def begin(self):
+        self.start()
+        return self.first_report()["version"]
+
+    def open(self, message):
+        self.child.order(json.dumps({"seed": message["seed"], "inputs": message["inputs"]}))
+
+    def order_of(self, path, message):
+        order = {"cell": message["cell"], "path": path}
+        if "arguments" in message:
+            order.update(arguments=message["arguments"], name=message.get("name"))
+        return json.dumps(order)
+
+    def outcome(self, report):
+        return report
+
+    def lost(self, code):
+        # Its variables went with it, so the session must not seem to go on.
+        os._exit(code & 0xFF)
+
+
+def lead(make):
     channel = begin()
     # Not SIG_IGN: a child would inherit that, and could not trap what is ignored.
     signal.signal(signal.SIGINT, lambda *_: None)
-    version = subprocess.run(version_argv, capture_output=True, check=True).stdout.decode().strip()
     session = make(channel)
-    channel.send({"op": "ready", "version": version})
+    channel.send({"op": "ready", "version": session.begin()[:64]})
     while True:
         message = channel.receive()
         if message is None:
             os._exit(0)
         if message["op"] == "open":
+            place_files(message.get("files", {}))
+            session.commands.open(message)
             session.open(message)
         elif message["op"] == "cell":
             channel.send(session.run(message))

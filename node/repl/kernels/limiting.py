@@ -2,6 +2,7 @@
 # `channel.py` stands in front, all kernels behind.
 
 import resource
+import shutil
 
 # By the names that `limits.rlimits` uses; a system without one of them lacks that bound.
 RLIMITS = {
@@ -42,6 +43,15 @@ def lead_group():
         # Landlock's sessions stay in the group by which they are killed.
         return os.getpgrp() == os.getpid()
     return True
+
+
+def place_files(files):
+    """`files`: where each is read from, by its name below the working folder; they may be changed."""
+    for name, path in files.items():
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+        shutil.copyfile(path, name)
+        if not os.access(name, os.W_OK):
+            os.chmod(name, 0o644)
 
 
 def begin():

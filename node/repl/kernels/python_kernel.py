@@ -70,6 +70,7 @@ class Session:
 
     def open(self, message):
         random.seed(message["seed"])
+        place_files(message.get("files", {}))
         self._context_paths = message["inputs"]
         self._is_single = len(self._context_paths) == 1
         if not self._context_paths:
@@ -103,6 +104,7 @@ class Session:
         self._is_interrupt_wanted.clear()
         self._over.clear()
         self._bridge.open()
+        _set_scene(message)
         try:
             self._is_running = True
             try:
@@ -257,6 +259,17 @@ class Session:
                 raise NameError(f"there is no variable {name!r}; there are: {known}")
             return self._final(name)
         return self._final(self.names[name])
+
+
+def _set_scene(message):
+    """What a program that is run alone expects: its arguments, and something to read."""
+    if "arguments" in message:
+        sys.argv = [message.get("name", ""), *message["arguments"]]
+    if message.get("stdin"):
+        fd = os.open(message["stdin"], os.O_RDONLY)
+        os.dup2(fd, 0)
+        os.close(fd)
+        sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
 
 
 def _exited(error, done):

@@ -22,10 +22,11 @@ import psutil
 import trio
 
 from kowalski.node.repl.detection import detect_sandbox, tiers
+from kowalski.node.repl.kernel_session import KernelSession
 from kowalski.node.repl.limits import CellLimits, Limits, SessionLimits
 from kowalski.node.repl.sandbox import Sandbox
 from kowalski.node.repl.seam import CellOutcome, SubCall, SubCallResult
-from kowalski.node.repl.sessions import KernelHost, KernelSession, open_sessions_host
+from kowalski.node.repl.sessions import KernelHost, open_sessions_host
 from kowalski.protocol.errors import RequestFailedError
 from tests.node.repl.hostile_cells import HOSTILE_CELLS, PRELUDE, Hostile
 

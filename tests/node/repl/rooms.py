@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,20 +12,33 @@ import trio
 
 from kowalski.node.repl.bubblewrap import BubblewrapSandbox
 from kowalski.node.repl.detection import bubblewrap_here
+from kowalski.node.repl.kernel_session import KernelSession
 from kowalski.node.repl.kernel_source import KernelSource, open_kernel_source
-from kowalski.node.repl.languages import kernels_of
+from kowalski.node.repl.languages import LANGUAGES, kernels_of
 from kowalski.node.repl.limits import Limits
 from kowalski.node.repl.sandbox import Sandbox
-from kowalski.node.repl.seam import CellOutcome, StreamName, SubCall, SubCallResult
-from kowalski.node.repl.sessions import KernelHost, KernelSession, open_sessions_host
+from kowalski.node.repl.seam import CellOutcome, Scene, StreamName, SubCall, SubCallResult
+from kowalski.node.repl.sessions import KernelHost, open_sessions_host
+from kowalski.node.repl.toolchains import find_toolchains
 
-VERSIONS = {"python": f"{sys.version_info.major}.{sys.version_info.minor}", "bash": "5", "js": "20"}
+VERSIONS = dict.fromkeys(LANGUAGES, "?")
 
 Reply = Callable[[SubCall], SubCallResult]
 
 
 def sandbox_here() -> BubblewrapSandbox:
     found = bubblewrap_here()
+    if isinstance(found, str):
+        pytest.skip(found)
+    return found
+
+
+def sandbox_for(language: str) -> BubblewrapSandbox:
+    """One that shows what `language` needs, or a skip where that is not to be had."""
+    toolchains = find_toolchains({language: LANGUAGES[language].needs})
+    if why := toolchains.missing.get(language):
+        pytest.skip(f"no {language} here: {why}")
+    found = bubblewrap_here(toolchains)
     if isinstance(found, str):
         pytest.skip(found)
     return found
@@ -55,12 +67,15 @@ class Talk:
         self.reply: Reply = lambda call: SubCallResult(text=call.prompt.upper())
         self.reply_delay_s = 0.0
 
-    async def __call__(self, code: str, *, timeout_s: float = 20.0) -> CellOutcome:
+    async def __call__(
+        self, code: str, *, timeout_s: float = 20.0, scene: Scene | None = None
+    ) -> CellOutcome:
         return await self.session.run_cell(
             code,
             timeout_s=timeout_s,
             on_output=lambda stream, data: self.heard.append((stream, data)),
             on_sub_calls=self._answer,
+            scene=scene,
         )
 
     async def _answer(self, calls: tuple[SubCall, ...]) -> tuple[SubCallResult, ...]:
@@ -69,9 +84,9 @@ class Talk:
         return tuple(self.reply(call) for call in calls)
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool], *, within_s: float = 10.0) -> None:
     """Something outside this process comes true: a process starts, a kernel is ready."""
-    with trio.fail_after(10):
+    with trio.fail_after(within_s):
         while not condition():  # noqa: ASYNC110 - nobody could set an event
             await trio.sleep(0.01)
 
@@ -84,6 +99,7 @@ async def real_host(
     limits: Limits | None = None,
     sandbox: Sandbox | None = None,
     scratch_path: Path | None = None,
+    compiled_path: Path | None = None,
 ) -> AsyncIterator[KernelHost]:
     async with open_sessions_host(
         sandbox or sandbox_here(),
@@ -92,6 +108,7 @@ async def real_host(
         warm=warm or {},
         limits=limits,
         scratch_path=scratch_path,
+        compiled_path=compiled_path,
     ) as host:
         yield host
 
@@ -104,7 +121,10 @@ async def talk_to(
     seed: int = 0,
     limits: Limits | None = None,
     sandbox: Sandbox | None = None,
+    files: Mapping[str, Path] | None = None,
+    compiled_path: Path | None = None,
 ) -> AsyncIterator[Talk]:
-    async with real_host(limits=limits, sandbox=sandbox) as host:
-        session = await host.open(language, inputs or {}, seed)
+    sandbox = sandbox or sandbox_for(language)
+    async with real_host(limits=limits, sandbox=sandbox, compiled_path=compiled_path) as host:
+        session = await host.open(language, inputs or {}, seed, files)
         yield Talk(session)

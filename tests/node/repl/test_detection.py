@@ -12,7 +12,11 @@ pytestmark = [pytest.mark.trio]
 
 
 def bubblewraps(programs: Path) -> list[tuple[str, Callable[[], Found]]]:
-    return [(name, find) for name, find in tiers(str(programs)) if name.startswith("bubblewrap")]
+    return [
+        (name, find)
+        for name, find in tiers(programs_path=str(programs))
+        if name.startswith("bubblewrap")
+    ]
 
 
 @pytest.mark.real

@@ -12,6 +12,7 @@ import trio.testing
 
 from kowalski.node.repl.kernel import Kernel, start_kernel
 from kowalski.node.repl.kernel_source import ForkingSource, KernelSource
+from kowalski.node.repl.languages import kernels_of
 from kowalski.node.repl.limits import SessionLimits
 from kowalski.node.repl.process_tree import children_of, tree_of
 from kowalski.protocol.errors import RequestFailedError
@@ -72,7 +73,8 @@ async def test_an_order_that_cannot_be_carried_out_is_told_in_the_systems_words(
 
 
 async def test_a_session_that_nobody_waits_for_any_more_does_not_stay() -> None:
-    async with kernel_source(kernels=SLEEPER) as source:
+    async with kernel_source(kernels={**kernels_of(("python",)), **SLEEPER}) as source:
+        await (await start(source)).close()
         with trio.move_on_after(0) as late:
             await start_kernel(source, "sleeper", limits=SessionLimits(), slot=0, timeout_s=5)
         assert late.cancelled_caught

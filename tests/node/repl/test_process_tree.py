@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from kowalski.node.repl.limits import SessionLimits
 from kowalski.node.repl.process_tree import (
     kill_pid,
     kill_pidfd,
@@ -33,13 +34,13 @@ def test_a_tree_is_the_process_and_all_below_it() -> None:
 
 
 class Said:
-    def use(self, root: Path | None, pids: Sequence[int]) -> StorageUse:
+    def use(self, root: Path | None, pids: Sequence[int], *, inodes_max: int) -> StorageUse:
         return StorageUse(inodes=len(pids), stored_bytes=0 if root is None else 7)
 
 
 def test_what_a_tree_stores_is_asked_of_its_storage() -> None:
-    assert weigh(os.getpid(), 1 << 40, None, Said()).stored_bytes == 0
-    weight = weigh(os.getpid(), 1 << 40, Path("/"), Said())
+    assert weigh(os.getpid(), SessionLimits(), None, Said()).stored_bytes == 0
+    weight = weigh(os.getpid(), SessionLimits(), Path("/"), Said())
     assert weight.stored_bytes == 7
     assert weight.inodes == weight.processes >= 1
     assert weight.resident_bytes > 1 << 20

@@ -9,11 +9,14 @@ import pytest
 import trio
 import trio.testing
 
+from kowalski.node.repl.limits import SessionLimits
 from kowalski.node.repl.sandbox import Launch
 from kowalski.node.repl.spawned import Spawned
 from tests.node.repl.rooms import until
 
 pytestmark = [pytest.mark.real, pytest.mark.trio]
+
+ROOMY = SessionLimits(memory_bytes=1 << 40)
 
 
 def launch(*argv: str, closes_after: tuple[int, ...] = ()) -> Launch:
@@ -58,14 +61,14 @@ async def test_two_may_wait_for_the_same_death() -> None:
 
 async def test_a_tree_is_weighed_with_all_its_branches() -> None:
     with spawned("sh", "-c", "sleep 60 & sh -c 'sleep 60; :' & wait") as tree:
-        await until(lambda: tree.weight(1 << 40).processes == 4)
-        weight = tree.weight(1 << 40)
+        await until(lambda: tree.weight(ROOMY).processes == 4)
+        weight = tree.weight(ROOMY)
         assert weight.resident_bytes > 1 << 20
         # Counted again, with the pages that the shells share divided among them.
-        assert 0 < tree.weight(0).resident_bytes < weight.resident_bytes
+        assert 0 < tree.weight(SessionLimits(memory_bytes=0)).resident_bytes < weight.resident_bytes
         tree.kill()
         await tree.wait_dead()
-        assert tree.weight(1 << 40).resident_bytes == 0
+        assert tree.weight(ROOMY).resident_bytes == 0
 
 
 async def test_killing_twice_or_after_the_end_is_harmless() -> None:

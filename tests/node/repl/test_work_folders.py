@@ -11,7 +11,7 @@ from kowalski.node.repl.work_folders import OwnFileSystems, WorkFolders, remove_
 
 
 def use_of(folder: Path, *pids: int) -> tuple[int, int]:
-    use = WorkFolders((folder,)).use(None, pids)
+    use = WorkFolders((folder,)).use(None, pids, inodes_max=1000)
     return use.inodes, use.stored_bytes
 
 
@@ -28,6 +28,13 @@ def test_files_and_folders_are_counted_with_what_they_hold(tmp_path: Path) -> No
     inodes, stored = use_of(tmp_path)
     assert inodes == 4
     assert 1_000_000 <= stored < 1_100_000
+
+
+def test_above_the_limit_nobody_counts_further(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / str(number)).touch()
+    assert WorkFolders((tmp_path,)).use(None, (), inodes_max=5).inodes == 5
+    assert WorkFolders((tmp_path,)).use(None, (), inodes_max=4).inodes > 4
 
 
 def test_links_are_counted_and_not_followed(tmp_path: Path) -> None:
@@ -66,10 +73,10 @@ def test_a_file_without_a_name_is_counted_while_somebody_holds_it(tmp_path: Path
 
 
 def test_file_systems_of_a_sessions_own_are_asked_for_their_files() -> None:
-    use = OwnFileSystems().use(Path("/"), ())
+    use = OwnFileSystems().use(Path("/"), (), inodes_max=1000)
     assert use.inodes > 0
     assert use.stored_bytes == 0
-    assert OwnFileSystems().use(None, ()).inodes == 0
+    assert OwnFileSystems().use(None, (), inodes_max=1000).inodes == 0
 
 
 @pytest.mark.parametrize("depth", [3, 3000])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,13 +8,7 @@ import trio
 from kowalski.node.repl.seam import Answer, SubCallResult
 from tests.node.repl.rooms import talk_to, until
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.trio,
-    pytest.mark.skipif(
-        shutil.which("node", path="/usr/bin") is None, reason="node is not installed in /usr/bin"
-    ),
-]
+pytestmark = [pytest.mark.real, pytest.mark.trio]
 
 
 async def test_declarations_of_every_kind_stay_across_cells() -> None:
@@ -125,3 +118,47 @@ async def test_chance_follows_the_seed() -> None:
         async with talk_to("js", seed=seed) as cell:
             found.append((await cell("Math.random()")).value)
     assert found[0] == found[1] != found[2]
+
+
+async def test_a_later_cell_may_declare_the_same_again() -> None:
+    async with talk_to("js") as cell:
+        await cell("const fs = require('fs'); let n = 1; class C { a() { return 1 } }")
+        again = await cell("const fs = require('fs'); let n = 2; class C { a() { return 2 } }")
+        assert again.status == "ok", again.error
+        assert (await cell("[typeof fs.readFileSync, n, new C().a()]")).value == (
+            "[ 'function', 2, 2 ]"
+        )
+        text = await cell("s = `\nconst x = 1;\nlet y = 2;`; s.length + s")
+        assert "const x = 1" in (text.value or "")
+
+
+async def test_what_a_cell_declares_beside_an_await_stays() -> None:
+    async with talk_to("js") as cell:
+        await cell("const x = await Promise.resolve(4); let {a, b} = {a: x, b: await 2}")
+        assert (await cell("[x, a, b]")).value == "[ 4, 4, 2 ]"
+        assert (await cell("const x = await 5; x + 1")).value == "6"
+        assert (await cell("x")).value == "5"
+
+
+async def test_modules_can_be_imported() -> None:
+    async with talk_to("js") as cell:
+        await cell("import fs, {join as j} from 'path'\nimport * as os from 'os'")
+        found = await cell("[fs.join('a', 'b'), j('c', 'd'), typeof os.cpus]")
+        assert found.value == "[ 'a/b', 'c/d', 'function' ]", found.error
+        assert "<cell 3>:3" in ((await cell("import x from 'fs'\n\nnull.y")).error or "")
+
+
+async def test_the_rest_of_the_bridge_is_there() -> None:
+    async with talk_to("js") as cell:
+        cell.reply = lambda call: SubCallResult(
+            text='["old"]' if call.kind == "history" else f"{call.kind}:{call.prompt}"
+        )
+        assert (await cell("[rlm_query('q'), unfold('h'), history]")).value == (
+            "[ 'rlm:q', 'unfold:h', [ 'old' ] ]"
+        )
+        await cell("list = [1, 2, 3]; n = 1")
+        assert (await cell("SHOW_VARS()")).value == "'list: Array, 3 long\\nn: number'"
+        assert (await cell("FINAL_VAR('list')")).answer == Answer("[1,2,3]", ready=True)
+        assert "no variable nothing; there are: list, n" in (
+            (await cell("FINAL_VAR('nothing')")).error or ""
+        )
