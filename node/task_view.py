@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from kowalski.node.control_line import ExitCode
+from kowalski.node.core.announced_tasks import Elsewhere
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.services.submitter import Seen
-from kowalski.protocol.ids import PeerId
+from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.task import Entry, Progress
 from kowalski.rlm import budget
 from kowalski.rlm.budget import NOTHING, Spent
-from kowalski.rlm.journal import event_of
+from kowalski.rlm.journal import digest, event_of
 
 Event = dict[str, object]
 NameOf = Callable[[PeerId], str]
@@ -218,10 +219,12 @@ def exit_code(task: Task) -> ExitCode:
     return ExitCode.NO_CAPACITY if code in NOBODY_CAN else ExitCode.FAILED
 
 
-def headline(task: Task, name_of: NameOf, now_unix_s: float) -> Event:
+def headline(task: Task, name_of: NameOf, now_unix_s: float, *, submitter: PeerId) -> Event:
     """One row of `tasks`."""
     return {
         "task": task.id,
+        "submitter": submitter,
+        "submitter_name": name_of(submitter),
         "state": task.state,
         "mode": task.spec.mode,
         "term": task.term,
@@ -231,3 +234,44 @@ def headline(task: Task, name_of: NameOf, now_unix_s: float) -> Event:
         "submitted_s_ago": max(0.0, now_unix_s - task.submitted_unix_s),
         "prompt_head": " ".join(task.spec.prompt.split())[:HEAD_CHARS],
     }
+
+
+def headline_elsewhere(one: Elsewhere, name_of: NameOf) -> Event:
+    """The same, of a task that was announced by somebody else."""
+    told = one.headline
+    return {
+        "task": told.task,
+        "submitter": one.submitter,
+        "submitter_name": told.submitter_name or name_of(one.submitter),
+        "state": told.state,
+        "mode": told.mode,
+        "term": told.term,
+        "coordinator": told.coordinator,
+        "coordinator_name": name_of(told.coordinator) if told.coordinator else None,
+        "entries": told.entries,
+        "submitted_s_ago": one.age_s,
+        "prompt_head": told.head[:HEAD_CHARS],
+    }
+
+
+def journal_lines(task: TaskId, entries: Iterable[Entry], name_of: NameOf) -> list[Event]:
+    """Each entry of a journal: who wrote it when in the order of things, and what it says."""
+    rows: list[Event] = []
+    for entry in entries:
+        event = event_of(entry)
+        said = event.model_dump(mode="json", exclude_defaults=True)
+        if peer := said.get("peer"):
+            said["peer_name"] = name_of(PeerId(peer))
+        rows.append(
+            {
+                "index": entry.index,
+                "term": entry.term,
+                "digest": digest(task, entry),
+                "kind": event.KIND,
+                **{name: value for name, value in said.items() if name not in RESERVED},
+            }
+        )
+    return rows
+
+
+RESERVED = frozenset({"index", "term", "digest", "kind"})

@@ -14,6 +14,9 @@ SOUND: dict[str, dict[str, object]] = {
     "tasks": {"limit": 5},
     "task": {"task": "01ARZ3NDEKTSV4RRFFQ69G5FAV"},
     "cancel": {"task": "t1"},
+    "attach": {"task": "t1@küche"},
+    "resume": {"task": "t1", "timeout_s": 60, "max_iterations": 3},
+    "trace": {"task": "t1"},
     "submit": {
         "prompt": "why",
         "mode": "rlm",
@@ -22,6 +25,13 @@ SOUND: dict[str, dict[str, object]] = {
         "timeout_s": 5,
         "task_id": "mine",
         "follow": False,
+        "priority": "batch",
+        "failover": "queue",
+        "retries_max": 3,
+        "retry_delay_s": 0.5,
+        "retry_is_exponential": False,
+        "submitter_gone": "abort",
+        "side_effects": "at_most_once",
     },
     "run": {"language": "python", "code": "", "timeout_s": 1.5, "args": ["-v"]},
     "ask": {

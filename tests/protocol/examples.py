@@ -22,6 +22,7 @@ from kowalski.protocol.messages import (
     task,
     telemetry,
     trust,
+    watching,
 )
 
 SUBMITTER: Final = PeerId("12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA")
@@ -473,9 +474,12 @@ _ALL: Final[tuple[base.Message, ...]] = (
     ),
     task.Accepted(task=TASK, term=2, index=5, digest=HASH),
     task.Announced(
+        boot=BOOT,
+        sequence=17,
         tasks=(
             task.TaskHeadline(
                 task=TASK,
+                submitter=SUBMITTER,
                 term=2,
                 state="running",
                 coordinator=COORDINATOR,
@@ -483,8 +487,9 @@ _ALL: Final[tuple[base.Message, ...]] = (
                 entries=6,
                 head="How often does Ishmael say “sea”?",
                 submitter_name="laptop",
+                age_s=12.5,
             ),
-        )
+        ),
     ),
     task.CancelTask(task=TASK, term=2, reason="the owner pressed Ctrl-C"),
     task.EntryOffered(task=TASK, entry=ENTRY),
@@ -526,6 +531,24 @@ _ALL: Final[tuple[base.Message, ...]] = (
     trust.RenewalAsked(),
     REVOCATION,
     ROSTER,
+    watching.CancelAsked(task=TASK, submitter=SUBMITTER, reason="the owner pressed Ctrl-C"),
+    watching.ResumeAsked(task=TASK, submitter=SUBMITTER, timeout_s=60.0, max_iterations=9),
+    watching.TraceAsked(task=TASK, submitter=SUBMITTER),
+    watching.Traced(task=TASK, lines=("0.000 Submitted", "0.001 GrantTerm 1")),
+    watching.WatchAsked(task=TASK, submitter=SUBMITTER, start=3, is_following=False),
+    watching.WatchOpened(
+        task=TASK, submitter=SUBMITTER, submitter_name="laptop", spec=SPEC, age_s=3.5
+    ),
+    watching.WatchSeen(
+        task=TASK,
+        state="answered",
+        term=2,
+        coordinator=COORDINATOR,
+        why="its coordinator has left",
+        entries=(ENTRY,),
+        progress=task.Progress(task=TASK, term=2, kind="delta", text="Call me"),
+        answer=journal.Closed(outcome="answered", answer="17"),
+    ),
 )
 
 EXAMPLES: Final[dict[str, base.Message]] = {message.KIND: message for message in _ALL}

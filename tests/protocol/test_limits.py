@@ -38,6 +38,8 @@ SENDER_MEASURES = {
     "telemetry/hot": "speeds of 64 models with the longest names",
     "telemetry/profile": "128 models with the longest names",
     "trust/join-granted": "members beyond a frame are learned from others",
+    "watching/seen": "as many entries as fit",
+    "watching/traced": "as many lines as fit",
 }
 
 
