@@ -13,7 +13,16 @@ import sys
 import click
 
 from kowalski import __version__
-from kowalski.node import cli_doctor, cli_http, cli_mcp, cli_start, cli_trust, cli_views, cli_work
+from kowalski.node import (
+    cli_doctor,
+    cli_http,
+    cli_mcp,
+    cli_run,
+    cli_start,
+    cli_trust,
+    cli_views,
+    cli_work,
+)
 from kowalski.node.cli_session import PROGRAM, Session, with_session
 
 
@@ -62,7 +71,7 @@ def completion(session: Session, shell: str) -> None:
 for _command in (
     cli_start.start,
     cli_work.submit,
-    cli_work.run,
+    cli_run.run,
     cli_work.ask,
     cli_work.fold,
     cli_views.peers,

@@ -26,7 +26,7 @@ from kowalski.node.control import Emit, Verb
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.mesh_verbs import MeshVerbs, ends_in_s, load_of, warnings_of
 from kowalski.node.plain_files import check_is_plain, read_text
-from kowalski.node.program_arguments import with_arguments
+from kowalski.node.program_verbs import ProgramVerbs
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.services.folding import SOURCE_BYTES_MAX
 from kowalski.node.services.leading import Leading
@@ -37,7 +37,6 @@ from kowalski.protocol import ids
 from kowalski.protocol.errors import ConfigError, PeerUnreachableError
 from kowalski.protocol.ids import Address, TaskId
 from kowalski.protocol.limits import (
-    CODE_BYTES_MAX,
     INPUTS_MAX,
     PROMPT_BYTES_MAX,
     TEXT_BYTES_MAX,
@@ -46,9 +45,8 @@ from kowalski.protocol.messages.base import LINE_CHARS_MAX, sayable
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.folding import FoldAsked
 from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
-from kowalski.protocol.messages.repl import CellAsked, Input
+from kowalski.protocol.messages.repl import Input
 from kowalski.protocol.messages.task import TaskSpec
-from kowalski.rlm.parsing import LANGUAGES
 from kowalski.rlm.tokens import estimate_tokens
 
 Reply = dict[str, object]
@@ -98,6 +96,7 @@ class Here:
 def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
     verbs = _Verbs(node, here)
     of_mesh = MeshVerbs(node.mesh, node.invites, here.unix_clock)
+    programs = ProgramVerbs(node.work, node.store, node.mesh, node.submitter, here.unix_clock)
     offered: Mapping[str, Verb] = {
         "status": verbs.status,
         "peers": of_mesh.peers,
@@ -105,7 +104,8 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
         "task": verbs.task,
         "submit": verbs.submit,
         "cancel": verbs.cancel,
-        "run": verbs.run,
+        "run": programs.run,
+        "files": programs.files,
         "ask": verbs.ask,
         "fold": verbs.fold,
         "doctor": verbs.doctor,
@@ -305,47 +305,6 @@ class _Verbs:
         return {"task": task.id, "state": task.state, "answer": await self._answer(task)}
 
     # --- single pieces of work ------------------------------------------------------------------
-
-    async def run(self, raw: Reply, emit: Emit) -> Reply:
-        request = asked.parse(asked.RunRequest, raw)
-        language = LANGUAGES.get(request.language.lower())
-        if language is None:
-            known = ", ".join(sorted(set(LANGUAGES.values())))
-            raise ConfigError(f"unknown language {request.language}; known: {known}")
-        code = with_arguments(language, request.code, request.args)
-        if len(code.encode()) > CODE_BYTES_MAX:
-            raise ConfigError(
-                f"a program of {len(code)} characters; at most {CODE_BYTES_MAX} bytes"
-            )
-        entropy = secrets.token_bytes(10)
-        cell = CellAsked(
-            task=TaskId("run-" + ids.task_id(int(self._here.unix_clock() * 1000), entropy)),
-            term=1,
-            cell=0,
-            language=language,
-            code=code,
-            keeps_session=False,
-            timeout_s=request.timeout_s,
-            remaining_s=request.timeout_s,
-        )
-        async with _emitting(emit) as tell:
-            done, placed = await self._node.work.run_alone(
-                cell,
-                on_output=lambda stream, data: tell(
-                    {"kind": "output", "stream": stream, "text": data.decode(errors="replace")}
-                ),
-                on_restart=lambda why: tell(
-                    {"kind": "note", "text": f"another peer begins anew: {why}"}
-                ),
-            )
-        return {
-            "exit_code": done.exit_code if done.exit_code is not None else int(done.status != "ok"),
-            "status": done.status,
-            "error": done.error,
-            "value": done.value,
-            "duration_s": done.duration_s,
-            **_who(placed),
-        }
 
     async def ask(self, raw: Reply, emit: Emit) -> Reply:
         request = asked.parse(asked.AskRequest, raw)

@@ -24,7 +24,7 @@ from kowalski.protocol.messages.base import (
 )
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.inference import Usage
-from kowalski.protocol.messages.repl import AnswerVariable, CellNumber, CellStatus
+from kowalski.protocol.messages.repl import AnswerVariable, CellNumber, CellStatus, WorkFiles
 
 BIG = FRAME_BYTES_MAX - 8192  # an entry travels inside a frame of its own
 
@@ -91,6 +91,7 @@ class CellFinished(Message):
     output: Text
     output_bytes: Count = 0
     full: ContentRef | None = None
+    files: WorkFiles = ()
     answer: AnswerVariable | None = None
     variables_digest: Annotated[str, Field(max_length=64)] = ""
     exit_code: Annotated[int, Field(ge=-1024, le=1024)] | None = None

@@ -35,6 +35,7 @@ HOME: Final = (Address("/ip4/192.168.1.7/tcp/4170"), Address("/ip6/fd00::7/tcp/4
 BOOT: Final = "00c0ffee00c0ffee"
 REF: Final = content.ContentRef(hash=HASH, bytes_total=104_857_600, holders=(SUBMITTER, WORKER))
 INPUTS: Final = (repl.Input(name="novel.txt", content=REF),)
+WORK_FILES: Final = (repl.WorkFile(name="data/größe.csv", content=REF),)
 CLAIM: Final = placement.Claim(submitter=SUBMITTER, priority="interactive", reservation=7)
 USAGE: Final = inference.Usage(
     prompt_tokens=1200,
@@ -277,6 +278,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         output="Traceback …",
         output_bytes=1_000_000,
         full=REF,
+        files=WORK_FILES,
         answer=ANSWER,
         variables_digest="ab" * 32,
         exit_code=-9,
@@ -360,6 +362,11 @@ _ALL: Final[tuple[base.Message, ...]] = (
         inputs=INPUTS,
         after=(1, 2, 3),
         keeps_session=False,
+        name="sum.py",
+        arguments=("--fast", "größe"),
+        stdin=REF,
+        files=WORK_FILES,
+        wants_files=False,
         seed=42,
         timeout_s=30.0,
         remaining_s=480.5,
@@ -378,6 +385,8 @@ _ALL: Final[tuple[base.Message, ...]] = (
         error="KeyboardInterrupt",
         answer=ANSWER,
         variables_digest="ab" * 32,
+        files=WORK_FILES,
+        files_omitted=3,
         exit_code=137,
         is_session_alive=True,
         duration_s=30.0,
