@@ -12,7 +12,7 @@ FUZZ_FLAGS ?=
 SOURCES := protocol mesh node kowalski simulations tests benchmarks scripts
 
 .PHONY: help test demo pytest static lint format types mypy basedpyright imports wheel bench fuzz \
-        pip-install-check pin setup clean
+        pip-install-check pin reference setup clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +68,9 @@ fuzz: setup ## a million bad frames; FUZZ_FLAGS='--seed 7 --frames 10000' repeat
 
 pip-install-check: setup ## what plain pip, without uv, needs and installs
 	@sh scripts/pip_install_check.sh
+
+reference: setup ## rewrites docs/reference/ and deploy/ from the code
+	@$(BIN)/python scripts/reference.py; $(BIN)/python scripts/deploy_files.py
 
 pin: setup ## rewrites constraints.txt from .venv
 	@sh scripts/pin.sh

@@ -6,6 +6,7 @@ together from parts that are given, which is how tests and simulations have many
 
 from __future__ import annotations
 
+import os
 import platform
 import secrets
 import signal
@@ -42,20 +43,29 @@ from kowalski.node.backends.model_files import is_model_file
 from kowalski.node.backends.probing import Candidate, Finding, candidates, probe
 from kowalski.node.config import NodeConfig
 from kowalski.node.copy_storage import CopyStorage, open_copy_storage
+from kowalski.node.core.model_policy import ModelRules
 from kowalski.node.http.room import Place, Rooms, open_http_room
 from kowalski.node.joining import known_membership, new_membership
+from kowalski.node.model_book import ModelBook
 from kowalski.node.own_membership import ENDED_IS_FINE
 from kowalski.node.repl.opening import Trial, open_host_here, try_here
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.repl.seam import SessionsHost
-from kowalski.node.services import folding, inference, repl
+from kowalski.node.service_notices import ServiceNotices
+from kowalski.node.services import folding, inference, placement, repl
+from kowalski.node.services.dispatch import Dispatch
+from kowalski.node.services.gate import Gate, Resources
 from kowalski.node.services.leading import Leading, open_leading
+from kowalski.node.services.model_requests import ModelRequests
+from kowalski.node.services.own_capacity import OwnCapacity
 from kowalski.node.services.placed_work import PlacedWork
+from kowalski.node.services.placing import Placing
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.telemetry import NodeTelemetry
 from kowalski.node.storage import LedgerStorage, open_ledger_storage
 from kowalski.node.telemetry_sources import DeviceProfile, HotSample, HotSource, read_profile
-from kowalski.protocol.ids import Address
+from kowalski.node.tracing import NoTracing, Tracing, open_tracing
+from kowalski.protocol.ids import Address, PeerId
 from kowalski.protocol.join_line import parse as parse_join_line
 from kowalski.protocol.messages.trust import Role
 from kowalski.rlm.tokens import estimate_tokens
@@ -67,6 +77,7 @@ CLIENTS: frozenset[Role] = frozenset({"submit", "coordinate"})
 """Who may have code run, models asked and texts folded: for a task, or directly."""
 
 FOLDING_SLOTS = 2
+GB = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +109,22 @@ async def run_node(config: NodeConfig) -> None:
     try:
         with control.claim_data_dir(config.data_dir):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_stop_at_signal, nursery.cancel_scope)
-                await _run(config)
+                notices = ServiceNotices(os.environ)
+                nursery.start_soon(_stop_at_signal, nursery.cancel_scope, notices)
+                await _run(config, notices)
     except BaseExceptionGroup as group:
         raise first_error(group) from group.__cause__
 
 
-async def _stop_at_signal(scope: trio.CancelScope) -> None:
+async def _stop_at_signal(scope: trio.CancelScope, notices: ServiceNotices) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
             log.info("stopping", signal=signal.Signals(number).name)
+            notices.stopping()
             scope.cancel()
 
 
-async def _run(config: NodeConfig) -> None:
+async def _run(config: NodeConfig, notices: ServiceNotices) -> None:
     started_at = trio.current_time()
     # What the operator mistyped is said before anything that takes time.
     line = parse_join_line(config.join.get_secret_value()) if config.join is not None else None
@@ -119,6 +132,9 @@ async def _run(config: NodeConfig) -> None:
     known = known_membership(config, identity, line)
     async with AsyncExitStack() as stack:
         storage = stack.enter_context(open_ledger_storage(config.ledger_path))
+        tracing = stack.enter_context(
+            open_tracing(config.otlp_endpoint, name=config.name, peer=identity.peer)
+        )
         hands = await _open_hands(config, stack)
         # Imported a moment ago in a thread: it takes a second, and only nodes need it.
         from kowalski.mesh.libp2p_transport import open_libp2p_transport  # noqa: PLC0415
@@ -129,7 +145,9 @@ async def _run(config: NodeConfig) -> None:
         )
         membership = known or await new_membership(config, identity, line, transport)
         node = await stack.enter_async_context(
-            open_node(config, transport, membership, hands, storage, identity=identity)
+            open_node(
+                config, transport, membership, hands, storage, identity=identity, tracing=tracing
+            )
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
         discovery: Discovery | None = None
@@ -157,6 +175,8 @@ async def _run(config: NodeConfig) -> None:
             await stack.enter_async_context(_open_http(config, node, here, served))
         await nursery.start(control.serve_control, config.control_path, served)
         _say_ready(config, node.mesh, trio.current_time() - started_at)
+        notices.ready(f"peer {identity.peer} of mesh {membership.mesh}")
+        await notices.keep_watchdog()
         await trio.sleep_forever()
 
 
@@ -172,7 +192,15 @@ async def _open_http(
         hosts=frozenset((*config.http_hosts, *_own_names(node.mesh))),
         origins=frozenset(config.http_origins),
     )
-    rooms = Rooms(node.mesh, node.work, node.store, node.submitter, served, here.unix_clock)
+    rooms = Rooms(
+        node.mesh,
+        node.work,
+        node.store,
+        node.submitter,
+        served,
+        here.unix_clock,
+        node.tracing,
+    )
     async with open_http_room(place, rooms) as port:
         here.ports.http = port
         yield
@@ -219,7 +247,8 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
     host = await stack.enter_async_context(
         open_host_here(
             trial,
-            slots=config.repl_slots,
+            # As many again for those whose cells wait for sub-calls, their slots lent.
+            slots=2 * config.repl_slots,
             data_dir=config.data_dir,
             scratch_path=config.content_path,
         )
@@ -269,19 +298,13 @@ async def open_node(
     unix_clock: Callable[[], float] = time.time,
     boot: str | None = None,
     device: Device | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[verbs.Node]:
     """The rooms that the owner and the certificate allow, open for the length of the block."""
     boot = boot or secrets.token_hex(8)
     device = device or Device(read_profile(), HotSource().sample)
-    certificate = verify(
-        membership.certificate,
-        mesh=membership.mesh,
-        peer=transport.peer,
-        now_unix_s=unix_clock(),
-        rules=ENDED_IS_FINE,
-    )
-    certified = frozenset[str](certificate.roles)
-    roles: tuple[Role, ...] = tuple(role for role in config.roles if role in certified)
+    tracing = tracing or NoTracing()
+    roles = _certified_roles(config, transport.peer, membership, unix_clock())
     telemetry = NodeTelemetry(
         name=config.name,
         boot=boot,
@@ -296,13 +319,12 @@ async def open_node(
     store = ContentStore(config.content_path, transport.peer)
 
     with open_copy_storage(config.copies_path) as copies:
-        leading: Leading | None = None
+        furnished: list[tuple[PlacedWork, Leading | None]] = []
 
         def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
-            nonlocal leading
-            work = PlacedWork(mesh, store)
-            rooms = _Rooms(mesh, work, store, copies, hands, telemetry, nursery, unix_clock)
-            leading = rooms.open(roles)
+            work = PlacedWork(mesh, store, Placing(mesh.me, Dispatch(mesh, nursery)))
+            rooms = _Rooms(config, mesh, work, store, copies, hands, telemetry, nursery, unix_clock)
+            furnished.append((work, rooms.open(roles, config.repl_slots)))
 
         async with (
             open_mesh(
@@ -317,17 +339,33 @@ async def open_node(
                     lambda renewed: save_membership(config.mesh_path, renewed),
                 ),
                 furnish=furnish,
+                around=tracing.answering,
             ) as mesh,
             trio.open_nursery() as nursery,
         ):
-            work = PlacedWork(mesh, store)
+            ((work, leading),) = furnished
             submitter = SubmitterRoom(mesh, storage, store, unix_clock=unix_clock)
             await nursery.start(submitter.run)
             _look_for(mesh, config, RememberedPeers(config.peers_path))
             nursery.start_soon(_announce_changes, hands, mesh)
             nursery.start_soon(store.sweep)
-            yield verbs.Node(mesh, submitter, work, store, invites, leading)
+            yield verbs.Node(mesh, submitter, work, store, invites, leading, tracing)
             nursery.cancel_scope.cancel()
+
+
+def _certified_roles(
+    config: NodeConfig, peer: PeerId, membership: Membership, now_unix_s: float
+) -> tuple[Role, ...]:
+    """Of those that the owner allows, what the certificate does too."""
+    certificate = verify(
+        membership.certificate,
+        mesh=membership.mesh,
+        peer=peer,
+        now_unix_s=now_unix_s,
+        rules=ENDED_IS_FINE,
+    )
+    certified = frozenset[str](certificate.roles)
+    return tuple(role for role in config.roles if role in certified)
 
 
 def _offered(roles: tuple[Role, ...], hands: Hands) -> tuple[Role, ...]:
@@ -338,6 +376,7 @@ def _offered(roles: tuple[Role, ...], hands: Hands) -> tuple[Role, ...]:
 class _Rooms:
     """What the rooms that serve peers are opened with."""
 
+    config: NodeConfig
     mesh: Mesh
     work: PlacedWork
     store: ContentStore
@@ -347,31 +386,51 @@ class _Rooms:
     nursery: trio.Nursery
     unix_clock: Callable[[], float]
 
-    def open(self, roles: tuple[Role, ...]) -> Leading | None:
+    def open(self, roles: tuple[Role, ...], code_slots: int) -> Leading | None:
         mesh, told, hot = self.mesh, self.telemetry.rooms, self.telemetry.hot
         mesh.serve(CONTENT_PROTOCOL, self.store.answer)
+        own = OwnCapacity(
+            frozenset(roles), self.hands.host, self.hands.catalogue, code_slots, FOLDING_SLOTS
+        )
+        gate = Gate(mesh.me, Resources(own.slots, own.speeds))
+        self.nursery.start_soon(gate.run)
+        offers = placement.PlacementRoom(gate, self.store, why_not=own.why_not, hot=hot)
+        mesh.serve(placement.PROTOCOL, offers.answer, askers=CLIENTS)
         if "repl" in roles and self.hands.host is not None:
             host = self.hands.host
             cells = repl.ReplRoom(host, self.store, mesh, self.nursery, hot=hot)
-            mesh.serve(repl.PROTOCOL, cells.answer, askers=CLIENTS)
+            mesh.serve(repl.PROTOCOL, gate.admitting(cells.answer), askers=CLIENTS)
             self.nursery.start_soon(cells.evict_idle)
-            told.repl = lambda: cells.occupancy
+            told.repl = lambda: gate.occupancy("code", min(code_slots, host.slots))
             told.languages = lambda: dict(host.languages)
         if "infer" in roles:
-            models = inference.InferenceRoom(self.hands.catalogue, self.store, mesh, hot=hot)
-            mesh.serve(inference.PROTOCOL, models.answer, askers=CLIENTS)
-            told.inference = lambda: models.occupancy
+            models = self._inference_room()
+            mesh.serve(inference.PROTOCOL, gate.admitting(models.answer), askers=CLIENTS)
+            told.inference = lambda: gate.occupancy("inference", models.occupancy.slots)
             told.models = lambda: models.models
             told.tokens_per_s = lambda: models.tokens_per_s
             told.prompt_tokens_per_s = lambda: models.prompt_tokens_per_s
         if "fold" in roles:
             folds = folding.FoldingRoom(self.store, mesh, slots=FOLDING_SLOTS, hot=hot)
-            mesh.serve(folding.PROTOCOL, folds.answer, askers=CLIENTS)
-            told.folding = lambda: folds.occupancy
+            mesh.serve(folding.PROTOCOL, gate.admitting(folds.answer), askers=CLIENTS)
+            told.folding = lambda: gate.occupancy("folding", FOLDING_SLOTS)
         if "coordinate" not in roles:
             return None
         return open_leading(
             mesh, self.work, self.store, self.copies, self.nursery, unix_clock=self.unix_clock
+        )
+
+    def _inference_room(self) -> inference.InferenceRoom:
+        catalogue, mesh, config = self.hands.catalogue, self.mesh, self.config
+        hot = self.telemetry.hot
+        book = ModelBook(config.model_book_path, self.unix_clock)
+        bytes_max = config.models_gb * GB if config.models_gb is not None else None
+        rules = ModelRules(config.model_changes, bytes_max, config.models_evict)
+        about_models = ModelRequests(
+            catalogue, book, rules, me=mesh.me, roles_of=mesh.roles_of, hot=hot
+        )
+        return inference.InferenceRoom(
+            catalogue, self.store, mesh, hot=hot, models=about_models, on_use=book.use
         )
 
 

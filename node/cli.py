@@ -14,10 +14,13 @@ import click
 
 from kowalski import __version__
 from kowalski.node import (
+    cli_ask,
     cli_doctor,
     cli_http,
     cli_mcp,
+    cli_models,
     cli_run,
+    cli_service,
     cli_start,
     cli_trust,
     cli_views,
@@ -72,8 +75,10 @@ for _command in (
     cli_start.start,
     cli_work.submit,
     cli_run.run,
-    cli_work.ask,
+    cli_ask.ask,
+    cli_ask.embed,
     cli_work.fold,
+    cli_models.models,
     cli_views.peers,
     cli_views.status,
     cli_views.tasks,
@@ -85,6 +90,7 @@ for _command in (
     cli_trust.identity,
     cli_http.token,
     cli_mcp.mcp,
+    cli_service.service,
     cli_doctor.doctor,
     cli_views.config,
     cli_start.demo,

@@ -18,7 +18,8 @@ from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node import control_messages as asked
 from kowalski.node.control import Emit
 from kowalski.node.plain_files import check_is_plain
-from kowalski.node.services.placed_work import Placed, PlacedWork
+from kowalski.node.services.placed_work import PlacedWork
+from kowalski.node.services.placing import Placed
 from kowalski.protocol import ids
 from kowalski.protocol.errors import ConfigError, KowalskiError, PeerUnreachableError
 from kowalski.protocol.ids import TaskId

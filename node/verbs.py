@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +16,6 @@ from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.discovery import Discovery
 from kowalski.mesh.invites import InviteBook
 from kowalski.mesh.mesh import Mesh
-from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node import control_messages as asked
 from kowalski.node import doctor
 from kowalski.node.backends.catalogue import Catalogue
@@ -25,14 +23,17 @@ from kowalski.node.config import NodeConfig
 from kowalski.node.control import Emit, Verb
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.mesh_verbs import MeshVerbs, ends_in_s, load_of, warnings_of
+from kowalski.node.model_verbs import ModelVerbs
 from kowalski.node.plain_files import check_is_plain, read_text
 from kowalski.node.program_verbs import ProgramVerbs
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.services.folding import SOURCE_BYTES_MAX
 from kowalski.node.services.leading import Leading
-from kowalski.node.services.placed_work import ANY_MODEL, Placed, PlacedWork
+from kowalski.node.services.placed_work import PlacedWork
+from kowalski.node.services.placing import Placed
 from kowalski.node.services.submitter import Seen, SubmitterRoom
 from kowalski.node.task_view import TaskView, headline
+from kowalski.node.tracing import NoTracing, Tracing
 from kowalski.protocol import ids
 from kowalski.protocol.errors import ConfigError, PeerUnreachableError
 from kowalski.protocol.ids import Address, TaskId
@@ -44,7 +45,6 @@ from kowalski.protocol.limits import (
 from kowalski.protocol.messages.base import LINE_CHARS_MAX, sayable
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.folding import FoldAsked
-from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
 from kowalski.protocol.messages.repl import Input
 from kowalski.protocol.messages.task import TaskSpec
 from kowalski.rlm.tokens import estimate_tokens
@@ -55,7 +55,6 @@ R = TypeVar("R", bound=asked.Request)
 ITERATIONS_BLOCKS = 5
 ITERATIONS_RLM = 30
 RATIO_DEFAULT = 0.25
-EVENTS_MAX = 1024
 NAME_CHARS_MAX = 128
 
 
@@ -70,6 +69,8 @@ class Node:
     invites: InviteBook
     leading: Leading | None
     """None where it leads no tasks."""
+
+    tracing: Tracing = field(default_factory=NoTracing)
 
 
 @dataclass(slots=True)
@@ -106,11 +107,11 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
         "cancel": verbs.cancel,
         "run": programs.run,
         "files": programs.files,
-        "ask": verbs.ask,
         "fold": verbs.fold,
         "doctor": verbs.doctor,
         "invite": of_mesh.invite,
         "revoke": of_mesh.revoke,
+        **ModelVerbs(node.mesh, node.work, node.store).offered(),
     }
     return {name: _hearing(verb) for name, verb in offered.items()}
 
@@ -306,33 +307,6 @@ class _Verbs:
 
     # --- single pieces of work ------------------------------------------------------------------
 
-    async def ask(self, raw: Reply, emit: Emit) -> Reply:
-        request = asked.parse(asked.AskRequest, raw)
-        if len((request.prompt + (request.system or "")).encode()) > TEXT_BYTES_MAX:
-            raise ConfigError(f"more than {TEXT_BYTES_MAX} bytes; submit long text as --context")
-        system = (ChatMessage(role="system", content=request.system),) if request.system else ()
-        completion = CompletionAsked(
-            model=request.model or ANY_MODEL,
-            messages=(*system, ChatMessage(role="user", content=request.prompt)),
-            max_tokens=min(request.max_tokens, 1_000_000) if request.max_tokens else None,
-            temperature=min(request.temperature, 2.0) if request.temperature is not None else None,
-            remaining_s=request.timeout_s,
-        )
-        async with _emitting(emit) as tell:
-            reply = await self._node.work.complete(
-                completion,
-                on_delta=lambda text: tell({"kind": "delta", "text": text}),
-                on_restart=lambda why: tell({"kind": "restart", "text": why}),
-            )
-        usage = reply.done.usage
-        return {
-            "text": reply.text,
-            "model": reply.done.model,
-            "finish_reason": reply.done.finish_reason,
-            "usage": usage.model_dump(),
-            **_who(reply.placed),
-        }
-
     async def fold(self, raw: Reply, _emit: Emit) -> Reply:
         request = asked.parse(asked.FoldRequest, raw)
         if request.question and len(request.question) > LINE_CHARS_MAX:
@@ -367,25 +341,6 @@ class _Verbs:
             "algorithm": done.algorithm,
             **_who(folded.placed),
         }
-
-
-@asynccontextmanager
-async def _emitting(emit: Emit) -> AsyncIterator[Callable[[Reply], None]]:
-    """A way to emit from where nobody may wait. Beyond a bound events are left out, not kept."""
-    events_in, events_out = trio.open_memory_channel[Reply](EVENTS_MAX)
-
-    async def forward() -> None:
-        async for event in events_out:
-            await emit(event)
-
-    def tell(event: Reply) -> None:
-        with suppress(trio.WouldBlock):
-            events_in.send_nowait(event)
-
-    async with open_plain_nursery() as nursery:
-        nursery.start_soon(forward)
-        with events_in:
-            yield tell
 
 
 def _listening(addresses: Iterable[Address]) -> tuple[str, int] | None:

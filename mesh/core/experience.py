@@ -16,7 +16,7 @@ WEIGHT = 0.3
 WEIGHT_OF_BAD_NEWS = 0.6
 """Slowness is believed sooner than recovery: a request that crawls costs more than one not sent."""
 
-SLOWNESS_MIN = 0.5
+SLOWNESS_MIN = 0.1
 SLOWNESS_MAX = 64.0
 HALF_LIFE_S = 30.0
 """After this long without evidence, half of the slowness (on a scale of logarithms) is forgiven."""

@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from kowalski.mesh.core.latencies import Latencies
-from kowalski.mesh.core.retry_budget import RetryBudget
 
 QUANTILE = 0.95
 SHARE_MAX = 0.05
-"""Of the requests of a kind."""
+"""Of the requests of a kind: hedges never exceed it."""
+
+SAVED_MAX = 3.0
+"""Hedges that a quiet time may save up."""
 
 LOAD_MAX = 0.8
 """Of the peers that could do it, on average."""
@@ -27,10 +29,10 @@ class Hedging:
     """Of one kind of work. Latencies are to the first sign of an answer."""
 
     latencies: Latencies = field(default_factory=Latencies)
-    budget: RetryBudget = field(default_factory=lambda: RetryBudget(share=SHARE_MAX, per_s=0.0))
+    saved: float = 0.0
 
-    def ask(self, now: float) -> Hedging:
-        return replace(self, budget=self.budget.ask(now))
+    def ask(self) -> Hedging:
+        return replace(self, saved=min(SAVED_MAX, self.saved + SHARE_MAX))
 
     def answer(self, seconds: float) -> Hedging:
         return replace(self, latencies=self.latencies.add(seconds))
@@ -40,9 +42,8 @@ class Hedging:
         usual_s = self.latencies.quantile(QUANTILE)
         return None if usual_s is None else max(usual_s, EXPECTED_TIMES * expected_s)
 
-    def spend(self, now: float, load: float) -> Hedging | None:
+    def spend(self, load: float) -> Hedging | None:
         """After one hedge at this load of the mesh; None if there may be none."""
-        if load > LOAD_MAX:
+        if load > LOAD_MAX or self.saved < 1.0 - 1e-9:
             return None
-        budget = self.budget.spend(now)
-        return None if budget is None else replace(self, budget=budget)
+        return replace(self, saved=max(0.0, self.saved - 1.0))

@@ -2,7 +2,8 @@
 
 One machine for one piece of work: `begin`, then offers and refusals as they come, until it says
 `Take` or `NobodyFree`. Late binding by reservation (K. Ousterhout et al., "Sparrow", SOSP 2013):
-the place is held while we decide, so that two askers are not promised the same one.
+the place is held while we decide, so that two askers are not promised the same one. Where a slot is
+free but held for somebody else, who may go elsewhere, we ask once more a moment later.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from kowalski.mesh.core.placement import Choice, Need, Ranking, choice_of, round_trip_s, tie_breaker
-from kowalski.mesh.core.shortlist import shortlist, widened
+from kowalski.mesh.core.placement import Choice, Need, Ranking, choice_of, round_trip_s
+from kowalski.mesh.core.shortlist import shortlist, uniform, widened
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.placement import Offer
 from kowalski.protocol.messages.telemetry import Occupancy
@@ -20,6 +21,9 @@ ROUND_S_MIN = 0.01
 ROUND_S_MAX = 0.05
 ROUND_TRIPS = 3
 """How long the slower of those asked are waited for, once the first has answered."""
+
+AGAIN_S = 0.02
+"""Until those who held places have decided; spread, so that not all ask again at one instant."""
 
 SILENCE_S_MAX = 1.0
 """How long to wait where not even one answers."""
@@ -110,6 +114,8 @@ class Choosing:
     offers: dict[PeerId, Offer] = field(default_factory=dict)
     refusals: dict[PeerId, Refusal] = field(default_factory=dict)
     is_widened: bool = False
+    is_asked_again: bool = False
+    again_at: float = inf
     decide_at: float = inf
     give_up_at: float = inf
     is_over: bool = False
@@ -127,6 +133,8 @@ class Choosing:
 def wake_at(state: Choosing) -> float:
     if state.is_over:
         return inf
+    if state.again_at < inf:
+        return state.again_at
     return state.decide_at if state.offers else state.give_up_at
 
 
@@ -155,8 +163,10 @@ def step(state: Choosing, event: Event, now: float) -> tuple[Choosing, tuple[Eff
                 state = replace(state, refusals={**state.refusals, peer: refusal})
         case TimePassed():
             pass
+    if state.again_at < inf:
+        return _ask_again(state, now) if now >= state.again_at else (state, ())
     if state.offers and (not state.waiting or now >= state.decide_at):
-        return _decide(state)
+        return _decide(state, now)
     if not state.offers and (not state.waiting or now >= state.give_up_at):
         return _widen(state, now)
     return state, ()
@@ -201,20 +211,34 @@ def _widen(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
     return replace(state, is_over=True), (NobodyFree(min(waits, default=None), why),)
 
 
-def _decide(state: Choosing) -> tuple[Choosing, tuple[Effect, ...]]:
+def _ask_again(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
+    again = tuple(choice for choice in state.asked if choice.peer in state.offers)
+    others = tuple(choice for choice in state.asked if choice.peer not in state.offers)
+    return _ask(replace(state, asked=others, offers={}, again_at=inf), again, now)
+
+
+def _is_held_for_others(offer: Offer) -> bool:
+    """It has a free slot, but would let us wait for those to whom it has promised it."""
+    return offer.wait_s > 0 and offer.running < offer.slots
+
+
+def _decide(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
     need, offers = state.need, state.offers
     choices = [choice for choice in state.asked if choice.peer in offers]
     fresh = {one.peer: _refreshed(need, one, offers[one.peer]) for one in choices}
 
-    def order(choice: Choice) -> tuple[float, float, bytes]:
+    def order(choice: Choice) -> tuple[float, float, float]:
         return (
             round(expected_s(state, choice, offers[choice.peer]), 3),
             -round(fresh[choice.peer].score, 6),
-            tie_breaker(need, choice.peer),
+            uniform(state.draw, choice.peer),
         )
 
     best = min(choices, key=order)
     offer = offers[best.peer]
+    if _is_held_for_others(offer) and not state.is_asked_again:
+        again_at = now + AGAIN_S * (0.5 + uniform(state.draw, "again"))
+        return replace(state, is_asked_again=True, again_at=again_at), ()
     expected = expected_s(state, best, offer)
     took = Take(fresh[best.peer], offer, expected, _why(state, best, offer, expected))
     return replace(state, is_over=True), (took,)
@@ -259,4 +283,4 @@ def check(state: Choosing) -> None:
     assert len(set(asked)) == len(asked)
     assert set(state.offers) | set(state.refusals) <= set(asked)
     assert not set(state.offers) & set(state.refusals)
-    assert state.is_over or state.waiting
+    assert state.is_over or state.waiting or state.again_at < inf

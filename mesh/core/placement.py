@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
 
-from kowalski.mesh.core import scorer
+from kowalski.mesh.core import model_names, scorer
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.telemetry import Occupancy
 from kowalski.protocol.messages.trust import Role
@@ -176,7 +176,7 @@ def round_trip_s(candidate: Candidate) -> float:
 
 def tokens_per_s(need: Need, candidate: Candidate) -> float:
     """As it says, of the model that is asked for or else of its fastest."""
-    names = [need.model] if need.model else sorted(candidate.models)
+    names = model_names.resolve(need.model, candidate.models) if need.model else candidate.models
     return max(
         (candidate.tokens_per_s.get(name, UNMEASURED_TOKENS_PER_S) for name in names),
         default=UNMEASURED_TOKENS_PER_S,
@@ -202,7 +202,7 @@ def _why_not(need: Need, candidate: Candidate, excluding: frozenset[PeerId]) -> 
         return f"no {need.language}"
     if need.kind == "inference" and not candidate.models:
         return "no model"
-    if need.kind == "inference" and need.model and need.model not in candidate.models:
+    if need.model and not model_names.resolve(need.model, candidate.models):
         return f"no model {need.model}"
     if candidate.paused:
         return f"takes no work now: {candidate.paused}"

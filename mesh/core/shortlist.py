@@ -94,14 +94,15 @@ def sample(need: Need, choices: Sequence[Choice], count: int, draw: str) -> tupl
     if len(choices) <= count:
         return tuple(choices)
     return tuple(
-        sorted(choices, key=lambda one: -log(_uniform(draw, one)) / capacity(need, one.candidate))[
-            :count
-        ]
+        sorted(
+            choices, key=lambda one: -log(uniform(draw, one.peer)) / capacity(need, one.candidate)
+        )[:count]
     )
 
 
-def _uniform(draw: str, choice: Choice) -> float:
-    digest = blake2b(f"{draw}\0{choice.peer}".encode(), digest_size=8).digest()
+def uniform(draw: str, name: str) -> float:
+    """In (0, 1): what `draw` gives to `name`."""
+    digest = blake2b(f"{draw}\0{name}".encode(), digest_size=8).digest()
     return ((int.from_bytes(digest, "big") >> 12) + 0.5) / 2**52
 
 

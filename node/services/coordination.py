@@ -44,6 +44,7 @@ from kowalski.protocol.messages import journal
 from kowalski.protocol.messages import task as wire
 from kowalski.protocol.messages.base import Message, line
 from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.placement import Claim
 from kowalski.rlm import session as machine
 from kowalski.rlm.journal import GENESIS, check_chain, event_of
 
@@ -120,8 +121,7 @@ class Coordination:
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
         self._declined: RequestRefusedError | None = None
-        self._is_deposed = False
-        self._is_settled = False
+        self._is_deposed = self._is_settled = False
         self._hands = SessionHands(
             Term(
                 task=grant.task,
@@ -132,6 +132,7 @@ class Coordination:
                 progress=self._progress,
                 until_lease_held=self._lease.until_may_dispatch,
                 remaining_s=self._remaining_s,
+                claim=Claim(submitter=submitter, priority=grant.spec.priority),
                 holders=self._content_holders,
             ),
             mesh=rooms.mesh,

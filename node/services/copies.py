@@ -15,6 +15,7 @@ import trio
 
 from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.copy_storage import CopyStorage
@@ -24,7 +25,6 @@ from kowalski.node.core.fences import TaskKey
 from kowalski.node.core.portions import ENTRIES_MAX, portion
 from kowalski.node.database import StorageError
 from kowalski.node.services.fence_book import FenceBook
-from kowalski.node.services.placed_work import Weather
 from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
 from kowalski.protocol.ids import ContentHash, PeerId
 from kowalski.protocol.messages import copies as wire

@@ -1,26 +1,26 @@
 """Work sent to the peer best placed for it, and to the next when that one fails.
 
-The caller says what is needed; which peer is decided by `mesh.core.placement`, how often to try by
-the rules at the top of this module.
+The caller says what is needed; who does it and how often it is tried is for `placing` to say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from dataclasses import dataclass
+from typing import Literal
 
-import structlog
 import trio
 
 from kowalski.mesh.content_store import ContentStore
-from kowalski.mesh.core.placement import Choice, Need
+from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.core.job import COMPLETION_TOKENS, PROMPT_SPEED, Job, Usual, request_of
 from kowalski.node.services import folding, inference, repl
+from kowalski.node.services.dispatch import Work
 from kowalski.node.services.model_replies import Reply, WholeReply
+from kowalski.node.services.placing import Attempt, Placed, Placing
 from kowalski.protocol.errors import (
-    PeerUnreachableError,
     RemoteProtocolError,
     RequestFailedError,
     RequestRefusedError,
@@ -45,101 +45,11 @@ from kowalski.protocol.messages.repl import (
     SubCallsAsked,
 )
 
-log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
-
 ANY_MODEL = "*"
 """In place of a model's name: whichever the best peer prefers."""
 
-ATTEMPTS_MAX = 3
-"""Peers that may fail at one request. One that is busy did not fail."""
-
-BUSY_WAIT_S = 0.1
-BUSY_WAIT_S_MAX = 1.0
-
-NOT_ELSEWHERE = frozenset({"bad_request", "timeout", "cut_short"})
-"""Failures that another peer would only repeat."""
-
 OnOutput = Callable[[Literal["stdout", "stderr"], bytes], None]
 OnSubCalls = Callable[[tuple[SubCall, ...]], Awaitable[tuple[SubCallResult, ...]]]
-
-Weather = (PeerUnreachableError, RequestRefusedError, RequestFailedError, RemoteProtocolError)
-"""What a request to a peer may raise."""
-
-
-def is_worth_another_peer(error: Exception) -> bool:
-    return not (isinstance(error, RequestFailedError) and error.code in NOT_ELSEWHERE)
-
-
-def is_busy(error: Exception) -> bool:
-    """Full, not broken."""
-    return isinstance(error, RequestRefusedError) and error.reason == "busy"
-
-
-@dataclass(slots=True)
-class Tries:
-    """Who was tried for one piece of work. Full is not broken: the busy are asked again."""
-
-    failed: dict[PeerId, Exception] = field(default_factory=dict)
-    busy: set[PeerId] = field(default_factory=set)
-    complaints: list[str] = field(default_factory=list)
-    """What those who failed said; `complaint` is what anybody said last."""
-    complaint: str = ""
-    is_full: bool = False
-    """Whether that was that it is busy."""
-    _wait_s: float = BUSY_WAIT_S
-
-    @property
-    def excluded(self) -> frozenset[PeerId]:
-        return frozenset({*self.failed, *self.busy})
-
-    @property
-    def are_too_many(self) -> bool:
-        return len(self.failed) >= ATTEMPTS_MAX
-
-    @property
-    def may_wait(self) -> bool:
-        return bool(self.busy) and not self.are_too_many
-
-    @property
-    def number(self) -> int:
-        """Of the attempt that is next, or was the last to be made."""
-        return len(self.failed) + 1
-
-    def add(self, peer: PeerId, name: str, error: Exception) -> None:
-        self.complaint = f"{name}: {error}"
-        self.is_full = is_busy(error)
-        if self.is_full:
-            self.busy.add(peer)
-        else:
-            self.failed[peer] = error
-            self.complaints.append(self.complaint)
-
-    def wait_s(self) -> float:
-        """How long to wait before the busy are asked again: longer every time."""
-        self.busy.clear()
-        wait_s, self._wait_s = self._wait_s, min(BUSY_WAIT_S_MAX, 2 * self._wait_s)
-        return wait_s
-
-    def outcome(self, nobody: str) -> RequestRefusedError | RequestFailedError:
-        """What to tell who asked, once there is nobody left to try."""
-        if not self.failed:
-            return RequestRefusedError("no_peer", nobody)
-        last, words = list(self.failed.values())[-1], "; ".join(self.complaints)
-        if isinstance(last, RequestRefusedError):
-            return RequestRefusedError(last.reason, words, last.retry_after_s)
-        return RequestFailedError("peers_failed", words)
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """Who did it, why that one, and after how many tries."""
-
-    peer: PeerId
-    name: str
-    why: str
-    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +82,13 @@ def _ignore(_told: object) -> None:
 
 
 class PlacedWork:
-    def __init__(self, mesh: Mesh, store: ContentStore) -> None:
+    """`placing` is shared by all that a node sends: what one request learns, the next uses."""
+
+    def __init__(self, mesh: Mesh, store: ContentStore, placing: Placing) -> None:
         self._mesh = mesh
         self._store = store
+        self.placing = placing
+        self._usual = Usual()
 
     async def complete(
         self,
@@ -204,28 +118,55 @@ class PlacedWork:
             if delta.text:
                 on_delta(delta.text)
 
-        async def attempt(choice: Choice) -> CompletionDone:
-            request = whole.next_request()
+        async def attempt(to: Attempt) -> CompletionDone:
+            terms: dict[str, object] = {"claim": to.claim, "remaining_s": to.remaining_s}
             if asked.model == ANY_MODEL:
-                request = request.model_copy(update={"model": self._preferred_model(choice.peer)})
+                terms["model"] = self._preferred_model(to.peer)
+            request = whole.next_request().model_copy(update=terms)
             try:
-                done = await self._complete_on(choice.peer, request, hear)
+                done = await self._complete_on(to, request, hear)
             except RequestRefusedError as no:
                 if no.reason != "unsupported" or not whole.is_going_on(request):
                     raise
-                whole.begin_anew(f"{choice.name} cannot go on with an answer")
-                request = asked.model_copy(update={"model": request.model})
-                done = await self._complete_on(choice.peer, request, hear)
+                whole.begin_anew(f"{to.choice.name} cannot go on with an answer")
+                request = asked.model_copy(update=terms)
+                done = await self._complete_on(to, request, hear)
             except RequestFailedError as failed:
                 if failed.code == "too_long":
                     whole.overflowed(failed)
                 raise
+            to.sent.units = _units(done.usage.prompt_tokens, done.usage.completion_tokens)
+            self._usual = self._usual.learn(job, 0.0, done)
             return whole.done(done, request)
 
-        model = None if asked.model == ANY_MODEL else asked.model
-        need = Need("inference", model=model)
-        done, placed = await self._place(need, attempt, asked.remaining_s, whole.failed)
+        work, job = self._model_work(asked)
+        done, placed = await self.placing.place(
+            work,
+            attempt,
+            remaining_s=asked.remaining_s,
+            on_restart=whole.failed,
+            may_hedge=True,
+        )
         return Completion(whole.reply.text, done, placed, whole.reply)
+
+    def _model_work(self, asked: CompletionAsked) -> tuple[Work, Job]:
+        request = request_of(asked)
+        assert request is not None
+        job = request.job
+        prompt_tokens = job.prompt_tokens or 0
+        model = None if asked.model == ANY_MODEL else asked.model
+        reply_tokens = self._usual.reply_tokens.get(job.need.work, COMPLETION_TOKENS)
+        if asked.max_tokens is not None:
+            reply_tokens = min(reply_tokens, asked.max_tokens)
+        work = Work(
+            Need("inference", model=model, units=_units(prompt_tokens, reply_tokens)),
+            claim=asked.claim,
+            task=asked.task,
+            prompt_tokens=prompt_tokens,
+            max_tokens=asked.max_tokens,
+            prefixes=request.prefixes,
+        )
+        return work, job
 
     def _preferred_model(self, peer: PeerId) -> str:
         profile = self._mesh.facts_of(peer).profile
@@ -242,11 +183,18 @@ class PlacedWork:
             RequestFailedError: every peer that was tried failed.
         """
 
-        async def attempt(choice: Choice) -> tuple[tuple[bytes, ...], EmbeddingsDone]:
-            return await self._embed_on(choice.peer, asked)
+        async def attempt(to: Attempt) -> tuple[tuple[bytes, ...], EmbeddingsDone]:
+            request = asked.model_copy(update={"remaining_s": to.remaining_s})
+            return await self._embed_on(to.peer, request)
 
         need = Need("inference", model=asked.model)
-        (vectors, done), placed = await self._place(need, attempt, asked.remaining_s, _ignore)
+        (vectors, done), placed = await self.placing.place(
+            Work(need, task=asked.task),
+            attempt,
+            remaining_s=asked.remaining_s,
+            on_restart=_ignore,
+            may_hedge=True,
+        )
         return Embeddings(vectors, done, placed)
 
     async def _embed_on(
@@ -265,16 +213,18 @@ class PlacedWork:
         return tuple(data[at : at + size] for at in range(0, len(data), size)), message
 
     async def _complete_on(
-        self, peer: PeerId, asked: CompletionAsked, hear: Callable[[CompletionDelta], None]
+        self, to: Attempt, asked: CompletionAsked, hear: Callable[[CompletionDelta], None]
     ) -> CompletionDone:
-        async with self._mesh.converse(peer, inference.PROTOCOL, asked) as conversation:
+        async with self._mesh.converse(to.peer, inference.PROTOCOL, asked) as conversation:
             while True:
                 message = await conversation.receive()
                 match message:
                     case CompletionDelta():
-                        hear(message)
+                        if to.speak():
+                            hear(message)
                     case CompletionDone():
-                        self._mesh.hear_reply(peer, message.hot)
+                        to.speak()
+                        self._mesh.hear_reply(to.peer, message.hot)
                         return message
                     case _:
                         raise RemoteProtocolError(f"{message.KIND} in answer to {asked.KIND}")
@@ -287,15 +237,23 @@ class PlacedWork:
             RequestFailedError: every peer that was tried failed.
         """
 
-        async def attempt(choice: Choice) -> tuple[str, FoldDone]:
+        async def attempt(to: Attempt) -> tuple[str, FoldDone]:
+            request = asked.model_copy(update={"claim": to.claim, "remaining_s": to.remaining_s})
             done = await self._mesh.request(
-                choice.peer, folding.PROTOCOL, asked, FoldDone, timeout_s=asked.remaining_s
+                to.peer, folding.PROTOCOL, request, FoldDone, timeout_s=asked.remaining_s
             )
-            self._mesh.hear_reply(choice.peer, done.hot)
+            self._mesh.hear_reply(to.peer, done.hot)
             return await self._folded(done), done
 
-        need = Need("folding")
-        (text, done), placed = await self._place(need, attempt, asked.remaining_s, _ignore)
+        content = () if asked.content is None else (asked.content,)
+        kilobytes = max(1.0, _bytes_of(asked) / 1000)
+        (text, done), placed = await self.placing.place(
+            Work(Need("folding", units=kilobytes), claim=asked.claim, content=content),
+            attempt,
+            remaining_s=asked.remaining_s,
+            on_restart=_ignore,
+            may_hedge=True,
+        )
         return Fold(text, done, placed)
 
     async def _folded(self, done: FoldDone) -> str:
@@ -316,11 +274,18 @@ class PlacedWork:
             RequestFailedError: every peer that was tried failed.
         """
 
-        async def attempt(choice: Choice) -> CellDone:
-            return await self.run_cell(choice.peer, asked, on_output, _no_sub_calls)
+        async def attempt(to: Attempt) -> CellDone:
+            cell = asked.model_copy(update={"claim": to.claim, "remaining_s": to.remaining_s})
+            return await self.run_cell(to.peer, cell, on_output, _no_sub_calls)
 
-        need = Need("code", language=asked.language)
-        return await self._place(need, attempt, asked.remaining_s, on_restart)
+        work = Work(
+            Need("code", language=asked.language),
+            claim=asked.claim,
+            content=tuple(one.content for one in asked.inputs),
+        )
+        return await self.placing.place(
+            work, attempt, remaining_s=asked.remaining_s, on_restart=on_restart
+        )
 
     async def run_cell(
         self, peer: PeerId, asked: CellAsked, on_output: OnOutput, on_sub_calls: OnSubCalls
@@ -349,51 +314,16 @@ class PlacedWork:
                     case _:
                         raise RemoteProtocolError(f"{message.KIND} in answer to {asked.KIND}")
 
-    async def _place(
-        self,
-        need: Need,
-        attempt: Callable[[Choice], Awaitable[T]],
-        timeout_s: float,
-        on_restart: Callable[[str], None],
-    ) -> tuple[T, Placed]:
-        """Try the best peer, then the next best; where all are busy, wait for a turn."""
-        tries = Tries()
-        with trio.move_on_after(timeout_s):
-            while True:
-                ranking = self._mesh.rank(need, excluding=tries.excluded)
-                choice = ranking.best
-                if choice is None or tries.are_too_many:
-                    if not tries.may_wait:
-                        raise tries.outcome(_nobody(need, ranking.explain()))
-                    await trio.sleep(tries.wait_s())
-                    continue
-                try:
-                    with self._mesh.sending(choice.peer, need.kind):
-                        result = await attempt(choice)
-                except Weather as error:
-                    if not is_worth_another_peer(error):
-                        raise
-                    tries.add(choice.peer, choice.name, error)
-                    if not is_busy(error):
-                        log.info("placed-elsewhere", peer=choice.peer, kind=need.kind, why=error)
-                        on_restart(tries.complaint)
-                else:
-                    return result, Placed(choice.peer, choice.name, choice.why, tries.number)
-        if tries.is_full:
-            raise RequestRefusedError("busy", f"for {timeout_s:.3g} s; {tries.complaint}")
-        raise RequestFailedError("timeout", f"no answer within {timeout_s:.3g} s")
+
+def _units(prompt_tokens: float, reply_tokens: float) -> float:
+    """Of a model call: a token written, or ten read."""
+    return max(1.0, prompt_tokens / PROMPT_SPEED + reply_tokens)
 
 
-def _nobody(need: Need, why: str) -> str:
-    match need.kind:
-        case "code":
-            return f"no peer runs {need.language} ({why})"
-        case "inference" if need.model:
-            return f"no peer has model {need.model} ({why})"
-        case "inference":
-            return f"no peer has a model ({why})"
-        case "folding":
-            return f"no peer folds ({why})"
+def _bytes_of(asked: FoldAsked) -> int:
+    if asked.text is not None:
+        return len(asked.text)
+    return asked.content.bytes_total if asked.content is not None else 0
 
 
 async def _no_sub_calls(calls: tuple[SubCall, ...]) -> tuple[SubCallResult, ...]:

@@ -44,6 +44,9 @@ IDLE_S_MAX = 600.0
 RETRY_AFTER_S = 1.0
 FILES_BYTES_MAX = 64 * 1024 * 1024
 """Of what one cell leaves."""
+SPARED_S = 5.0
+"""A session used so lately is not evicted for a newcomer: tasks that take turns would replay
+all they did at every turn."""
 
 ORPHAN_S = 20.0
 """How long a cell of a task goes on whose asker is lost: another coordinator is there sooner."""
@@ -245,8 +248,13 @@ class ReplRoom:
         try:
             return await self._host.open(asked.language, inputs, asked.seed, files)
         except RequestRefusedError as no:
+            spared_since = trio.current_time() - SPARED_S
             idle = min(
-                (key for key in self._sessions if not self._locks[key].locked()),
+                (
+                    key
+                    for key in self._sessions
+                    if not self._locks[key].locked() and self._used_at[key] <= spared_since
+                ),
                 key=lambda key: self._used_at[key],
                 default=None,
             )

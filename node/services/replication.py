@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import structlog
 import trio
 
+from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core.fences import TaskKey
 from kowalski.node.core.portions import ENTRIES_MAX, portion
 from kowalski.node.services.copies import PROTOCOL, CopyRoom
-from kowalski.node.services.placed_work import Weather
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages import copies as wire

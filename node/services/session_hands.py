@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import trio
 
 from kowalski.mesh.content_store import ContentStore
+from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.services import session_inputs
-from kowalski.node.services.placed_work import ANY_MODEL, PlacedWork, Weather
+from kowalski.node.services.placed_work import ANY_MODEL, PlacedWork
 from kowalski.node.services.task_cells import CellLimits, Outlook, TaskCells
 from kowalski.node.services.texts import fitting
 from kowalski.protocol import ids
@@ -30,6 +31,7 @@ from kowalski.protocol.messages.base import line
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.folding import FoldAsked
 from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
+from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.repl import SubCall
 from kowalski.protocol.messages.task import TaskSpec
 from kowalski.rlm import session as machine
@@ -57,6 +59,8 @@ class Term:
     until_lease_held: Callable[[], Awaitable[None]]
     """Nothing is sent to a peer before this has returned."""
     remaining_s: Callable[[], float]
+    claim: Claim
+    """In whose name the work queues at workers, and how urgent it is."""
     holders: Callable[[ContentRef], ContentRef]
     """A reference with all who hold it, as far as the coordinator knows."""
 
@@ -74,7 +78,7 @@ class SessionHands:
             mesh=mesh,
             work=work,
             outlook=Outlook(term.record, term.progress, self.sub_call, term.until_lease_held),
-            limits=CellLimits(term.spec, term.remaining_s),
+            limits=CellLimits(term.spec, term.remaining_s, term.claim),
         )
 
     def hear(self, event: journal.SessionEvent) -> None:
@@ -98,6 +102,7 @@ class SessionHands:
             model=effect.model,
             messages=effect.messages,
             remaining_s=term.remaining_s(),
+            claim=term.claim,
         )
         while True:
             try:
@@ -150,6 +155,7 @@ class SessionHands:
                 content=original,
                 budget_tokens=effect.budget_tokens,
                 remaining_s=term.remaining_s(),
+                claim=term.claim,
             )
             folded = await self._work.fold(asked)
         except Weather as error:
@@ -178,6 +184,7 @@ class SessionHands:
             model=call.model or session.model or ANY_MODEL,
             messages=(ChatMessage(role="user", content=call.prompt),),
             remaining_s=self._term.remaining_s(),
+            claim=self._term.claim,
         )
         try:
             async with self._sub_calls:

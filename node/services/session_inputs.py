@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import structlog
 
 from kowalski.mesh.content_store import CHUNK_TIMEOUT_S, ContentStore
+from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
-from kowalski.node.services.placed_work import Weather
 from kowalski.protocol.errors import PeerUnreachableError
 from kowalski.protocol.messages.content import ContentAsked, ContentRef
 from kowalski.protocol.messages.repl import Input

@@ -13,18 +13,16 @@ from itertools import count
 import structlog
 import trio
 
+from kowalski.mesh.core.blame import Weather, is_busy, is_worth_another_peer
+from kowalski.mesh.core.decisions import Decision
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core import cell_moves
+from kowalski.node.core.tries import Tries
 from kowalski.node.services import repl
-from kowalski.node.services.placed_work import (
-    PlacedWork,
-    Tries,
-    Weather,
-    is_busy,
-    is_worth_another_peer,
-)
+from kowalski.node.services.dispatch import Chosen, Work
+from kowalski.node.services.placed_work import PlacedWork
 from kowalski.protocol import ids
 from kowalski.protocol.errors import (
     PeerUnreachableError,
@@ -34,6 +32,7 @@ from kowalski.protocol.errors import (
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.base import line
+from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.repl import (
     CellAsked,
     CellDone,
@@ -74,6 +73,7 @@ class _Seat:
 
     peer: PeerId
     why: str
+    chosen: Chosen
     ran: tuple[int, ...] = ()
 
 
@@ -81,6 +81,7 @@ class _Seat:
 class CellLimits:
     spec: TaskSpec
     remaining_s: Callable[[], float]
+    claim: Claim = field(default_factory=Claim)
 
 
 @dataclass(slots=True)
@@ -156,7 +157,7 @@ class TaskCells:
         tries = Tries()
         moves, cut = 0, -1
         while True:
-            seat = self._seats.get(effect.language) or self._take_seat(effect, tries)
+            seat = self._seats.get(effect.language) or await self._take_seat(effect, tries)
             if seat is None:
                 if not await self._wait_for_somebody(effect, tries):
                     return self._nobody(effect, tries)
@@ -209,7 +210,7 @@ class TaskCells:
         """Wait before looking again, if that may help."""
         if tries.busy:
             self._outlook.progress("note", text=f"cell {effect.cell} waits: {tries.complaint}")
-            await trio.sleep(tries.wait_s())
+            await trio.sleep(tries.wait_s(self._work.placing.dispatch.uniform()))
             return True
         if self._limits.spec.failover != "queue":
             return False
@@ -226,22 +227,38 @@ class TaskCells:
         detail = f"no peer runs {effect.language} ({choices.explain()})"
         return _failed(effect, UNSUPPORTED, detail)
 
-    def _take_seat(self, effect: RunCell, tries: Tries) -> _Seat | None:
+    async def _take_seat(self, effect: RunCell, tries: Tries) -> _Seat | None:
         """Where the session was, if an earlier coordinator has left it there; else the best."""
+        dispatch, work = self._work.placing.dispatch, self._work_of(effect.language)
         former = self._known.seats.get(effect.language)
+        chosen: Chosen | Decision | None = None
+        ran: tuple[int, ...] = ()
         if former is not None and former not in tries.excluded and self._mesh.is_routable(former):
-            seat = _Seat(former, "its session is there", effect.after)
-        else:
-            need = Need("code", language=effect.language)
-            choice = self._mesh.rank(need, excluding=tries.excluded).best
-            if choice is None:
-                return None
-            seat = _Seat(choice.peer, choice.why)
+            chosen = dispatch.bound_to(work, former, "its session is there")
+            ran = effect.after
+        if chosen is None:
+            ran = ()
+            chosen = await dispatch.choose(
+                work, remaining_s=self._limits.remaining_s(), excluding=tries.excluded
+            )
+        if not isinstance(chosen, Chosen):
+            tries.add_refusals(chosen)
+            return None
+        seat = _Seat(chosen.choice.peer, chosen.decision.why, chosen, ran)
         self._seats[effect.language] = seat
         return seat
 
+    def _work_of(self, language: str) -> Work:
+        return Work(
+            Need("code", language=language),
+            claim=self._limits.claim,
+            task=self._task,
+            content=tuple(one.content for one in self.inputs),
+        )
+
     async def _run_at(self, seat: _Seat, effect: RunCell, complaint: str) -> journal.CellFinished:
-        with self._mesh.sending(seat.peer, "code"):
+        work = self._work_of(effect.language)
+        with self._work.placing.dispatch.sending(work, seat.chosen, learns=False):
             if seat.ran != effect.after:
                 await self._replay(seat, effect)
             if (effect.cell, seat.peer) not in self._known.started:
@@ -295,6 +312,7 @@ class TaskCells:
             seed=self._limits.spec.seed,
             timeout_s=self._limits.spec.cell_timeout_s,
             remaining_s=self._limits.remaining_s(),
+            claim=seat.chosen.claim,
         )
         ordinals = count()
 

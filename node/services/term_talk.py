@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import trio
 
 from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core import task_ledger
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.services.coordinator import PROTOCOL
-from kowalski.node.services.placed_work import Weather
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages import task as wire

@@ -1,14 +1,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kowalski.mesh.core.hedging import LOAD_MAX, SHARE_MAX, Hedging
+from kowalski.mesh.core.hedging import LOAD_MAX, SAVED_MAX, SHARE_MAX, Hedging
 from kowalski.mesh.core.latencies import NEEDED
 
 
-def usual(seconds: float = 0.1, asked: int = 100, now: float = 0.0) -> Hedging:
+def usual(seconds: float = 0.1, asked: int = 100) -> Hedging:
     hedging = Hedging()
     for _ in range(asked):
-        hedging = hedging.ask(now).answer(seconds)
+        hedging = hedging.ask().answer(seconds)
     return hedging
 
 
@@ -22,13 +22,23 @@ def test_what_is_expected_to_take_longer_is_given_twice_that_time() -> None:
 
 
 def test_a_full_mesh_is_not_asked_twice() -> None:
-    assert usual().spend(0.0, LOAD_MAX + 0.01) is None
-    assert usual().spend(0.0, LOAD_MAX) is not None
+    assert usual().spend(LOAD_MAX + 0.01) is None
+    assert usual().spend(LOAD_MAX) is not None
 
 
-@given(st.integers(0, 400))
-def test_at_most_one_in_twenty_is_hedged(asked: int) -> None:
-    hedging, hedges = usual(asked=asked), 0
-    while (after := hedging.spend(0.0, 0.0)) is not None:
+@given(st.lists(st.booleans(), max_size=400))
+def test_at_no_time_more_than_one_in_twenty_was_hedged(history: list[bool]) -> None:
+    hedging, asked, hedges = Hedging(), 0, 0
+    for wants_to_hedge in history:
+        hedging, asked = hedging.ask(), asked + 1
+        after = hedging.spend(0.0) if wants_to_hedge else None
+        if after is not None:
+            hedging, hedges = after, hedges + 1
+        assert hedges <= SHARE_MAX * asked + 1e-6
+
+
+def test_a_quiet_time_saves_up_a_few() -> None:
+    hedging, hedges = usual(asked=1000), 0
+    while (after := hedging.spend(0.0)) is not None:
         hedging, hedges = after, hedges + 1
-    assert hedges == int(SHARE_MAX * asked + 1e-9)
+    assert hedges == SAVED_MAX

@@ -137,6 +137,8 @@ async def test_what_is_bound_to_its_beginning_is_begun_anew(
         reply = await world[0].work.complete(asked)
         assert (reply.text, reply.reply.thinking, reply.reply.tool_calls) == ("all of it", "", ())
         assert [one.so_far for one in heard] == [""]
+    async with open_world([ASKER, THINKER, THINKER]) as world:
+        Instead(world, inference.PROTOCOL, cut_off_after(delta), 1, 2)
         with pytest.raises(RequestFailedError, match="cut_short"):
             await world[0].work.complete(asked, may_begin_anew=False)
 

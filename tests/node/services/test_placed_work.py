@@ -11,14 +11,15 @@ import trio
 
 from kowalski.mesh.conversation import Answer, Conversation
 from kowalski.mesh.core.placement import Need
-from kowalski.node.services import folding, inference, placed_work, repl
-from kowalski.node.services.placed_work import ANY_MODEL, Tries
+from kowalski.node.core import tries
+from kowalski.node.services import folding, inference, repl
+from kowalski.node.services.placed_work import ANY_MODEL
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RequestFailedError,
     RequestRefusedError,
 )
-from kowalski.protocol.ids import ContentHash, PeerId, TaskId
+from kowalski.protocol.ids import ContentHash, TaskId
 from kowalski.protocol.limits import TEXT_BYTES_MAX
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentRef
@@ -94,6 +95,24 @@ class Instead:
         return counted
 
 
+class OnlyFirst(Instead):
+    """The first who is asked, whoever that is, answers so; the others have said `then`."""
+
+    def __init__(
+        self, world: World, protocol: str, first: Answer, then: Answer, *numbers: int
+    ) -> None:
+        async def answer(conversation: Conversation, request: Message) -> Message:
+            say = first if len(self.asked) == 1 else then
+            return await say(conversation, request)
+
+        super().__init__(world, protocol, answer, *numbers)
+
+
+async def reply_to_hello(conversation: Conversation, _request: Message) -> Message:
+    await conversation.send(CompletionDelta(text="reply to: hello"))
+    return done()
+
+
 def raising(error: Exception) -> Answer:
     async def answer(_conversation: Conversation, _request: Message) -> Message:
         await trio.lowlevel.checkpoint()
@@ -132,12 +151,12 @@ async def test_what_fails_at_one_peer_is_tried_at_the_next_and_told(
     answer, words = ELSEWHERE[trouble]
     told: list[str] = []
     async with open_world([ASKER, THINKER, THINKER]) as world:
-        first = best(world, INFERENCE)
-        instead = Instead(world, inference.PROTOCOL, answer, first)
+        instead = OnlyFirst(world, inference.PROTOCOL, answer, reply_to_hello, 1, 2)
         reply = await world[0].work.complete(prompt(), on_restart=told.append)
-        assert instead.asked == [first]
+        first, second = instead.asked
+        assert first + second == 3
         assert reply.text == "reply to: hello"
-        assert (world.number_of(reply.placed.peer), reply.placed.attempts) == (3 - first, 2)
+        assert (world.number_of(reply.placed.peer), reply.placed.attempts) == (second, 2)
         assert reply.placed.name == f"node-{3 - first}"
         (complaint,) = told
         assert complaint.startswith(f"node-{first}: {words}")
@@ -165,7 +184,7 @@ async def test_three_peers_may_fail_and_the_words_of_all_are_in_the_error(
         instead = Instead(world, inference.PROTOCOL, answer, *range(1, 6))
         with pytest.raises(RequestFailedError) as failed:
             await world[0].work.complete(prompt())
-        assert len(set(instead.asked)) == len(instead.asked) == placed_work.ATTEMPTS_MAX
+        assert len(set(instead.asked)) == len(instead.asked) == tries.ATTEMPTS_MAX
         words = "; ".join(f"node-{number}: backend: no luck" for number in instead.asked)
         assert str(failed.value) == f"peers_failed: {words}"
 
@@ -216,7 +235,7 @@ async def test_those_who_are_busy_are_asked_again_until_one_has_room(
     async with open_world([ASKER, THINKER, THINKER]) as world:
         instead = Instead(world, inference.PROTOCOL, answer, 1, 2)
         reply = await world[0].work.complete(prompt(remaining_s=60.0), on_restart=told.append)
-        assert 20.0 <= trio.current_time() < 20.0 + 2 * placed_work.BUSY_WAIT_S_MAX
+        assert 20.0 <= trio.current_time() < 20.0 + 2 * tries.BUSY_WAIT_S_MAX
         assert reply.placed.attempts == 1, "full is not broken"
         assert told == []
         assert 20 < len(instead.asked) < 60, "patiently, and both in turn"
@@ -252,18 +271,7 @@ async def test_all_slots_of_a_real_room_are_waited_for(virtual_time: JumpingCloc
         for number in range(6):
             nursery.start_soon(world[0].work.complete, prompt(str(number), remaining_s=60.0))
         await world.until(lambda: len(world.calls) == 6)
-        assert sorted(len(place.calls) for place in world.places) == [0, 3, 3]
-
-
-async def test_the_wait_for_the_busy_grows_to_a_bound() -> None:
-    tries = Tries()
-    waits = []
-    for _ in range(6):
-        tries.add(PeerId("a"), "a", RequestRefusedError("busy"))
-        assert tries.may_wait
-        waits.append(tries.wait_s())
-        assert not tries.excluded
-    assert waits == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+        assert min(len(place.calls) for place in world.places[1:]) >= 2
 
 
 # --- nobody -------------------------------------------------------------------------------------
@@ -378,7 +386,7 @@ async def test_work_sent_at_the_same_moment_is_spread(virtual_time: JumpingClock
         async with trio.open_nursery() as nursery:
             for number in range(8):
                 nursery.start_soon(world[0].work.complete, prompt(str(number)))
-        assert sorted(len(place.calls) for place in world.places) == [0, 4, 4]
+        assert min(len(place.calls) for place in world.places[1:]) >= 2
 
 
 # --- programs -----------------------------------------------------------------------------------
@@ -482,9 +490,13 @@ async def test_a_fold_whose_text_cannot_be_had_is_made_elsewhere(
         await trio.lowlevel.checkpoint()
         return FoldDone(content=content, source_tokens=9, tokens=3, algorithm="a", held_s=0.0)
 
+    async def here(_conversation: Conversation, _request: Message) -> Message:
+        await trio.lowlevel.checkpoint()
+        return FoldDone(text="a text", source_tokens=9, tokens=3, algorithm="a", held_s=0.0)
+
     async with open_world([ASKER, FOLDER, FOLDER]) as world:
-        first = best(world, Need("folding"))
-        instead = Instead(world, folding.PROTOCOL, answer, first)
+        instead = OnlyFirst(world, folding.PROTOCOL, answer, here, 1, 2)
         folded = await world[0].work.fold(fold_of("a text"))
-        assert instead.asked == [first]
-        assert (folded.text, world.number_of(folded.placed.peer)) == ("a text", 3 - first)
+        first, second = instead.asked
+        assert first + second == 3
+        assert (folded.text, world.number_of(folded.placed.peer)) == ("a text", second)

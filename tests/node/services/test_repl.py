@@ -366,6 +366,8 @@ async def test_when_slots_are_full_the_session_idle_longest_makes_room(
         await desk.run(asked("keep x 1", task="b"))
         await trio.sleep(1)
         await desk.run(asked("say used", task="a", cell=1, after=(0,)))
+        assert await refusal(desk.run(asked("keep x 1", task="c"))) == "busy", "used just now"
+        await trio.sleep(repl.SPARED_S)
         await desk.run(asked("keep x 1", task="c"))
         assert (await desk.run(asked("show x", task="a", cell=2, after=(0, 1)))).exit_code == 0
         lost = asked("show x", task="b", cell=1, after=(0,))
@@ -390,6 +392,7 @@ async def test_when_every_session_is_at_work_the_room_is_busy_and_says_when_to_c
             await one.ended.wait()
             assert one.done is not None
             assert one.done.status == "ok", "nobody who works is thrown out"
+        await trio.sleep(repl.SPARED_S)
         assert (await desk.run(asked("say x", task="c"))).status == "ok"
 
 

@@ -1,0 +1,164 @@
+"""What a piece of work is to the worker: which lane it queues in and how long it may take.
+
+A guess, made from what was asked and from what such work took here before; offers promise it, the
+line is measured by it, submitters are charged it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from kowalski.mesh.core.placement import UNMEASURED_TOKENS_PER_S, Kind, Need
+from kowalski.mesh.core.prefixes import Prefix, prefixes_of
+from kowalski.protocol.messages.base import Message
+from kowalski.protocol.messages.folding import FoldAsked, FoldDone
+from kowalski.protocol.messages.inference import CompletionAsked, CompletionDone
+from kowalski.protocol.messages.placement import Claim, OfferAsked
+from kowalski.protocol.messages.repl import CellAsked, CellDone
+
+PROMPT_SPEED = 10.0
+"""How many times faster a model reads than it writes, where that was never measured."""
+
+COMPLETION_TOKENS = 128.0
+"""Of a reply, before the first was seen."""
+
+COST_S: dict[Kind, float] = {"code": 1.0, "inference": 3.0, "folding": 0.2}
+"""Of work that was never done here."""
+
+TOKEN_BYTES = 4
+WEIGHT = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`content_bytes`: of the texts that are folded, where that is known."""
+
+    kind: Kind
+    language: str | None = None
+    model: str | None = None
+    prompt_tokens: int | None = None
+    max_tokens: int | None = None
+    prefixes: tuple[str, ...] = ()
+
+    @property
+    def need(self) -> Need:
+        return Need(self.kind, language=self.language, model=self.model)
+
+    @property
+    def lane(self) -> str:
+        """Whose slots it takes: all languages share the processors, each model has its own."""
+        return self.need.work if self.kind == "inference" else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A job and who asked for it on what grounds."""
+
+    job: Job
+    claim: Claim
+    remaining_s: float
+    prefixes: tuple[Prefix, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Speeds:
+    """Of one model here, in tokens a second, as measured; None until it was."""
+
+    generation: float | None = None
+    prompt: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """`saved_s` is what the cached tokens have taken off `seconds` already."""
+
+    seconds: float
+    saved_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """Moving averages of what was done here: seconds by work, tokens of a reply by model."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    reply_tokens: dict[str, float] = field(default_factory=dict)
+
+    def cost(self, job: Job, speeds: Speeds, cached_tokens: int = 0) -> Cost:
+        if job.kind != "inference":
+            return Cost(self.seconds.get(job.need.work, COST_S[job.kind]))
+        if speeds.generation is None and (
+            job.prompt_tokens is None or job.need.work in self.seconds
+        ):
+            return Cost(self.seconds.get(job.need.work, COST_S["inference"]))
+        generation = speeds.generation or UNMEASURED_TOKENS_PER_S
+        prompt = speeds.prompt or PROMPT_SPEED * generation
+        reply = self.reply_tokens.get(job.need.work, COMPLETION_TOKENS)
+        if job.max_tokens is not None:
+            reply = min(reply, float(job.max_tokens))
+        saved_s = min(cached_tokens, job.prompt_tokens or 0) / prompt
+        reads_s = (job.prompt_tokens or 0) / prompt - saved_s
+        return Cost(reads_s + reply / generation, saved_s)
+
+    def learn(self, job: Job, took_s: float, done: Message) -> Usual:
+        """Take in what a job took, from its first to its last moment in a slot."""
+        work = job.need.work
+        known = replace(self, seconds=_averaged(self.seconds, work, took_s))
+        if isinstance(done, CompletionDone):
+            tokens = float(done.usage.completion_tokens)
+            known = replace(known, reply_tokens=_averaged(self.reply_tokens, work, tokens))
+        return known
+
+
+def request_of(message: Message) -> Request | None:
+    """The job that a request asks for; None for requests that take no slot."""
+    match message:
+        case CellAsked():
+            job = Job("code", language=message.language)
+            return Request(job, message.claim, message.remaining_s)
+        case CompletionAsked():
+            prefixes = prefixes_of(message.model, ((m.role, m.content) for m in message.messages))
+            job = Job(
+                "inference",
+                model=message.model,
+                prompt_tokens=prefixes[0].tokens if prefixes else 0,
+                max_tokens=message.max_tokens,
+                prefixes=tuple(one.digest for one in prefixes),
+            )
+            return Request(job, message.claim, message.remaining_s, prefixes)
+        case FoldAsked():
+            return Request(Job("folding"), message.claim, message.remaining_s)
+        case _:
+            return None
+
+
+def job_of(asked: OfferAsked) -> Job | None:
+    """The job that an offer is asked for; None for kinds that only newer peers know."""
+    kinds: dict[str, Kind] = {"code": "code", "inference": "inference", "folding": "folding"}
+    kind = kinds.get(asked.kind)
+    if kind is None:
+        return None
+    return Job(
+        kind,
+        language=asked.language,
+        model=asked.model,
+        prompt_tokens=asked.prompt_tokens,
+        max_tokens=asked.max_tokens,
+        prefixes=asked.prefixes,
+    )
+
+
+def is_done(message: Message) -> bool:
+    """Whether this is how a job ends that went well, and so tells how long such work takes."""
+    return isinstance(message, CellDone | CompletionDone | FoldDone)
+
+
+def _averaged(averages: dict[str, float], name: str, value: float) -> dict[str, float]:
+    before = averages.get(name)
+    average = value if before is None else before + WEIGHT * (value - before)
+    others = {key: one for key, one in averages.items() if key != name}
+    if len(others) >= WORKS_MAX:
+        others.pop(next(iter(others)))
+    return {**others, name: average}
+
+
+WORKS_MAX = 256

@@ -1,0 +1,476 @@
+"""Choosing peers for work, and learning from how it went. One for a node.
+
+The shell of `mesh.core.offers`, and the owner of what we know of peers ourselves: breakers, paces,
+who has read which beginnings, and how much may be tried again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from itertools import count
+
+import trio
+
+from kowalski.mesh.core import offers
+from kowalski.mesh.core.blame import Weather, is_peers_fault
+from kowalski.mesh.core.breaker import Breaker
+from kowalski.mesh.core.connectivity import MemberArrived, MemberLeft
+from kowalski.mesh.core.decisions import Decision
+from kowalski.mesh.core.experience import NOISE_S, Experience, Outcome
+from kowalski.mesh.core.hedging import Hedging
+from kowalski.mesh.core.placement import Candidate, Choice, Kind, Need, Ranking, load, rank
+from kowalski.mesh.core.prefixes import Prefix, PrefixBook
+from kowalski.mesh.core.retry_budget import RetryBudget
+from kowalski.mesh.core.shortlist import expectation, is_short, straight_to
+from kowalski.mesh.mesh import Mesh
+from kowalski.node.services.placement import PROTOCOL
+from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
+from kowalski.protocol.ids import PeerId, TaskId
+from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.placement import Claim, Offer, OfferAsked
+
+DECISIONS_KEPT = 512
+WORKS_KEPT = 256
+EVENTS_MAX = 16
+"""More than are ever asked for one piece of work."""
+
+SILENT_S_MIN = 1.0
+SILENT_TIMES = 3.0
+"""Who has not answered after so many times its promise, when its asker gives up, has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is wanted, as far as the choice of a peer goes. `task`: on whose behalf, if on any."""
+
+    need: Need
+    claim: Claim = field(default_factory=Claim)
+    task: TaskId | None = None
+    prompt_tokens: int | None = None
+    max_tokens: int | None = None
+    prefixes: tuple[Prefix, ...] = ()
+    content: tuple[ContentRef, ...] = ()
+
+    def offer_asked(self, remaining_s: float, reserve_s: float) -> OfferAsked:
+        return OfferAsked(
+            kind=self.need.kind,
+            language=self.need.language,
+            model=self.need.model,
+            claim=self.claim,
+            prompt_tokens=self.prompt_tokens,
+            max_tokens=self.max_tokens,
+            prefixes=tuple(one.digest for one in self.prefixes),
+            content=tuple(one.hash for one in self.content),
+            reserve_s=reserve_s,
+            remaining_s=remaining_s,
+        )
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A peer for the work, and what to send it with. `release` gives back the place reserved."""
+
+    choice: Choice
+    decision: Decision
+    claim: Claim
+    promised_s: float
+    crowding: float
+    release: Callable[[], None] = _nothing
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    sent_at: float
+    promised_s: float
+
+
+class Dispatch:
+    """Its questions for offers live in `nursery`, each for two seconds at most."""
+
+    def __init__(self, mesh: Mesh, nursery: trio.Nursery) -> None:
+        self._mesh = mesh
+        self._nursery = nursery
+        self._draws = count()
+        self._breakers: dict[tuple[PeerId, Kind], Breaker] = {}
+        self._budgets: dict[Kind, RetryBudget] = {}
+        self._hedgings: dict[str, Hedging] = {}
+        self._experience = Experience()
+        self._prefixes = PrefixBook()
+        self._under_way: dict[tuple[PeerId, str], list[_UnderWay]] = {}
+        self.decisions: deque[tuple[TaskId | None, Decision]] = deque(maxlen=DECISIONS_KEPT)
+        """The last choices, with the tasks they were made for."""
+        mesh.listen(self._heed)
+
+    # --- choosing -------------------------------------------------------------------------------
+
+    def candidates(self, need: Need, prefixes: tuple[Prefix, ...] = ()) -> tuple[Candidate, ...]:
+        """The mesh as it stands in the view, with what we know better."""
+        now = trio.current_time()
+        found = self._prefixes.find((one.digest for one in prefixes), now)
+        reader = None if found is None else found[0]
+        return tuple(
+            self._known_better(one, need, now, holds_prefix=one.peer == reader)
+            for one in self._mesh.candidates()
+        )
+
+    def _known_better(
+        self, one: Candidate, need: Need, now: float, *, holds_prefix: bool
+    ) -> Candidate:
+        breaker = self._breakers.get((one.peer, need.kind))
+        oldest = self._under_way.get((one.peer, need.work), ())
+        overdue = max(
+            ((now - sent.sent_at) / (sent.promised_s + NOISE_S) for sent in oldest), default=0.0
+        )
+        return replace(
+            one,
+            unit_s=self._experience.unit_s(one.peer, need.work),
+            slowness=self._experience.slowness(one.peer, need.work, now, overdue=overdue),
+            is_admitted=breaker is None or breaker.admits(now),
+            holds_prefix=holds_prefix,
+        )
+
+    def rank(
+        self,
+        need: Need,
+        *,
+        excluding: frozenset[PeerId] = frozenset(),
+        prefixes: tuple[Prefix, ...] = (),
+    ) -> Ranking:
+        return rank(need, self.candidates(need, prefixes), excluding=excluding)
+
+    async def choose(
+        self,
+        work: Work,
+        *,
+        remaining_s: float,
+        excluding: frozenset[PeerId] = frozenset(),
+        reserve_s: float = offers.RESERVE_S,
+        always_asks: bool = False,
+    ) -> Chosen | Decision:
+        """A peer for the work, its place reserved; the decision alone where there is none.
+
+        `always_asks` for offers, also where the choice is clear: to show what they would be.
+        """
+        ranking = self.rank(work.need, excluding=excluding, prefixes=work.prefixes)
+        usual_s = self._experience.usual_unit_s(work.need.work)
+        if not ranking.choices:
+            return self._decide(
+                work,
+                Decision(
+                    trio.current_time(), work.need, "nobody", ranking, None, ranking.explain()
+                ),
+            )
+        if not always_asks and len(ranking.choices) == 1:
+            return self._straight(work, ranking, ranking.choices[0], "only", usual_s)
+        if not always_asks and is_short(work.need, usual_s):
+            choice = straight_to(work.need, ranking, usual_s, self.draw())
+            return self._straight(work, ranking, choice, "direct", usual_s)
+        return await self._by_offers(work, ranking, remaining_s, reserve_s)
+
+    def bound_to(self, work: Work, peer: PeerId, why: str) -> Chosen | None:
+        """This peer and no other, where it can do the work at all; not by its merits, but `why`."""
+        ranking = self.rank(work.need)
+        choice = next((one for one in ranking.choices if one.peer == peer), None)
+        if choice is None:
+            return None
+        decision = Decision(trio.current_time(), work.need, "bound", ranking, peer, why)
+        return Chosen(
+            choice, self._decide(work, decision), work.claim, promised_s=0.0, crowding=1.0
+        )
+
+    def draw(self) -> str:
+        """Names the next draw of chance: another one for each node and each time."""
+        return f"{self._mesh.me} {next(self._draws)}"
+
+    def uniform(self) -> float:
+        digest = blake2b(self.draw().encode(), digest_size=4).digest()
+        return int.from_bytes(digest, "big") / 2**32
+
+    def _decide(self, work: Work, decision: Decision) -> Decision:
+        self.decisions.append((work.task, decision))
+        return decision
+
+    def _straight(
+        self, work: Work, ranking: Ranking, choice: Choice, way: str, usual_s: float | None
+    ) -> Chosen:
+        expected_s = expectation(work.need, usual_s)(choice)
+        told = replace(choice, candidate=replace(choice.candidate, unit_s=None, slowness=1.0))
+        decision = Decision(
+            trio.current_time(),
+            work.need,
+            "only" if way == "only" else "direct",
+            ranking,
+            choice.peer,
+            choice.why,
+            expected_s=expected_s,
+        )
+        self._decide(work, decision)
+        return Chosen(
+            choice,
+            decision,
+            work.claim,
+            promised_s=expectation(work.need, usual_s)(told),
+            crowding=max(1.0, load(choice.candidate, work.need.kind)),
+        )
+
+    async def _by_offers(
+        self, work: Work, ranking: Ranking, remaining_s: float, reserve_s: float
+    ) -> Chosen | Decision:
+        asked = work.offer_asked(remaining_s, reserve_s)
+        heard_in, heard_out = trio.open_memory_channel[offers.Event](EVENTS_MAX)
+        holds: dict[PeerId, trio.CancelScope] = {}
+        state, effects = offers.begin(
+            work.need,
+            ranking,
+            self.draw(),
+            trio.current_time(),
+            content_bytes=tuple(one.bytes_total for one in work.content),
+        )
+        taken: offers.Take | None = None
+        try:
+            while True:
+                for effect in effects:
+                    match effect:
+                        case offers.AskOffers(peers=peers):
+                            for peer in peers:
+                                if peer in holds:  # asked again
+                                    holds[peer].cancel()
+                                scope = holds[peer] = trio.CancelScope()
+                                self._nursery.start_soon(
+                                    self._ask_offer, peer, asked, scope, heard_in
+                                )
+                        case offers.Take():
+                            taken = effect
+                            return self._taken(work, state, taken, holds[taken.choice.peer].cancel)
+                        case offers.NobodyFree():
+                            return self._refused_by_all(work, state, effect)
+                event: offers.Event = offers.TimePassed()
+                with trio.move_on_at(offers.wake_at(state)):
+                    event = await heard_out.receive()
+                state, effects = offers.step(state, event, trio.current_time())
+        finally:
+            for peer, scope in holds.items():
+                if taken is None or peer != taken.choice.peer:
+                    scope.cancel()
+
+    async def _ask_offer(
+        self,
+        peer: PeerId,
+        asked: OfferAsked,
+        scope: trio.CancelScope,
+        heard: trio.MemorySendChannel[offers.Event],
+    ) -> None:
+        """Ask, tell what came, and stay while the place is to be held."""
+
+        def tell(event: offers.Event) -> None:
+            with suppress(trio.WouldBlock, trio.BrokenResourceError):
+                heard.send_nowait(event)
+
+        with scope:
+            try:
+                async with self._mesh.converse(
+                    peer, PROTOCOL, asked, open_timeout_s=offers.SILENCE_S_MAX
+                ) as asking:
+                    offer = await asking.receive()
+                    if not isinstance(offer, Offer):
+                        raise RemoteProtocolError(f"{offer.KIND} in answer to {asked.KIND}")
+                    self._mesh.hear_reply(peer, offer.hot)
+                    tell(offers.OfferHeard(peer, offer))
+                    await trio.sleep(asked.reserve_s)
+            except Weather as error:
+                retry_after_s = (
+                    error.retry_after_s if isinstance(error, RequestRefusedError) else None
+                )
+                tell(offers.OfferRefused(peer, offers.Refusal(str(error), retry_after_s)))
+
+    def _taken(
+        self, work: Work, state: offers.Choosing, take: offers.Take, release: Callable[[], None]
+    ) -> Chosen:
+        decision = Decision(
+            trio.current_time(),
+            work.need,
+            "offers",
+            state.ranking,
+            take.choice.peer,
+            f"{take.choice.why}; {take.why}",
+            offers=state.offers,
+            refusals=state.refusals,
+            expected_s=take.expected_s,
+        )
+        self._decide(work, decision)
+        claim = work.claim.model_copy(update={"reservation": take.offer.reservation})
+        service_s = max(take.offer.service_s, NOISE_S)
+        return Chosen(
+            take.choice,
+            decision,
+            claim,
+            promised_s=offers.promise_s(take.choice, take.offer),
+            crowding=1.0 + take.offer.wait_s / service_s,
+            release=release,
+        )
+
+    def _refused_by_all(
+        self, work: Work, state: offers.Choosing, end: offers.NobodyFree
+    ) -> Chosen | Decision:
+        """Where not one of them is only full, the best is asked all the same: it will say why."""
+        if end.retry_after_s is None and state.ranking.best is not None:
+            usual_s = self._experience.usual_unit_s(work.need.work)
+            return self._straight(work, state.ranking, state.ranking.best, "direct", usual_s)
+        decision = Decision(
+            trio.current_time(),
+            work.need,
+            "offers",
+            state.ranking,
+            None,
+            end.why,
+            refusals=state.refusals,
+            retry_after_s=end.retry_after_s,
+        )
+        return self._decide(work, decision)
+
+    # --- sending and learning -------------------------------------------------------------------
+
+    def ask(self, work: Work) -> None:
+        """Somebody wants this for the first time: a share of it may be tried again."""
+        now, kind = trio.current_time(), work.need.kind
+        self._budgets[kind] = self._budgets.get(kind, RetryBudget()).ask(now)
+        hedging = self._hedgings.get(work.need.work) or self._new_hedging()
+        self._hedgings[work.need.work] = hedging.ask()
+
+    def _new_hedging(self) -> Hedging:
+        if len(self._hedgings) >= WORKS_KEPT:
+            self._hedgings.clear()
+        return Hedging()
+
+    def may_try_again(self, kind: Kind) -> bool:
+        """Take one more try out of the budget, if there is one."""
+        budget = self._budgets.get(kind, RetryBudget()).spend(trio.current_time())
+        if budget is None:
+            return False
+        self._budgets[kind] = budget
+        return True
+
+    def hedge_after_s(self, chosen: Chosen) -> float | None:
+        """When to ask a second peer as well; None for never."""
+        hedging = self._hedgings.get(chosen.decision.need.work)
+        expected_s = chosen.decision.expected_s or 0.0
+        return None if hedging is None else hedging.after_s(expected_s)
+
+    def may_hedge(self, need: Need) -> bool:
+        """Take one hedge out of the budget, if there is one and the mesh is not full."""
+        able = [choice.candidate for choice in self.rank(need).choices]
+        hedging = self._hedgings.get(need.work)
+        if hedging is None or len(able) < 2:
+            return False
+        mean_load = sum(load(one, need.kind) for one in able) / len(able)
+        spent = hedging.spend(mean_load)
+        if spent is None:
+            return False
+        self._hedgings[need.work] = spent
+        return True
+
+    def admits(self, chosen: Chosen) -> bool:
+        """Whether the breaker still lets it through: the one probe may be under way by now."""
+        breaker = self._breakers.get((chosen.choice.peer, chosen.decision.need.kind))
+        is_ignored = not chosen.choice.candidate.is_admitted
+        return breaker is None or is_ignored or breaker.admits(trio.current_time())
+
+    @contextmanager
+    def sending(self, work: Work, chosen: Chosen, *, learns: bool = True) -> Iterator[Sent]:
+        """Send the work, and take in how it goes.
+
+        `learns` False: how long it takes tells nothing, such as of a cell that asks and waits.
+        """
+        need, peer = work.need, chosen.choice.peer
+        now = trio.current_time()
+        key = (peer, need.kind)
+        self._breakers[key], passage = self._breaker(key).send(now)
+        flights = self._under_way.setdefault((peer, need.work), [])
+        flight = _UnderWay(now, chosen.promised_s)
+        flights.append(flight)
+        sent = Sent(now)
+        verdict = "abandoned"
+        try:
+            with self._mesh.sending(peer, need.kind):
+                yield sent
+            verdict = "done"
+        except Weather as error:
+            verdict = "failed" if is_peers_fault(error) else "answered"
+            raise
+        finally:
+            flights.remove(flight)
+            if not flights:
+                self._under_way.pop((peer, need.work), None)
+            chosen.release()
+            took_s = trio.current_time() - now
+            if verdict == "abandoned" and sent.is_given_up and not sent.is_answered:
+                patience_s = max(SILENT_S_MIN, SILENT_TIMES * chosen.promised_s)
+                verdict = "failed" if took_s > patience_s else verdict
+            breaker = self._breaker(key)
+            match verdict:
+                case "failed":
+                    self._breakers[key] = breaker.fail(passage, trio.current_time())
+                case "abandoned":
+                    self._breakers[key] = breaker.abandon(passage)
+                case _:
+                    self._breakers[key] = breaker.succeed(passage)
+            if verdict == "done" and learns:
+                self._learn(work, chosen, sent, took_s)
+
+    def _breaker(self, key: tuple[PeerId, Kind]) -> Breaker:
+        return self._breakers.get(key) or Breaker(f"{self._mesh.me} {key[0]} {key[1]}")
+
+    def _learn(self, work: Work, chosen: Chosen, sent: Sent, took_s: float) -> None:
+        need, peer, now = work.need, chosen.choice.peer, trio.current_time()
+        outcome = Outcome(
+            units=sent.units if sent.units is not None else need.units,
+            took_s=took_s,
+            promised_s=chosen.promised_s,
+            crowding=chosen.crowding,
+        )
+        self._experience = self._experience.learn(peer, need.work, outcome, now)
+        self._prefixes.read(peer, work.prefixes, now)
+        first_s = took_s if sent.answered_at is None else sent.answered_at - sent.at
+        if hedging := self._hedgings.get(need.work):
+            self._hedgings[need.work] = hedging.answer(first_s)
+
+    def _heed(self, change: MemberArrived | MemberLeft) -> None:
+        if isinstance(change, MemberLeft):
+            self.forget(change.peer)
+
+    def forget(self, peer: PeerId) -> None:
+        """It is gone; who comes back under its name may be quite well."""
+        self._experience = self._experience.forget(peer)
+        for key in [key for key in self._breakers if key[0] == peer]:
+            del self._breakers[key]
+
+
+@dataclass(slots=True)
+class Sent:
+    """One piece of work on its way; its sender tells what it sees.
+
+    `units` it turned out to be, where that was not known before; `is_given_up`: it was cancelled
+    because the time was over, not because somebody changed their mind.
+    """
+
+    at: float
+    units: float | None = None
+    answered_at: float | None = None
+    is_given_up: bool = False
+
+    @property
+    def is_answered(self) -> bool:
+        return self.answered_at is not None
+
+    def answer(self) -> None:
+        """A first sign of the answer has come."""
+        if self.answered_at is None:
+            self.answered_at = trio.current_time()
