@@ -19,6 +19,7 @@ from kowalski.node import (
     cli_http,
     cli_mcp,
     cli_models,
+    cli_run,
     cli_service,
     cli_start,
     cli_tasks,
@@ -74,7 +75,7 @@ def completion(session: Session, shell: str) -> None:
 for _command in (
     cli_start.start,
     cli_work.submit,
-    cli_work.run,
+    cli_run.run,
     cli_ask.ask,
     cli_ask.embed,
     cli_work.fold,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from kowalski.node import cli_progress, cli_trace
+from kowalski.node import cli_files, cli_progress, cli_trace
 from kowalski.node import cli_render as render
 from kowalski.node.cli_session import PROGRAM, Session, given, seconds, with_session
 from kowalski.node.control_line import ExitCode
@@ -26,9 +27,20 @@ _task = click.argument("task", metavar="TASK[@SUBMITTER]")
 @click.command()
 @click.argument("task", required=False, metavar="[TASK[@SUBMITTER]]")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option(
+    "--files",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Put what the cells of TASK left into FOLDER.",
+)
 @with_session
-def tasks(session: Session, task: str | None, limit: int) -> None:
+def tasks(session: Session, *, task: str | None, limit: int, files: Path | None) -> None:
     """The latest tasks of the mesh, or everything about one."""
+    if files is not None:
+        if task is None:
+            raise click.UsageError("--files is of one TASK: name it")
+        cli_files.save_task_files(session, task, files)
+        return
     if task is not None:
         done = session.ask_node("task", {"task": task})
         if session.as_json:

@@ -1,4 +1,4 @@
-"""The commands that give the mesh work: submit, run, fold. `ask` is in `cli_ask`."""
+"""The commands that give the mesh work: submit, fold. The others are in `cli_run` and `cli_ask`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,8 @@ from kowalski.node.cli_session import (
     with_session,
 )
 from kowalski.node.cli_tasks import ANSWER_GRACE_S, follow
-from kowalski.node.control_line import ExitCode
 
 FOLD_BYTES_MAX = 1 << 30
-
-_LANGUAGES = {
-    ".py": "python", ".sh": "bash", ".bash": "bash", ".js": "javascript", ".mjs": "javascript",
-    ".ts": "typescript", ".rb": "ruby", ".pl": "perl", ".lua": "lua", ".r": "r", ".R": "r",
-}  # fmt: skip
 
 _file = click.Path(path_type=Path, dir_okay=False)
 
@@ -116,72 +110,6 @@ def _context(files: tuple[Path, ...]) -> list[dict[str, str]]:
 
 def _is_ambiguous(path: Path, files: tuple[Path, ...]) -> bool:
     return sum(other.name == path.name for other in files) > 1
-
-
-@click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("file", required=False)
-@click.argument("args", nargs=-1, type=click.UNPROCESSED)
-@click.option("--language", "-l", help="Known from the ending of FILE otherwise.")
-@click.option("--code", "-c", help="The program itself.")
-@duration_option("--timeout", "10m", "How long you will wait.")
-@with_session
-def run(
-    session: Session,
-    *,
-    file: str | None,
-    args: tuple[str, ...],
-    language: str | None,
-    code: str | None,
-    timeout: float,
-) -> None:
-    """Run one program on the best peer, its output here; FILE - reads stdin."""
-    if code is not None and file is not None:
-        args, file = (file, *args), None
-    source = _program(file, code)
-    language = language or _LANGUAGES.get(Path(file or "").suffix)
-    if language is None:
-        raise click.UsageError("say which --language it is")
-    request = given(language=language, code=source, timeout_s=timeout, args=list(args) or None)
-
-    def on_event(event: dict[str, object]) -> None:
-        if event.get("kind") == "output":
-            tell = session.say if event.get("stream") == "stderr" else session.result
-            tell(str(event.get("text") or ""), newline=False)
-        elif event.get("text"):
-            session.say(render.field(event, "text"))
-
-    done = session.ask_node("run", request, on_event=on_event, silence_s=timeout + ANSWER_GRACE_S)
-    has_succeeded = done.get("exit_code") == 0
-    if session.as_json:
-        session.print_json(done)
-    else:
-        if done.get("error"):
-            session.say(str(done["error"]).rstrip("\n"))
-        session.say(_how_it_ran(done))
-    if not has_succeeded:
-        raise click.exceptions.Exit(ExitCode.FAILED)
-
-
-def _program(file: str | None, code: str | None) -> str:
-    if code is None:
-        if file is None:
-            raise click.UsageError("give the program as FILE, as - for stdin, or with -c")
-        named = None if file == "-" else Path(file)
-        return text_of("-" if named is None else None, named, what="program")
-    if not code.strip():
-        raise click.UsageError("the program is empty")
-    return code
-
-
-def _how_it_ran(done: dict[str, object]) -> str:
-    exit_code = done.get("exit_code")
-    end = render.field(done, "status") if exit_code is None else f"exit code {exit_code}"
-    parts = [f"{end} on {render.who(done)} after {render.duration(done.get('duration_s'))}"]
-    if (render.number(done.get("attempts")) or 1) > 1:
-        parts.append(f"{render.field(done, 'attempts')} attempts")
-    if done.get("why"):
-        parts.append(render.field(done, "why"))
-    return "; ".join(parts)
 
 
 @click.command()

@@ -84,6 +84,14 @@ class TaskRequest(Request):
     task: TaskName
 
 
+class FilesRequest(Request):
+    """The files that the cells of a task left, brought to this machine."""
+
+    VERB: ClassVar[str] = "files"
+
+    task: TaskIdField
+
+
 class CancelRequest(Request):
     VERB: ClassVar[str] = "cancel"
 
@@ -146,14 +154,21 @@ class SubmitRequest(Request):
 
 
 class RunRequest(Request):
-    """One program; `args` are what it finds behind its name."""
+    """One program; `args` are what it finds behind its `name`, `files` what lies where it works.
+
+    `wants_files`: those that it leaves there are fetched.
+    """
 
     VERB: ClassVar[str] = "run"
 
     language: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+#._-]{0,31}$")]
     code: str
     timeout_s: TimeoutS = 600.0
-    args: Annotated[tuple[str, ...], Field(strict=False, max_length=256)] = ()
+    name: Annotated[str, Field(max_length=255)] = ""
+    args: Annotated[tuple[str, ...], Field(strict=False, max_length=1000)] = ()
+    stdin: AbsolutePath | None = None
+    files: Annotated[tuple[ContextFile, ...], Field(strict=False, max_length=1000)] = ()
+    wants_files: bool = False
 
 
 class AskRequest(Request):
@@ -279,6 +294,7 @@ REQUESTS: Mapping[str, type[Request]] = {
         DoctorRequest,
         TasksRequest,
         TaskRequest,
+        FilesRequest,
         CancelRequest,
         AttachRequest,
         ResumeRequest,

@@ -130,6 +130,11 @@ class TaskVerbs:
         )
         return {"task": name, "resumes": place.task, "is_new": name != place.task}
 
+    async def journal(self, task: str) -> list[Entry]:
+        """Raises RequestRefusedError: `unknown`."""
+        _, entries = await self._tasks.look(await self._find(task))
+        return entries
+
     async def _find(self, wanted: str) -> Place:
         """`NAME`, or `NAME@SUBMITTER` where several submitters call theirs so."""
         name, _, whose = wanted.partition("@")

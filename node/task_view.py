@@ -34,6 +34,8 @@ class TaskView:
     spent: Spent = NOTHING
     ran: dict[str, Event] = field(default_factory=dict)
     """By what it was: who did it last, and why that one."""
+    files: dict[str, Event] = field(default_factory=dict)
+    """What cells left, by name; the last of each."""
     _waiting: str = ""
     _places: dict[int, tuple[str, PeerId]] = field(default_factory=dict)
 
@@ -74,7 +76,7 @@ class TaskView:
                 self._credit(f"cell {event.cell} ({event.language})", event.peer, event.why)
                 yield self._cell(event.cell, "started", event.why)
             case journal.CellFinished():
-                self._correct(event.cell, event.peer)
+                self._finish(event)
                 yield {
                     **self._cell(event.cell, "done" if event.status == "ok" else event.status, ""),
                     "duration_s": event.duration_s,
@@ -149,6 +151,12 @@ class TaskView:
             "why": why,
         }
 
+    def _finish(self, event: journal.CellFinished) -> None:
+        self._correct(event.cell, event.peer)
+        for each in event.files:
+            size = each.content.bytes_total
+            self.files[each.name] = {"name": each.name, "bytes": size, "cell": event.cell}
+
     def _correct(self, cell: int, peer: PeerId) -> None:
         """One that began a cell may have been full; who ended it has run it."""
         language, began = self._places.get(cell, ("", peer))
@@ -205,6 +213,7 @@ class TaskView:
                 "completion_tokens": self.spent.completion_tokens,
             },
             "ran": list(self.ran.values()),
+            "files": [self.files[name] for name in sorted(self.files)],
         }
 
 

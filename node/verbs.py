@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +20,10 @@ from kowalski.node import doctor
 from kowalski.node.backends.catalogue import Catalogue
 from kowalski.node.config import NodeConfig
 from kowalski.node.control import Emit, Verb
-from kowalski.node.emitting import emitting
 from kowalski.node.mesh_verbs import MeshVerbs, ends_in_s, load_of, warnings_of
 from kowalski.node.model_verbs import ModelVerbs
 from kowalski.node.plain_files import read_text
-from kowalski.node.program_arguments import with_arguments
+from kowalski.node.program_verbs import ProgramVerbs
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.services.folding import SOURCE_BYTES_MAX
 from kowalski.node.services.leading import Leading
@@ -36,17 +34,13 @@ from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.submitting import Submitting
 from kowalski.node.task_verbs import TaskVerbs
 from kowalski.node.tracing import NoTracing, Tracing
-from kowalski.protocol import ids
 from kowalski.protocol.errors import ConfigError
-from kowalski.protocol.ids import Address, TaskId
+from kowalski.protocol.ids import Address
 from kowalski.protocol.limits import (
-    CODE_BYTES_MAX,
     TEXT_BYTES_MAX,
 )
 from kowalski.protocol.messages.base import LINE_CHARS_MAX, sayable
 from kowalski.protocol.messages.folding import FoldAsked
-from kowalski.protocol.messages.repl import CellAsked
-from kowalski.rlm.parsing import LANGUAGES
 from kowalski.rlm.tokens import estimate_tokens
 
 Reply = dict[str, object]
@@ -103,6 +97,7 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
     verbs = _Verbs(node, here)
     of_mesh = MeshVerbs(node.mesh, node.invites, here.unix_clock)
     of_tasks = TaskVerbs(node.mesh, node.submitter, node.tasks, node.store, here.unix_clock)
+    programs = ProgramVerbs(node.work, node.store, node.mesh, of_tasks.journal, here.unix_clock)
     offered: Mapping[str, Verb] = {
         "status": verbs.status,
         "peers": of_mesh.peers,
@@ -113,7 +108,8 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
         "cancel": of_tasks.cancel,
         "resume": of_tasks.resume,
         "trace": of_tasks.trace,
-        "run": verbs.run,
+        "run": programs.run,
+        "files": programs.files,
         "fold": verbs.fold,
         "doctor": verbs.doctor,
         "invite": of_mesh.invite,
@@ -205,47 +201,6 @@ class _Verbs:
         return doctor.as_reply(checks)
 
     # --- single pieces of work ------------------------------------------------------------------
-
-    async def run(self, raw: Reply, emit: Emit) -> Reply:
-        request = asked.parse(asked.RunRequest, raw)
-        language = LANGUAGES.get(request.language.lower())
-        if language is None:
-            known = ", ".join(sorted(set(LANGUAGES.values())))
-            raise ConfigError(f"unknown language {request.language}; known: {known}")
-        code = with_arguments(language, request.code, request.args)
-        if len(code.encode()) > CODE_BYTES_MAX:
-            raise ConfigError(
-                f"a program of {len(code)} characters; at most {CODE_BYTES_MAX} bytes"
-            )
-        entropy = secrets.token_bytes(10)
-        cell = CellAsked(
-            task=TaskId("run-" + ids.task_id(int(self._here.unix_clock() * 1000), entropy)),
-            term=1,
-            cell=0,
-            language=language,
-            code=code,
-            keeps_session=False,
-            timeout_s=request.timeout_s,
-            remaining_s=request.timeout_s,
-        )
-        async with emitting(emit) as tell:
-            done, placed = await self._node.work.run_alone(
-                cell,
-                on_output=lambda stream, data: tell(
-                    {"kind": "output", "stream": stream, "text": data.decode(errors="replace")}
-                ),
-                on_restart=lambda why: tell(
-                    {"kind": "note", "text": f"another peer begins anew: {why}"}
-                ),
-            )
-        return {
-            "exit_code": done.exit_code if done.exit_code is not None else int(done.status != "ok"),
-            "status": done.status,
-            "error": done.error,
-            "value": done.value,
-            "duration_s": done.duration_s,
-            **_who(placed),
-        }
 
     async def fold(self, raw: Reply, _emit: Emit) -> Reply:
         request = asked.parse(asked.FoldRequest, raw)

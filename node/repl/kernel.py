@@ -14,6 +14,7 @@ from pathlib import Path
 
 import trio
 
+from kowalski.node.repl.artefacts import read_inside
 from kowalski.node.repl.kernel_frames import KernelChannel, Ready
 from kowalski.node.repl.kernel_source import Ends, KernelSource, Started
 from kowalski.node.repl.limits import SessionLimits
@@ -82,6 +83,18 @@ class Kernel:
             copied[name] = await self.show(path, f".file-{index}")
         told = {"op": "open", "seed": seed, "inputs": places}
         await self.channel.send({**told, "files": copied} if copied else told)
+
+    def read(self, path: str, *, bytes_max: int) -> bytes | None:
+        """A file that the kernel speaks of, by its path inside; blocks on disk.
+
+        None where there is none, where it is larger, or where the path leads out of what is the
+        session's own.
+        """
+        root = self.tree.root()
+        is_shared = root == Path("/")
+        if root is None or (is_shared and not Path(path).is_relative_to(self.folder)):
+            return None
+        return read_inside(root, path, bytes_max=bytes_max)
 
     async def show(self, path: Path, name: str, *, mode: int = 0o444) -> str:
         """Where the kernel can read `path` from now on. Raises OSError."""

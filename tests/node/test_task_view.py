@@ -284,6 +284,7 @@ def test_the_result_says_what_ran_where_and_what_it_cost() -> None:
             {"what": "cell 3 (bash)", "peer": BOX, "name": "box", "why": "it is idle"},
             {"what": "cell 4 (python)", "peer": LAP, "name": "lap", "why": "best"},
         ],
+        "files": [],
     }
 
 

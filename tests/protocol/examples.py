@@ -36,6 +36,7 @@ HOME: Final = (Address("/ip4/192.168.1.7/tcp/4170"), Address("/ip6/fd00::7/tcp/4
 BOOT: Final = "00c0ffee00c0ffee"
 REF: Final = content.ContentRef(hash=HASH, bytes_total=104_857_600, holders=(SUBMITTER, WORKER))
 INPUTS: Final = (repl.Input(name="novel.txt", content=REF),)
+WORK_FILES: Final = (repl.WorkFile(name="data/größe.csv", content=REF),)
 CLAIM: Final = placement.Claim(submitter=SUBMITTER, priority="interactive", reservation=7)
 USAGE: Final = inference.Usage(
     prompt_tokens=1200,
@@ -338,6 +339,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         output="Traceback …",
         output_bytes=1_000_000,
         full=REF,
+        files=WORK_FILES,
         answer=ANSWER,
         variables_digest="ab" * 32,
         variables=(repl.Variable(name="x", digest="01234567"),),
@@ -429,6 +431,11 @@ _ALL: Final[tuple[base.Message, ...]] = (
         inputs=INPUTS,
         after=(1, 2, 3),
         keeps_session=False,
+        name="sum.py",
+        arguments=("--fast", "größe"),
+        stdin=REF,
+        files=WORK_FILES,
+        wants_files=False,
         seed=42,
         clock=(1_795_000_000_500_000, 1_795_000_001_000_000),
         timeout_s=30.0,
@@ -450,6 +457,8 @@ _ALL: Final[tuple[base.Message, ...]] = (
         variables_digest="ab" * 32,
         variables=(repl.Variable(name="x", digest="01234567"),),
         clock=(1_795_000_000_500_000,),
+        files=WORK_FILES,
+        files_omitted=3,
         exit_code=137,
         is_session_alive=True,
         duration_s=30.0,
