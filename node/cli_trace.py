@@ -35,7 +35,7 @@ def trace(reply: Mapping[str, object], *, is_terminal: bool) -> str:
     return "\n".join(parts)
 
 
-def what(entry: Mapping[str, object]) -> str:
+def what(entry: Mapping[str, object]) -> str:  # noqa: C901, PLR0912 flat
     """One entry in a few words."""
     match render.text(entry.get("kind")).rpartition("/")[2]:
         case "opened":
@@ -61,6 +61,15 @@ def what(entry: Mapping[str, object]) -> str:
                 entry.get("model"),
                 entry.get("error") or _head(entry, "text"),
             ]
+        case "cell-diverged":
+            names = entry.get("names")
+            parts = [_cell(entry), entry.get("detail") or "left other variables behind"]
+            parts += [", ".join(map(str, names))] if isinstance(names, list) else []
+        case "child-happened":
+            child = entry.get("child")
+            parts = [f"{_cell(entry)}, child of call {_number(entry, 'ordinal')}"]
+            if isinstance(child, dict) and child:
+                parts += [render.text(child.get("kind")).rpartition("/")[2], what(child)]
         case "folded":
             tokens = f"{render.field(entry, 'source_tokens')} to {render.field(entry, 'tokens')}"
             parts = [f"{tokens} tokens"]

@@ -267,20 +267,18 @@ def journal_lines(task: TaskId, entries: Iterable[Entry], name_of: NameOf) -> li
     """Each entry of a journal: who wrote it when in the order of things, and what it says."""
     rows: list[Event] = []
     for entry in entries:
-        event = event_of(entry)
-        said = event.model_dump(mode="json", exclude_defaults=True)
-        if peer := said.get("peer"):
-            said["peer_name"] = name_of(PeerId(peer))
-        rows.append(
-            {
-                "index": entry.index,
-                "term": entry.term,
-                "digest": digest(task, entry),
-                "kind": event.KIND,
-                **{name: value for name, value in said.items() if name not in RESERVED},
-            }
-        )
+        where = {"index": entry.index, "term": entry.term, "digest": digest(task, entry)}
+        rows.append({**_said(event_of(entry), name_of), **where})
     return rows
 
 
-RESERVED = frozenset({"index", "term", "digest", "kind"})
+def _said(event: journal.SessionEvent, name_of: NameOf) -> Event:
+    """The fields of an event that say something; of a child session, what happened there."""
+    hidden = {"event"} if isinstance(event, journal.ChildHappened) else set[str]()
+    said: Event = event.model_dump(mode="json", exclude_defaults=True, exclude=hidden)
+    if peer := said.get("peer"):
+        said["peer_name"] = name_of(PeerId(str(peer)))
+    if isinstance(event, journal.ChildHappened):
+        inner = budget.child_event(event)
+        said["child"] = {} if inner is None else _said(inner, name_of)
+    return {**said, "kind": event.KIND}

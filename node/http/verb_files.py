@@ -41,7 +41,9 @@ async def with_files(verb: str, asked: Json, scratch: Path) -> AsyncIterator[Jso
         given = asked.get(field, [])
         if not isinstance(given, list):
             raise HttpError(400, "invalid_request", f"{field}: a list of {{name, text}}")
-        kept = {field: [await _keep(Path(folder), n, one, field) for n, one in enumerate(given)]}
+        kept: Json = {
+            field: [await _keep(Path(folder), n, one, field) for n, one in enumerate(given)]
+        }
         if asked.get("stdin") is not None:
             text = asked["stdin"]
             if not isinstance(text, str):

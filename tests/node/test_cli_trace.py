@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from kowalski.node import cli_trace
 from kowalski.node.cli_trace import WORDS_CHARS
 from kowalski.node.task_view import journal_lines
-from kowalski.protocol.ids import TaskId
+from kowalski.protocol.codec import encode
+from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.base import Message
 from kowalski.rlm.journal import GENESIS, entry_of
 from tests.protocol.examples import EXAMPLES
 
 KINDS = sorted(kind for kind in EXAMPLES if kind.startswith("journal/"))
+PEER = PeerId("12D3KooWBox")
 
 
 def row(event: Message) -> dict[str, object]:
@@ -37,6 +39,20 @@ def test_every_kind_of_entry_says_something(kind: str) -> None:
         (journal.Opened(mode="blocks", why="it has blocks"), "mode blocks: it has blocks"),
         (journal.CancelHeard(reason="enough"), "enough"),
         (journal.Closed(outcome="answered", answer="42"), "answered: 42"),
+        (
+            journal.ChildHappened(
+                cell=3, ordinal=1, event=encode(journal.CancelHeard(reason="enough"))
+            ),
+            "cell 3, child of call 1: cancel-heard: enough",
+        ),
+        (
+            journal.ChildHappened(cell=3, ordinal=1, event=b"\xff of a newer peer"),
+            "cell 3, child of call 1",
+        ),
+        (
+            journal.CellDiverged(cell=3, language="python", peer=PEER, names=("now", "x")),
+            "cell 3: left other variables behind: now, x",
+        ),
         (
             journal.CellFailed(cell=0, code="peers_failed", detail="box: gone"),
             "cell 0: peers_failed: box: gone",
