@@ -267,6 +267,7 @@ class Mesh:
             is_self=facts.is_self,
             paused="" if facts.is_self else hot.paused,
             speed=profile.speed,
+            warm=frozenset(model.name for model in profile.models if model.is_warm),
         )
 
     def _unheard_of(self, facts: PeerFacts, kind: Kind, at: Occupancy) -> int:

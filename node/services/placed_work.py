@@ -19,6 +19,7 @@ from kowalski.node.core.job import COMPLETION_TOKENS, PROMPT_SPEED, Job, Usual, 
 from kowalski.node.services import folding, inference, repl
 from kowalski.node.services.dispatch import Work
 from kowalski.node.services.model_replies import Reply, WholeReply
+from kowalski.node.services.model_work import ModelWork
 from kowalski.node.services.placing import Attempt, Placed, Placing
 from kowalski.protocol.errors import (
     RemoteProtocolError,
@@ -105,6 +106,7 @@ class PlacedWork:
         self._mesh = mesh
         self._store = store
         self.placing = placing
+        self._models = ModelWork(mesh)
         self._usual = Usual()
 
     async def complete(
@@ -165,14 +167,34 @@ class PlacedWork:
             return whole.done(done, request)
 
         work, job = self._model_work(asked)
-        done, placed = await self.placing.place(
-            work,
-            attempt,
-            remaining_s=asked.remaining_s,
-            on_restart=whole.failed,
-            may_hedge=True,
-        )
+        ends = trio.current_time() + asked.remaining_s
+
+        async def place() -> tuple[CompletionDone, Placed]:
+            left_s = ends - trio.current_time()
+            return await self.placing.place(
+                work, attempt, remaining_s=left_s, on_restart=whole.failed, may_hedge=True
+            )
+
+        done, placed = await self._place_or_fetch(asked.model, ends, place, on_restart)
         return Completion(whole.reply.text, done, placed, whole.reply)
+
+    async def _place_or_fetch(
+        self,
+        model: str,
+        ends: float,
+        place: Callable[[], Awaitable[tuple[CompletionDone, Placed]]],
+        on_note: Callable[[str], None],
+    ) -> tuple[CompletionDone, Placed]:
+        """A model that nobody has is fetched, where a peer's owner allows that."""
+        try:
+            return await place()
+        except RequestRefusedError as no:
+            left_s = ends - trio.current_time()
+            if no.reason != "no_peer" or model == ANY_MODEL or left_s <= 0:
+                raise
+            if not await self._models.fetch_on_demand(model, left_s, on_note):
+                raise
+        return await place()
 
     def _model_work(self, asked: CompletionAsked) -> tuple[Work, Job]:
         request = request_of(asked)
