@@ -15,6 +15,7 @@ from typing import Protocol
 import trio
 
 from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.services.placed_work import ANY_MODEL
 from kowalski.node.services.purse import BudgetSpentError, Purse
 from kowalski.node.services.session_term import Term
 from kowalski.node.services.sub_calls import Reply
@@ -43,7 +44,7 @@ class Hands(Protocol):
     async def run_cell(
         self, effect: machine.RunCell
     ) -> journal.CellFinished | journal.CellFailed: ...
-    async def fold(self, effect: machine.Fold) -> journal.Folded: ...
+    async def fold(self, effect: machine.Fold) -> journal.Folded | journal.BudgetSpent: ...
     async def close_sessions(self, *, timeout_s: float) -> None: ...
 
 
@@ -101,7 +102,7 @@ class ChildSession:
         self._question: str | None = question_of(call)
         self._purse = purse
         spec = child_spec(parent.spec, call)
-        model = call.model or parent.session().model
+        model = call.model or parent.spec.asking.sub_model or parent.session().model or ANY_MODEL
         self._opened = journal.Opened(mode="rlm", model=model, seed=spec.seed, why="rlm_query")
         limits = parent.session().limits
         fresh = machine.new_session(spec, limits=limits, prompts=parent.session().prompts)

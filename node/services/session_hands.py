@@ -36,6 +36,8 @@ SUB_CALLS_AT_A_TIME = 64
 """Of one task; further ones wait here, and hold no line elsewhere up."""
 
 CHILDREN_AT_A_TIME = 8
+"""Of one depth: children that wait for children of their own must not be in the way of those."""
+
 LOOK_AGAIN_S = 1.0
 SEEDS = 2**31
 """Servers take seeds of 32 bits."""
@@ -57,7 +59,8 @@ class Rooms:
     store: ContentStore
     purse: Purse
     sub_calls: trio.CapacityLimiter
-    children: trio.CapacityLimiter
+    children: tuple[trio.CapacityLimiter, ...]
+    """One for each depth; the last is for those right below the task."""
 
 
 class SessionHands:
@@ -66,6 +69,7 @@ class SessionHands:
     def __init__(self, term: Term, rooms: Rooms, depth: int) -> None:
         self._term = term
         self._rooms = rooms
+        self._depth = depth
         self._sub_calls = SubCalls(
             term,
             rooms.purse,
@@ -241,7 +245,7 @@ class SessionHands:
         if "python" not in session_inputs.languages(self._rooms.mesh):
             message = ChatMessage(role="user", content=call.prompt)
             return await self._answer_sub_call(call.model, (message,))
-        async with self._rooms.children:
+        async with self._rooms.children[self._depth - 1]:
             child = ChildSession(
                 self._term,
                 place,
@@ -309,6 +313,8 @@ def hands_of_task(term: Term, *, mesh: Mesh, work: PlacedWork, store: ContentSto
         store=store,
         purse=Purse(term.spec, lambda: term.session().spent),
         sub_calls=trio.CapacityLimiter(SUB_CALLS_AT_A_TIME),
-        children=trio.CapacityLimiter(CHILDREN_AT_A_TIME),
+        children=tuple(
+            trio.CapacityLimiter(CHILDREN_AT_A_TIME) for _ in range(term.spec.budget.depth)
+        ),
     )
     return SessionHands(term, rooms, term.spec.budget.depth)

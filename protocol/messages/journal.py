@@ -146,9 +146,10 @@ class CellDiverged(Message):
 class SubCallAnswered(Message):
     """Sub-call number `ordinal` of a cell. Replays are answered from here.
 
-    `prompt` is the digest of what was asked (`kowalski.rlm.sub_calls.question_of`). `attempts` is how many requests went to models for it; 0 if it was no model call, or a child
-    session, which tells of its own (`ChildHappened`). With `is_repeated` it was asked before in
-    this task, word for word, and is answered the same: the text stands there.
+    `prompt` is the digest of what was asked (`kowalski.rlm.sub_calls.question_of`). `attempts` is
+    how many requests went to models for it; 0 if it was no model call, or a child session, which
+    tells of its own (`ChildHappened`). With `is_repeated` it was asked before in this task, word
+    for word, and is answered the same: the text stands there.
     """
 
     KIND: ClassVar[str] = "journal/sub-call-answered"
