@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
 
@@ -14,25 +14,27 @@ from kowalski.node.cli_session import PROGRAM, Session, given, seconds, with_ses
 from kowalski.node.control_line import ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 # What the node may take to say that it gave up, beyond the time that a request has.
 ANSWER_GRACE_S = 60.0
 CANCEL_S = 60.0
 ATTACHED_S = 7 * 86_400.0
 
+Command = TypeVar("Command", bound="Callable[..., object]")
+
 _task = click.argument("task", metavar="TASK[@SUBMITTER]")
+
+
+def _files(help_text: str) -> Callable[[Command], Command]:
+    folder = click.Path(path_type=Path, file_okay=False)
+    return click.option("--files", type=folder, metavar="FOLDER", help=help_text)
 
 
 @click.command()
 @click.argument("task", required=False, metavar="[TASK[@SUBMITTER]]")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
-@click.option(
-    "--files",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Put what the cells of TASK left into FOLDER.",
-)
+@_files("Put what the cells of TASK left into FOLDER.")
 @with_session
 def tasks(session: Session, *, task: str | None, limit: int, files: Path | None) -> None:
     """The latest tasks of the mesh, or everything about one."""
@@ -57,10 +59,18 @@ def tasks(session: Session, *, task: str | None, limit: int, files: Path | None)
 
 @click.command()
 @_task
+@_files("Put what its cells left into FOLDER, at the end.")
 @with_session
-def attach(session: Session, task: str) -> None:
+def attach(session: Session, *, task: str, files: Path | None) -> None:
     """Follow a task to its end, from whatever peer. Leaving it does not stop it."""
-    follow(session, "attach", {"task": task}, budget_s=None)
+    try:
+        follow(session, "attach", {"task": task}, budget_s=None)
+    except click.exceptions.Exit as ended:
+        if files is not None and ended.exit_code != ExitCode.INTERRUPTED:
+            cli_files.save_task_files(session, task, files)
+        raise
+    if files is not None:
+        cli_files.save_task_files(session, task, files)
 
 
 @click.command()

@@ -89,7 +89,7 @@ class FilesRequest(Request):
 
     VERB: ClassVar[str] = "files"
 
-    task: TaskIdField
+    task: TaskName
 
 
 class CancelRequest(Request):

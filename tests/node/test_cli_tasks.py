@@ -95,6 +95,21 @@ def test_attach_in_json_is_events_and_then_the_result(tmp_path: Path) -> None:
     assert lines[-1] == ANSWERED
 
 
+@pytest.mark.parametrize(("done", "exit_code"), [(ANSWERED, 0), (FAILED, 5)])
+def test_attach_brings_the_files_of_the_task_however_it_ended(
+    tmp_path: Path, done: dict[str, object], exit_code: int
+) -> None:
+    (tmp_path / "blob").write_text("content")
+    left = {"files": [{"name": "plot.svg", "bytes": 7, "path": str(tmp_path / "blob")}]}
+    scripts = {"attach": Script(done, EVENTS), "files": Script(left)}
+    folder = tmp_path / "out"
+    ended, heard = invoke(tmp_path, scripts, "attach", "T1@lap", "--files", str(folder))
+    assert ended.exit_code == exit_code
+    assert heard[-1] == ("files", {"task": "T1@lap"})
+    assert (folder / "plot.svg").read_text() == "content"
+    assert "plot.svg: 7 bytes" in ended.stderr
+
+
 def test_cancel_says_what_became_of_the_task(tmp_path: Path) -> None:
     ended, _ = invoke(tmp_path, {"cancel": Script({"state": "cancelled"})}, "cancel", "T1")
     assert (ended.exit_code, ended.stderr) == (0, "task T1 cancelled\n")

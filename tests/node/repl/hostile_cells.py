@@ -48,7 +48,7 @@ class Hostile:
     ends: tuple[str, ...] = OK
     must_say: bool = True
     language: str = "python"
-    timeout_s: float = 5.0
+    timeout_s: float = 60.0
     crowds: bool = False
     """Takes as many processes as it gets, which are everybody's where there are no namespaces."""
 

@@ -47,6 +47,8 @@ LANGUAGES = ("python", "bash", "js")
 AT_ONCE = 10
 SECRET = "nothing of value"
 BEAT_S = 0.02
+PATIENCE_S = 60.0
+"""For what takes no time at all on a machine that has nothing else to do."""
 
 
 @dataclass(slots=True)
@@ -54,7 +56,7 @@ class Report:
     complaints: list[str] = field(default_factory=list)
     cells: int = 0
     lag_s: float = 0.0
-    """The longest that the node's event loop did not answer."""
+    """The longest that the node's event loop did not answer although it had a processor."""
     neighbour_s: float = 0.0
     """The longest that a harmless cell of somebody else took."""
 
@@ -98,7 +100,7 @@ async def run_one(
     session = await host.open(hostile.language, {}, 0)
     try:
         if hostile.language == "python":
-            await run_cell(session, PRELUDE, 10.0)
+            await run_cell(session, PRELUDE, PATIENCE_S)
         code = hostile.code
         for name, place in places.items():
             code = code.replace(f"{{{name}}}", str(place))
@@ -112,7 +114,7 @@ async def run_one(
             report.complaints.append(f"{hostile.name}: {told(outcome)}")
         elif outcome.status == "ok" and outcome.value == "False":
             report.complaints.append(f"{hostile.name}: too much")
-        elif took > hostile.timeout_s + 3:
+        elif took > hostile.timeout_s + PATIENCE_S:
             report.complaints.append(f"{hostile.name}: took {took:.1f} s")
         for artefact in (await session.collect(files_max=3000, bytes_max=64 * MIB)).files:
             if SECRET.encode() in artefact.data:
@@ -137,16 +139,22 @@ def told(outcome: CellOutcome) -> str:
 
 async def beat(report: Report) -> None:
     while True:
-        began = trio.current_time()
+        began, waited_s = trio.current_time(), queued_s()
         await trio.sleep(BEAT_S)
-        report.lag_s = max(report.lag_s, trio.current_time() - began - BEAT_S)
+        took_s = trio.current_time() - began - (queued_s() - waited_s)
+        report.lag_s = max(report.lag_s, took_s - BEAT_S)
+
+
+def queued_s() -> float:
+    """How long this thread has waited for a processor so far, which is the machine's business."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
 async def live_next_door(host: KernelHost, report: Report) -> None:
     session = await host.open("python", {}, 0)
     while True:
         began = trio.current_time()
-        outcome = await run_cell(session, "6 * 7", 30.0)
+        outcome = await run_cell(session, "6 * 7", PATIENCE_S)
         report.neighbour_s = max(report.neighbour_s, trio.current_time() - began)
         if outcome.value != "42":
             report.complaints.append(f"the neighbour is harmed: {outcome}")
