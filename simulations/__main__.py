@@ -180,7 +180,7 @@ def shrink(artefact: Artefact, out: Path | None, tries: int) -> None:
 
     if not breaks(artefact.plan):
         raise click.ClickException(f"it does not break {broken.invariant} any more")
-    smaller = shrinking.shrink(artefact.plan, breaks, tries_max=tries)
+    smaller = shrinking.shrink(artefact.plan, breaks, broken_at_s=broken.at_s, tries_max=tries)
     report = story.tell(smaller)
     path = out or ARTEFACTS / f"{smaller.scenario.name}-{smaller.seed}-small.json"
     artefacts.save(report, path)

@@ -198,26 +198,29 @@ class _Story:
     # --- safety ---------------------------------------------------------------------------------
 
     async def _safety(self, lasts_s: float) -> None:
-        """The story's events, each in its time. Those that last longer are ended."""
+        """The story's events, each in its time. Those that last longer are ended.
+
+        One begins after the other, so that what is still to come changes nothing before it does:
+        else no story could be made shorter.
+        """
         began_at = trio.current_time()
+        events: list[Fault | Ask] = [*self._plan.faults, *self._plan.asks]
+        events.sort(key=lambda one: one.at_s)
         async with trio.open_nursery() as nursery:
-            for fault in self._plan.faults:
-                nursery.start_soon(self._befall, fault, began_at)
-            for ask in self._plan.asks:
-                nursery.start_soon(self._do, ask, began_at)
-            await trio.sleep(lasts_s)
+            for event in events:
+                await trio.sleep_until(began_at + event.at_s)
+                if isinstance(event, Fault):
+                    nursery.start_soon(self._injection.inject, event)
+                else:
+                    nursery.start_soon(self._do, event)
+            await trio.sleep_until(began_at + lasts_s)
             nursery.cancel_scope.cancel()
         for place in self._world.places:
             if place.node is None and place.number not in self._injection.lost:
                 await place.ended.wait()
                 await self._world.start(place.number)
 
-    async def _befall(self, fault: Fault, began_at: float) -> None:
-        await trio.sleep_until(began_at + fault.at_s)
-        await self._injection.inject(fault)
-
-    async def _do(self, ask: Ask, began_at: float) -> None:
-        await trio.sleep_until(began_at + ask.at_s)
+    async def _do(self, ask: Ask) -> None:
         if ask.kind == "submit":
             await self._submit(ask)
         elif taken := self._taken.get(ask.task):
