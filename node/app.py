@@ -60,7 +60,7 @@ from kowalski.node.services.model_requests import ModelRequests
 from kowalski.node.services.own_capacity import OwnCapacity
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.placing import Placing
-from kowalski.node.services.submitter import SubmitterRoom
+from kowalski.node.services.submitting import open_submitting
 from kowalski.node.services.telemetry import NodeTelemetry
 from kowalski.node.storage import LedgerStorage, open_ledger_storage
 from kowalski.node.telemetry_sources import DeviceProfile, HotSample, HotSource, read_profile
@@ -304,7 +304,7 @@ async def open_node(
     boot = boot or secrets.token_hex(8)
     device = device or Device(read_profile(), HotSource().sample)
     tracing = tracing or NoTracing()
-    roles = _certified_roles(config, transport.peer, membership, unix_clock())
+    roles = _certified(config, membership, transport.peer, unix_clock())
     telemetry = NodeTelemetry(
         name=config.name,
         boot=boot,
@@ -344,19 +344,20 @@ async def open_node(
             trio.open_nursery() as nursery,
         ):
             ((work, leading),) = furnished
-            submitter = SubmitterRoom(mesh, storage, store, unix_clock=unix_clock)
-            await nursery.start(submitter.run)
+            submitting = await open_submitting(
+                mesh, transport, storage, store, nursery, boot=boot, unix_clock=unix_clock
+            )
             _look_for(mesh, config, RememberedPeers(config.peers_path))
             nursery.start_soon(_announce_changes, hands, mesh)
             nursery.start_soon(store.sweep)
-            yield verbs.Node(mesh, submitter, work, store, invites, leading, tracing)
+            yield verbs.Node(mesh, submitting, work, store, invites, leading, tracing)
             nursery.cancel_scope.cancel()
 
 
-def _certified_roles(
-    config: NodeConfig, peer: PeerId, membership: Membership, now_unix_s: float
+def _certified(
+    config: NodeConfig, membership: Membership, peer: PeerId, now_unix_s: float
 ) -> tuple[Role, ...]:
-    """Of those that the owner allows, what the certificate does too."""
+    """What the owner wants this node to be, as far as its certificate allows."""
     certificate = verify(
         membership.certificate,
         mesh=membership.mesh,

@@ -57,6 +57,14 @@ class Artefact:
 
 
 @dataclass(frozen=True, slots=True)
+class Collected:
+    """`omitted` are those that did not fit."""
+
+    files: tuple[Artefact, ...] = ()
+    omitted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class CellOutcome:
     """How one cell ended.
 
@@ -134,10 +142,11 @@ class ReplSession(Protocol):
         """End the running cell as `cancelled`, output so far kept. Nothing running: no effect."""
         ...
 
-    async def collect(self, *, files_max: int, bytes_max: int) -> tuple[Artefact, ...]:
-        """The regular files left in the working folder, sorted by name, within both limits.
+    async def collect(self, *, files_max: int, bytes_max: int) -> Collected:
+        """Regular files in the working folder, new or changed since they were last asked for.
 
-        Links, pipes and devices are skipped. A lost session has none.
+        Sorted by name, within both limits. Links, pipes, devices and hidden files are skipped. A
+        lost session has none.
         """
         ...
 

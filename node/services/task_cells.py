@@ -375,6 +375,7 @@ def _finished(done: CellDone, peer: PeerId) -> journal.CellFinished:
         output=head_and_tail(output, OUTPUT_CHARS_MAX).text,
         output_bytes=done.stdout_bytes + done.stderr_bytes,
         full=done.full,
+        files=done.files,
         answer=done.answer,
         variables_digest=done.variables_digest,
         exit_code=done.exit_code,

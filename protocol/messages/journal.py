@@ -32,6 +32,7 @@ from kowalski.protocol.messages.repl import (
     CellStatus,
     ClockReadings,
     Variables,
+    WorkFiles,
 )
 
 BIG = FRAME_BYTES_MAX - 8192  # an entry travels inside a frame of its own
@@ -107,6 +108,7 @@ class CellFinished(Message):
     output: Text
     output_bytes: Count = 0
     full: ContentRef | None = None
+    files: WorkFiles = ()
     answer: AnswerVariable | None = None
     variables_digest: Annotated[str, Field(max_length=64)] = ""
     variables: Variables = ()
