@@ -378,6 +378,7 @@ async def test_a_request_may_be_made_when_there_is_a_stream_for_it(autojump_cloc
         async with wire.asker.converse(B, WORK, make) as conversation:
             assert await conversation.receive() == said(7)
         await wire.near.disconnect(B)
+        await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(PeerUnreachableError):
             async with wire.asker.converse(B, WORK, make):
                 pass
@@ -389,7 +390,7 @@ async def test_who_is_lost_while_a_request_is_made_is_unreachable(autojump_clock
 
         async def make() -> Message:
             await wire.near.disconnect(B)
-            await trio.sleep(1)
+            await trio.testing.wait_all_tasks_blocked()
             return asked(7)
 
         with pytest.raises(PeerUnreachableError):
