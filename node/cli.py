@@ -59,7 +59,7 @@ def version(session: Session) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @with_session
 def completion(session: Session, shell: str) -> None:
-    """Print a script that completes this program's words; source it in your shell."""
+    """Print a script that completes this program's words. Source it in your shell."""
     from click.shell_completion import get_completion_class
 
     found = get_completion_class(shell)

@@ -67,10 +67,10 @@ def run(
     out: Path | None,
     timeout: float,
 ) -> None:
-    """Run one program on the best peer: its output here, its exit code at the end.
+    """Run one program on the best peer, its output here.
 
-    Options stand before FILE, and what stands behind it is for the program. FILE - is the program
-    on stdin. Ctrl-C ends it where it runs.
+    Ends with the exit code of the program. Options stand before FILE, and what stands behind
+    it is for the program. FILE - is the program on stdin. Ctrl-C ends it where it runs.
     """
     if code is not None and file is not None:
         args, file = (file, *args), None

@@ -51,7 +51,7 @@ from kowalski.protocol.errors import ConfigError
 @click.option("--log-format", type=click.Choice(["pretty", "json"]))
 @with_session
 def start(session: Session, /, **flags: object) -> None:
-    """Be a node of the mesh until interrupted; its log goes to stderr."""
+    """Be a node of the mesh until interrupted. Its log goes to stderr."""
     from kowalski.node.config import load_config
 
     if session.as_json and flags["log_format"] is None:
@@ -85,7 +85,7 @@ def _operators_error(group: ExceptionGroup[Exception]) -> Exception:
 @click.option("--model-url", metavar="URL", help="A model server for the demonstration.")
 @with_session
 def demo(session: Session, keep: bool, model_url: str | None) -> None:
-    """Three nodes on this machine, a real task, and the loss of one of them."""
+    """Three nodes here, a real task, and the loss of one of them."""
     from kowalski.node import demo as demonstration
 
     data_dir: Path | None = session.data_dir

@@ -62,7 +62,7 @@ def tasks(session: Session, *, task: str | None, limit: int, files: Path | None)
 @_files("Put what its cells left into FOLDER, at the end.")
 @with_session
 def attach(session: Session, *, task: str, files: Path | None) -> None:
-    """Follow a task to its end, from whatever peer; leaving it does not stop it."""
+    """Follow a task to its end, from whatever peer. Leaving it does not stop it."""
     try:
         follow(session, "attach", {"task": task}, budget_s=None)
     except click.exceptions.Exit as ended:
@@ -77,7 +77,7 @@ def attach(session: Session, *, task: str, files: Path | None) -> None:
 @_task
 @with_session
 def cancel(session: Session, task: str) -> None:
-    """Stop a task wherever it runs; what there is of an answer is kept."""
+    """Stop a task wherever it runs. What there is of an answer is kept."""
     done = session.ask_node("cancel", {"task": task}, silence_s=CANCEL_S)
     if session.as_json:
         session.print_json(done)
@@ -99,9 +99,10 @@ def resume(
     max_iterations: int | None,
     follows: bool,
 ) -> None:
-    """Go on with a task that waits, that failed, or that was cancelled.
+    """Go on with a task that waits or that did not end well.
 
-    What was done is not done again. A task that is over goes on under another name.
+    One that failed, or was cancelled. What was done is not done again. A task that is over goes on
+    under another name.
     """
     request = given(task=task, timeout_s=timeout, max_iterations=max_iterations)
     done = session.ask_node("resume", request)
@@ -119,7 +120,10 @@ def resume(
 @_task
 @with_session
 def trace(session: Session, task: str) -> None:
-    """The journal of a task, entry by entry, and what its submitter did about it."""
+    """The journal of a task, entry by entry.
+
+    Below it, what its submitter did about it.
+    """
     done = session.ask_node("trace", {"task": task})
     if session.as_json:
         session.print_json(done)
@@ -167,7 +171,8 @@ def print_answer(session: Session, done: Mapping[str, object]) -> None:
         if table:
             session.say(f"\n{table}")
         stats = done.get("stats")
-        numbers = f": {render.text(stats)}" if stats else ""
+        counted = {what: n for what, n in stats.items() if n} if isinstance(stats, dict) else {}
+        numbers = f": {render.text(counted)}" if counted else ""
         session.say(f"task {render.field(done, 'task')} {render.field(done, 'state')}{numbers}")
         for name in ("reason", "error"):
             if not has_answered and done.get(name):

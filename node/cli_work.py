@@ -74,7 +74,7 @@ def submit(
     if_submitter_goes: str | None,
     at_most_once: bool,
 ) -> None:
-    """Give the mesh a task and wait for its answer; PROMPT - reads stdin."""
+    """Give the mesh a task and wait for its answer. PROMPT - reads stdin."""
     request = given(
         prompt=text_of(prompt, file, what="prompt"),
         mode=mode,
@@ -128,7 +128,7 @@ def fold(
     question: str | None,
     timeout: float,
 ) -> None:
-    """Compress a text until it fits a budget of tokens; FILE - reads stdin."""
+    """Compress a text until it fits a budget of tokens. FILE - reads stdin."""
     if budget_tokens is not None and ratio is not None:
         raise click.UsageError("give --budget-tokens or --ratio, not both")
     request = given(budget_tokens=budget_tokens, ratio=ratio, question=question, timeout_s=timeout)

@@ -17,7 +17,7 @@ from kowalski.node.http.events import open_events
 from kowalski.node.http.exchange import Exchange, HttpError
 from kowalski.node.http.faces.words import http_error
 from kowalski.node.http.routing import Route
-from kowalski.node.http.verb_files import with_contents, with_files
+from kowalski.node.http.verb_files import body_of, with_contents, with_files
 from kowalski.protocol.errors import KowalskiError
 
 Reply = dict[str, object]
@@ -81,7 +81,9 @@ class MeshRoutes:
         offered = [self._route(one) for one in VERB_ROUTES if one.verb in self._verbs]
         return (
             *offered,
-            Route("POST", "/tasks", self._submit, "Give the mesh a task", "Mesh"),
+            Route(
+                "POST", "/tasks", self._submit, "Give the mesh a task", "Mesh", body_of("submit")
+            ),
             Route("GET", "/events", self._watch, "The mesh as it changes, by events", "Mesh"),
         )
 
@@ -91,7 +93,8 @@ class MeshRoutes:
             numbers = _numbers(exchange, one.query)
             await self._perform(exchange, one.verb, {**body, **numbers, **parts}, one.status)
 
-        return Route(one.method, one.path, handle, one.summary, "Mesh")
+        body = body_of(one.verb) if one.method == "POST" else {}
+        return Route(one.method, one.path, handle, one.summary, "Mesh", body, one.query)
 
     async def _submit(self, exchange: Exchange, _parts: dict[str, str]) -> None:
         body = await exchange.json()

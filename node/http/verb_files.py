@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import trio
 
+from kowalski.node.control_messages import REQUESTS
 from kowalski.node.http.exchange import HttpError
 
 Json = dict[str, object]
@@ -20,8 +22,44 @@ Json = dict[str, object]
 LISTS: Mapping[str, str] = {"submit": "context", "run": "files"}
 """By verb: the field that lists files, each with a name and a text here."""
 
+_TEXT: Json = {"type": "string"}
+_NAMED_TEXT: Json = {
+    "type": "object",
+    "properties": {"name": _TEXT, "text": _TEXT},
+    "required": ["name", "text"],
+}
+
 CONTENT_BYTES_MAX = 8 * 1024 * 1024
 """Of all files in one reply."""
+
+
+def body_of(verb: str) -> Json:
+    """The JSON Schema of what a verb is asked over HTTP: as anywhere, but for its files."""
+    model = REQUESTS.get(verb)
+    if model is None:
+        return {}
+    schema: Json = model.model_json_schema(ref_template="#/$defs/{model}")
+    # A reference would be read from the root of the whole document.
+    inlined = _inlined(schema, schema.pop("$defs", {}))
+    assert isinstance(inlined, dict)
+    properties = inlined.get("properties", {})
+    properties.pop("path", None)
+    for name in {LISTS.get(verb), "stdin"} & properties.keys():
+        properties[name] = _TEXT if name == "stdin" else {"type": "array", "items": _NAMED_TEXT}
+    return {key: value for key, value in inlined.items() if key != "title"}
+
+
+def _inlined(schema: object, shared: object) -> Any:  # noqa: ANN401 any JSON
+    """`schema` with what it refers to put in; requests do not nest in themselves."""
+    match schema:
+        case {"$ref": str(reference)} if isinstance(shared, dict):
+            return _inlined(shared[reference.rpartition("/")[2]], shared)
+        case dict():
+            return {key: _inlined(value, shared) for key, value in schema.items()}
+        case list():
+            return [_inlined(value, shared) for value in schema]
+        case _:
+            return schema
 
 
 @asynccontextmanager

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kowalski.node.control_messages import REQUESTS
 from kowalski.node.http.exchange import HttpError
-from kowalski.node.http.verb_files import CONTENT_BYTES_MAX, with_contents, with_files
+from kowalski.node.http.verb_files import CONTENT_BYTES_MAX, body_of, with_contents, with_files
 
 pytestmark = pytest.mark.trio
 
 TEXT: dict[str, object] = {"name": "a.txt", "text": "größe \ud800"}
+
+
+@pytest.mark.parametrize("verb", sorted(REQUESTS))
+async def test_what_a_verb_takes_is_told_without_references_and_without_paths(verb: str) -> None:
+    told = body_of(verb)
+    assert told["type"] == "object"
+    words = json.dumps(told)
+    assert "$ref" not in words
+    assert '"path"' not in words
+    assert body_of("nosuch") == {}
+
+
+async def test_files_are_told_as_texts() -> None:
+    properties: dict[str, Any] = body_of("run")["properties"]  # type: ignore[assignment]
+    assert properties["stdin"] == {"type": "string"}
+    assert set(properties["files"]["items"]["required"]) == {"name", "text"}
 
 
 @pytest.mark.parametrize(("verb", "field"), [("submit", "context"), ("run", "files")])
