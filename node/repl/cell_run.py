@@ -81,7 +81,8 @@ class CellRun:
         self._cell = cell
         self._limits = limits
         self._session_limits = session_limits
-        self._timeout_s = timeout_s
+        self._timeout_s = min(timeout_s, limits.wall_s)
+        self._is_owners_word = limits.wall_s < timeout_s
         self._on_output: OnOutput | None = on_output
         self._on_sub_calls = on_sub_calls
         self._kept: dict[StreamName, KeptOutput] = {
@@ -89,7 +90,7 @@ class CellRun:
             "stderr": KeptOutput(limits.output_bytes_kept),
         }
         self._clock = trio.CancelScope()
-        self._remaining_s = timeout_s
+        self._remaining_s = self._timeout_s
         self._batches = 0
         self._unanswered = 0
         self._is_built = False
@@ -328,6 +329,8 @@ class CellRun:
             stored=stored_bytes_max(self._session_limits) // (1024 * 1024),
             output=self._limits.output_bytes_max,
         )
+        if self._reason == "timeout" and self._is_owners_word:
+            words += ", the most that the owner of its device allows"
         if self._done is None and self._reason in ("timeout", "cancelled"):
             words += "; it did not heed the interrupt, so its session is lost"
         return words if told is None else f"{words}\n{told}"

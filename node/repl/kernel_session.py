@@ -100,7 +100,7 @@ class KernelSession:
                     scene=scene,
                     cache=self._compile_cache,
                 ),
-                limits=self._limits.cell,
+                limits=self._limits.cell_of(self._language),
                 session_limits=self._limits.of(self._language),
                 timeout_s=timeout_s,
                 on_output=on_output,

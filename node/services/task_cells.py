@@ -293,20 +293,22 @@ class TaskCells:
         self, seat: _Seat, cell: int, language: str, code: str, after: tuple[int, ...]
     ) -> CellDone:
         self._used.add(seat.peer)
-        await self._outlook.until_lease_held()  # and then in the term that is
-        asked = CellAsked(
-            task=self._task,
-            term=self._term(),
-            cell=cell,
-            language=language,
-            code=code,
-            inputs=self.inputs,
-            after=after,
-            seed=self._limits.spec.seed,
-            timeout_s=self._limits.spec.cell_timeout_s,
-            remaining_s=self._limits.remaining_s(),
-            claim=seat.chosen.claim,
-        )
+
+        async def asked() -> CellAsked:
+            await self._outlook.until_lease_held()  # and then in the term that is
+            return CellAsked(
+                task=self._task,
+                term=self._term(),
+                cell=cell,
+                language=language,
+                code=code,
+                inputs=self.inputs,
+                after=after,
+                seed=self._limits.spec.seed,
+                timeout_s=self._limits.spec.cell_timeout_s,
+                remaining_s=self._limits.remaining_s(),
+                claim=seat.chosen.claim,
+            )
 
         def on_output(stream: str, data: bytes) -> None:
             text = data.decode(errors="replace")
