@@ -18,7 +18,7 @@ from kowalski.mesh import conversation
 from kowalski.mesh.admission import Proven
 from kowalski.mesh.candidates import Candidates
 from kowalski.mesh.connections import Connections, Timeouts
-from kowalski.mesh.conversation import Answer, Asker, Conversation, open_asker
+from kowalski.mesh.conversation import Answer, Asker, Conversation, Request, open_asker
 from kowalski.mesh.core import announcements, connectivity
 from kowalski.mesh.core import failure_detector_events as detector
 from kowalski.mesh.core import failure_detector_state as detector_state
@@ -239,7 +239,7 @@ class Mesh:
 
     @asynccontextmanager
     async def converse(
-        self, peer: PeerId, protocol: str, request: Message, *, open_timeout_s: float = 5.0
+        self, peer: PeerId, protocol: str, request: Request, *, open_timeout_s: float = 5.0
     ) -> AsyncIterator[Conversation]:
         """Ask `peer`, ourselves included; see `Asker.converse`."""
         if peer != self.me:
@@ -250,8 +250,9 @@ class Mesh:
         elif protocol not in self._rooms:
             raise RequestRefusedError("unsupported", f"{protocol} is not served here")
         else:
+            message = request if isinstance(request, Message) else await request()
             async with converse_with_ourselves(
-                self.me, self._rooms[protocol], request, self._nursery
+                self.me, self._rooms[protocol], message, self._nursery
             ) as asked:
                 yield asked
 

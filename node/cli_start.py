@@ -25,6 +25,13 @@ from kowalski.protocol.errors import ConfigError
 @click.option("--no-repl", is_flag=True, default=None, help="Run no code for anybody.")
 @click.option("--unsafe-repl", is_flag=True, default=None, help="Run code without a sandbox.")
 @click.option("--repl-slots", type=click.IntRange(min=1), help="How many programs at a time.")
+@click.option(
+    "--repl-limit",
+    "repl_limits",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="What programs may use: memory=512M, js.cell=5m; see docs/how-to/limits.md. Repeatable.",
+)
 @click.option("--no-mdns", is_flag=True, default=None, help="Neither announce nor look around.")
 @click.option("--peer", "peers", multiple=True, metavar="MULTIADDR", help="Repeatable.")
 @click.option("--backend", "backends", multiple=True, metavar="URL|GGUF", help="Repeatable.")
@@ -44,7 +51,7 @@ from kowalski.protocol.errors import ConfigError
 @click.option("--log-format", type=click.Choice(["pretty", "json"]))
 @with_session
 def start(session: Session, /, **flags: object) -> None:
-    """Be a node of the mesh until interrupted; its log goes to stderr."""
+    """Be a node of the mesh until interrupted. Its log goes to stderr."""
     from kowalski.node.config import load_config
 
     if session.as_json and flags["log_format"] is None:
@@ -78,7 +85,7 @@ def _operators_error(group: ExceptionGroup[Exception]) -> Exception:
 @click.option("--model-url", metavar="URL", help="A model server for the demonstration.")
 @with_session
 def demo(session: Session, keep: bool, model_url: str | None) -> None:
-    """Three nodes on this machine, a real task, and the loss of one of them."""
+    """Three nodes here, a real task, and the loss of one of them."""
     from kowalski.node import demo as demonstration
 
     data_dir: Path | None = session.data_dir

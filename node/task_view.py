@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from kowalski.node.control_line import ExitCode
+from kowalski.node.core.announced_tasks import Elsewhere
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.services.submitter import Seen
-from kowalski.protocol.ids import PeerId
+from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.task import Entry, Progress
 from kowalski.rlm import budget
 from kowalski.rlm.budget import NOTHING, Spent
-from kowalski.rlm.journal import event_of
+from kowalski.rlm.journal import digest, event_of
 
 Event = dict[str, object]
 NameOf = Callable[[PeerId], str]
@@ -33,6 +34,8 @@ class TaskView:
     spent: Spent = NOTHING
     ran: dict[str, Event] = field(default_factory=dict)
     """By what it was: who did it last, and why that one."""
+    files: dict[str, Event] = field(default_factory=dict)
+    """What cells left, by name; the last of each."""
     _waiting: str = ""
     _places: dict[int, tuple[str, PeerId]] = field(default_factory=dict)
 
@@ -73,7 +76,7 @@ class TaskView:
                 self._credit(f"cell {event.cell} ({event.language})", event.peer, event.why)
                 yield self._cell(event.cell, "started", event.why)
             case journal.CellFinished():
-                self._correct(event.cell, event.peer)
+                self._finish(event)
                 yield {
                     **self._cell(event.cell, "done" if event.status == "ok" else event.status, ""),
                     "duration_s": event.duration_s,
@@ -148,6 +151,12 @@ class TaskView:
             "why": why,
         }
 
+    def _finish(self, event: journal.CellFinished) -> None:
+        self._correct(event.cell, event.peer)
+        for each in event.files:
+            size = each.content.bytes_total
+            self.files[each.name] = {"name": each.name, "bytes": size, "cell": event.cell}
+
     def _correct(self, cell: int, peer: PeerId) -> None:
         """One that began a cell may have been full; who ended it has run it."""
         language, began = self._places.get(cell, ("", peer))
@@ -204,6 +213,7 @@ class TaskView:
                 "completion_tokens": self.spent.completion_tokens,
             },
             "ran": list(self.ran.values()),
+            "files": [self.files[name] for name in sorted(self.files)],
         }
 
 
@@ -218,10 +228,12 @@ def exit_code(task: Task) -> ExitCode:
     return ExitCode.NO_CAPACITY if code in NOBODY_CAN else ExitCode.FAILED
 
 
-def headline(task: Task, name_of: NameOf, now_unix_s: float) -> Event:
+def headline(task: Task, name_of: NameOf, now_unix_s: float, *, submitter: PeerId) -> Event:
     """One row of `tasks`."""
     return {
         "task": task.id,
+        "submitter": submitter,
+        "submitter_name": name_of(submitter),
         "state": task.state,
         "mode": task.spec.mode,
         "term": task.term,
@@ -231,3 +243,42 @@ def headline(task: Task, name_of: NameOf, now_unix_s: float) -> Event:
         "submitted_s_ago": max(0.0, now_unix_s - task.submitted_unix_s),
         "prompt_head": " ".join(task.spec.prompt.split())[:HEAD_CHARS],
     }
+
+
+def headline_elsewhere(one: Elsewhere, name_of: NameOf) -> Event:
+    """The same, of a task that was announced by somebody else."""
+    told = one.headline
+    return {
+        "task": told.task,
+        "submitter": one.submitter,
+        "submitter_name": told.submitter_name or name_of(one.submitter),
+        "state": told.state,
+        "mode": told.mode,
+        "term": told.term,
+        "coordinator": told.coordinator,
+        "coordinator_name": name_of(told.coordinator) if told.coordinator else None,
+        "entries": told.entries,
+        "submitted_s_ago": one.age_s,
+        "prompt_head": told.head[:HEAD_CHARS],
+    }
+
+
+def journal_lines(task: TaskId, entries: Iterable[Entry], name_of: NameOf) -> list[Event]:
+    """Each entry of a journal: who wrote it when in the order of things, and what it says."""
+    rows: list[Event] = []
+    for entry in entries:
+        where = {"index": entry.index, "term": entry.term, "digest": digest(task, entry)}
+        rows.append({**_said(event_of(entry), name_of), **where})
+    return rows
+
+
+def _said(event: journal.SessionEvent, name_of: NameOf) -> Event:
+    """The fields of an event that say something; of a child session, what happened there."""
+    hidden = {"event"} if isinstance(event, journal.ChildHappened) else set[str]()
+    said: Event = event.model_dump(mode="json", exclude_defaults=True, exclude=hidden)
+    if peer := said.get("peer"):
+        said["peer_name"] = name_of(PeerId(str(peer)))
+    if isinstance(event, journal.ChildHappened):
+        inner = budget.child_event(event)
+        said["child"] = {} if inner is None else _said(inner, name_of)
+    return {**said, "kind": event.KIND}

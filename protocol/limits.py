@@ -42,6 +42,18 @@ TEXT_BYTES_MAX = 384 * 1024
 INPUTS_MAX = 256
 """Context files of one task."""
 
+ARGUMENTS_MAX = 128
+"""Words behind the name of a program."""
+
+ARGUMENT_BYTES_MAX = 2048
+"""One of them: all together fill a quarter of a frame."""
+
+WORK_FILES_MAX = 64
+"""Files that a program is given, or leaves."""
+
+WORK_FILE_CHARS_MAX = 255
+"""The path of one, below the working folder."""
+
 MEMBERS_MAX = 256
 """Peers named in one message."""
 

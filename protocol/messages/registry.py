@@ -18,6 +18,7 @@ from kowalski.protocol.messages import (
     task,
     telemetry,
     trust,
+    watching,
 )
 
 MESSAGES: Final[dict[str, type[base.Message]]] = {
@@ -104,4 +105,11 @@ MESSAGES: Final[dict[str, type[base.Message]]] = {
     "trust/renewal-asked": trust.RenewalAsked,
     "trust/revocation": trust.Revocation,
     "trust/roster": trust.Roster,
+    "watching/asked": watching.WatchAsked,
+    "watching/cancel-asked": watching.CancelAsked,
+    "watching/opened": watching.WatchOpened,
+    "watching/resume-asked": watching.ResumeAsked,
+    "watching/seen": watching.WatchSeen,
+    "watching/trace-asked": watching.TraceAsked,
+    "watching/traced": watching.Traced,
 }

@@ -30,6 +30,7 @@ from kowalski.protocol.limits import (
     SCHEMA_BYTES_MAX,
 )
 from kowalski.protocol.messages.base import (
+    Boot,
     Code,
     Count,
     Fraction,
@@ -44,6 +45,9 @@ from kowalski.protocol.messages.base import (
 )
 from kowalski.protocol.messages.placement import Priority
 from kowalski.protocol.messages.repl import Inputs
+
+ENTRIES_MAX = 256
+"""In one message."""
 
 Mode = Literal["auto", "blocks", "direct", "rlm"]
 
@@ -154,6 +158,9 @@ class Entry(Record):
     body: Annotated[bytes, Field(max_length=FRAME_BYTES_MAX - 4096)]
 
 
+Entries = Annotated[tuple[Entry, ...], Field(strict=False, fail_fast=True, max_length=ENTRIES_MAX)]
+
+
 class Grant(Message):
     """Lead this task in this term, on top of the `prefix_entries` that ended in `last_digest`.
 
@@ -200,7 +207,7 @@ class Prefix(Message):
 
     task: TaskIdField
     start: Index
-    entries: Annotated[tuple[Entry, ...], Field(strict=False, fail_fast=True, max_length=256)]
+    entries: Entries
 
 
 class EntryOffered(Message):
@@ -265,25 +272,34 @@ class Settled(Message):
 
 
 class Announced(Message):
-    """Gossip, so that every peer can list tasks. Grants nothing."""
+    """Gossip, so that every peer can list tasks. Grants nothing.
+
+    `boot` and `sequence` as in telemetry. What is not named has not changed.
+    """
 
     KIND: ClassVar[str] = "task/announced"
     FRAME_BYTES_MAX: ClassVar[int] = GOSSIP_BYTES_MAX
 
+    boot: Boot
+    sequence: Count
     tasks: Annotated[
         tuple[TaskHeadline, ...], Field(strict=False, fail_fast=True, max_length=MEMBERS_MAX)
     ]
 
 
 class TaskHeadline(Record):
+    """`submitter` where it is not the origin of the gossip. `term` is 0 before the first."""
+
     task: TaskIdField
-    term: Term
+    submitter: PeerIdField | None = None
+    term: Count
     state: Code
     coordinator: PeerIdField | None = None
     mode: Mode
     entries: Index
     head: Annotated[str, Field(max_length=80)]
     submitter_name: Name
+    age_s: Seconds
 
 
 Announced.model_rebuild()

@@ -7,16 +7,26 @@ from typing import Any
 import pytest
 
 from kowalski.node.control_line import ExitCode, encode
+from kowalski.node.core.announced_tasks import Elsewhere
 from kowalski.node.core.task_ledger import Task, TaskState
 from kowalski.node.services.submitter import Seen
-from kowalski.node.task_view import HEAD_CHARS, NOBODY_CAN, Event, TaskView, exit_code, headline
+from kowalski.node.task_view import (
+    HEAD_CHARS,
+    NOBODY_CAN,
+    Event,
+    TaskView,
+    exit_code,
+    headline,
+    headline_elsewhere,
+    journal_lines,
+)
 from kowalski.protocol import codec
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.inference import Usage
-from kowalski.protocol.messages.task import Entry, Progress, TaskSpec
-from kowalski.rlm.journal import GENESIS, entry_of
+from kowalski.protocol.messages.task import Entry, Progress, TaskHeadline, TaskSpec
+from kowalski.rlm.journal import GENESIS, digest, entry_of
 
 BOX = PeerId("12D3KooWBox")
 LAP = PeerId("12D3KooWLap")
@@ -274,6 +284,7 @@ def test_the_result_says_what_ran_where_and_what_it_cost() -> None:
             {"what": "cell 3 (bash)", "peer": BOX, "name": "box", "why": "it is idle"},
             {"what": "cell 4 (python)", "peer": LAP, "name": "lap", "why": "best"},
         ],
+        "files": [],
     }
 
 
@@ -337,9 +348,11 @@ def test_a_task_without_an_end_has_not_succeeded() -> None:
 
 
 def test_a_headline_is_one_row() -> None:
-    row = headline(task(term=1, coordinator=BOX, entries=4), name_of, 1010.5)
+    row = headline(task(term=1, coordinator=BOX, entries=4), name_of, 1010.5, submitter=LAP)
     assert row == {
         "task": "t",
+        "submitter": LAP,
+        "submitter_name": "lap",
         "state": "running",
         "mode": "auto",
         "term": 1,
@@ -350,7 +363,35 @@ def test_a_headline_is_one_row() -> None:
         "prompt_head": "sum it up",
     }
     long = TaskSpec(prompt="word " * 100, max_iterations=1, timeout_s=1.0)
-    early = headline(task(spec=long), name_of, 900.0)
+    early = headline(task(spec=long), name_of, 900.0, submitter=LAP)
     assert len(str(early["prompt_head"])) == HEAD_CHARS
     assert early["submitted_s_ago"] == 0.0, "a clock that was set back"
     assert early["coordinator_name"] is None
+
+
+def test_a_task_of_somebody_else_is_the_same_kind_of_row() -> None:
+    told = TaskHeadline(
+        task=TaskId("t"),
+        term=1,
+        state="running",
+        coordinator=BOX,
+        mode="auto",
+        entries=4,
+        head="sum it up",
+        submitter_name="lap",
+        age_s=10.5,
+    )
+    ours = headline(task(term=1, coordinator=BOX, entries=4), name_of, 1010.5, submitter=LAP)
+    assert headline_elsewhere(Elsewhere(LAP, LAP, told, 10.5), name_of) == ours
+
+
+def test_a_journal_is_told_entry_by_entry() -> None:
+    finished = journal.CellFinished(cell=0, peer=BOX, status="ok", output="1\n", duration_s=0.5)
+    first = entry_of(1, 0, GENESIS, journal.Opened(mode="blocks", why="it has blocks"))
+    second = entry_of(2, 1, digest(TaskId("t"), first), finished)
+    rows = journal_lines(TaskId("t"), [first, second], name_of)
+    assert [row["kind"] for row in rows] == ["journal/opened", "journal/cell-finished"]
+    assert [(row["index"], row["term"]) for row in rows] == [(0, 1), (1, 2)]
+    assert rows[1]["digest"] == digest(TaskId("t"), second)
+    assert (rows[1]["peer"], rows[1]["peer_name"], rows[1]["output"]) == (BOX, "box", "1\n")
+    assert encode({"rows": rows}), "it has a form in JSON"

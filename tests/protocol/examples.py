@@ -23,6 +23,7 @@ from kowalski.protocol.messages import (
     task,
     telemetry,
     trust,
+    watching,
 )
 
 SUBMITTER: Final = PeerId("12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA")
@@ -36,6 +37,7 @@ HOME: Final = (Address("/ip4/192.168.1.7/tcp/4170"), Address("/ip6/fd00::7/tcp/4
 BOOT: Final = "00c0ffee00c0ffee"
 REF: Final = content.ContentRef(hash=HASH, bytes_total=104_857_600, holders=(SUBMITTER, WORKER))
 INPUTS: Final = (repl.Input(name="novel.txt", content=REF),)
+WORK_FILES: Final = (repl.WorkFile(name="data/größe.csv", content=REF),)
 CLAIM: Final = placement.Claim(submitter=SUBMITTER, priority="interactive", reservation=7)
 USAGE: Final = inference.Usage(
     prompt_tokens=1200,
@@ -333,7 +335,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
     journal.CellDiverged(
         cell=3, language="python", peer=WORKER, names=("now",), detail="1 of 4 variables differ"
     ),
-    journal.ChildHappened(cell=1, ordinal=2, event=encode(CELL_STARTED)),
+    journal.ChildHappened(cell=1, ordinal=2, question=HASH, event=encode(CELL_STARTED)),
     journal.CancelHeard(reason="the owner pressed Ctrl-C"),
     journal.CellFailed(cell=3, code="unsupported", detail="no peer speaks cobol"),
     journal.CellFinished(
@@ -343,6 +345,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         output="Traceback …",
         output_bytes=1_000_000,
         full=REF,
+        files=WORK_FILES,
         answer=ANSWER,
         variables_digest="ab" * 32,
         variables=(repl.Variable(name="x", digest="01234567"),),
@@ -435,6 +438,11 @@ _ALL: Final[tuple[base.Message, ...]] = (
         inputs=INPUTS,
         after=(1, 2, 3),
         keeps_session=False,
+        name="sum.py",
+        arguments=("--fast", "größe"),
+        stdin=REF,
+        files=WORK_FILES,
+        wants_files=False,
         seed=42,
         clock=(1_795_000_000_500_000, 1_795_000_001_000_000),
         timeout_s=30.0,
@@ -456,6 +464,8 @@ _ALL: Final[tuple[base.Message, ...]] = (
         variables_digest="ab" * 32,
         variables=(repl.Variable(name="x", digest="01234567"),),
         clock=(1_795_000_000_500_000,),
+        files=WORK_FILES,
+        files_omitted=3,
         exit_code=137,
         is_session_alive=True,
         duration_s=30.0,
@@ -488,9 +498,12 @@ _ALL: Final[tuple[base.Message, ...]] = (
     swim.SyncAsked(digest="0123456789abcdef"),
     task.Accepted(task=TASK, term=2, index=5, digest=HASH),
     task.Announced(
+        boot=BOOT,
+        sequence=17,
         tasks=(
             task.TaskHeadline(
                 task=TASK,
+                submitter=SUBMITTER,
                 term=2,
                 state="running",
                 coordinator=COORDINATOR,
@@ -498,8 +511,9 @@ _ALL: Final[tuple[base.Message, ...]] = (
                 entries=6,
                 head="How often does Ishmael say “sea”?",
                 submitter_name="laptop",
+                age_s=12.5,
             ),
-        )
+        ),
     ),
     task.CancelTask(task=TASK, term=2, reason="the owner pressed Ctrl-C"),
     task.EntryOffered(task=TASK, entry=ENTRY),
@@ -541,6 +555,24 @@ _ALL: Final[tuple[base.Message, ...]] = (
     trust.RenewalAsked(),
     REVOCATION,
     ROSTER,
+    watching.CancelAsked(task=TASK, submitter=SUBMITTER, reason="the owner pressed Ctrl-C"),
+    watching.ResumeAsked(task=TASK, submitter=SUBMITTER, timeout_s=60.0, max_iterations=9),
+    watching.TraceAsked(task=TASK, submitter=SUBMITTER),
+    watching.Traced(task=TASK, lines=("0.000 Submitted", "0.001 GrantTerm 1")),
+    watching.WatchAsked(task=TASK, submitter=SUBMITTER, start=3, is_following=False),
+    watching.WatchOpened(
+        task=TASK, submitter=SUBMITTER, submitter_name="laptop", spec=SPEC, age_s=3.5
+    ),
+    watching.WatchSeen(
+        task=TASK,
+        state="answered",
+        term=2,
+        coordinator=COORDINATOR,
+        why="its coordinator has left",
+        entries=(ENTRY,),
+        progress=task.Progress(task=TASK, term=2, kind="delta", text="Call me"),
+        answer=journal.Closed(outcome="answered", answer="17"),
+    ),
 )
 
 EXAMPLES: Final[dict[str, base.Message]] = {message.KIND: message for message in _ALL}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -63,7 +64,7 @@ OUTCOMES = st.one_of(
 )
 LIMITS = st.builds(
     session.SessionLimits,
-    window_tokens=st.sampled_from([1, 1000, 100_000]),
+    window_tokens=st.sampled_from([1, 100, 1000, 100_000]),
     reply_cells_max=st.integers(1, 3),
     blocks_max=st.integers(1, 5),
     cells_max=st.integers(1, 12),
@@ -116,12 +117,12 @@ def scenes(draw: st.DrawFn) -> Scene:
     )
 
 
-def lived(scene: Scene, order: random.Random) -> World:
-    """The scene from beginning to end, waiting things being answered in some order."""
+def lived(scene: Scene, take: Callable[[int], int]) -> World:
+    """The scene from beginning to end, waiting things being answered in the order of `take`."""
     world = scene.world()
     world.journal.append(scene.opening)
     state, effects = session.step(scene.fresh(), scene.opening)
-    world.live(state, effects, take=order.randrange)
+    world.live(state, effects, take=take)
     return world
 
 
@@ -130,7 +131,7 @@ def lived(scene: Scene, order: random.Random) -> World:
 def test_every_history_ends_in_one_closing_after_boundedly_many_effects(
     scene: Scene, order: random.Random
 ) -> None:
-    world = lived(scene, order)
+    world = lived(scene, order.randrange)
     assert [isinstance(event, Closed) for event in world.journal].count(True) == 1
     state = session.replay(scene.fresh(), world.journal)
     assert len(world.asked) <= calls_max(state)
@@ -140,18 +141,21 @@ def test_every_history_ends_in_one_closing_after_boundedly_many_effects(
     assert len({asked.call for asked in world.asked}) == len(world.asked)
 
 
+def in_turn(_waiting: int) -> int:
+    """Which of those that wait is answered: several drafts within one budget depend on that."""
+    return 0
+
+
 @patient
-@given(scenes(), st.randoms(use_true_random=False))
-def test_whoever_continues_from_any_prefix_ends_as_if_nothing_had_happened(
-    scene: Scene, order: random.Random
-) -> None:
-    undisturbed = lived(scene, order)
+@given(scenes())
+def test_whoever_continues_from_any_prefix_ends_as_if_nothing_had_happened(scene: Scene) -> None:
+    undisturbed = lived(scene, in_turn)
     for length in range(len(undisturbed.journal) + 1):
         world = scene.world()
         world.journal += undisturbed.journal[:length] or [scene.opening]
         state = session.replay(scene.fresh(), world.journal)
         session.check(state)
-        world.live(state, session.outstanding(state), take=order.randrange)
+        world.live(state, session.outstanding(state), take=in_turn)
         assert world.journal[-1] == undisturbed.journal[-1]
         # No question and no cell that was answered is asked or run again.
         answered = {event.call for event in undisturbed.journal[:length] if hasattr(event, "call")}
@@ -172,7 +176,7 @@ def test_a_task_that_is_interrupted_replays_to_its_end(
     interruption = order.choice(
         [CancelHeard(reason="enough"), BudgetSpent(limit="timeout", detail="60 s")]
     )
-    journal = lived(scene, order).journal[:-1][: 1 + at]
+    journal = lived(scene, order.randrange).journal[:-1][: 1 + at]
     state = session.replay(scene.fresh(), journal)
     after, effects = session.step(state, interruption)
     again = session.replay(scene.fresh(), [*journal, interruption])
@@ -186,7 +190,7 @@ def test_a_task_that_is_interrupted_replays_to_its_end(
 def test_the_same_events_give_the_same_states_and_effects(
     scene: Scene, order: random.Random
 ) -> None:
-    journal = lived(scene, order).journal
+    journal = lived(scene, order.randrange).journal
     one, two = scene.fresh(), scene.fresh()
     for event in journal:
         before = one
@@ -204,7 +208,7 @@ def test_what_is_outstanding_is_what_was_asked_for_and_not_answered(
 ) -> None:
     state = scene.fresh()
     asked: list[session.Effect] = []
-    for event in lived(scene, order).journal:
+    for event in lived(scene, order.randrange).journal:
         state, effects = session.step(state, event)
         asked += [effect for effect in effects if not isinstance(effect, Note)]
         left = session.outstanding(state)
@@ -299,7 +303,7 @@ def test_the_laws_see_every_way_a_session_can_go() -> None:
     @settings(max_examples=1000, deadline=None, database=None, derandomize=True)
     @given(scenes(), st.randoms(use_true_random=False))
     def look(scene: Scene, order: random.Random) -> None:
-        world = lived(scene, order)
+        world = lived(scene, order.randrange)
         seen.update(event.KIND for event in world.journal)
         seen.update(asked.purpose for asked in world.asked)
         closed = world.journal[-1]

@@ -94,7 +94,7 @@ async def test_a_rate_follows_the_measurements_slowly(autojump_clock: MockClock)
     house = device(backend)
     async with open_catalogue(house.places(), house.look) as catalogue:
         await run_to_end(catalogue, "m")
-        backend._delay_per_token_s = 0.2
+        backend.delay_per_token_s = 0.2
         await run_to_end(catalogue, "m")
         assert catalogue.listings()[0].tokens_per_s == pytest.approx(0.7 * 10 + 0.3 * 5)
 
