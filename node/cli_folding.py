@@ -158,7 +158,7 @@ def unfold(
     original = Path(str(files[0].get("path"))) if files else None
     data = original.read_bytes() if original else str(done.get("text") or "").encode()
     if output is None:
-        click.get_binary_stream("stdout").write(data)
+        click.echo(data, nl=False)
         return
     try:
         output.write_bytes(data)

@@ -328,6 +328,7 @@ REQUESTS: Mapping[str, type[Request]] = {
         PreviewRequest,
         UnloadRequest,
         FoldRequest,
+        UnfoldRequest,
         InviteRequest,
         RevokeRequest,
     )

@@ -70,12 +70,8 @@ class FoldingVerbs:
             told = await self._by_model(request, text, budget, emit)
         else:
             told = await self._by_peer(request, text, budget, original)
-        source_tokens, tokens = told["source_tokens"], told["tokens"]
-        assert isinstance(source_tokens, int)
-        assert isinstance(tokens, int)
         return {
             **told,
-            "ratio": tokens / source_tokens if source_tokens else 1.0,
             "handle": original.hash if original else None,
             "bytes": len(data),
         }
@@ -106,6 +102,7 @@ class FoldingVerbs:
             "text": folded.text,
             "source_tokens": folded.done.source_tokens,
             "tokens": folded.done.tokens,
+            "ratio": _ratio(folded.done.tokens, folded.done.source_tokens),
             "algorithm": folded.done.algorithm,
             "peer": folded.placed.peer,
             "name": folded.placed.name,
@@ -219,10 +216,15 @@ def _question(question: str | None) -> str | None:
     return question or None
 
 
+def _ratio(tokens: int, source_tokens: int) -> float:
+    return tokens / source_tokens if source_tokens else 1.0
+
+
 def _of_model(summarised: Summarised) -> Reply:
-    folded = dataclasses.asdict(summarised.folded)
+    folded = summarised.folded
     return {
-        **folded,
+        **dataclasses.asdict(folded),
+        "ratio": _ratio(folded.tokens, folded.source_tokens),
         "calls": summarised.calls,
         "usage": summarised.usage.model_dump(),
         "failure": summarised.failure,
