@@ -51,6 +51,8 @@ class TaskLedger:
     hosts: Mapping[PeerId, str] = field(default_factory=dict)
     me: PeerId | None = None
     """Who keeps this ledger, and leads what may not leave the device."""
+    silent: frozenset[PeerId] = frozenset()
+    """They get no tasks, and keep those they have until their silence has lasted too long."""
     tasks: dict[TaskId, Task] = field(default_factory=dict)
     """The open ones, and those that ended last."""
     fenced: int = 0
@@ -70,6 +72,10 @@ class TaskLedger:
     @property
     def running(self) -> int:
         return self.open_tasks - len(self.turns)
+
+    def is_here(self, peer: PeerId | None) -> bool:
+        """Whether a coordinator is not known to be gone."""
+        return peer in self.weights or peer in self.silent
 
     @property
     def has_room(self) -> bool:
