@@ -18,7 +18,7 @@ LOCAL = ClusterConfig(device_filter=DeviceFilter.LOCAL)
 def reading(call: Call) -> str:
     """Solves `needle` as a model would: looks, asks for each part, answers."""
     if "needle" not in call.prompt:
-        return "said"
+        return "the block said 42" if "\n42\n" in call.prompt else "said"
     if "part:" in call.last:
         return "4711" if "4711" in call.last else "nothing"
     if "Output of" in call.last:
