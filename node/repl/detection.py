@@ -22,6 +22,7 @@ from kowalski.node.repl.limits import Limits
 from kowalski.node.repl.namespaces import NamespacesSandbox
 from kowalski.node.repl.sandbox import (
     SYSTEM_PATH,
+    WORKS,
     Sandbox,
     SandboxVerdict,
     interpreter_prefix,
@@ -68,7 +69,7 @@ async def detect_sandbox(
             continue
         verdict = await _try(name, found, scratch_path, languages, limits)
         if verdict.sandbox is not None:
-            return replace(verdict, details={**details, name: "works"})
+            return replace(verdict, details={**details, name: WORKS})
         details[name] = verdict.reason
     reason = "; ".join(details.values())
     if allow_none:

@@ -48,6 +48,8 @@ async def try_here(
         log.warning("no-repl", why=verdict.reason)
     elif verdict.tier == "none":
         log.warning("UNSAFE-REPL", why="code of other peers runs here without a sandbox")
+    elif verdict.passed_over:
+        log.info("sandbox-degraded", tier=verdict.tier, why="; ".join(verdict.passed_over))
     for language, why in verdict.silent.items():
         log.info("language-does-not-work", language=language, why=why)
     return Trial(verdict, toolchains)

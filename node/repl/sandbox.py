@@ -169,6 +169,15 @@ class SandboxVerdict:
     languages: Mapping[str, str] = field(default_factory=dict[str, str])
     silent: Mapping[str, str] = field(default_factory=dict[str, str])
 
+    @property
+    def passed_over(self) -> tuple[str, ...]:
+        """Why each better tier will not do, in words."""
+        return tuple(why for why in self.details.values() if why != WORKS)
+
+
+WORKS = "works"
+"""In `SandboxVerdict.details`, of the tier that was taken."""
+
 
 def interpreter_prefix() -> tuple[Path, str]:
     """The folder that holds this interpreter with its library, and the program inside it.
