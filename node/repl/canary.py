@@ -23,6 +23,7 @@ from pathlib import Path
 import trio
 
 from kowalski.node.repl.cell_run import CellOrder, CellRun
+from kowalski.node.repl.egress import PROXY_PORT, Network
 from kowalski.node.repl.kernel import Kernel, start_kernel
 from kowalski.node.repl.kernel_source import KernelSource
 from kowalski.node.repl.limits import CellLimits, SessionLimits
@@ -51,7 +52,8 @@ async def escapes(source: KernelSource) -> tuple[str, ...]:
         RequestFailedError: `sandbox`, nothing ran at all.
     """
     nonce = secrets.token_hex(8)
-    with _bait(owns_pids=source.owns_pids) as bait:
+    network = "none" if source.egress is None else source.egress.network
+    with _bait(owns_pids=source.owns_pids, network=network) as bait:
         code = (resources.files("kowalski.node.repl") / "kernels" / "canary_cell.py").read_text()
         prelude = f"NONCE = {nonce!r}\nBAIT = {bait.told!r}\n"
         _, outcome = await run_probe(source, Probe(PYTHON_KERNEL[-1], prelude + code))
@@ -137,7 +139,7 @@ def _bait_place() -> str:
 
 
 @contextmanager
-def _bait(*, owns_pids: bool) -> Iterator[_Bait]:
+def _bait(*, owns_pids: bool, network: Network) -> Iterator[_Bait]:
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="kowalski-canary-", dir=_bait_place()))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -168,6 +170,7 @@ def _bait(*, owns_pids: bool) -> Iterator[_Bait]:
             "abstract": abstract,
             "pid": os.getpid(),
             "namespaces": _namespaces() if owns_pids else {},
+            "proxy": 0 if network == "none" else PROXY_PORT,
         }
         priority = os.getpriority(os.PRIO_PROCESS, 0)
         limit = resource.getrlimit(resource.RLIMIT_CORE)
