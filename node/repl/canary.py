@@ -52,7 +52,7 @@ async def escapes(source: KernelSource) -> tuple[str, ...]:
         RequestFailedError: `sandbox`, nothing ran at all.
     """
     nonce = secrets.token_hex(8)
-    network = "none" if source.egress is None else source.egress.network
+    network: Network = "none" if source.egress is None else source.egress.network
     with _bait(owns_pids=source.owns_pids, network=network) as bait:
         code = (resources.files("kowalski.node.repl") / "kernels" / "canary_cell.py").read_text()
         prelude = f"NONCE = {nonce!r}\nBAIT = {bait.told!r}\n"

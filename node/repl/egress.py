@@ -31,6 +31,8 @@ Network = Literal["none", "internet", "lan"]
 PROXY_PORT = 3128
 CONNECTIONS_MAX = 32
 """Of one session at a time; more wait."""
+CONNECTIONS_MAX_TOGETHER = 128
+"""Answered at a time, of all sessions."""
 HEAD_S_MAX = 10.0
 CONNECT_S_MAX = 10.0
 IDLE_S_MAX = 120.0
@@ -38,6 +40,7 @@ ADDRESSES_TRIED = 4
 RESOLVERS_MAX = 8
 """Threads for all sessions together: slow name servers are not to keep the node from its disk."""
 
+_STALL_S = 0.5
 _READ_BYTES = 64 * 1024
 _MAIL_PORT = 25
 # Addresses with another inside, behind a gateway of whoever runs one (RFC 6052, 3056, 4380).
@@ -86,8 +89,9 @@ class Egress:
     """Answers the proxies of all sessions of one host; made by `open_egress`."""
 
     def __init__(self, network: Network, nursery: trio.Nursery) -> None:
-        self.network = network
+        self.network: Network = network
         self._nursery = nursery
+        self.connections = trio.Semaphore(CONNECTIONS_MAX_TOGETHER)
         self._resolvers = trio.CapacityLimiter(RESOLVERS_MAX)
 
     def way_out(self) -> WayOut:
@@ -142,18 +146,12 @@ class WayOut:
             async with open_plain_nursery() as nursery:
                 while True:
                     await slots.acquire()
-                    try:
-                        peer, _ = await listener.accept()
-                    except OSError as error:
-                        # Its network has gone with it, or descriptors are short.
-                        log.debug("egress-ends", why=str(error))
-                        nursery.cancel_scope.cancel()
-                        return
-                    nursery.start_soon(self._converse, trio.SocketStream(peer), slots)
+                    inside = trio.SocketStream(await _accepted(listener))
+                    nursery.start_soon(self._converse, inside, slots)
 
     async def _converse(self, inside: trio.SocketStream, slots: trio.Semaphore) -> None:
         try:
-            async with inside:
+            async with inside, self._egress.connections:
                 with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     await self._answer(inside)
         finally:
@@ -202,6 +200,18 @@ class WayOut:
         if self._egress.network == "lan":
             return "public addresses and those of its networks, and nothing of its own"
         return "public addresses alone"
+
+
+async def _accepted(listener: trio.socket.SocketType) -> trio.socket.SocketType:
+    while True:
+        try:
+            peer, _ = await listener.accept()
+        except OSError as error:
+            # Descriptors are short, for one; whoever asks waits meanwhile.
+            log.warning("egress-stalls", why=str(error))
+            await trio.sleep(_STALL_S)
+        else:
+            return peer
 
 
 async def _asked(inside: trio.SocketStream) -> tuple[Asked, bytes]:

@@ -161,7 +161,7 @@ class ForkingSource(_Scratch):
     ) -> Started:
         """See `KernelSource.start`."""
         order = self._sandbox.order(limits=limits, folders=folders, scratch=self.path, slot=slot)
-        fds = (ends.channel, ends.stdout, ends.stderr)
+        fds: tuple[int, ...] = (ends.channel, ends.stdout, ends.stderr)
         if ends.way_out is not None:
             fds = (*fds, ends.way_out)
         tree = await self._server.fork(kernel, order, fds, self.storage(folders))

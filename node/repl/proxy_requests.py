@@ -45,7 +45,7 @@ def read_head(data: bytes) -> Asked:
         return Asked(*_place(host, port))
     try:
         url = urlsplit(target)
-        port = url.port or 80
+        place = _place(url.hostname or "", str(url.port or 80))
     except ValueError as error:
         raise HeadError(f"not an address: {error}") from error
     if url.scheme != "http" or not url.hostname:
@@ -53,7 +53,7 @@ def read_head(data: bytes) -> Asked:
     kept = [each for each in fields if not each.lower().startswith(_OURS)]
     path = (url.path or "/") + (f"?{url.query}" if url.query else "")
     lines = [f"{method} {path} {version}", *kept, "Connection: close", "", ""]
-    return Asked(*_place(url.hostname, str(port)), "\r\n".join(lines).encode("latin-1"))
+    return Asked(*place, "\r\n".join(lines).encode("latin-1"))
 
 
 def _place(host: str, port: str) -> tuple[str, int]:
