@@ -65,7 +65,9 @@ def told_by(argv):
     told = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True)
     words = [said.decode("utf-8", "replace").strip() for said in (told.stdout, told.stderr)]
     if told.returncode:
-        raise SystemExit(f"{argv[0]} ended with {told.returncode}: {' '.join(filter(None, words))[-500:]}")
+        raise SystemExit(
+            f"{argv[0]} ended with {told.returncode}: {' '.join(filter(None, words))[-500:]}"
+        )
     return words[0] or words[1]
 
 
