@@ -28,7 +28,14 @@ from benchmarks.rlm_peers import CELL, TURNS
 from kowalski import ExecutionResult, RLMError, Task
 from kowalski.node import places
 from kowalski.node.control_client import converse
+from kowalski.node.core import coordinator_journal
+from kowalski.node.core.coordinator_journal import CoordinatorJournal
+from kowalski.protocol import codec
+from kowalski.protocol.ids import TaskId
+from kowalski.protocol.messages import journal
+from kowalski.rlm import session
 from kowalski.sync import Kowalski
+from tests.kowalski.rlm.session_world import LIMITS, World, spec
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDLE = "the needle is 4711\n"
@@ -120,6 +127,34 @@ def turns(bench: Bench, runs: int) -> None:
         )
 
 
+def machine_alone(runs: int) -> None:
+    """What deciding and journalling cost, without wires, disks, models and cells."""
+    print("\nthe session machine and the journal alone, CPU ms a turn")
+    for count in TURNS:
+        costs = [1000 * _decided(count) / count for _ in range(runs)]
+        print(f"{count:5}  {min(costs):23.3f} to {max(costs):.3f}", flush=True)
+
+
+def _decided(count: int) -> float:
+    """Seconds for so many turns."""
+    world = World((CELL,))
+    task = spec("go on", "rlm", turns=count, inputs=["data.txt"])
+    state = session.new_session(task, limits=LIMITS)
+    kept = CoordinatorJournal(TaskId("t"), term=1)
+    waiting: list[journal.SessionEvent] = [journal.Opened(mode="rlm", model="m")]
+    spent = 0.0
+    while waiting:
+        event, began = waiting.pop(0), time.process_time()
+        kept, entry = coordinator_journal.record(kept, codec.encode(event))
+        kept = coordinator_journal.accept(kept, entry.index)
+        state, effects = session.step(state, event)
+        spent += time.process_time() - began
+        for effect in effects:
+            if not isinstance(effect, session.Finish):
+                waiting += world.answer(effect)
+    return spent
+
+
 def batch(bench: Bench, runs: int) -> None:
     cpus, walls = [], []
     for _ in range(runs):
@@ -206,7 +241,7 @@ def many(bench: Bench, count: int) -> None:
 def peers(python: Path, url: str) -> None:
     print(f"\nrlms, {python}, the same server", flush=True)
     subprocess.run(
-        [python, ROOT / "benchmarks" / "rlm_peers.py", url], check=False, timeout=PEER_S_MAX
+        [python, "-P", ROOT / "benchmarks" / "rlm_peers.py", url], check=False, timeout=PEER_S_MAX
     )
 
 
@@ -225,6 +260,7 @@ def main() -> None:
     options = arguments.parse_args()
     print(machine.describe(), flush=True)
     with tempfile.TemporaryDirectory() as made, open_bench(Path(made)) as bench:
+        machine_alone(options.runs)
         turns(bench, options.runs)
         batch(bench, options.runs)
         tree(bench)
