@@ -118,12 +118,17 @@ def resume(
 
 @click.command()
 @_task
+@click.option("--trajectory", is_flag=True, help="As JSON lines for the viewer of PyPI's rlms.")
 @with_session
-def trace(session: Session, task: str) -> None:
+def trace(session: Session, task: str, *, trajectory: bool) -> None:
     """The journal of a task, entry by entry.
 
     Below it, what its submitter did about it.
     """
+    if trajectory:
+        request = {"task": task, "as_trajectory": True}
+        session.ask_node("trace", request, on_event=lambda one: click.echo(one.get("text")))
+        return
     done = session.ask_node("trace", {"task": task})
     if session.as_json:
         session.print_json(done)
