@@ -1,8 +1,9 @@
 """How many planted facts survive a fold, and what it costs: `python -m benchmarks.folding`.
 
-`weak model` stands for the checked fold of a model's summary: it is none, but tells only how each
-part begins, which is worse than any model. Our folder beside cutting off the tail, random sentences and, where they are installed, sumy and
-summa. Every row is measured in the same run; times are the least of all runs, with the most.
+`weak model` stands for the checked fold of a model's summary. It is no model: it tells only how
+each part begins, which is worse than any. Our folder beside cutting off the tail, random sentences
+and, where they are installed, sumy and summa. Every row is measured in the same run; times are the
+least of all runs, with the most.
 """
 
 from __future__ import annotations
@@ -168,9 +169,8 @@ def main() -> None:
     runs = max(1, parser.parse_args().runs)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     print(f"{platform.platform()}, {os.cpu_count()} cores, load {load:.1f}")
-    print(
-        f"Python {platform.python_version()}, {runs} runs: planted, stated facts, ratio, least (most) time\n"
-    )
+    print(f"Python {platform.python_version()}, {runs} runs")
+    print("facts planted, facts stated, ratio, least (most) time\n")
     peers = [name for name, (module, _) in PEERS.items() if importlib.util.find_spec(module)]
     for text_name, load_text in TEXTS.items():
         texts = [planted.planted(load_text(), seed=seed) for seed in range(1, runs + 1)]
