@@ -60,6 +60,7 @@ SOUND: dict[str, dict[str, object]] = {
     "load": {"model": "m", "sharding": "tensor", "devices_min": 2},
     "preview": {"model": "m"},
     "unload": {"model": "m", "deletes": True},
+    "unfold": {"handle": "5e" * 32, "question": "who", "budget_tokens": 100},
     "fold": {"path": "/tmp/a", "ratio": 0.5},
     "invite": {"roles": ["repl", "infer", "admin"], "ttl_s": 60, "uses": 2},
     "revoke": {"peer": "desk", "why": "sold"},
