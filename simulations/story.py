@@ -7,7 +7,7 @@ every task ends, everybody knows everybody, and nothing is left over.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -31,6 +31,7 @@ from simulations.menu import Fault
 from simulations.places import Model, Part, as_said, terse
 from simulations.plan import Ask, Plan
 from simulations.scenarios import Devices
+from simulations.timeline import Historian, Timeline
 from simulations.toy_cells import toy_script
 from simulations.virtual_time import JumpingClock
 from simulations.wires import Gossiping
@@ -95,16 +96,26 @@ class Report:
     calls: int = 0
     events: list[str] = field(default_factory=list)
     trace: list[str] | None = None
+    timeline: Timeline | None = None
     recorders: dict[str, list[str]] = field(default_factory=dict)
     """The last steps of every machine, of nodes as they were at the end."""
 
 
-def tell(plan: Plan, *, nature: Nature | None = None, keeps_trace: bool = False) -> Report:
+def tell(
+    plan: Plan,
+    *,
+    nature: Nature | None = None,
+    keeps_trace: bool = False,
+    keeps_timeline: bool = False,
+    instruments: Sequence[trio.abc.Instrument] = (),
+) -> Report:
     """Tell the story of a plan in virtual time. It is the same story every time."""
     story = _Story(plan, nature or Nature(), keeps_trace=keeps_trace)
+    if keeps_timeline:
+        story.historian = Historian(story.witness)
     try:
         with decided_by(plan.seed), told_to(story.witness):
-            trio.run(story.tell, clock=JumpingClock())
+            trio.run(story.tell, clock=JumpingClock(), instruments=instruments)
     except BaseExceptionGroup:
         if not story.witness.violations:
             raise
@@ -138,6 +149,8 @@ class _Story:
         self._plan = plan
         self._parts = parts_of(plan.scenario.devices, nature)
         self._taken: dict[str, Taken] = {}
+        self.historian: Historian | None = None
+        self._began_s, self._healed_s = 0.0, -1.0
         self._keeps_trace = keeps_trace
         self._world: World
         self._injection: Injection
@@ -159,6 +172,8 @@ class _Story:
             self._journals,
             self._executions,
         ]
+        if self.historian is not None:
+            witness.checkers.append(self.historian)
         weather = Weather(
             latency_s=network.latency_ms / 1000,
             jitter_s=network.jitter_ms / 1000,
@@ -187,6 +202,7 @@ class _Story:
                 nursery.start_soon(self._look)
                 await self._safety(scenario.seconds)
                 witness.note("healed")
+                self._healed_s = witness.now
                 await self._liveness(scenario.settle_s)
                 nursery.cancel_scope.cancel()
             self._count()
@@ -203,7 +219,7 @@ class _Story:
         One begins after the other, so that what is still to come changes nothing before it does:
         else no story could be made shorter.
         """
-        began_at = trio.current_time()
+        began_at = self._began_s = trio.current_time()
         events: list[Fault | Ask] = [*self._plan.faults, *self._plan.asks]
         events.sort(key=lambda one: one.at_s)
         async with trio.open_nursery() as nursery:
@@ -303,6 +319,8 @@ class _Story:
             looks += 1
             if looks % 4 == 0:
                 self._beliefs.look(self._world)
+                if self.historian is not None:
+                    self.historian.look(self._world)
             for taken in self._taken.values():
                 if taken.ended_s == inf and self._world.is_up(taken.number):
                     self._show(taken)
@@ -426,6 +444,8 @@ class _Story:
         report.messages = witness.messages
         report.stream_bytes, report.gossip_bytes = witness.stream_bytes, witness.gossip_bytes
         report.events = list(witness.events)
+        if self.historian is not None:
+            report.timeline = self.historian.close(began_s=self._began_s, healed_s=self._healed_s)
         for number, recorders in sorted(witness.recorders.items()):
             for one in recorders:
                 name = f"node {number} {one.machine.rpartition('.')[2]}"
