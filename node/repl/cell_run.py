@@ -98,6 +98,11 @@ class CellRun:
         self._reason: StopReason | None = None
         self._fault = ""
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the cell waits for sub-calls; its clock stands still."""
+        return self._batches > 0
+
     def stop(self, reason: StopReason) -> None:
         """The first reason counts."""
         if self._reason is None and self._done is None:
@@ -179,7 +184,9 @@ class CellRun:
             finally:
                 self._release_clock()
         assert len(results) == len(calls), "one result per sub-call"
-        answers = [{"text": result.text, "error": result.error} for result in results]
+        answers = [
+            {"text": result.text, "error": result.error, "code": result.code} for result in results
+        ]
         try:
             await self._kernel.channel.send({"op": "answers", "id": frame.id, "results": answers})
         except PeerUnreachableError:

@@ -65,6 +65,11 @@ class KernelSession:
     def is_alive(self) -> bool:
         return not self._is_closed and not self._lost_because and self._kernel.is_alive
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its cell waits for sub-calls."""
+        return self._run is not None and self._run.is_waiting
+
     async def run_cell(
         self,
         code: str,

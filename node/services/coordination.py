@@ -31,7 +31,8 @@ from kowalski.node.services.lease_watch import LeaseWatch
 from kowalski.node.services.outbox import Outbox
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.replication import Leading, Pace, Replication
-from kowalski.node.services.session_hands import SessionHands, Term
+from kowalski.node.services.session_hands import hands_of_task
+from kowalski.node.services.session_term import Term
 from kowalski.protocol import codec
 from kowalski.protocol.errors import (
     PeerUnreachableError,
@@ -122,7 +123,7 @@ class Coordination:
         self.ended = trio.Event()
         self._declined: RequestRefusedError | None = None
         self._is_deposed = self._is_settled = False
-        self._hands = SessionHands(
+        self._hands = hands_of_task(
             Term(
                 task=grant.task,
                 term=lambda: self.term,
