@@ -98,6 +98,7 @@ class Hands:
     host: SessionsHost | None
     verdict: SandboxVerdict
     catalogue: Catalogue
+    session_idle_s: float = repl.IDLE_S_MAX
 
 
 # --- a node of real parts -----------------------------------------------------------------------
@@ -437,7 +438,7 @@ class _Rooms:
             host = self.hands.host
             cells = repl.ReplRoom(host, self.store, mesh, self.nursery, hot=hot)
             mesh.serve(repl.PROTOCOL, gate.admitting(cells.answer), askers=CLIENTS)
-            self.nursery.start_soon(cells.evict_idle)
+            self.nursery.start_soon(lambda: cells.evict_idle(idle_s=self.hands.session_idle_s))
             told.repl = lambda: gate.occupancy("code", min(code_slots, host.slots))
             told.languages = lambda: dict(host.languages)
         if "infer" in roles:

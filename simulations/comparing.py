@@ -57,7 +57,10 @@ def elsewhere(commit: str, arguments: list[str]) -> Numbers:
             )
         finally:
             _run(["git", "worktree", "remove", "--force", str(tree)], ROOT)
-    found: Numbers = json.loads(said.strip().rpartition("\n")[2])
+    try:
+        found: Numbers = json.loads(said.strip().rpartition("\n")[2])
+    except ValueError as error:
+        raise CompareError("it knows no `run --json`, or fell over") from error
     return found
 
 

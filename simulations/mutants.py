@@ -117,8 +117,22 @@ MUTANTS: dict[str, Mutant] = {
     "never-redials": _mutant(
         "a peer that was lost is not dialled again",
         CONNECTIVITY,
-        "act_at=max(now + wait_s + _yield_s(state, known.id), known.shunned_until),",
+        "act_at=max(now + wait_s, known.shunned_until),",
         "act_at=inf,",
+    ),
+    "no-refutation": _mutant(
+        "who is held for dead does not contradict",
+        "mesh/core/membership.py",
+        "if table.has_left or not is_worse or not is_reasonable:",
+        "if table.has_left or is_worse or not is_reasonable:",
+        scenario="deposed",
+    ),
+    "resurrection": _mutant(
+        "old news of a peer stands above that it was given up",
+        "mesh/core/membership.py",
+        "return is_above and claim.incarnation - known.incarnation <= INCARNATION_LEAP_MAX",
+        "return claim.incarnation != known.incarnation or claim.state != known.state",
+        scenario="deposed",
     ),
     "strangers-served": _mutant(
         "whoever is connected counts as a member",

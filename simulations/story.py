@@ -21,6 +21,7 @@ from kowalski.node.storage import StorageError
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import TaskId
 from simulations.checkers.journals import Journals
+from simulations.checkers.members import Members
 from simulations.checkers.terms import Fences, Leases, Terms
 from simulations.checkers.views import Beliefs, disagreements, ghosts
 from simulations.checkers.work import Executions, check_calls, leftovers
@@ -28,7 +29,7 @@ from simulations.determinism import decided_by
 from simulations.injection import Injection
 from simulations.logs import told_to
 from simulations.menu import Fault
-from simulations.places import Model, Part, as_said, terse
+from simulations.places import SESSION_IDLE_S, Model, Part, as_said, terse
 from simulations.plan import Ask, Plan
 from simulations.scenarios import Devices
 from simulations.timeline import Historian, Timeline
@@ -42,8 +43,8 @@ LOOK_EVERY_S = 0.25
 QUIET_S = 5.0
 """After the last task, until what was kept for a moment must be gone."""
 CONVERGE_S = 60.0
-LEFT_OVER_S = 700.0
-"""Sessions of whose end nobody has told their host are closed when they were idle for 600 s."""
+LEFT_OVER_S = SESSION_IDLE_S + 40.0
+"""Sessions of whose end nobody has told their host are closed when they were idle for so long."""
 TASK_TIMEOUT_S = 3600.0
 CELL_TIMEOUT_S = 600.0
 """Longer than any slow worker takes: what is slow shall end right."""
@@ -157,6 +158,7 @@ class _Story:
         self._beliefs: Beliefs
         self._journals: Journals
         self._executions: Executions
+        self._members: Members
 
     async def tell(self) -> None:
         scenario, network = self._plan.scenario, self._plan.scenario.network
@@ -165,12 +167,14 @@ class _Story:
             witness.trace = self.report.trace = []
         self._journals = Journals(witness)
         self._executions = Executions(witness, self._plan.asks)
+        self._members = Members(witness)
         witness.checkers += [
             Terms(witness),
             Fences(witness),
             Leases(witness),
             self._journals,
             self._executions,
+            self._members,
         ]
         if self.historian is not None:
             witness.checkers.append(self.historian)
@@ -363,6 +367,7 @@ class _Story:
         whole = [taken.ask for taken in self._due if not taken.is_cancelled]
         self._executions.check_all(whole, is_quiet=is_quiet)
         check_calls(self._world, whole, is_quiet=is_quiet)
+        self._members.check_all(is_quiet=is_quiet)
 
     async def _wait(
         self,
