@@ -248,6 +248,7 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
             allow_none=config.unsafe_repl,
             offers_repl="repl" in config.roles,
             limits=limits,
+            network=config.repl_network,
         )
         tried.append(trial)
 
