@@ -224,7 +224,8 @@ class _Story:
         else no story could be made shorter.
         """
         began_at = self._began_s = trio.current_time()
-        events: list[Fault | Ask] = [*self._plan.faults, *self._plan.asks]
+        planned: list[Fault | Ask] = [*self._plan.faults, *self._plan.asks]
+        events = [event for event in planned if event.at_s < lasts_s]
         events.sort(key=lambda one: one.at_s)
         async with trio.open_nursery() as nursery:
             for event in events:
