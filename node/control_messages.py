@@ -277,6 +277,18 @@ class InviteRequest(Request):
     uses: Annotated[int, Field(ge=1, le=1000)] = 1
 
 
+class DrainRequest(Request):
+    """Reply once nothing is left here, or after `timeout_s`."""
+
+    VERB: ClassVar[str] = "drain"
+
+    timeout_s: Annotated[float, Field(ge=0, le=DAY_S, allow_inf_nan=False)] = 60.0
+
+
+class UndrainRequest(Request):
+    VERB: ClassVar[str] = "undrain"
+
+
 class RevokeRequest(Request):
     """`peer` is its id, the end of it, or its name."""
 
@@ -311,6 +323,8 @@ REQUESTS: Mapping[str, type[Request]] = {
         FoldRequest,
         InviteRequest,
         RevokeRequest,
+        DrainRequest,
+        UndrainRequest,
     )
 }
 

@@ -160,7 +160,7 @@ def _submitted(state: TaskLedger, event: Submitted, now: float) -> Step:
     if event.past:
         return _with_past(state, task, event.past)
     state = put(state, task)
-    if next_turn(state, now) is not task and state.weights:
+    if next_turn(state, now) is not task and state.may_lead:
         words = f"its turn has not come: {state.running} tasks are led"
         task = replace(task, why_waiting=words)
         return put(state, task), (Save(task), Show(task))
@@ -212,9 +212,10 @@ def _restored(state: TaskLedger, task: Task, now: float) -> Step:
 
 def _weights_changed(state: TaskLedger, event: WeightsChanged, now: float) -> Step:
     """Who has lost its coordinator is due from now on, and so is who waits for somebody to come."""
-    has_come = bool(event.weights.keys() - state.weights.keys())
-    is_deserted = not event.weights
-    state = replace(state, weights=event.weights, hosts=event.hosts)
+    could_lead = state.may_lead.keys()
+    state = replace(state, weights=event.weights, hosts=event.hosts, leaving=event.leaving)
+    has_come = bool(state.may_lead.keys() - could_lead)
+    is_deserted = not state.may_lead
     for task in tuple(state.tasks.values()):
         if task.state == "running" and task.coordinator not in state.weights:
             state = put(state, replace(task, act_at=min(task.act_at, now)))

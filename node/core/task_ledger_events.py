@@ -88,10 +88,14 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class WeightsChanged:
-    """`hosts` tells which of the peers share a device; one that is not named has its own."""
+    """`hosts` tells which of the peers share a device; one that is not named has its own.
+
+    Peers that are `leaving` go on with what they lead until they hand it over, and get nothing new.
+    """
 
     weights: Mapping[PeerId, float]
     hosts: Mapping[PeerId, str] = field(default_factory=dict)
+    leaving: frozenset[PeerId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

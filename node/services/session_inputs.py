@@ -79,11 +79,11 @@ async def _head(ref: ContentRef, store: ContentStore, mesh: Mesh) -> bytes:
 
 
 def languages(mesh: Mesh) -> frozenset[str]:
-    """What some peer runs now."""
+    """What some peer runs now, and will."""
     return frozenset(
         language
         for one in mesh.candidates()
-        if one.is_routable and "repl" in one.roles
+        if one.is_routable and "repl" in one.roles and not one.is_draining
         for language in one.languages
     )
 
@@ -92,6 +92,8 @@ def models(mesh: Mesh) -> tuple[str, ...]:
     """Everybody's, the best peer's first; each peer names its preferred one first."""
     names: list[str] = []
     for choice in mesh.rank(Need("inference")).choices:
+        if choice.candidate.is_draining:
+            continue
         profile = mesh.facts_of(choice.peer).profile
         names += [model.name for model in profile.models] if profile else []
     return tuple(dict.fromkeys(names))

@@ -322,10 +322,12 @@ class SubmitterRoom:
             one.peer: rendezvous.quantised(max(WEIGHT_MIN, 1.0 - 0.5 * min(load(one, "code"), 1.5)))
             for one in leaders
         }
-        if weights != self._driver.state.weights:
+        leaving = frozenset(one.peer for one in leaders if one.is_draining)
+        known = self._driver.state
+        if weights != known.weights or leaving != known.leaving:
             hosts = {one.peer: _host(self._mesh.facts_of(one.peer).addresses) for one in leaders}
             named = {peer: host for peer, host in hosts.items() if host is not None}
-            self._driver.handle(task_ledger.WeightsChanged(weights, named))
+            self._driver.handle(task_ledger.WeightsChanged(weights, named, leaving))
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Keep the ledger going until cancelled; ready once the disk's tasks are in it."""

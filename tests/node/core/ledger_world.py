@@ -161,6 +161,7 @@ class LedgerWorld:
         assert holder == task.coordinator, "one_coordinator_per_term"
         assert task.coordinator in self.ledger.weights, "granted to nobody who offers it"
         if key not in self.coordinators:
+            assert task.coordinator not in self.ledger.leaving, "appointed to leave"
             prefix = self.entries.get(task.id, [])
             assert task.entries == len(prefix)
             last = digest(task.id, prefix[-1]) if prefix else GENESIS
@@ -208,8 +209,9 @@ class LedgerWorld:
         if crash_after == inf and not self.is_disk_full:
             self.acknowledged[task] = asked
 
-    def weights(self, peers: Iterable[PeerId]) -> None:
-        self.handle(tl.WeightsChanged(dict.fromkeys(peers, 1.0)))
+    def weights(self, peers: Iterable[PeerId], *, leaving: Iterable[PeerId] = ()) -> None:
+        weights = dict.fromkeys(peers, 1.0)
+        self.handle(tl.WeightsChanged(weights, leaving=frozenset(leaving) & weights.keys()))
 
     def pass_time(self, seconds: float = inf, *, crash_after: float = inf) -> None:
         """To the next moment at which something is due, at most so far."""

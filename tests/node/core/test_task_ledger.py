@@ -501,6 +501,33 @@ def test_a_coordinator_that_leaves_hands_over_and_nobody_has_failed(world: Ledge
     assert task.coordinator != first
 
 
+def test_who_is_about_to_leave_goes_on_with_what_it_leads_and_gets_nothing_new(
+    world: LedgerWorld,
+) -> None:
+    first = running(world).coordinator
+    assert first is not None
+    world.weights(PEERS, leaving=[first])
+    world.pass_time(seconds=0.5)
+    assert running(world).coordinator == first
+    for number in range(20):
+        world.submit(f"other-{number}", spec())
+        assert running(world, f"other-{number}").coordinator != first
+
+
+def test_where_all_are_about_to_leave_a_task_waits_until_one_of_them_stays() -> None:
+    world = LedgerWorld()
+    world.weights(PEERS[:2], leaving=PEERS[:2])
+    world.submit("a", spec(timeout_s=600))
+    for _ in range(5):
+        world.pass_time(seconds=1.0)
+    task = world.ledger.tasks[A]
+    assert (task.state, task.term) == ("waiting", 0)
+    assert "no peer offers to coordinate" in task.why_waiting
+    world.weights(PEERS[:2], leaving=PEERS[:1])
+    world.pass_time(seconds=1.0)
+    assert (running(world).coordinator, running(world).term) == (PEERS[1], 1)
+
+
 # --- copies -------------------------------------------------------------------------------------
 
 
