@@ -50,6 +50,8 @@ from kowalski.node.joining import known_membership, new_membership
 from kowalski.node.model_book import ModelBook
 from kowalski.node.own_membership import ENDED_IS_FINE
 from kowalski.node.repl.opening import Trial, open_host_here, try_here
+from kowalski.node.repl.owner_limits import limits_of
+from kowalski.node.repl.owner_limits import read as read_limit
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.repl.seam import SessionsHost
 from kowalski.node.service_notices import ServiceNotices
@@ -213,12 +215,14 @@ def _own_names(mesh: Mesh) -> set[str]:
 async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
     """Try the sandbox while libp2p is being imported, then look for model servers."""
     tried: list[Trial] = []
+    limits = limits_of(map(read_limit, config.repl_limits))
 
     async def try_sandbox() -> None:
         trial = await try_here(
             scratch_path=config.data_dir,
             allow_none=config.unsafe_repl,
             offers_repl="repl" in config.roles,
+            limits=limits,
         )
         tried.append(trial)
 
@@ -248,6 +252,7 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
             slots=2 * config.repl_slots,
             data_dir=config.data_dir,
             scratch_path=config.content_path,
+            limits=limits,
         )
     )
     return Hands(host, trial.verdict, catalogue)

@@ -25,6 +25,13 @@ from kowalski.protocol.errors import ConfigError
 @click.option("--no-repl", is_flag=True, default=None, help="Run no code for anybody.")
 @click.option("--unsafe-repl", is_flag=True, default=None, help="Run code without a sandbox.")
 @click.option("--repl-slots", type=click.IntRange(min=1), help="How many programs at a time.")
+@click.option(
+    "--repl-limit",
+    "repl_limits",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="What programs may use: memory=512M, js.cell=5m; see docs/how-to/limits.md. Repeatable.",
+)
 @click.option("--no-mdns", is_flag=True, default=None, help="Neither announce nor look around.")
 @click.option("--peer", "peers", multiple=True, metavar="MULTIADDR", help="Repeatable.")
 @click.option("--backend", "backends", multiple=True, metavar="URL|GGUF", help="Repeatable.")

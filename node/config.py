@@ -27,6 +27,7 @@ from pydantic import (
 from kowalski.node import places
 from kowalski.node.backends.model_files import is_model_file
 from kowalski.node.control_messages import ROLES, Role, first_complaint
+from kowalski.node.repl import owner_limits
 from kowalski.protocol.errors import ConfigError
 from kowalski.protocol.ids import Address, PeerId
 
@@ -83,6 +84,11 @@ def _origin(text: str) -> str:
     return text
 
 
+def _repl_limit(text: str) -> str:
+    owner_limits.read(text)
+    return text
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 HostName = Annotated[str, Field(pattern=r"^[a-z0-9.:-]{1,253}$")]
 Origin = Annotated[str, AfterValidator(_origin)]
@@ -113,6 +119,9 @@ class NodeConfig(BaseModel):
     roles: Annotated[tuple[Role, ...], Field(strict=False)] = ROLES
     unsafe_repl: bool = False
     repl_slots: Annotated[int, Field(ge=1, le=REPL_SLOTS_MAX)]
+    repl_limits: Annotated[
+        tuple[Annotated[str, AfterValidator(_repl_limit)], ...], Field(strict=False, max_length=200)
+    ] = ()
     backends: Annotated[tuple[Url, ...], Field(strict=False, max_length=100)] = ()
     # As Ollama's own variable: scheme and port may be missing; `backends.probing` reads it.
     ollama_host: Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]{1,300}$")] | None = None
@@ -305,6 +314,7 @@ def _from_flags(flags: Mapping[str, object]) -> _Layer:
 FLAGS: Mapping[str, str] = {
     "peers": "peer",
     "backends": "backend",
+    "repl_limits": "repl_limit",
     "http_hosts": "http_name",
     "http_origins": "http_origin",
 }
@@ -316,7 +326,7 @@ _BOOLEANS: Mapping[str, bool] = {
 
 _INTEGERS = frozenset({"p2p_port", "http_port", "repl_slots", "models_gb"})
 _SWITCHES = frozenset({"no_http", "no_mdns", "no_repl", "unsafe_repl"})
-_LISTS = frozenset({"http_hosts", "http_origins", "peers", "roles", "backends"})
+_LISTS = frozenset({"http_hosts", "http_origins", "peers", "roles", "repl_limits", "backends"})
 
 
 def _from_text(key: str, text: str, source: str) -> object:

@@ -10,8 +10,9 @@ from statistics import quantiles
 
 import click
 
-from simulations import artefacts, plan, scenarios, seeds, shrinking, story
+from simulations import artefacts, mutants, plan, scenarios, seeds, shrinking, story
 from simulations.artefacts import Artefact
+from simulations.mutation import StaleMutantError
 from simulations.plan import Plan
 from simulations.scenarios import Scenario, ScenarioError
 from simulations.seeds import Outcome, Tally
@@ -179,12 +180,35 @@ def shrink(artefact: Artefact, out: Path | None, tries: int) -> None:
 
     if not breaks(artefact.plan):
         raise click.ClickException(f"it does not break {broken.invariant} any more")
-    smaller = shrinking.shrink(artefact.plan, breaks, tries_max=tries)
+    smaller = shrinking.shrink(artefact.plan, breaks, broken_at_s=broken.at_s, tries_max=tries)
     report = story.tell(smaller)
     path = out or ARTEFACTS / f"{smaller.scenario.name}-{smaller.seed}-small.json"
     artefacts.save(report, path)
     _describe(report)
     print(f"replay: python -m simulations replay {path}")
+
+
+# --- what stories are worth ---------------------------------------------------------------------
+
+
+@main.command("mutants")
+@click.argument("names", nargs=-1, type=click.Choice(list(mutants.MUTANTS)), metavar="[NAME]...")
+@click.option("--jobs", type=click.IntRange(1), default=CORES, show_default=True)
+def hunt_mutants(names: tuple[str, ...], jobs: int) -> None:
+    """Put known bugs into the code, one at a time; exit code 1 if one survives its seeds."""
+    survivors = 0
+    try:
+        for one in mutants.hunt_all(names or mutants.MUTANTS, jobs=jobs):
+            mutant = mutants.MUTANTS[one.name]
+            survivors += not one.found
+            end = f"died at seed {one.seeds}" if one.found else f"SURVIVED {one.seeds} seeds"
+            print(f"{one.name}: {end} of {mutant.scenario} ({one.wall_s:.1f} s): {mutant.about}")
+            print(f"    {one.found or 'no checker found anything wrong'}"[:300])
+    except StaleMutantError as stale:
+        raise click.ClickException(
+            f"{stale}; tell simulations/mutants.py what it is now"
+        ) from stale
+    sys.exit(1 if survivors else 0)
 
 
 if __name__ == "__main__":

@@ -257,7 +257,7 @@ class Injection:
             try:
                 await trio.sleep(fault.lasts_s)
             finally:
-                storm.gossip = Gossiping()
+                storm.gossip = storm.usual_gossip
 
     async def _gossip_lost(self, fault: Fault) -> None:
         await self._gossip(fault, lambda now: replace(now, lost=fault.amount))

@@ -53,6 +53,8 @@ class Network(_Part):
     jitter_ms: Annotated[float, Field(ge=0.0)] = 8.0
     packet_loss: Chance = 0.0
     gossip_loss: Chance = 0.0
+    gossip_replayed: Chance = 0.0
+    """Old messages that come again, after half a minute to a minute."""
     mbit_per_s: Annotated[float, Field(gt=0.0)] | None = None
     grain_ms: Annotated[float, Field(ge=0.0)] = 4.0
     """What arrives within it arrives at once: fewer turns, a faster simulation."""

@@ -1,13 +1,14 @@
 """A story with less in it that still breaks the same promise: delta debugging (Zeller, 2002).
 
-First faults are left out, then what was asked, each time as much as can go; then faults are made
-shorter. What is left is what mattered.
+First what came after the end goes, then faults are left out, then what was asked, each time as much
+as can go; then faults are made shorter. What is left is what mattered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from typing import TypeVar
 
 from simulations.plan import Plan
@@ -20,9 +21,14 @@ Breaks = Callable[[Plan], bool]
 """Whether a plan still breaks the promise in question."""
 
 
-def shrink(plan: Plan, breaks: Breaks, *, tries_max: int = TRIES_MAX) -> Plan:
+def shrink(
+    plan: Plan, breaks: Breaks, *, broken_at_s: float = inf, tries_max: int = TRIES_MAX
+) -> Plan:
     """The smallest plan found within so many tries. `plan` itself must break the promise."""
     tries = _Tries(breaks, tries_max)
+    begun = _until(plan, broken_at_s)
+    if begun != plan and tries.ok(begun):
+        plan = begun
     plan = replace(
         plan,
         faults=_fewer(plan.faults, lambda kept: tries.ok(replace(plan, faults=kept))),
@@ -38,6 +44,15 @@ def shrink(plan: Plan, breaks: Breaks, *, tries_max: int = TRIES_MAX) -> Plan:
                 plan = replace(plan, faults=faults)
                 break
     return plan
+
+
+def _until(plan: Plan, at_s: float) -> Plan:
+    """What had begun by then."""
+    return replace(
+        plan,
+        faults=tuple(one for one in plan.faults if one.at_s <= at_s),
+        asks=tuple(one for one in plan.asks if one.at_s <= at_s),
+    )
 
 
 class _Tries:

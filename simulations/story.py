@@ -22,7 +22,7 @@ from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import TaskId
 from simulations.checkers.journals import Journals
 from simulations.checkers.terms import Fences, Leases, Terms
-from simulations.checkers.views import disagreements, ghosts
+from simulations.checkers.views import Beliefs, disagreements, ghosts
 from simulations.checkers.work import Executions, check_calls, leftovers
 from simulations.determinism import decided_by
 from simulations.injection import Injection
@@ -33,6 +33,7 @@ from simulations.plan import Ask, Plan
 from simulations.scenarios import Devices
 from simulations.toy_cells import toy_script
 from simulations.virtual_time import JumpingClock
+from simulations.wires import Gossiping
 from simulations.witness import Violation, Witness
 from simulations.world import World, open_world
 
@@ -140,6 +141,7 @@ class _Story:
         self._keeps_trace = keeps_trace
         self._world: World
         self._injection: Injection
+        self._beliefs: Beliefs
         self._journals: Journals
         self._executions: Executions
 
@@ -172,11 +174,14 @@ class _Story:
         ) as self._world:
             storm = self._world.wires.storm
             storm.packet_loss = network.packet_loss
+            replayed = Gossiping(replayed=network.gossip_replayed, replayed_s=30.0)
+            storm.gossip = storm.usual_gossip = replayed
             if network.mbit_per_s is not None:
                 storm.bytes_per_s = network.mbit_per_s * 125_000
             for place in self._world.places:
                 place.on_cell.append(partial(self._executions.began_cell, place.number))
             self._injection = Injection(self._world)
+            self._beliefs = Beliefs(witness)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._stop_when_violated, nursery.cancel_scope)
                 nursery.start_soon(self._look)
@@ -193,26 +198,29 @@ class _Story:
     # --- safety ---------------------------------------------------------------------------------
 
     async def _safety(self, lasts_s: float) -> None:
-        """The story's events, each in its time. Those that last longer are ended."""
+        """The story's events, each in its time. Those that last longer are ended.
+
+        One begins after the other, so that what is still to come changes nothing before it does:
+        else no story could be made shorter.
+        """
         began_at = trio.current_time()
+        events: list[Fault | Ask] = [*self._plan.faults, *self._plan.asks]
+        events.sort(key=lambda one: one.at_s)
         async with trio.open_nursery() as nursery:
-            for fault in self._plan.faults:
-                nursery.start_soon(self._befall, fault, began_at)
-            for ask in self._plan.asks:
-                nursery.start_soon(self._do, ask, began_at)
-            await trio.sleep(lasts_s)
+            for event in events:
+                await trio.sleep_until(began_at + event.at_s)
+                if isinstance(event, Fault):
+                    nursery.start_soon(self._injection.inject, event)
+                else:
+                    nursery.start_soon(self._do, event)
+            await trio.sleep_until(began_at + lasts_s)
             nursery.cancel_scope.cancel()
         for place in self._world.places:
             if place.node is None and place.number not in self._injection.lost:
                 await place.ended.wait()
                 await self._world.start(place.number)
 
-    async def _befall(self, fault: Fault, began_at: float) -> None:
-        await trio.sleep_until(began_at + fault.at_s)
-        await self._injection.inject(fault)
-
-    async def _do(self, ask: Ask, began_at: float) -> None:
-        await trio.sleep_until(began_at + ask.at_s)
+    async def _do(self, ask: Ask) -> None:
         if ask.kind == "submit":
             await self._submit(ask)
         elif taken := self._taken.get(ask.task):
@@ -281,7 +289,7 @@ class _Story:
             return
         check(
             "id_idempotent",
-            holds=ask.kind == "again" and before == after,
+            holds=ask.kind == "again" and _is_same(before, after),
             words=f"{ask.task}: {ask.kind} made {after} of {before}",
         )
 
@@ -289,8 +297,12 @@ class _Story:
 
     async def _look(self) -> None:
         """What nodes show of their tasks, again and again."""
+        looks = 0
         while True:
             await trio.sleep(LOOK_EVERY_S)
+            looks += 1
+            if looks % 4 == 0:
+                self._beliefs.look(self._world)
             for taken in self._taken.values():
                 if taken.ended_s == inf and self._world.is_up(taken.number):
                     self._show(taken)
@@ -421,3 +433,12 @@ class _Story:
                     f"{now:.4f} {event!r:.300} -> {effects!r:.500}"
                     for now, event, effects in list(one.recorder)[-STEPS_SHOWN:]
                 ]
+
+
+def _is_same(before: Task, after: Task) -> bool:
+    """Whether it is one task, which may have gone on meanwhile, and not a second begun."""
+    return (
+        (before.spec, before.submitted_unix_s) == (after.spec, after.submitted_unix_s)
+        and after.term >= before.term
+        and after.digests[: before.entries] == before.digests
+    )

@@ -7,6 +7,8 @@ say WORDS           prints
 flood 20000         prints so many characters
 ask PROMPT          a sub-call; prints the reply
 ask-many 100 WORDS  so many sub-calls in one batch, `WORDS 0` to `WORDS 99`; prints the replies
+ask-child WORDS     a sub-call for a session of its own; prints the reply
+budget              prints what is left of it
 answer WORDS        sets the answer, and that it is ready
 draft WORDS         sets the answer, not ready; `answer` and `draft` put in `$reply`
 fail WORDS          ends with an error
@@ -57,7 +59,7 @@ class _Run:
                 self.printed.append(rest)
             case "flood":
                 self.printed.append((FLOOD * (int(rest) // len(FLOOD) + 1))[: int(rest)])
-            case "ask":
+            case "ask" | "ask-child" | "budget":
                 self.printed += self.take(1)
             case "ask-many" | "ask-big":
                 self.printed += self.take(int(rest.partition(" ")[0]))
@@ -89,6 +91,10 @@ def sub_calls(code: str) -> tuple[SubCall, ...]:
         word, _, rest = line.strip().partition(" ")
         if word == "ask":
             calls.append(SubCall(rest))
+        elif word == "ask-child":
+            calls.append(SubCall(rest, kind="rlm"))
+        elif word == "budget":
+            calls.append(SubCall("", kind="budget"))
         elif word == "ask-many":
             count, _, prompt = rest.partition(" ")
             calls += [SubCall(f"{prompt} {number}") for number in range(int(count))]
@@ -137,5 +143,6 @@ def _variables(codes: tuple[str, ...]) -> dict[str, str]:
     run = _Run({}, [])
     for code in codes:
         run.error, run.is_alive = None, True
-        run.run("\n".join(line for line in code.splitlines() if not line.startswith("ask")))
+        lines = (line for line in code.splitlines() if not line.startswith(("ask", "budget")))
+        run.run("\n".join(lines))
     return run.variables

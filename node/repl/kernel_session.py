@@ -65,6 +65,11 @@ class KernelSession:
     def is_alive(self) -> bool:
         return not self._is_closed and not self._lost_because and self._kernel.is_alive
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its cell waits for sub-calls."""
+        return self._run is not None and self._run.is_waiting
+
     async def run_cell(
         self,
         code: str,
@@ -95,7 +100,7 @@ class KernelSession:
                     scene=scene,
                     cache=self._compile_cache,
                 ),
-                limits=self._limits.cell,
+                limits=self._limits.cell_of(self._language),
                 session_limits=self._limits.of(self._language),
                 timeout_s=timeout_s,
                 on_output=on_output,

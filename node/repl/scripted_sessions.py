@@ -16,6 +16,7 @@ from pathlib import Path
 import trio
 
 from kowalski.node.repl.seam import (
+    WAITING_MAX,
     Answer,
     Artefact,
     CellOutcome,
@@ -72,6 +73,8 @@ class ScriptedSession:
         self._is_interrupted = False
         self._is_lost = False
         self._is_closed = False
+        self.is_waiting = False
+        """Whether its cell waits for sub-calls."""
 
     @property
     def language(self) -> str:
@@ -130,7 +133,11 @@ class ScriptedSession:
         results: tuple[SubCallResult, ...] = ()
         with clock:
             if cell.sub_calls:
-                results = await on_sub_calls(cell.sub_calls)
+                self.is_waiting = True
+                try:
+                    results = await on_sub_calls(cell.sub_calls)
+                finally:
+                    self.is_waiting = False
             # The clock of a cell stands while its sub-calls are answered.
             clock.deadline = trio.current_time() + timeout_s
             await trio.sleep(cell.duration_s)
@@ -194,7 +201,8 @@ class ScriptedHost:
 
     @property
     def slots_free(self) -> int:
-        return self._slots - len(self._sessions)
+        waiting = sum(session.is_waiting for session in self._sessions)
+        return self._slots + min(waiting, WAITING_MAX) - len(self._sessions)
 
     async def open(
         self,

@@ -31,7 +31,8 @@ from kowalski.node.services.lease_watch import LeaseWatch
 from kowalski.node.services.outbox import Outbox
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.replication import Leading, Pace, Replication
-from kowalski.node.services.session_hands import SessionHands, Term
+from kowalski.node.services.session_hands import hands_of_task
+from kowalski.node.services.session_term import Term
 from kowalski.node.services.under_way import UnderWay
 from kowalski.protocol import codec
 from kowalski.protocol.errors import (
@@ -124,7 +125,7 @@ class Coordination:
         self.ended = trio.Event()
         self._declined: RequestRefusedError | None = None
         self._is_deposed = self._is_settled = False
-        self._hands = SessionHands(
+        self._hands = hands_of_task(
             Term(
                 task=grant.task,
                 term=lambda: self.term,
@@ -466,9 +467,8 @@ class Coordination:
         now, patience = trio.current_time(), self._rooms.patience
         if is_submitter_here or not self._is_closed:
             self._alone_since = now
-        alone_s = now - self._alone_since
         kept_after_s = 0.0 if self._replication.is_complete else patience.kept_s
-        if phase == "abandoned" or alone_s > max(LOOK_S, kept_after_s):
+        if phase == "abandoned" or now - self._alone_since > max(LOOK_S, kept_after_s):
             log.info("submitter-gone", task=self._task, term=self.term, done=self._is_closed)
             self.scope.cancel()
 

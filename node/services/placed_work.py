@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeVar
 
 import trio
 
 from kowalski.mesh.content_store import ContentStore
+from kowalski.mesh.conversation import Request
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
@@ -99,6 +101,21 @@ async def _as_it_is(request: R) -> R:
     return request
 
 
+Terms = dict[str, object]
+"""What an attempt changes of a request: its claim, its time."""
+
+
+def _stamping(
+    as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]],
+) -> Callable[[CompletionAsked, Terms], Callable[[], Awaitable[CompletionAsked]]]:
+    """Makes a request what it is to be when it is sent, then."""
+
+    async def stamp(request: CompletionAsked, terms: Terms) -> CompletionAsked:
+        return (await as_of_now(request)).model_copy(update=terms)
+
+    return lambda request, terms: partial(stamp, request, terms)
+
+
 class PlacedWork:
     """`placing` is shared by all that a node sends: what one request learns, the next uses."""
 
@@ -135,6 +152,7 @@ class PlacedWork:
         """
         whole = WholeReply(asked, may_begin_anew=may_begin_anew, on_restart=on_restart)
         attempts = attempts or Attempts()
+        stamped = _stamping(as_of_now)
 
         def hear(delta: CompletionDelta) -> None:
             whole.reply.add(delta)
@@ -146,18 +164,18 @@ class PlacedWork:
             terms: dict[str, object] = {"claim": to.claim, "remaining_s": to.remaining_s}
             if asked.model == ANY_MODEL:
                 terms["model"] = self._preferred_model(to.peer)
-            request = (await as_of_now(whole.next_request())).model_copy(update=terms)
+            request = whole.next_request()
             attempts.sent += 1
             try:
-                done = await self._complete_on(to, request, hear)
+                done = await self._complete_on(to, stamped(request, terms), hear)
             except RequestRefusedError as no:
                 attempts.sent -= 1
                 if no.reason != "unsupported" or not whole.is_going_on(request):
                     raise
                 whole.begin_anew(f"{to.choice.name} cannot go on with an answer")
-                request = (await as_of_now(asked)).model_copy(update=terms)
+                request = asked
                 attempts.sent += 1
-                done = await self._complete_on(to, request, hear)
+                done = await self._complete_on(to, stamped(request, terms), hear)
             except RequestFailedError as failed:
                 if failed.code == "too_long":
                     whole.overflowed(failed)
@@ -260,7 +278,10 @@ class PlacedWork:
         return tuple(data[at : at + size] for at in range(0, len(data), size)), message
 
     async def _complete_on(
-        self, to: Attempt, asked: CompletionAsked, hear: Callable[[CompletionDelta], None]
+        self,
+        to: Attempt,
+        asked: Callable[[], Awaitable[CompletionAsked]],
+        hear: Callable[[CompletionDelta], None],
     ) -> CompletionDone:
         async with self._mesh.converse(to.peer, inference.PROTOCOL, asked) as conversation:
             while True:
@@ -274,7 +295,9 @@ class PlacedWork:
                         self._mesh.hear_reply(to.peer, message.hot)
                         return message
                     case _:
-                        raise RemoteProtocolError(f"{message.KIND} in answer to {asked.KIND}")
+                        raise RemoteProtocolError(
+                            f"{message.KIND} in answer to {CompletionAsked.KIND}"
+                        )
 
     async def fold(
         self,
@@ -341,7 +364,7 @@ class PlacedWork:
         )
 
     async def run_cell(
-        self, peer: PeerId, asked: CellAsked, on_output: OnOutput, on_sub_calls: OnSubCalls
+        self, peer: PeerId, asked: Request, on_output: OnOutput, on_sub_calls: OnSubCalls
     ) -> CellDone:
         """One cell on one peer. Raises what a conversation raises."""
 
@@ -365,7 +388,7 @@ class PlacedWork:
                         nursery.cancel_scope.cancel()
                         return message
                     case _:
-                        raise RemoteProtocolError(f"{message.KIND} in answer to {asked.KIND}")
+                        raise RemoteProtocolError(f"{message.KIND} in answer to {CellAsked.KIND}")
 
 
 def _units(prompt_tokens: float, reply_tokens: float) -> float:

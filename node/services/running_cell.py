@@ -211,7 +211,9 @@ class RunningCell:
                 records.append((slot, _record(call)))
             except ValidationError as wrong:
                 words = invalid_field(wrong, shows_value=False)
-                results[slot] = SubCallResult(error=f"no sub-call can be made of this: {words}")
+                results[slot] = SubCallResult(
+                    error=f"no sub-call can be made of this: {words}", code="bad_request"
+                )
 
         # Asked in their order, whatever order they are answered in: a journal numbers them so.
         asked = [
@@ -223,7 +225,7 @@ class RunningCell:
                 await batch.answered.wait()
                 assert batch.results is not None
                 for (slot, _), one in zip(piece, batch.results, strict=True):
-                    results[slot] = SubCallResult(text=one.text, error=one.error)
+                    results[slot] = SubCallResult(one.text, one.error, one.code)
         finally:
             for _, batch in asked:
                 del self._batches[batch.asked.batch]

@@ -146,9 +146,10 @@ class CellDiverged(Message):
 class SubCallAnswered(Message):
     """Sub-call number `ordinal` of a cell. Replays are answered from here.
 
-    `attempts` is how many requests went to models for it; 0 if it was no model call, or a child
-    session, which tells of its own (`ChildHappened`). With `is_repeated` it was asked before in
-    this task, word for word, and is answered the same: the text stands there.
+    `prompt` is the digest of what was asked (`kowalski.rlm.sub_calls.question_of`). `attempts` is
+    how many requests went to models for it; 0 if it was no model call, or a child session, which
+    tells of its own (`ChildHappened`). With `is_repeated` it was asked before in this task, word
+    for word, and is answered the same: the text stands there.
     """
 
     KIND: ClassVar[str] = "journal/sub-call-answered"
@@ -172,7 +173,8 @@ class SubCallAnswered(Message):
 class ChildHappened(Message):
     """Something happened in the child session that sub-call `ordinal` of `cell` has begun.
 
-    `event` is the frame of any message of a journal; a child's child nests once more.
+    `event` is the frame of any message of a journal; a child's child nests once more. The first one
+    tells the `question`, as of `SubCallAnswered`.
     """
 
     KIND: ClassVar[str] = "journal/child-happened"
@@ -180,6 +182,7 @@ class ChildHappened(Message):
 
     cell: CellNumber
     ordinal: Count
+    question: ContentHashField | None = None
     event: Annotated[bytes, Field(max_length=BIG - 512)]
 
 

@@ -100,11 +100,14 @@ class Terms(NoChecker):
 
 
 class Fences(NoChecker):
-    """`fence_monotone`: who has heard a higher term answers a lower one `stale`, at each door."""
+    """`fence_monotone`: who has heard a higher term answers a lower one `stale`, at each door.
+
+    The same name from two submitters is two tasks, where a coordinator is granted one.
+    """
 
     def __init__(self, witness: Witness) -> None:
         super().__init__(witness)
-        self._highest: dict[tuple[int, str, TaskId], int] = {}
+        self._highest: dict[tuple[int, str, int | None, TaskId], int] = {}
         self._must_be_stale: dict[Hashable, tuple[int, TaskId, int, int]] = {}
 
     def began(self, number: int) -> None:
@@ -119,7 +122,8 @@ class Fences(NoChecker):
         if not said.is_first or (named := _named(said.message)) is None:
             return
         task, term = named
-        door = (said.hearer, type(said.message).KIND.partition("/")[0], task)
+        submitter = said.speaker if isinstance(said.message, Grant) else None
+        door = (said.hearer, type(said.message).KIND.partition("/")[0], submitter, task)
         highest = self._highest.get(door, 0)
         if term < highest:
             self._must_be_stale[said.request] = (said.hearer, task, term, highest)

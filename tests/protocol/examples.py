@@ -329,7 +329,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
     journal.CellDiverged(
         cell=3, language="python", peer=WORKER, names=("now",), detail="1 of 4 variables differ"
     ),
-    journal.ChildHappened(cell=1, ordinal=2, event=encode(CELL_STARTED)),
+    journal.ChildHappened(cell=1, ordinal=2, question=HASH, event=encode(CELL_STARTED)),
     journal.CancelHeard(reason="the owner pressed Ctrl-C"),
     journal.CellFailed(cell=3, code="unsupported", detail="no peer speaks cobol"),
     journal.CellFinished(

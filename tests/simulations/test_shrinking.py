@@ -34,6 +34,18 @@ def test_asks_that_matter_stay() -> None:
     assert small.asks == (wanted,)
 
 
+def test_what_came_after_the_end_goes_in_one_try() -> None:
+    tried: list[Plan] = []
+
+    def breaks(plan: Plan) -> bool:
+        tried.append(plan)
+        return LONG.asks[0] in plan.asks
+
+    shrink(LONG, breaks, broken_at_s=LONG.asks[2].at_s, tries_max=1)
+    assert tried[0].asks == LONG.asks[:3]
+    assert all(fault.at_s <= LONG.asks[2].at_s for fault in tried[0].faults)
+
+
 def test_where_everything_matters_nothing_goes() -> None:
     assert shrink(LONG, lambda plan: plan == LONG) == LONG
 

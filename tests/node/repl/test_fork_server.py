@@ -16,7 +16,7 @@ from kowalski.node.repl.languages import kernels_of
 from kowalski.node.repl.limits import SessionLimits
 from kowalski.node.repl.process_tree import children_of, tree_of
 from kowalski.protocol.errors import RequestFailedError
-from tests.node.repl.rooms import kernel_source, until
+from tests.node.repl.rooms import kernel_source, talk_to, until
 
 pytestmark = [pytest.mark.real, pytest.mark.trio]
 
@@ -117,3 +117,9 @@ async def test_the_exit_code_of_a_session_arrives() -> None:
         await kernel.tree.wait_dead()
         assert kernel.tree.exit_code == 7
         await kernel.close()
+
+
+async def test_a_session_is_the_first_to_go_and_the_last_to_run() -> None:
+    async with talk_to() as talk:
+        told = await talk("import os; os.nice(0), open('/proc/self/oom_score_adj').read().strip()")
+        assert told.value == "(10, '1000')"

@@ -120,6 +120,14 @@ class TestFences:
         self.ask(fences, 1, 2, SessionClosed(task=TASK, term=1))
         assert broken(witness) == ["fence_monotone"]
 
+    def test_the_tasks_of_two_submitters_may_have_one_name(self, witness: Witness) -> None:
+        fences = Fences(witness)
+        fences.heard(said(grant(2), speaker=0, request=1))
+        fences.heard(said(grant(1), speaker=2, request=2))
+        served = said(cell(1), speaker=1, hearer=2, request=2, by_asker=False)
+        fences.said(replace(served, is_first=False))
+        assert not broken(witness)
+
     def test_a_new_process_has_heard_nothing(self, witness: Witness) -> None:
         fences = Fences(witness)
         self.ask(fences, 2, 1, SessionClosed(task=TASK, term=2))
