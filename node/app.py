@@ -19,7 +19,7 @@ import structlog
 import trio
 
 from kowalski.mesh.content_store import ContentStore
-from kowalski.mesh.core.connectivity import MemberArrived, MemberLeft, Sighted
+from kowalski.mesh.core.connectivity import MemberConnected, MemberDisconnected, Sighted
 from kowalski.mesh.discovery import Discovery, open_discovery
 from kowalski.mesh.identity import Identity, load_or_create_identity
 from kowalski.mesh.invites import InviteBook
@@ -29,9 +29,10 @@ from kowalski.mesh.membership_certificates import (
     save_membership,
     verify,
 )
-from kowalski.mesh.mesh import CONTENT_PROTOCOL, Mesh, open_mesh
+from kowalski.mesh.mesh import CONTENT_PROTOCOL, Mesh, Tuning, open_mesh
 from kowalski.mesh.plain_nursery import first_error
 from kowalski.mesh.remembered_peers import RememberedPeers
+from kowalski.mesh.sleep_watch import time_with_sleep
 from kowalski.mesh.telemetry_gossip import Self
 from kowalski.mesh.transport import Transport
 from kowalski.mesh.trust import Keeping
@@ -144,9 +145,17 @@ async def _run(config: NodeConfig, notices: ServiceNotices, stopping: Stopping) 
         membership = known or await new_membership(config, identity, line, transport)
         node = await stack.enter_async_context(
             open_node(
-                config, transport, membership, hands, storage, identity=identity, tracing=tracing
+                config,
+                transport,
+                membership,
+                hands,
+                storage,
+                identity=identity,
+                tracing=tracing,
+                clock_with_sleep=time_with_sleep,
             )
         )
+        stopping.draining, stopping.say_goodbye = node.draining, node.mesh.leave
         nursery = await stack.enter_async_context(trio.open_nursery())
         discovery: Discovery | None = None
         if not config.no_mdns:
@@ -172,7 +181,6 @@ async def _run(config: NodeConfig, notices: ServiceNotices, stopping: Stopping) 
         if not config.no_http:
             await stack.enter_async_context(_open_http(config, node, here, served))
         await nursery.start(control.serve_control, config.control_path, served)
-        stopping.draining = node.draining
         _say_ready(config, node.mesh, trio.current_time() - started_at)
         notices.ready(f"peer {identity.peer} of mesh {membership.mesh}")
         await notices.keep_watchdog()
@@ -301,8 +309,12 @@ async def open_node(
     boot: str | None = None,
     device: Device | None = None,
     tracing: Tracing | None = None,
+    clock_with_sleep: Callable[[], float] = trio.current_time,
 ) -> AsyncIterator[verbs.Node]:
-    """The rooms that the owner and the certificate allow, open for the length of the block."""
+    """The rooms that the owner and the certificate allow, open for the length of the block.
+
+    `clock_with_sleep` goes on while the machine sleeps, see `mesh.sleep_watch`.
+    """
     boot = boot or secrets.token_hex(8)
     device = device or Device(read_profile(), HotSource().sample)
     tracing = tracing or NoTracing()
@@ -335,11 +347,8 @@ async def open_node(
                 about,
                 invites,
                 unix_clock=unix_clock,
-                keeping=Keeping(
-                    identity,
-                    config.roster_path,
-                    lambda renewed: save_membership(config.mesh_path, renewed),
-                ),
+                keeping=_keeping(config, identity),
+                tuning=Tuning(clock_with_sleep=clock_with_sleep),
                 furnish=furnish,
                 around=tracing.answering,
             ) as mesh,
@@ -354,6 +363,15 @@ async def open_node(
             nursery.start_soon(store.sweep)
             yield verbs.Node(mesh, submitting, work, store, invites, leading, draining, tracing)
             nursery.cancel_scope.cancel()
+
+
+def _keeping(config: NodeConfig, identity: Identity | None) -> Keeping:
+    return Keeping(
+        identity,
+        config.roster_path,
+        lambda renewed: save_membership(config.mesh_path, renewed),
+        config.incarnation_path,
+    )
 
 
 def _certified(
@@ -463,8 +481,8 @@ def _look_for(mesh: Mesh, config: NodeConfig, remembered: RememberedPeers) -> No
         mesh.sighted(Sighted(static.peer, (static.address,), is_static=True))
 
 
-def _remember(remembered: RememberedPeers, change: MemberArrived | MemberLeft) -> None:
-    if isinstance(change, MemberArrived):
+def _remember(remembered: RememberedPeers, change: MemberConnected | MemberDisconnected) -> None:
+    if isinstance(change, MemberConnected):
         remembered.remember(change.peer, change.addresses)
 
 

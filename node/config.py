@@ -167,6 +167,10 @@ class NodeConfig(BaseModel):
         return self.data_dir / "roster.json"
 
     @property
+    def incarnation_path(self) -> Path:
+        return self.data_dir / "incarnation"
+
+    @property
     def peers_path(self) -> Path:
         return self.data_dir / "peers.json"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
@@ -14,7 +15,10 @@ log = structlog.get_logger(__name__)
 
 
 class Stopping:
-    """Cancels `scope` in the end. `draining` is set once there is something to hand over."""
+    """Cancels `scope` in the end.
+
+    `draining` and `say_goodbye` are set once there is something to hand over, and somebody to tell.
+    """
 
     def __init__(
         self, scope: trio.CancelScope, notices: ServiceNotices, *, within_s: float
@@ -24,6 +28,7 @@ class Stopping:
         self._within_s = within_s
         self._is_stopping = False
         self.draining: Draining | None = None
+        self.say_goodbye: Callable[[], Awaitable[None]] | None = None
 
     async def heed_signals(self) -> None:
         """Until cancelled, which is what it does itself."""
@@ -46,4 +51,6 @@ class Stopping:
                 await self.draining.until_empty()
             if not (left := self.draining.left).is_nothing:
                 log.warning("left-undone", what=left.words)
+        if self.say_goodbye is not None:
+            await self.say_goodbye()
         self._scope.cancel()

@@ -49,8 +49,8 @@ class TaskLedger:
     weights: Mapping[PeerId, float] = field(default_factory=dict)
     """Peers that may coordinate now, with how much of it they should get."""
     hosts: Mapping[PeerId, str] = field(default_factory=dict)
-    leaving: frozenset[PeerId] = frozenset()
-    """Those of them that take nothing new."""
+    passed_over: frozenset[PeerId] = frozenset()
+    """They get no tasks, and keep those they have until their silence has lasted too long."""
     tasks: dict[TaskId, Task] = field(default_factory=dict)
     """The open ones, and those that ended last."""
     fenced: int = 0
@@ -64,11 +64,6 @@ class TaskLedger:
     """In the order in which they ended."""
 
     @property
-    def may_lead(self) -> Mapping[PeerId, float]:
-        """Peers that may be appointed, with their weights."""
-        return {peer: w for peer, w in self.weights.items() if peer not in self.leaving}
-
-    @property
     def open_tasks(self) -> int:
         return len(self.tasks) - len(self.ended)
 
@@ -76,10 +71,14 @@ class TaskLedger:
     def running(self) -> int:
         return self.open_tasks - len(self.turns)
 
+    def is_here(self, peer: PeerId | None) -> bool:
+        """Whether a coordinator is not known to be gone."""
+        return peer in self.weights or peer in self.passed_over
+
     @property
     def has_room(self) -> bool:
         """Whether one more task can be led, as far as this ledger is concerned."""
-        return bool(self.weights.keys() - self.leaving) and self.running < self.params.running_max
+        return bool(self.weights) and self.running < self.params.running_max
 
 
 Step = tuple[TaskLedger, tuple[Effect, ...]]

@@ -35,11 +35,10 @@ def elect(state: TaskLedger, task: Task, why: str, now: float) -> Step:
     """Appoint the next coordinator: save the higher term, then grant it."""
     if task.cancel_reason is not None:
         return end_here(state, task, "cancelled", task.cancel_reason)
-    may_lead = state.may_lead
-    order = rendezvous.order(task.id, may_lead, excluding=task.excluded)
+    order = rendezvous.order(task.id, state.weights, excluding=task.excluded)
     if not order:
         # Nobody is here, or everybody has failed once: then we start over, but not in a hurry.
-        nobody_since = task.nobody_since if may_lead else min(task.nobody_since, now)
+        nobody_since = task.nobody_since if state.weights else min(task.nobody_since, now)
         task = replace(task, excluded=(), nobody_since=nobody_since)
         return _wait(state, task, why or "no peer offers to coordinate", now, state.params.retry_s)
     former = task.former
@@ -147,8 +146,8 @@ def _busy(state: TaskLedger, task: Task, why: str, now: float) -> Step:
     """Another one leads; where everybody is full, the same term waits, longer every time."""
     assert task.coordinator is not None
     excluded = (*task.excluded, task.coordinator)
-    others = rendezvous.order(task.id, state.may_lead, excluding=excluded)
-    if others or task.coordinator not in state.weights:
+    others = rendezvous.order(task.id, state.weights, excluding=excluded)
+    if others or not state.is_here(task.coordinator):
         return _replace(state, replace(task, excluded=excluded), why, now)
     params = state.params
     wait_s = min(params.busy_s_max, params.retry_s * 2.0 ** min(task.declined, 10))
@@ -167,7 +166,7 @@ def grant_again(state: TaskLedger, task: Task, now: float) -> Step:
     """The same term to the same peer, over a new conversation."""
     leader = task.coordinator
     assert leader is not None
-    order = rendezvous.order(task.id, state.may_lead, excluding=(*task.excluded, leader))
+    order = rendezvous.order(task.id, state.weights, excluding=(*task.excluded, leader))
     task = replace(task, is_in_talks=True, act_at=now + state.params.renewal_s)
     again = GrantTerm(task, _standbys(leader, order, state.hosts), task.holders)
     if task.cancel_reason is None:

@@ -109,8 +109,7 @@ class Coordination:
         self._prefix_goal = (grant.prefix_entries, grant.last_digest)
         self._prefix_is_whole = trio.Event()
         self._attending = trio.CancelScope()
-        self._outbox = Outbox()
-        self.under_way = UnderWay()
+        self._outbox, self.under_way = Outbox(), UnderWay()
         self._journal = CoordinatorJournal(grant.task, grant.term)
         self._session: machine.Session | None = None
         self._finish: machine.Finish | None = None

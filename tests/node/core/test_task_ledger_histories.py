@@ -72,9 +72,9 @@ class Ledgers(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.world.now += seconds
 
-    @rule(peers=st.sets(st.sampled_from(PEERS)), leaving=st.sets(st.sampled_from(PEERS)))
-    def come_and_go(self, peers: set[PeerId], leaving: set[PeerId]) -> None:
-        self.world.weights((peer for peer in PEERS if peer in peers), leaving=leaving)
+    @rule(peers=st.sets(st.sampled_from(PEERS)), over=st.sets(st.sampled_from(PEERS)))
+    def come_and_go(self, peers: set[PeerId], over: set[PeerId]) -> None:
+        self.world.weights((peer for peer in PEERS if peer in peers), passed_over=over)
 
     @rule(name=names, term=terms, kind=st.sampled_from(NEWS))
     def hear_of_a_coordinator(self, name: str, term: int, kind: str) -> None:
