@@ -44,7 +44,6 @@ from kowalski.node.backends.model_files import is_model_file
 from kowalski.node.backends.probing import Candidate, Finding, candidates, probe
 from kowalski.node.config import NodeConfig
 from kowalski.node.copy_storage import CopyStorage, open_copy_storage
-from kowalski.node.core.job import Job
 from kowalski.node.core.model_policy import ModelRules
 from kowalski.node.http.room import Place, Rooms, open_http_room
 from kowalski.node.joining import known_membership, new_membership
@@ -58,7 +57,7 @@ from kowalski.node.repl.seam import SessionsHost
 from kowalski.node.service_notices import ServiceNotices
 from kowalski.node.services import folding, inference, placement, repl
 from kowalski.node.services.dispatch import Dispatch
-from kowalski.node.services.draining import Draining
+from kowalski.node.services.draining import Draining, is_done_elsewhere
 from kowalski.node.services.gate import Gate, Resources
 from kowalski.node.services.leading import Leading, open_leading
 from kowalski.node.services.model_requests import ModelRequests
@@ -231,6 +230,7 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
             allow_none=config.unsafe_repl,
             offers_repl="repl" in config.roles,
             limits=limits,
+            network=config.repl_network,
         )
         tried.append(trial)
 
@@ -413,7 +413,7 @@ class _Rooms:
         own = OwnCapacity(
             frozenset(roles), self.hands.host, self.hands.catalogue, code_slots, FOLDING_SLOTS
         )
-        elsewhere = partial(_is_done_elsewhere, mesh)
+        elsewhere = partial(is_done_elsewhere, mesh)
         gate = Gate(mesh.me, Resources(own.slots, own.speeds, elsewhere))
         self.nursery.start_soon(gate.run)
         offers = placement.PlacementRoom(gate, self.store, why_not=own.why_not, hot=hot)
@@ -464,12 +464,6 @@ class _Rooms:
         return inference.InferenceRoom(
             catalogue, self.store, mesh, hot=hot, models=about_models, on_use=book.use
         )
-
-
-def _is_done_elsewhere(mesh: Mesh, job: Job) -> bool:
-    """Whether some other peer does such a job, and stays."""
-    others = mesh.rank(job.need, excluding=frozenset({mesh.me})).choices
-    return any(not one.candidate.is_draining for one in others)
 
 
 def _look_for(mesh: Mesh, config: NodeConfig, remembered: RememberedPeers) -> None:

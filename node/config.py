@@ -122,6 +122,7 @@ class NodeConfig(BaseModel):
     repl_limits: Annotated[
         tuple[Annotated[str, AfterValidator(_repl_limit)], ...], Field(strict=False, max_length=200)
     ] = ()
+    repl_network: Literal["none", "internet", "lan"] = "none"
     backends: Annotated[tuple[Url, ...], Field(strict=False, max_length=100)] = ()
     # As Ollama's own variable: scheme and port may be missing; `backends.probing` reads it.
     ollama_host: Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]{1,300}$")] | None = None

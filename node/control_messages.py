@@ -151,6 +151,30 @@ class SubmitRequest(Request):
     retry_is_exponential: bool = True
     submitter_gone: Literal["hold", "abort"] = "hold"
     side_effects: Literal["repeatable", "at_most_once"] = "repeatable"
+    devices: Literal["all", "local", "network"] = "all"
+    seed: Annotated[int, Field(ge=0, le=2**53)] = 0
+    cell_timeout_s: Annotated[float, Field(gt=0, le=DAY_S, allow_inf_nan=False)] = 30.0
+    calls_max: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    tokens_max: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    depth: Annotated[int, Field(ge=0, le=8)] = 1
+    quality: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    quality_patience: Annotated[int, Field(ge=1, le=100)] = 3
+    quality_model: ModelName | None = None
+    json_schema: Annotated[str, Field(min_length=1, max_length=256 * 1024)] | None = None
+    schema_tries: Annotated[int, Field(ge=1, le=100)] = 3
+    drafts: Annotated[int, Field(ge=1, le=16)] = 1
+    sub_model: ModelName | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    reply_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    answers_once: bool = True
+    window_tokens: Annotated[int, Field(ge=256, le=10_000_000)] | None = None
+    output_chars: Annotated[int, Field(ge=100, le=1_000_000)] | None = None
+
+    @model_validator(mode="after")
+    def _what_models_do_needs_models(self) -> SubmitRequest:
+        if self.quality is None and self.quality_model is not None:
+            raise ValueError("quality_model without quality: say how good it must be")
+        return self
 
 
 class RunRequest(Request):
@@ -256,6 +280,8 @@ class FoldRequest(Request):
     budget_tokens: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     ratio: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     question: str | None = None
+    model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """Whom to have it summarised by, and checked; None: no model, `*`: any."""
     timeout_s: TimeoutS = 600.0
 
     @model_validator(mode="after")
@@ -264,6 +290,23 @@ class FoldRequest(Request):
             raise ValueError("give either path or text")
         if self.budget_tokens is not None and self.ratio is not None:
             raise ValueError("give budget_tokens or ratio, not both")
+        return self
+
+
+class UnfoldRequest(Request):
+    """The original of a fold, or with a question only what may answer it."""
+
+    VERB: ClassVar[str] = "unfold"
+
+    handle: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    question: str | None = None
+    budget_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    timeout_s: TimeoutS = 60.0
+
+    @model_validator(mode="after")
+    def _a_budget_is_for_an_answer(self) -> UnfoldRequest:
+        if self.budget_tokens is not None and not self.question:
+            raise ValueError("budget_tokens goes with a question")
         return self
 
 
@@ -321,6 +364,7 @@ REQUESTS: Mapping[str, type[Request]] = {
         PreviewRequest,
         UnloadRequest,
         FoldRequest,
+        UnfoldRequest,
         InviteRequest,
         RevokeRequest,
         DrainRequest,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import structlog
 import trio
 
+from kowalski.mesh.mesh import Mesh
 from kowalski.node.core.job import Job
 from kowalski.node.services.coordinator import CoordinatorRoom
 from kowalski.node.services.gate import Gate
@@ -111,3 +112,9 @@ class Draining:
             if left.is_nothing:
                 return
             await trio.sleep(LOOK_S)
+
+
+def is_done_elsewhere(mesh: Mesh, job: Job) -> bool:
+    """Whether some other peer does such a job, and stays."""
+    others = mesh.rank(job.need, excluding=frozenset({mesh.me})).choices
+    return any(not one.candidate.is_draining for one in others)

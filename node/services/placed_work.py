@@ -14,7 +14,7 @@ import trio
 
 from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.conversation import Request
-from kowalski.mesh.core.placement import Need
+from kowalski.mesh.core.placement import Devices, Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core.job import COMPLETION_TOKENS, PROMPT_SPEED, Job, Usual, request_of
@@ -47,6 +47,8 @@ from kowalski.protocol.messages.repl import (
     SubCallsAnswered,
     SubCallsAsked,
 )
+from kowalski.rlm.fold_counts import FoldCounts
+from kowalski.rlm.model_folding import ModelFolded
 
 R = TypeVar("R")
 
@@ -125,6 +127,7 @@ class PlacedWork:
         self.placing = placing
         self._models = ModelWork(mesh)
         self._usual = Usual()
+        self.fold_counts = FoldCounts()
 
     async def complete(
         self,
@@ -136,6 +139,7 @@ class PlacedWork:
         may_begin_anew: bool = True,
         as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]] = _as_it_is,
         attempts: Attempts | None = None,
+        devices: Devices = "all",
     ) -> Completion:
         """One model call on the best peer that has the model; an empty model leaves the choice.
 
@@ -184,7 +188,7 @@ class PlacedWork:
             self._usual = self._usual.learn(job, 0.0, done)
             return whole.done(done, request)
 
-        work, job = self._model_work(asked)
+        work, job = self._model_work(asked, devices)
         ends = trio.current_time() + asked.remaining_s
 
         async def place() -> tuple[CompletionDone, Placed]:
@@ -214,7 +218,7 @@ class PlacedWork:
                 raise
         return await place()
 
-    def _model_work(self, asked: CompletionAsked) -> tuple[Work, Job]:
+    def _model_work(self, asked: CompletionAsked, devices: Devices) -> tuple[Work, Job]:
         request = request_of(asked)
         assert request is not None
         job = request.job
@@ -224,7 +228,9 @@ class PlacedWork:
         if asked.max_tokens is not None:
             reply_tokens = min(reply_tokens, asked.max_tokens)
         work = Work(
-            Need("inference", model=model, units=_units(prompt_tokens, reply_tokens)),
+            Need(
+                "inference", model=model, devices=devices, units=_units(prompt_tokens, reply_tokens)
+            ),
             claim=asked.claim,
             task=asked.task,
             prompt_tokens=prompt_tokens,
@@ -304,6 +310,7 @@ class PlacedWork:
         asked: FoldAsked,
         *,
         as_of_now: Callable[[FoldAsked], Awaitable[FoldAsked]] = _as_it_is,
+        devices: Devices = "all",
     ) -> Fold:
         """Fold on the nearest peer. `as_of_now` as in `complete`.
 
@@ -322,15 +329,28 @@ class PlacedWork:
             return await self._folded(done), done
 
         content = () if asked.content is None else (asked.content,)
-        kilobytes = max(1.0, _bytes_of(asked) / 1000)
+        need = Need("folding", devices=devices, units=max(1.0, _bytes_of(asked) / 1000))
         (text, done), placed = await self.placing.place(
-            Work(Need("folding", units=kilobytes), claim=asked.claim, content=content),
+            Work(need, claim=asked.claim, content=content),
             attempt,
             remaining_s=asked.remaining_s,
             on_restart=_ignore,
             may_hedge=True,
         )
+        self.fold_counts = self.fold_counts.folded(done.source_tokens, done.tokens)
         return Fold(text, done, placed)
+
+    def count_model_fold(self, folded: ModelFolded) -> None:
+        """One that was made with calls of `complete`."""
+        self.fold_counts = self.fold_counts.folded_by_model(
+            folded.source_tokens,
+            folded.tokens,
+            facts=folded.facts,
+            facts_kept=folded.facts_kept,
+        )
+
+    def count_unfold(self) -> None:
+        self.fold_counts = self.fold_counts.unfolded()
 
     async def _folded(self, done: FoldDone) -> str:
         if done.text is not None:

@@ -65,6 +65,11 @@ Digest = ContentHashField
 Peers = Annotated[tuple[PeerIdField, ...], Field(strict=False, fail_fast=True, max_length=8)]
 
 
+Devices = Literal["all", "local", "network"]
+"""Where cells, model calls and folds of a task may go: anywhere, nowhere but the device it was
+submitted on, or anywhere but there. Unless it is `all`, that device leads the task itself."""
+
+
 class RetryPolicy(Record):
     """How often lost work is begun again elsewhere, and after what pause.
 
@@ -111,7 +116,7 @@ class Asking(Record):
 
     `drafts`: so many answers at once, of which one more call makes one. `sub_model`: whom cells ask
     where they name none. `answers_once`: what is asked twice in a task, word for word, is answered
-    from the first time.
+    from the first time. `fold_model` summarises older turns; without it no model does.
     """
 
     drafts: Annotated[int, Field(ge=1, le=16)] = 1
@@ -119,6 +124,7 @@ class Asking(Record):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     reply_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     answers_once: bool = True
+    fold_model: ModelName | None = None
 
 
 class TaskSpec(Record):
@@ -141,6 +147,7 @@ class TaskSpec(Record):
     retry: RetryPolicy = RetryPolicy()
     submitter_gone: SubmitterGone = "hold"
     side_effects: SideEffects = "repeatable"
+    devices: Devices = "all"
     budget: Budget = Budget()
     quality: Quality | None = None
     shape: Shape | None = None
