@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from kowalski.node import cli_render as render
+from kowalski.node.cli_loop_options import loop_options, loop_request
 from kowalski.node.cli_session import (
     Session,
     duration_option,
@@ -49,6 +50,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
     help="When this node goes away: finish and keep the answer, or stop.",
 )
 @click.option("--at-most-once", is_flag=True, help="No cell may run twice, whatever is lost.")
+@loop_options
 @with_session
 def submit(
     session: Session,
@@ -68,6 +70,7 @@ def submit(
     retry_delay: float | None,
     if_submitter_goes: str | None,
     at_most_once: bool,
+    **loop: object,
 ) -> None:
     """Give the mesh a task and wait for its answer. PROMPT - reads stdin."""
     request = given(
@@ -86,6 +89,7 @@ def submit(
         submitter_gone=if_submitter_goes,
         side_effects="at_most_once" if at_most_once else None,
     )
+    request |= loop_request(loop)
     if not detach:
         follow(session, "submit", request, budget_s=timeout)
         return

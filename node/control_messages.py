@@ -107,9 +107,12 @@ class AttachRequest(Request):
 
 
 class TraceRequest(Request):
+    """`as_trajectory`: events are the lines of a file for the viewer of the reference RLM."""
+
     VERB: ClassVar[str] = "trace"
 
     task: TaskName
+    as_trajectory: bool = False
 
 
 class ResumeRequest(Request):

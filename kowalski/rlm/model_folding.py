@@ -33,6 +33,7 @@ BUDGET_TOKENS_MIN: Final = 48
 
 _SUMMARY_SHARE: Final = 0.5  # of the budget; the rest is for quotes
 _REPLY_SPARE: Final = 1.5  # a reply may be longer than asked, and is cut at whole sentences
+_HALVES: Final = 2
 _QUOTES: Final = "\n\nIn its words:\n"
 
 _SYSTEM: Final = (
@@ -49,6 +50,14 @@ class Part:
 
     text: str
     summary_tokens: int
+
+    def halves(self) -> tuple[Part, ...]:
+        """Itself in two, with half of its budget each; nothing if it is a single piece."""
+        pieces = _cut(self.text, max(1, estimate_tokens(self.text) // 2))
+        if len(pieces) < _HALVES:
+            return ()
+        share = max(1, self.summary_tokens // _HALVES)
+        return (Part(pieces[0], share), Part("".join(pieces[1:]), share))
 
     @property
     def reply_tokens(self) -> int:
@@ -130,6 +139,12 @@ def founded(part: Part, summary: str) -> Founded:
                 kept.append(said)
     told = fold("".join(kept), budget_tokens=part.summary_tokens).text.strip()
     return Founded(told, made_up)
+
+
+def together(told: Sequence[Founded]) -> Founded:
+    """The summaries of a part that was asked in pieces."""
+    text = "\n".join(one.text for one in told if one.text)
+    return Founded(text, sum(one.made_up for one in told))
 
 
 def joined(

@@ -18,6 +18,10 @@ from kowalski.rlm.model_folding import NOTHING, Founded, ModelFolded, Part
 
 AT_A_TIME = 8
 
+TOO_LONG = "too_long"
+SPLITS_MAX = 3
+"""A part that is too long for a model is asked in halves, down to an eighth."""
+
 AskModel = Callable[[tuple[ChatMessage, ...], int], Awaitable[Completion]]
 """A model call: messages, and how many tokens its answer may have. Raises `Weather`."""
 
@@ -41,19 +45,29 @@ async def fold_with_model(
         lambda: model_folding.plan(text, budget_tokens=budget_tokens)
     )
     told: list[Founded] = [NOTHING] * len(parts)
+    calls = 0
     replies: list[Completion] = []
     failures: list[str] = []
     at_a_time = trio.CapacityLimiter(AT_A_TIME)
 
+    async def summary(part: Part, splits: int = SPLITS_MAX) -> Founded:
+        nonlocal calls
+        try:
+            calls += 1
+            reply = await ask(model_folding.prompt(part, question=question), part.reply_tokens)
+        except Weather as error:
+            if splits > 0 and TOO_LONG in str(error):
+                # The model's vocabulary is coarser than the estimate knows.
+                halves = [await summary(half, splits - 1) for half in part.halves()]
+                return model_folding.together(halves)
+            failures.append(line(str(error)))
+            return NOTHING
+        replies.append(reply)
+        return await trio.to_thread.run_sync(model_folding.founded, part, reply.text)
+
     async def summarise(number: int, part: Part) -> None:
         async with at_a_time:
-            try:
-                reply = await ask(model_folding.prompt(part, question=question), part.reply_tokens)
-            except Weather as error:
-                failures.append(line(str(error)))
-                return
-        replies.append(reply)
-        told[number] = await trio.to_thread.run_sync(model_folding.founded, part, reply.text)
+            told[number] = await summary(part)
 
     async with open_plain_nursery() as nursery:
         for number, part in enumerate(parts):
@@ -64,7 +78,7 @@ async def fold_with_model(
     return Summarised(
         folded,
         _all_usage(replies),
-        len(parts),
+        calls,
         tuple(dict.fromkeys(reply.placed.peer for reply in replies)),
         failures[0] if failures else "",
     )

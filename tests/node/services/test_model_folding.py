@@ -76,6 +76,38 @@ async def test_a_part_whose_call_fails_is_folded_without_it(virtual_time: Jumpin
     assert done.folded.tokens <= 5000
 
 
+async def test_a_part_too_long_for_the_model_is_asked_in_halves(virtual_time: JumpingClock) -> None:
+    refused = answered = 0
+
+    async def ask(messages: tuple[ChatMessage, ...], _reply_tokens: int) -> Completion:
+        nonlocal refused, answered
+        await trio.lowlevel.checkpoint()
+        if len(messages[-1].content) > 3000:
+            refused += 1
+            raise RequestFailedError("peers_failed", "a: too_long: it reads 8192 tokens")
+        answered += 1
+        return said(first_line(messages), "a")
+
+    done = await fold_with_model(TEXT[:12_000], budget_tokens=900, ask=ask)
+    assert 1 < refused < answered <= 16
+    assert done.calls == refused + answered
+    assert (done.folded.parts_by_model, done.failure) == (done.folded.parts, "")
+    assert done.folded.text.startswith("Pump 0 gave 1000 litres")
+
+
+async def test_a_model_that_reads_next_to_nothing_is_not_asked_for_ever(
+    virtual_time: JumpingClock,
+) -> None:
+    async def ask(_messages: tuple[ChatMessage, ...], _reply_tokens: int) -> Completion:
+        await trio.lowlevel.checkpoint()
+        raise RequestFailedError("peers_failed", "a: too_long: it reads 5 tokens")
+
+    done = await fold_with_model(TEXT[:12_000], budget_tokens=900, ask=ask)
+    assert 1 < done.calls <= 15 * done.folded.parts
+    assert done.folded.algorithm == folding.ALGORITHM
+    assert "too_long" in done.failure
+
+
 async def test_a_text_that_fits_asks_nobody(virtual_time: JumpingClock) -> None:
     async def ask(_messages: tuple[ChatMessage, ...], _reply_tokens: int) -> Completion:
         raise AssertionError("asked")
