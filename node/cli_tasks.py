@@ -179,8 +179,9 @@ def print_answer(session: Session, done: Mapping[str, object]) -> None:
         counted = {what: n for what, n in stats.items() if n} if isinstance(stats, dict) else {}
         numbers = f": {render.text(counted)}" if counted else ""
         session.say(f"task {render.field(done, 'task')} {render.field(done, 'state')}{numbers}")
-        for name in ("reason", "error"):
-            if not has_answered and done.get(name):
+        # An answer may have a reservation: never marked as ready, not as good as was wanted.
+        for name in ("reason",) if has_answered else ("reason", "error"):
+            if done.get(name):
                 session.say(f"  {render.field(done, name)}")
     if not has_answered:
         # The node knows better than "failed" where nobody had a model, or nobody was allowed to.
