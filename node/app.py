@@ -100,6 +100,7 @@ class Hands:
     host: SessionsHost | None
     verdict: SandboxVerdict
     catalogue: Catalogue
+    session_idle_s: float = repl.IDLE_S_MAX
 
 
 # --- a node of real parts -----------------------------------------------------------------------
@@ -419,11 +420,10 @@ class _Rooms:
         offers = placement.PlacementRoom(gate, self.store, why_not=own.why_not, hot=hot)
         mesh.serve(placement.PROTOCOL, offers.answer, askers=CLIENTS)
         cells: repl.ReplRoom | None = None
-        if "repl" in roles and self.hands.host is not None:
-            host = self.hands.host
+        if "repl" in roles and (host := self.hands.host) is not None:
             cells = repl.ReplRoom(host, self.store, mesh, self.nursery, hot=hot)
             mesh.serve(repl.PROTOCOL, gate.admitting(cells.answer), askers=CLIENTS)
-            self.nursery.start_soon(cells.evict_idle)
+            self.nursery.start_soon(lambda: cells.evict_idle(idle_s=self.hands.session_idle_s))
             told.repl = lambda: gate.occupancy("code", min(code_slots, host.slots))
             told.languages = lambda: dict(host.languages)
         if "infer" in roles:

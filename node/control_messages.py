@@ -167,6 +167,7 @@ class SubmitRequest(Request):
     schema_tries: Annotated[int, Field(ge=1, le=100)] = 3
     drafts: Annotated[int, Field(ge=1, le=16)] = 1
     sub_model: ModelName | None = None
+    fold_model: ModelName | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     reply_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     answers_once: bool = True

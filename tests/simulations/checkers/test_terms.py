@@ -123,9 +123,19 @@ class TestFences:
     def test_the_tasks_of_two_submitters_may_have_one_name(self, witness: Witness) -> None:
         fences = Fences(witness)
         fences.heard(said(grant(2), speaker=0, request=1))
+        begun = said(cell(2), speaker=1, hearer=0, request=1, by_asker=False, is_first=False)
+        fences.said(begun)
         fences.heard(said(grant(1), speaker=2, request=2))
-        served = said(cell(1), speaker=1, hearer=2, request=2, by_asker=False)
-        fences.said(replace(served, is_first=False))
+        fences.said(replace(begun, hearer=2, request=2))
+        assert not broken(witness)
+        fences.heard(said(grant(1), speaker=0, request=3))
+        fences.said(replace(begun, request=3))
+        assert broken(witness) == ["fence_monotone"]
+
+    def test_what_was_never_answered_may_never_have_been_read(self, witness: Witness) -> None:
+        fences = Fences(witness)
+        fences.heard(said(cell(2), request=1))
+        self.ask(fences, 1, 2, SessionClosed(task=TASK, term=1))
         assert not broken(witness)
 
     def test_a_new_process_has_heard_nothing(self, witness: Witness) -> None:
