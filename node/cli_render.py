@@ -166,7 +166,7 @@ def peers(reply: Mapping[str, object], *, is_terminal: bool) -> str:
         (
             who(peer) + (" (this node)" if peer.get("is_self") else ""),
             short_peer(peer.get("peer")),
-            field(peer, "state"),
+            field(peer, "state") + (", draining" if peer.get("draining") else ""),
             DASH if (rtt := number(peer.get("rtt_ms"))) is None else f"{rtt:.1f} ms",
             field(peer, "load"),
             percent(peer.get("cpu_percent"), of=100),

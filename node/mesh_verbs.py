@@ -52,6 +52,7 @@ class MeshVerbs:
             "is_self": facts.is_self,
             "rtt_ms": None if facts.rtt_s is None else round(facts.rtt_s * 1000, 2),
             "load": load_of(facts),
+            "draining": hot.is_draining if hot else False,
             "cpu_percent": round(100 * hot.cpu_used, 1) if hot else None,
             "memory_used_fraction": round(hot.memory_used, 3) if hot else None,
             "languages": {one.name: one.version for one in profile.languages} if profile else {},
