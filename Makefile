@@ -7,6 +7,7 @@ PYTEST_FLAGS ?=
 TEST_WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)))
 DEMO_FLAGS ?=
 FUZZ_FLAGS ?=
+SIMULATE_FLAGS ?=
 SOAK_FLAGS ?=
 
 # The real folders; the links kowalski/{protocol,mesh,node} lead to the first three.
@@ -69,6 +70,15 @@ fuzz: setup ## a million bad frames; FUZZ_FLAGS='--seed 7 --frames 10000' repeat
 
 soak: setup ## ten thousand cells, hostile ones among them: nothing grows; SOAK_FLAGS='--cells 1000'
 	@$(BIN)/python -m tests.soak.cells $(SOAK_FLAGS)
+
+simulate: setup ## 10,000 bad days, some hours; SIMULATE_FLAGS='--seeds 200 --seed 5' tells fewer
+	@$(BIN)/python -m simulations campaign $(SIMULATE_FLAGS)
+
+simulate-scale: setup ## 3, 10 and 50 real nodes for ten virtual minutes, with the simulator's speed
+	@$(BIN)/python -m simulations bench --minutes 10 $(SIMULATE_FLAGS)
+
+mutants: setup ## known bugs, put into the code one at a time: some story must find each
+	@$(BIN)/python -m simulations mutants $(SIMULATE_FLAGS)
 
 pip-install-check: setup ## what plain pip, without uv, needs and installs
 	@sh scripts/pip_install_check.sh

@@ -51,6 +51,7 @@ class Candidates:
             },
             is_self=facts.is_self,
             paused="" if facts.is_self else hot.paused,
+            is_draining=hot.is_draining,
             speed=profile.speed,
             warm=frozenset(model.name for model in profile.models if model.is_warm),
         )

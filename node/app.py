@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 import trio
@@ -57,6 +57,7 @@ from kowalski.node.repl.seam import SessionsHost
 from kowalski.node.service_notices import ServiceNotices
 from kowalski.node.services import folding, inference, placement, repl
 from kowalski.node.services.dispatch import Dispatch
+from kowalski.node.services.draining import Draining, is_done_elsewhere
 from kowalski.node.services.gate import Gate, Resources
 from kowalski.node.services.leading import Leading, open_leading
 from kowalski.node.services.model_requests import ModelRequests
@@ -65,6 +66,7 @@ from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.placing import Placing
 from kowalski.node.services.submitting import open_submitting
 from kowalski.node.services.telemetry import NodeTelemetry
+from kowalski.node.stopping import Stopping
 from kowalski.node.storage import LedgerStorage, open_ledger_storage
 from kowalski.node.telemetry_sources import DeviceProfile, HotSample, HotSource, read_profile
 from kowalski.node.tracing import NoTracing, Tracing, open_tracing
@@ -98,6 +100,7 @@ class Hands:
     host: SessionsHost | None
     verdict: SandboxVerdict
     catalogue: Catalogue
+    session_idle_s: float = repl.IDLE_S_MAX
 
 
 # --- a node of real parts -----------------------------------------------------------------------
@@ -113,33 +116,14 @@ async def run_node(config: NodeConfig) -> None:
         with control.claim_data_dir(config.data_dir):
             async with trio.open_nursery() as nursery:
                 notices = ServiceNotices(os.environ)
-                last_words: list[Callable[[], Awaitable[None]]] = []
-                nursery.start_soon(_stop_at_signal, nursery.cancel_scope, notices, last_words)
-                await _run(config, notices, last_words)
+                stopping = Stopping(nursery.cancel_scope, notices, within_s=config.drain_s)
+                nursery.start_soon(stopping.heed_signals)
+                await _run(config, notices, stopping)
     except BaseExceptionGroup as group:
         raise first_error(group) from group.__cause__
 
 
-async def _stop_at_signal(
-    scope: trio.CancelScope,
-    notices: ServiceNotices,
-    last_words: Sequence[Callable[[], Awaitable[None]]],
-) -> None:
-    """`last_words` are said before anything closes, and briefly."""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for number in signals:
-            log.info("stopping", signal=signal.Signals(number).name)
-            notices.stopping()
-            for say in last_words:
-                await say()
-            scope.cancel()
-
-
-async def _run(
-    config: NodeConfig,
-    notices: ServiceNotices,
-    last_words: list[Callable[[], Awaitable[None]]],
-) -> None:
+async def _run(config: NodeConfig, notices: ServiceNotices, stopping: Stopping) -> None:
     started_at = trio.current_time()
     # What the operator mistyped is said before anything that takes time.
     line = parse_join_line(config.join.get_secret_value()) if config.join is not None else None
@@ -171,7 +155,7 @@ async def _run(
                 clock_with_sleep=time_with_sleep,
             )
         )
-        last_words.append(node.mesh.leave)
+        stopping.draining, stopping.say_goodbye = node.draining, node.mesh.leave
         nursery = await stack.enter_async_context(trio.open_nursery())
         discovery: Discovery | None = None
         if not config.no_mdns:
@@ -350,12 +334,12 @@ async def open_node(
     store = ContentStore(config.content_path, transport.peer)
 
     with open_copy_storage(config.copies_path) as copies:
-        furnished: list[tuple[PlacedWork, Leading | None]] = []
+        furnished: list[tuple[PlacedWork, Leading | None, Draining]] = []
 
         def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
             work = PlacedWork(mesh, store, Placing(mesh.me, Dispatch(mesh, nursery)))
             rooms = _Rooms(config, mesh, work, store, copies, hands, telemetry, nursery, unix_clock)
-            furnished.append((work, rooms.open(roles, config.repl_slots)))
+            furnished.append((work, *rooms.open(roles, config.repl_slots)))
 
         async with (
             open_mesh(
@@ -371,14 +355,14 @@ async def open_node(
             ) as mesh,
             trio.open_nursery() as nursery,
         ):
-            ((work, leading),) = furnished
+            ((work, leading, draining),) = furnished
             submitting = await open_submitting(
                 mesh, transport, storage, store, nursery, boot=boot, unix_clock=unix_clock
             )
             _look_for(mesh, config, RememberedPeers(config.peers_path))
             nursery.start_soon(_announce_changes, hands, mesh)
             nursery.start_soon(store.sweep)
-            yield verbs.Node(mesh, submitting, work, store, invites, leading, tracing)
+            yield verbs.Node(mesh, submitting, work, store, invites, leading, draining, tracing)
             nursery.cancel_scope.cancel()
 
 
@@ -424,21 +408,22 @@ class _Rooms:
     nursery: trio.Nursery
     unix_clock: Callable[[], float]
 
-    def open(self, roles: tuple[Role, ...], code_slots: int) -> Leading | None:
+    def open(self, roles: tuple[Role, ...], code_slots: int) -> tuple[Leading | None, Draining]:
         mesh, told, hot = self.mesh, self.telemetry.rooms, self.telemetry.hot
         mesh.serve(CONTENT_PROTOCOL, self.store.answer)
         own = OwnCapacity(
             frozenset(roles), self.hands.host, self.hands.catalogue, code_slots, FOLDING_SLOTS
         )
-        gate = Gate(mesh.me, Resources(own.slots, own.speeds))
+        elsewhere = partial(is_done_elsewhere, mesh)
+        gate = Gate(mesh.me, Resources(own.slots, own.speeds, elsewhere))
         self.nursery.start_soon(gate.run)
         offers = placement.PlacementRoom(gate, self.store, why_not=own.why_not, hot=hot)
         mesh.serve(placement.PROTOCOL, offers.answer, askers=CLIENTS)
-        if "repl" in roles and self.hands.host is not None:
-            host = self.hands.host
+        cells: repl.ReplRoom | None = None
+        if "repl" in roles and (host := self.hands.host) is not None:
             cells = repl.ReplRoom(host, self.store, mesh, self.nursery, hot=hot)
             mesh.serve(repl.PROTOCOL, gate.admitting(cells.answer), askers=CLIENTS)
-            self.nursery.start_soon(cells.evict_idle)
+            self.nursery.start_soon(lambda: cells.evict_idle(idle_s=self.hands.session_idle_s))
             told.repl = lambda: gate.occupancy("code", min(code_slots, host.slots))
             told.languages = lambda: dict(host.languages)
         if "infer" in roles:
@@ -452,11 +437,20 @@ class _Rooms:
             folds = folding.FoldingRoom(self.store, mesh, slots=FOLDING_SLOTS, hot=hot)
             mesh.serve(folding.PROTOCOL, gate.admitting(folds.answer), askers=CLIENTS)
             told.folding = lambda: gate.occupancy("folding", FOLDING_SLOTS)
-        if "coordinate" not in roles:
-            return None
-        return open_leading(
-            mesh, self.work, self.store, self.copies, self.nursery, unix_clock=self.unix_clock
+        leading: Leading | None = None
+        if "coordinate" in roles:
+            leading = open_leading(
+                mesh, self.work, self.store, self.copies, self.nursery, unix_clock=self.unix_clock
+            )
+        draining = Draining(
+            gate,
+            coordinator=leading.coordinator if leading else None,
+            cells=cells,
+            elsewhere=elsewhere,
+            announce=mesh.announce_profile,
         )
+        told.is_draining = lambda: draining.is_on
+        return leading, draining
 
     def _inference_room(self) -> inference.InferenceRoom:
         catalogue, mesh, config = self.hands.catalogue, self.mesh, self.config

@@ -16,6 +16,7 @@ from kowalski import __version__
 from kowalski.node import (
     cli_ask,
     cli_doctor,
+    cli_drain,
     cli_folding,
     cli_http,
     cli_mcp,
@@ -96,6 +97,8 @@ for _command in (
     cli_trust.join,
     cli_trust.leave,
     cli_trust.revoke,
+    cli_drain.drain,
+    cli_drain.undrain,
     cli_trust.identity,
     cli_http.token,
     cli_mcp.mcp,

@@ -166,7 +166,8 @@ def peers(reply: Mapping[str, object], *, is_terminal: bool) -> str:
         (
             who(peer) + (" (this node)" if peer.get("is_self") else ""),
             short_peer(peer.get("peer")),
-            text(peer.get("membership") or peer.get("state")),
+            text(peer.get("membership") or peer.get("state"))
+            + (", draining" if peer.get("draining") else ""),
             duration(peer.get("age_s")),
             DASH if (rtt := number(peer.get("rtt_ms"))) is None else f"{rtt:.1f} ms",
             field(peer, "load"),

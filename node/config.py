@@ -132,6 +132,8 @@ class NodeConfig(BaseModel):
     model_changes: Literal["nobody", "owner", "members"] = "owner"
     models_gb: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     models_evict: Literal["never", "pulled", "any"] = "never"
+    # How long a node that is told to stop may take to hand over what it does.
+    drain_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 5.0
     otlp_endpoint: Url | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["pretty", "json"] = "pretty"

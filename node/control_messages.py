@@ -171,6 +171,7 @@ class SubmitRequest(Request):
     schema_tries: Annotated[int, Field(ge=1, le=100)] = 3
     drafts: Annotated[int, Field(ge=1, le=16)] = 1
     sub_model: ModelName | None = None
+    fold_model: ModelName | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     reply_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     answers_once: bool = True
@@ -327,6 +328,18 @@ class InviteRequest(Request):
     uses: Annotated[int, Field(ge=1, le=1000)] = 1
 
 
+class DrainRequest(Request):
+    """Reply once nothing is left here, or after `timeout_s`."""
+
+    VERB: ClassVar[str] = "drain"
+
+    timeout_s: Annotated[float, Field(ge=0, le=DAY_S, allow_inf_nan=False)] = 60.0
+
+
+class UndrainRequest(Request):
+    VERB: ClassVar[str] = "undrain"
+
+
 class RevokeRequest(Request):
     """`peer` is its id, the end of it, or its name."""
 
@@ -363,6 +376,8 @@ REQUESTS: Mapping[str, type[Request]] = {
         UnfoldRequest,
         InviteRequest,
         RevokeRequest,
+        DrainRequest,
+        UndrainRequest,
     )
 }
 

@@ -33,6 +33,7 @@ def row_of(mesh: Mesh, facts: PeerFacts, now_unix_s: float) -> Reply:
         "jitter_ms": _ms(latency.jitter_s) if latency else None,
         "load": load_of(facts),
         "loads": _loads(facts),
+        "draining": hot.is_draining if hot else False,
         "cpu_percent": round(100 * hot.cpu_used, 1) if hot else None,
         "memory_used_fraction": round(hot.memory_used, 3) if hot else None,
         "tokens_per_s": dict(hot.tokens_per_s) if hot else {},

@@ -77,6 +77,7 @@ def spec_of(request: SubmitRequest, inputs: Inputs) -> TaskSpec:
         asking=Asking(
             drafts=request.drafts,
             sub_model=request.sub_model,
+            fold_model=request.fold_model,
             temperature=request.temperature,
             reply_tokens=request.reply_tokens,
             answers_once=request.answers_once,

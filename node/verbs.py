@@ -20,12 +20,14 @@ from kowalski.node import doctor
 from kowalski.node.backends.catalogue import Catalogue
 from kowalski.node.config import NodeConfig
 from kowalski.node.control import Emit, Verb
+from kowalski.node.drain_verbs import DrainVerbs
 from kowalski.node.folding_verbs import FoldingVerbs
 from kowalski.node.mesh_verbs import MeshVerbs, warnings_of
 from kowalski.node.model_verbs import ModelVerbs
 from kowalski.node.peer_rows import ends_in_s, load_of, membership_of
 from kowalski.node.program_verbs import ProgramVerbs
 from kowalski.node.repl.sandbox import SandboxVerdict
+from kowalski.node.services.draining import Draining
 from kowalski.node.services.leading import Leading
 from kowalski.node.services.mesh_tasks import MeshTasks
 from kowalski.node.services.placed_work import PlacedWork
@@ -51,6 +53,7 @@ class Node:
     invites: InviteBook
     leading: Leading | None
     """None where it leads no tasks."""
+    draining: Draining
 
     tracing: Tracing = field(default_factory=NoTracing)
 
@@ -105,6 +108,7 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
         "doctor": verbs.doctor,
         "invite": of_mesh.invite,
         "revoke": of_mesh.revoke,
+        **DrainVerbs(node.draining).offered(),
         **FoldingVerbs(node.mesh, node.work, node.store).offered(),
         **ModelVerbs(node.mesh, node.work, node.store).offered(),
     }
@@ -171,6 +175,7 @@ class _Verbs:
             "warnings": warnings_of(mesh),
             "connections": sum(one.state == "member" and not one.is_self for one in mesh.facts()),
             "tasks": self._node.submitter.open_tasks,
+            "draining": self._node.draining.is_on,
             "folding": dataclasses.asdict(self._node.work.fold_counts),
         }
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import quantiles
 
 import click
 
-from simulations import artefacts, mutants, plan, scenarios, seeds, shrinking, story
+from simulations import (
+    artefacts,
+    comparing,
+    mutants,
+    pages,
+    plan,
+    scenarios,
+    seeds,
+    shrinking,
+    speed,
+    story,
+)
 from simulations.artefacts import Artefact
 from simulations.mutation import StaleMutantError
 from simulations.plan import Plan
@@ -50,9 +63,10 @@ scenario_option = click.option(
 @click.option("--seeds", "count", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--jobs", type=click.IntRange(1), default=CORES, show_default=True)
 @click.option("--trace", is_flag=True, help="Print what happened, line by line (one seed).")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers for programs, last.")
 @click.option("--out", type=click.Path(path_type=Path), default=ARTEFACTS, show_default=True)
 def run_seeds(
-    scenario: Scenario, seed: int, count: int, jobs: int, *, trace: bool, out: Path
+    scenario: Scenario, seed: int, count: int, jobs: int, *, trace: bool, as_json: bool, out: Path
 ) -> None:
     """Tell the stories of seeds; exit code 1 if a promise was broken in any.
 
@@ -64,10 +78,29 @@ def run_seeds(
     began = time.perf_counter()
     numbers = range(seed, seed + count)
     total = seeds.tally(
-        seeds.run(scenario, numbers, jobs=jobs), lambda one: _say(one, scenario, out)
+        seeds.run(scenario, numbers, jobs=jobs), partial(_say, scenario=scenario, out=out)
     )
     _summarise(total, scenario, time.perf_counter() - began)
+    if as_json:
+        print(json.dumps(comparing.numbers(total)))
     sys.exit(1 if total.broken else 0)
+
+
+@main.command()
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="The first.")
+@click.option("--seeds", "count", type=click.IntRange(1), default=10_000, show_default=True)
+@click.option("--jobs", type=click.IntRange(1), default=CORES, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=ARTEFACTS, show_default=True)
+def campaign(seed: int, count: int, jobs: int, out: Path) -> None:
+    """Tell stories of all scenarios, as many of each as its share says; exit code as `run`."""
+    broken = 0
+    for name, part in scenarios.split(count).items():
+        scenario, began = scenarios.load(name), time.perf_counter()
+        outcomes = seeds.run(scenario, range(seed, seed + part), jobs=jobs)
+        total = seeds.tally(outcomes, partial(_say, scenario=scenario, out=out))
+        _summarise(total, scenario, time.perf_counter() - began)
+        broken += len(total.broken)
+    sys.exit(1 if broken else 0)
 
 
 def _say(outcome: Outcome, scenario: Scenario, out: Path) -> None:
@@ -186,6 +219,62 @@ def shrink(artefact: Artefact, out: Path | None, tries: int) -> None:
     artefacts.save(report, path)
     _describe(report)
     print(f"replay: python -m simulations replay {path}")
+
+
+@main.command("report")
+@scenario_option
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Where the page goes.")
+def write_report(scenario: Scenario, seed: int, out: Path | None) -> None:
+    """Write a page to look at: who was up and believed gone when, terms, load, times."""
+    told = story.tell(plan.draw(scenario, seed), keeps_timeline=True)
+    path = out or ARTEFACTS / f"{scenario.name}-{seed}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(pages.page(told), encoding="utf-8")
+    print(f"{path}: {told.violation or 'no promise was broken'}")
+    sys.exit(1 if told.violation else 0)
+
+
+# --- the simulator itself -----------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--nodes", type=click.IntRange(2), default=(3, 10, 50), multiple=True)
+@click.option("--minutes", type=click.FloatRange(0.1), default=1.0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--calm", is_flag=True, help="Without faults.")
+def bench(nodes: tuple[int, ...], minutes: float, seed: int, *, calm: bool) -> None:
+    """Measure the simulator: so many real nodes for so many virtual minutes."""
+    print("nodes  virtual s   wall s    CPU s    turns/s  messages/s  tasks  virtual h/minute")
+    for count in nodes:
+        one, told = speed.measure(speed.lab(count, 60 * minutes, has_faults=not calm), seed)
+        print(
+            f"{one.nodes:5}  {one.virtual_s:9.1f}  {one.wall_s:7.1f}  {one.cpu_s:7.1f}  "
+            f"{one.turns / one.cpu_s:9.0f}  {one.messages / one.cpu_s:10.0f}  {one.tasks:5}  "
+            f"{one.virtual_h_per_minute:16.2f}"
+        )
+        if told.violation:
+            raise click.ClickException(str(told.violation))
+
+
+@main.command()
+@click.argument("commit")
+@scenario_option
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="The first.")
+@click.option("--seeds", "count", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--jobs", type=click.IntRange(1), default=CORES, show_default=True)
+def compare(commit: str, scenario: Scenario, seed: int, count: int, jobs: int) -> None:
+    """Run the same seeds with the code of another COMMIT, and show both side by side."""
+    if scenario.name not in scenarios.names():
+        raise click.UsageError("only the scenarios in simulations/scenarios can be compared")
+    arguments = f"--scenario {scenario.name} --seed {seed} --seeds {count} --jobs {jobs}"
+    try:
+        theirs = comparing.elsewhere(commit, arguments.split())
+    except comparing.CompareError as wrong:
+        raise click.ClickException(f"{commit}: {wrong}") from wrong
+    ours = comparing.numbers(seeds.tally(seeds.run(scenario, range(seed, seed + count), jobs=jobs)))
+    print(comparing.table(commit[:12], theirs, ours))
+    sys.exit(1 if ours["broken"] > theirs.get("broken", 0) else 0)
 
 
 # --- what stories are worth ---------------------------------------------------------------------

@@ -48,12 +48,14 @@ MUTANTS: dict[str, Mutant] = {
         LEDGER,
         'if task.state != "running" or entry.term != task.term:',
         'if task.state != "running":',
+        scenario="deposed",
     ),
     "no-order": _mutant(
         "the submitter takes entries in any order",
         LEDGER,
         "if entry.index != task.entries or entry.parent != task.last_digest:",
         "if entry.index < task.entries:",
+        scenario="deposed",
     ),
     "term-not-saved": _mutant(
         "a term is granted that is not on disk",
@@ -78,12 +80,14 @@ MUTANTS: dict[str, Mutant] = {
         "node/core/task_ledger_state.py",
         "silence_s: float = 4.0",
         "silence_s: float = 1e9",
+        scenario="deposed",
     ),
     "no-fence-at-worker": _mutant(
         "workers and coordinators serve any term",
         "node/core/fences.py",
         "if term < highest:",
         "if term < 0:",
+        scenario="deposed",
     ),
     "lease-for-ever": _mutant(
         "a coordinator goes on although its lease is over",
@@ -102,6 +106,7 @@ MUTANTS: dict[str, Mutant] = {
         DESK,
         "if ran is not None and (asked.after == ran or (done and asked.after == ran[:-1])):",
         "if ran is not None:",
+        scenario="deposed",
     ),
     "forgets-tasks": _mutant(
         "a node that was restarted does not know its tasks",
@@ -112,8 +117,22 @@ MUTANTS: dict[str, Mutant] = {
     "never-redials": _mutant(
         "a peer that was lost is not dialled again",
         CONNECTIVITY,
-        "act_at=max(now + wait_s + _yield_s(state, known.id), known.shunned_until),",
+        "act_at=max(now + wait_s, known.shunned_until),",
         "act_at=inf,",
+    ),
+    "no-refutation": _mutant(
+        "who is held for dead does not contradict",
+        "mesh/core/membership.py",
+        "if table.has_left or not is_worse or not is_reasonable:",
+        "if table.has_left or is_worse or not is_reasonable:",
+        scenario="deposed",
+    ),
+    "resurrection": _mutant(
+        "old news of a peer stands above that it was given up",
+        "mesh/core/membership.py",
+        "return is_above and claim.incarnation - known.incarnation <= INCARNATION_LEAP_MAX",
+        "return claim.incarnation != known.incarnation or claim.state != known.state",
+        scenario="deposed",
     ),
     "strangers-served": _mutant(
         "whoever is connected counts as a member",

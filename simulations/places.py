@@ -38,6 +38,9 @@ from simulations.voices import Voice
 
 UNIX_EPOCH_S = 1_800_000_000.0
 MEMORY_URL = "memory://"
+SESSION_IDLE_S = 90.0
+"""Longer than any cell of a story waits for another; shorter than on a device, so that a story in
+which nobody could say that a session is over does not last ten minutes more."""
 
 Model = Callable[[CompletionRequest], str]
 OnCell = Callable[[str, ScriptedState], None]
@@ -159,7 +162,7 @@ async def open_hands(place: Place) -> AsyncIterator[Hands]:
         open_scripted_host(place.script, languages=part.languages, slots=part.slots) as host,
     ):
         verdict = SandboxVerdict(None, "scripted", "a simulation")
-        yield Hands(host if part.languages else None, verdict, catalogue)
+        yield Hands(host if part.languages else None, verdict, catalogue, SESSION_IDLE_S)
 
 
 def make_place(number: int, part: Part, root: MeshRoot, folder: Path, *, seed: int) -> Place:

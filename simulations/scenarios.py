@@ -85,6 +85,8 @@ class Scenario(_Part):
     name: str
     about: str
     tier: Literal["A", "B"] = "A"
+    share: Annotated[float, Field(ge=0.0)] = 1.0
+    """How many of a campaign's seeds are of this, against other scenarios'."""
     seconds: Annotated[float, Field(gt=0.0)] = 30.0
     """The safety phase; afterwards everything heals."""
     devices: Annotated[tuple[Devices, ...], Field(min_length=1)]
@@ -103,6 +105,15 @@ class Scenario(_Part):
 
 def names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+
+
+def split(seeds: int) -> dict[str, int]:
+    """So many seeds, over all scenarios of ours by their shares; each with a share has one."""
+    shares = {name: load(name).share for name in names()}
+    total = sum(shares.values())
+    return {
+        name: max(1, round(seeds * share / total)) for name, share in shares.items() if share > 0
+    }
 
 
 def load(name: str) -> Scenario:

@@ -7,7 +7,7 @@ every task ends, everybody knows everybody, and nothing is left over.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -21,6 +21,7 @@ from kowalski.node.storage import StorageError
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import TaskId
 from simulations.checkers.journals import Journals
+from simulations.checkers.members import Members
 from simulations.checkers.terms import Fences, Leases, Terms
 from simulations.checkers.views import Beliefs, disagreements, ghosts
 from simulations.checkers.work import Executions, check_calls, leftovers
@@ -28,9 +29,10 @@ from simulations.determinism import decided_by
 from simulations.injection import Injection
 from simulations.logs import told_to
 from simulations.menu import Fault
-from simulations.places import Model, Part, as_said, terse
+from simulations.places import SESSION_IDLE_S, Model, Part, as_said, terse
 from simulations.plan import Ask, Plan
 from simulations.scenarios import Devices
+from simulations.timeline import Historian, Timeline
 from simulations.toy_cells import toy_script
 from simulations.virtual_time import JumpingClock
 from simulations.wires import Gossiping
@@ -41,8 +43,8 @@ LOOK_EVERY_S = 0.25
 QUIET_S = 5.0
 """After the last task, until what was kept for a moment must be gone."""
 CONVERGE_S = 60.0
-LEFT_OVER_S = 700.0
-"""Sessions of whose end nobody has told their host are closed when they were idle for 600 s."""
+LEFT_OVER_S = SESSION_IDLE_S + 40.0
+"""Sessions of whose end nobody has told their host are closed when they were idle for so long."""
 TASK_TIMEOUT_S = 3600.0
 CELL_TIMEOUT_S = 600.0
 """Longer than any slow worker takes: what is slow shall end right."""
@@ -95,16 +97,26 @@ class Report:
     calls: int = 0
     events: list[str] = field(default_factory=list)
     trace: list[str] | None = None
+    timeline: Timeline | None = None
     recorders: dict[str, list[str]] = field(default_factory=dict)
     """The last steps of every machine, of nodes as they were at the end."""
 
 
-def tell(plan: Plan, *, nature: Nature | None = None, keeps_trace: bool = False) -> Report:
+def tell(
+    plan: Plan,
+    *,
+    nature: Nature | None = None,
+    keeps_trace: bool = False,
+    keeps_timeline: bool = False,
+    instruments: Sequence[trio.abc.Instrument] = (),
+) -> Report:
     """Tell the story of a plan in virtual time. It is the same story every time."""
     story = _Story(plan, nature or Nature(), keeps_trace=keeps_trace)
+    if keeps_timeline:
+        story.historian = Historian(story.witness)
     try:
         with decided_by(plan.seed), told_to(story.witness):
-            trio.run(story.tell, clock=JumpingClock())
+            trio.run(story.tell, clock=JumpingClock(), instruments=instruments)
     except BaseExceptionGroup:
         if not story.witness.violations:
             raise
@@ -138,12 +150,15 @@ class _Story:
         self._plan = plan
         self._parts = parts_of(plan.scenario.devices, nature)
         self._taken: dict[str, Taken] = {}
+        self.historian: Historian | None = None
+        self._began_s, self._healed_s = 0.0, -1.0
         self._keeps_trace = keeps_trace
         self._world: World
         self._injection: Injection
         self._beliefs: Beliefs
         self._journals: Journals
         self._executions: Executions
+        self._members: Members
 
     async def tell(self) -> None:
         scenario, network = self._plan.scenario, self._plan.scenario.network
@@ -152,13 +167,17 @@ class _Story:
             witness.trace = self.report.trace = []
         self._journals = Journals(witness)
         self._executions = Executions(witness, self._plan.asks)
+        self._members = Members(witness)
         witness.checkers += [
             Terms(witness),
             Fences(witness),
             Leases(witness),
             self._journals,
             self._executions,
+            self._members,
         ]
+        if self.historian is not None:
+            witness.checkers.append(self.historian)
         weather = Weather(
             latency_s=network.latency_ms / 1000,
             jitter_s=network.jitter_ms / 1000,
@@ -187,6 +206,7 @@ class _Story:
                 nursery.start_soon(self._look)
                 await self._safety(scenario.seconds)
                 witness.note("healed")
+                self._healed_s = witness.now
                 await self._liveness(scenario.settle_s)
                 nursery.cancel_scope.cancel()
             self._count()
@@ -203,8 +223,9 @@ class _Story:
         One begins after the other, so that what is still to come changes nothing before it does:
         else no story could be made shorter.
         """
-        began_at = trio.current_time()
-        events: list[Fault | Ask] = [*self._plan.faults, *self._plan.asks]
+        began_at = self._began_s = trio.current_time()
+        planned: list[Fault | Ask] = [*self._plan.faults, *self._plan.asks]
+        events = [event for event in planned if event.at_s < lasts_s]
         events.sort(key=lambda one: one.at_s)
         async with trio.open_nursery() as nursery:
             for event in events:
@@ -303,6 +324,8 @@ class _Story:
             looks += 1
             if looks % 4 == 0:
                 self._beliefs.look(self._world)
+                if self.historian is not None:
+                    self.historian.look(self._world)
             for taken in self._taken.values():
                 if taken.ended_s == inf and self._world.is_up(taken.number):
                     self._show(taken)
@@ -345,6 +368,7 @@ class _Story:
         whole = [taken.ask for taken in self._due if not taken.is_cancelled]
         self._executions.check_all(whole, is_quiet=is_quiet)
         check_calls(self._world, whole, is_quiet=is_quiet)
+        self._members.check_all(is_quiet=is_quiet)
 
     async def _wait(
         self,
@@ -426,6 +450,8 @@ class _Story:
         report.messages = witness.messages
         report.stream_bytes, report.gossip_bytes = witness.stream_bytes, witness.gossip_bytes
         report.events = list(witness.events)
+        if self.historian is not None:
+            report.timeline = self.historian.close(began_s=self._began_s, healed_s=self._healed_s)
         for number, recorders in sorted(witness.recorders.items()):
             for one in recorders:
                 name = f"node {number} {one.machine.rpartition('.')[2]}"

@@ -36,6 +36,8 @@ def has_moved(params: Params, last: Hot, now_hot: Hot) -> bool:
     )
     if any(abs(one - other) >= params.moved for one, other in pairs):
         return True
+    if last.is_draining != now_hot.is_draining:
+        return True
     if last.tokens_per_s.keys() != now_hot.tokens_per_s.keys():
         return True
     return any(

@@ -30,6 +30,7 @@ UNMEASURED_TOKENS_PER_S = 10.0
 """A model that served nothing yet is assumed slow, so that it is tried but not flooded."""
 
 BREAKER_OPEN = "it failed too often lately"
+LEAVING = "is about to leave"
 
 SLOWNESS_TOLD = 1.25
 """From here on the discount is worth a word."""
@@ -90,6 +91,7 @@ class Candidate:
     is_admitted: bool = True
     holds_prefix: bool = False
     warm: frozenset[str] | None = None
+    is_draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,8 @@ def rank(
     """Order the peers that can do `need`. Equal scores are ordered by a hash, not by name.
 
     Where the breakers of half of those that could are open, they are ignored: it is then more
-    likely that something is wrong here, or everywhere, and somebody has to be asked.
+    likely that something is wrong here, or everywhere, and somebody has to be asked. Who is about
+    to leave is asked where nobody else could: it ends what was begun.
     """
     able: list[Candidate] = []
     rejections: list[Rejection] = []
@@ -158,6 +161,10 @@ def rank(
     if cut_off and 2 * len(cut_off) < len(able):
         able = [one for one in able if one.is_admitted]
         rejections += [Rejection(one.peer, one.name, BREAKER_OPEN) for one in cut_off]
+    leaving = [one for one in able if one.is_draining]
+    if len(leaving) < len(able):
+        able = [one for one in able if not one.is_draining]
+        rejections += [Rejection(one.peer, one.name, LEAVING) for one in leaving]
     choices = [choice_of(need, candidate) for candidate in able]
     choices.sort(
         key=lambda choice: (

@@ -3,7 +3,8 @@
 For each lane, one kind of work with slots of its own: who runs, whose place is reserved, who waits
 in which order (`fair_queue`). A request that could only be begun too late, or that would make the
 line longer than `QUEUE_FACTOR` times the slots, is refused at once with the time after which it may
-be worth asking again; so is everything while the node takes no work (`Paused`), but its own.
+be worth asking again; so is everything while the node takes no work (`Paused`), but its own. A node
+that is about to leave (`Draining`) takes on nothing but what can go on nowhere else.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ class Refusal:
     retry_after_s: float | None = None
 
 
+LEAVING = Refusal("draining", "this node is about to leave")
+
+
 # --- events -------------------------------------------------------------------------------------
 
 
@@ -49,7 +53,8 @@ class Wish:
     """A piece of work that somebody wants done in `lane`, which has so many `slots` now.
 
     `asker` is the peer that asks, `flow` the submitter it is done for. `cost_s`: expected seconds.
-    `is_own`: the owner of this device asks, whom no limit for others concerns.
+    `is_own`: the owner of this device asks, whom no limit for others concerns. `is_bound`: it goes
+    on with something here that may not be begun again elsewhere.
     """
 
     lane: str
@@ -60,6 +65,7 @@ class Wish:
     cost_s: float
     remaining_s: float
     is_own: bool = False
+    is_bound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +122,18 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class Draining:
+    """Take nothing on from now on, since this node is about to leave; or take work again."""
+
+    is_on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     pass
 
 
-Event = Arrived | OfferWanted | GivenBack | Left | Lent | Returned | Paused | TimePassed
+Event = Arrived | OfferWanted | GivenBack | Left | Lent | Returned | Paused | Draining | TimePassed
 
 
 # --- effects ------------------------------------------------------------------------------------
@@ -201,6 +214,12 @@ class Lane:
 class Admission:
     lanes: dict[str, Lane] = field(default_factory=dict)
     paused: str = ""
+    is_draining: bool = False
+
+    @property
+    def jobs(self) -> int:
+        """All that runs or waits, lent slots included."""
+        return sum(len(lane.running) + len(lane.queue) for lane in self.lanes.values())
 
 
 def wake_at(state: Admission) -> float:
@@ -238,6 +257,8 @@ def step(state: Admission, event: Event, now: float) -> _Stepped:
             return _lend(state, ticket, now, is_lent=False)
         case Paused(why=why):
             return _pause(state, why)
+        case Draining(is_on=is_on):
+            return _drain(state, is_on=is_on)
         case TimePassed():
             return _pass_time(state, now)
 
@@ -270,6 +291,8 @@ def _with_lane(state: Admission, name: str, lane: Lane) -> Admission:
 
 def _why_not(state: Admission, lane: Lane, wish: Wish, now: float) -> Refusal | None:
     """Why a wish is not taken on, whatever room could be made for it."""
+    if state.is_draining and not wish.is_bound:
+        return LEAVING
     if state.paused and not wish.is_own:
         return Refusal("paused", state.paused, PAUSED_RETRY_AFTER_S)
     if lane.slots < 1:
@@ -336,6 +359,7 @@ def _arrive(state: Admission, event: Arrived, now: float) -> _Stepped:
         arrived_at=now,
         give_up_at=now + wish.remaining_s,
         is_own=wish.is_own,
+        is_bound=wish.is_bound,
     )
     lane, begun = _dispatch(replace(lane, queue=lane.queue.push(waiting)), now)
     return _with_lane(state, wish.lane, lane), effects + begun
@@ -423,6 +447,13 @@ def _pause(state: Admission, why: str) -> _Stepped:
     """What runs goes on; who waits is told now, so that it can go elsewhere."""
     refusal = Refusal("paused", why, PAUSED_RETRY_AFTER_S)
     return _send_away(replace(state, paused=why), lambda one: bool(why) and not one.is_own, refusal)
+
+
+def _drain(state: Admission, *, is_on: bool) -> _Stepped:
+    """As pausing does, but nobody is told to ask again later."""
+    return _send_away(
+        replace(state, is_draining=is_on), lambda one: is_on and not one.is_bound, LEAVING
+    )
 
 
 def _pass_time(state: Admission, now: float) -> _Stepped:

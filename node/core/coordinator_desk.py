@@ -99,6 +99,11 @@ def leave(
     return _lead(desk, chosen, now), chosen
 
 
+def drain(desk: CoordinatorDesk, *, is_on: bool) -> CoordinatorDesk:
+    """Take no new tasks, since this node is about to leave; or take them again."""
+    return replace(desk, is_draining=is_on)
+
+
 def check(desk: CoordinatorDesk) -> None:
     """What must hold after every step."""
     assert len(desk.leading) <= desk.slots

@@ -24,7 +24,7 @@ AGEING_S = 10.0
 class Waiting:
     """`cost_s`: expected seconds of work. `give_up_at`: when its asker no longer wants it begun.
 
-    `is_own`: of the owner of this device.
+    `is_own`: of the owner of this device. `is_bound`: it can go nowhere else.
     """
 
     ticket: int
@@ -34,6 +34,7 @@ class Waiting:
     arrived_at: float
     give_up_at: float
     is_own: bool = False
+    is_bound: bool = False
 
     def rank(self, now: float) -> int:
         return RANK[self.priority] + int(max(0.0, now - self.arrived_at) / AGEING_S)

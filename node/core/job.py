@@ -58,6 +58,10 @@ class Request:
     claim: Claim
     remaining_s: float
     prefixes: tuple[Prefix, ...] = ()
+    goes_on: bool = False
+    """It is of a task that is under way; of a cell, of a session that is here."""
+    is_bound: bool = False
+    """And that session may not be begun again elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,14 @@ def request_of(message: Message) -> Request | None:
     match message:
         case CellAsked():
             job = Job("code", language=message.language)
-            return Request(job, message.claim, message.remaining_s)
+            goes_on = bool(message.after)
+            return Request(
+                job,
+                message.claim,
+                message.remaining_s,
+                goes_on=goes_on,
+                is_bound=goes_on and message.is_bound,
+            )
         case CompletionAsked():
             prefixes = prefixes_of(message.model, ((m.role, m.content) for m in message.messages))
             job = Job(
@@ -128,11 +139,19 @@ def request_of(message: Message) -> Request | None:
                 max_tokens=message.max_tokens,
                 prefixes=tuple(one.digest for one in prefixes),
             )
-            return Request(job, message.claim, message.remaining_s, prefixes)
+            return Request(
+                job, message.claim, message.remaining_s, prefixes, goes_on=_is_of_a_task(message)
+            )
         case FoldAsked():
-            return Request(Job("folding"), message.claim, message.remaining_s)
+            return Request(
+                Job("folding"), message.claim, message.remaining_s, goes_on=_is_of_a_task(message)
+            )
         case _:
             return None
+
+
+def _is_of_a_task(message: CompletionAsked | FoldAsked) -> bool:
+    return message.claim.submitter is not None
 
 
 def job_of(asked: OfferAsked) -> Job | None:

@@ -214,7 +214,7 @@ def _weights_changed(state: TaskLedger, event: WeightsChanged, now: float) -> St
     """Who has lost its coordinator is due from now on, and so is who waits for somebody to come."""
     has_come = bool(event.weights.keys() - state.weights.keys())
     is_deserted = not event.weights
-    state = replace(state, weights=event.weights, hosts=event.hosts, silent=event.silent)
+    state = replace(state, weights=event.weights, hosts=event.hosts, passed_over=event.passed_over)
     for task in tuple(state.tasks.values()):
         if task.state == "running" and not state.is_here(task.coordinator):
             state = put(state, replace(task, act_at=min(task.act_at, now)))

@@ -90,12 +90,13 @@ class Restored:
 class WeightsChanged:
     """`hosts` tells which of the peers share a device; one that is not named has its own.
 
-    `silent` are those that cannot be reached at the moment, though nobody has given them up.
+    Those that are `passed_over` keep what they lead and get nothing new: they cannot be reached at
+    the moment, though nobody has given them up; or they are about to leave, and hand over.
     """
 
     weights: Mapping[PeerId, float]
     hosts: Mapping[PeerId, str] = field(default_factory=dict)
-    silent: frozenset[PeerId] = frozenset()
+    passed_over: frozenset[PeerId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class TaskLedger:
     hosts: Mapping[PeerId, str] = field(default_factory=dict)
     me: PeerId | None = None
     """Who keeps this ledger, and leads what may not leave the device."""
-    silent: frozenset[PeerId] = frozenset()
+    passed_over: frozenset[PeerId] = frozenset()
     """They get no tasks, and keep those they have until their silence has lasted too long."""
     tasks: dict[TaskId, Task] = field(default_factory=dict)
     """The open ones, and those that ended last."""
@@ -75,7 +75,7 @@ class TaskLedger:
 
     def is_here(self, peer: PeerId | None) -> bool:
         """Whether a coordinator is not known to be gone."""
-        return peer in self.weights or peer in self.silent
+        return peer in self.weights or peer in self.passed_over
 
     @property
     def has_room(self) -> bool:

@@ -33,6 +33,7 @@ from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.replication import Leading, Pace, Replication
 from kowalski.node.services.session_hands import hands_of_task
 from kowalski.node.services.session_term import Term
+from kowalski.node.services.under_way import UnderWay
 from kowalski.protocol import codec
 from kowalski.protocol.errors import (
     PeerUnreachableError,
@@ -108,7 +109,7 @@ class Coordination:
         self._prefix_goal = (grant.prefix_entries, grant.last_digest)
         self._prefix_is_whole = trio.Event()
         self._attending = trio.CancelScope()
-        self._outbox = Outbox()
+        self._outbox, self.under_way = Outbox(), UnderWay()
         self._journal = CoordinatorJournal(grant.task, grant.term)
         self._session: machine.Session | None = None
         self._finish: machine.Finish | None = None
@@ -260,6 +261,16 @@ class Coordination:
         self._declined = RequestRefusedError(reason, detail)
         self.depose()
 
+    @property
+    def has_a_taker(self) -> bool:
+        """Its submitter is there to appoint somebody else, and it is not about to end."""
+        return not self._is_closed and self._rooms.mesh.is_member(self.key[0])
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Nothing is under way, and the submitter has all that happened."""
+        return self.under_way.is_idle and not self._journal.unaccepted
+
     def depose(self) -> None:
         """Somebody else leads now."""
         self._is_deposed = True
@@ -272,10 +283,9 @@ class Coordination:
         try:
             with self.scope:
                 async with open_plain_nursery() as nursery:
-                    submitter, _ = self.key
                     nursery.start_soon(
                         self._lease.watch,
-                        lambda: self._rooms.mesh.is_member(submitter),
+                        lambda: self._rooms.mesh.is_member(self.key[0]),
                         self._see,
                     )
                     await self.turn.wait()
@@ -437,13 +447,8 @@ class Coordination:
                     self._is_finished.set()
 
     async def _do(self, effect: machine.AskModel | machine.RunCell | machine.Fold) -> None:
-        match effect:
-            case machine.AskModel():
-                self._happened(await self._hands.ask_model(effect))
-            case machine.RunCell():
-                self._happened(await self._hands.run_cell(effect))
-            case machine.Fold():
-                self._happened(await self._hands.fold(effect))
+        async with self.under_way.begun():
+            self._happened(await self._hands.do(effect))
 
     def _content_holders(self, ref: ContentRef) -> ContentRef:
         """A reference that also names those who have it by now: us, and our standbys."""
@@ -461,9 +466,8 @@ class Coordination:
         now, patience = trio.current_time(), self._rooms.patience
         if is_submitter_here or not self._is_closed:
             self._alone_since = now
-        alone_s = now - self._alone_since
         kept_after_s = 0.0 if self._replication.is_complete else patience.kept_s
-        if phase == "abandoned" or alone_s > max(LOOK_S, kept_after_s):
+        if phase == "abandoned" or now - self._alone_since > max(LOOK_S, kept_after_s):
             log.info("submitter-gone", task=self._task, term=self.term, done=self._is_closed)
             self.scope.cancel()
 

@@ -46,6 +46,31 @@ class CoordinatorRoom:
         """Tasks led now, with their terms."""
         return {task: one.term for (_, task), one in self._leading.items()}
 
+    def drain(self, *, is_on: bool) -> None:
+        """Take no new tasks, or take them again. Those that are led stay: see `hand_over`."""
+        self._desk = coordinator_desk.drain(self._desk, is_on=is_on)
+        for one in self._leading.values():
+            one.under_way.go_on()
+
+    def hand_over(self) -> None:
+        """Give back each task that is at rest, and have the others come to rest.
+
+        Those that nobody could take up go on here: their submitter is away, or nobody else leads.
+        """
+        mesh = self._rooms.mesh
+        may_lead = any(
+            one.is_routable and "coordinate" in one.roles and not one.is_draining
+            for one in mesh.candidates()
+            if one.peer != mesh.me
+        )
+        for one in tuple(self._leading.values()):
+            if not (may_lead and one.has_a_taker):
+                one.under_way.go_on()
+                continue
+            one.under_way.hold()
+            if one.is_at_rest:
+                one.decline("draining", "this node is about to leave")
+
     async def answer(self, conversation: Conversation, request: Message) -> Message:
         if not isinstance(request, Grant):
             raise RemoteProtocolError(f"{request.KIND} opens no task conversation")

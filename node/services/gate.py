@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import trio
@@ -36,10 +36,14 @@ LIMITS_MAX = 256
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What this device has for jobs: slots for one, and the speeds of a model."""
+    """What this device has for jobs: slots for one, and the speeds of a model.
+
+    `elsewhere` tells whether some other peer does such a job.
+    """
 
     slots: Callable[[Job], int]
     speeds: Callable[[str], Speeds] = lambda _model: Speeds()
+    elsewhere: Callable[[Job], bool] = lambda _job: False
 
 
 @dataclass(slots=True)
@@ -83,6 +87,15 @@ class Gate:
         if why != self.paused:
             self._driver.handle(admission.Paused(why))
 
+    @property
+    def jobs(self) -> int:
+        """All that runs or waits here."""
+        return self._driver.state.jobs
+
+    def drain(self, *, is_on: bool) -> None:
+        """Take nothing on from now on, or take work again."""
+        self._driver.handle(admission.Draining(is_on))
+
     def occupancy(self, kind: Kind, slots: int) -> Occupancy:
         """Of all lanes of a kind, which has so many slots in all."""
         lanes = [
@@ -104,7 +117,7 @@ class Gate:
         """Promise when a job would begin, and hold its place for a while.
 
         Raises:
-            RequestRefusedError: `busy` or `paused`.
+            RequestRefusedError: `busy`, `paused` or `draining`.
         """
         cached = self._cached_tokens(job)
         cost = self._usual.cost(job, self._speeds(job), cached)
@@ -156,6 +169,7 @@ class Gate:
         job = request.job
         cost = self._usual.cost(job, self._speeds(job), self._cached_tokens(job))
         wish = self._wish(asker, job, request.claim, cost, request.remaining_s)
+        wish = replace(wish, is_bound=self._is_bound(request))
         ticket = next(self._tickets)
         waiter = self._waiters[ticket] = _Waiter()
         try:
@@ -167,6 +181,12 @@ class Gate:
         finally:
             del self._waiters[ticket]
             self._driver.handle(admission.Left(ticket))
+
+    def _is_bound(self, request: Request) -> bool:
+        """Whether it is done here even if we are about to leave."""
+        if not request.goes_on or not self._driver.state.is_draining:
+            return request.goes_on
+        return request.is_bound or not self._resources.elsewhere(request.job)
 
     def _wish(
         self, asker: PeerId, job: Job, claim: Claim, cost: Cost, remaining_s: float

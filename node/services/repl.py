@@ -89,6 +89,7 @@ class ReplRoom:
         self._desk = WorkerDesk()
         self._sessions: dict[worker_desk.SessionKey, ReplSession] = {}
         self._used_at: dict[worker_desk.SessionKey, float] = {}
+        self._bound: set[worker_desk.SessionKey] = set()
         self._locks: dict[worker_desk.SessionKey, trio.Lock] = {}
         self._cells: dict[tuple[worker_desk.SessionKey, int], RunningCell] = {}
         self._running = 0
@@ -97,6 +98,11 @@ class ReplRoom:
     @property
     def occupancy(self) -> Occupancy:
         return Occupancy(running=self._running, queued=self._queued, slots=self._host.slots)
+
+    @property
+    def sessions(self) -> tuple[tuple[str, bool], ...]:
+        """The language of each, and whether it may not be made again elsewhere."""
+        return tuple((key[1], key in self._bound) for key in self._sessions)
 
     async def answer(self, conversation: Conversation, request: Message) -> Message:
         match request:
@@ -195,6 +201,8 @@ class ReplRoom:
                 await self._drop(key)
                 session = await self._open(asked, materials)
                 self._sessions[key] = session
+                if asked.is_bound:
+                    self._bound.add(key)
             case worker_desk.RunOn():
                 session = self._sessions[key]
         self._running += 1
@@ -314,6 +322,7 @@ class ReplRoom:
         """The session, which is nobody's any more; the caller closes it."""
         self._desk = worker_desk.lose(self._desk, key)
         self._used_at.pop(key, None)
+        self._bound.discard(key)
         session = self._sessions.pop(key, None)
         self._tidy(key)
         return session

@@ -100,6 +100,17 @@ class SessionHands:
         """Tell everybody who may hold a session of this task that it is over."""
         await self._cells.close_sessions(timeout_s=timeout_s)
 
+    async def do(
+        self, effect: machine.AskModel | machine.RunCell | machine.Fold
+    ) -> journal.SessionEvent:
+        match effect:
+            case machine.AskModel():
+                return await self.ask_model(effect)
+            case machine.RunCell():
+                return await self.run_cell(effect)
+            case machine.Fold():
+                return await self.fold(effect)
+
     # --- model calls ----------------------------------------------------------------------------
 
     async def ask_model(

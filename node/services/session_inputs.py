@@ -79,11 +79,12 @@ async def _head(ref: ContentRef, store: ContentStore, mesh: Mesh) -> bytes:
 
 
 def languages(mesh: Mesh, devices: Devices = "all") -> frozenset[str]:
-    """What some peer runs now, of those that are wanted."""
+    """What some peer runs now and will, of those that are wanted."""
     return frozenset(
         language
         for one in mesh.candidates()
         if one.is_routable
+        and not one.is_draining
         and "repl" in one.roles
         and (devices == "all" or one.is_self == (devices == "local"))
         for language in one.languages
@@ -94,6 +95,8 @@ def models(mesh: Mesh, devices: Devices = "all") -> tuple[str, ...]:
     """Everybody's, the best peer's first; each peer names its preferred one first."""
     names: list[str] = []
     for choice in mesh.rank(Need("inference", devices=devices)).choices:
+        if choice.candidate.is_draining:
+            continue
         profile = mesh.facts_of(choice.peer).profile
         names += [model.name for model in profile.models] if profile else []
     return tuple(dict.fromkeys(names))

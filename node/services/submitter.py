@@ -317,21 +317,21 @@ class SubmitterRoom:
 
     def _refresh_weights(self) -> None:
         able = [one for one in self._mesh.candidates() if "coordinate" in one.roles]
-        leaders = [one for one in able if one.is_routable]
-        silent = frozenset(
+        leaders = [one for one in able if one.is_routable and not one.is_draining]
+        passed_over = frozenset(
             one.peer
             for one in able
-            if not one.is_routable and self._mesh.facts_of(one.peer).membership not in GONE
+            if one not in leaders and self._mesh.facts_of(one.peer).membership not in GONE
         )
         weights = {
             one.peer: rendezvous.quantised(max(WEIGHT_MIN, 1.0 - 0.5 * min(load(one, "code"), 1.5)))
             for one in leaders
         }
         known = self._driver.state
-        if (weights, silent) != (known.weights, known.silent):
+        if (weights, passed_over) != (known.weights, known.passed_over):
             hosts = {one.peer: _host(self._mesh.facts_of(one.peer).addresses) for one in leaders}
             named = {peer: host for peer, host in hosts.items() if host is not None}
-            self._driver.handle(task_ledger.WeightsChanged(weights, named, silent))
+            self._driver.handle(task_ledger.WeightsChanged(weights, named, passed_over))
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Keep the ledger going until cancelled; ready once the disk's tasks are in it."""

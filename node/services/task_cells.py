@@ -308,6 +308,7 @@ class TaskCells:
                 timeout_s=self._limits.spec.cell_timeout_s,
                 remaining_s=self._limits.remaining_s(),
                 claim=seat.chosen.claim,
+                is_bound=not cell_moves.may_replay(self._limits.spec),
             )
 
         def on_output(stream: str, data: bytes) -> None:

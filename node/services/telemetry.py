@@ -29,6 +29,7 @@ class Rooms:
     repl: Callable[[], Occupancy] = Occupancy
     inference: Callable[[], Occupancy] = Occupancy
     folding: Callable[[], Occupancy] = Occupancy
+    is_draining: Callable[[], bool] = bool
 
 
 class NodeTelemetry:
@@ -87,4 +88,5 @@ class NodeTelemetry:
             cpu_used=cpu or 0.0,
             tokens_per_s=self.rooms.tokens_per_s(),
             prompt_tokens_per_s=self.rooms.prompt_tokens_per_s(),
+            is_draining=self.rooms.is_draining(),
         )

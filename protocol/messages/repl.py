@@ -105,7 +105,8 @@ class CellAsked(Message):
     `keeps_session` is false for languages without state, and for a program that is run alone, which
     finds `arguments` behind its `name`, `files` in its working folder, and `stdin` to read.
     `wants_files`: those that a cell leaves there come back by hash. `clock` is of a cell that is
-    run again: what it was told of the time when it ran first.
+    run again: what it was told of the time when it ran first. `is_bound`: no cell of the session
+    may run twice, so that a worker that is about to leave goes on with it.
     """
 
     KIND: ClassVar[str] = "repl/cell-asked"
@@ -134,6 +135,7 @@ class CellAsked(Message):
     timeout_s: Seconds
     remaining_s: Seconds
     claim: Claim = Claim()
+    is_bound: bool = False
 
 
 class CellOutput(Message):

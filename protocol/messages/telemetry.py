@@ -39,6 +39,7 @@ class Hot(Record):
 
     `tokens_per_s` is of generation, `prompt_tokens_per_s` of reading what is not cached.
     `paused`: why the node takes no work of others now, in words; empty when it does.
+    `is_draining`: it is about to leave, and takes nothing on.
     """
 
     repl: Occupancy = Occupancy()
@@ -51,6 +52,7 @@ class Hot(Record):
     prompt_tokens_per_s: dict[ModelName, TokensPerSecond] = Field(
         default_factory=dict, max_length=64
     )
+    is_draining: bool = False
 
 
 class Language(Record):

@@ -99,21 +99,30 @@ class Terms(NoChecker):
         return "nobody" if peer is None else f"node {self.witness.number_of(peer)}"
 
 
+Door = tuple[int, str, int | None, TaskId]
+"""Where a task is known: at a node, in a room, from a submitter (None: from anybody)."""
+
+
 class Fences(NoChecker):
     """`fence_monotone`: who has heard a higher term answers a lower one `stale`, at each door.
 
-    The same name from two submitters is two tasks, where a coordinator is granted one.
+    A term counts as heard from the first word in answer to it: one that is taken back at once may
+    never be read. The same name from two submitters is two tasks, where a coordinator is granted
+    one.
     """
 
     def __init__(self, witness: Witness) -> None:
         super().__init__(witness)
-        self._highest: dict[tuple[int, str, int | None, TaskId], int] = {}
+        self._highest: dict[Door, int] = {}
+        self._asked: dict[Hashable, tuple[Door, int]] = {}
         self._must_be_stale: dict[Hashable, tuple[int, TaskId, int, int]] = {}
 
     def began(self, number: int) -> None:
         """A new process has heard nothing yet."""
-        for key in [key for key in self._highest if key[0] == number]:
-            del self._highest[key]
+        for door in [door for door in self._highest if door[0] == number]:
+            del self._highest[door]
+        for request in [one for one, (door, _) in self._asked.items() if door[0] == number]:
+            del self._asked[request]
         for request, (at, *_) in list(self._must_be_stale.items()):
             if at == number:
                 del self._must_be_stale[request]
@@ -128,13 +137,19 @@ class Fences(NoChecker):
         if term < highest:
             self._must_be_stale[said.request] = (said.hearer, task, term, highest)
         elif said.speaker >= 0 or highest:
-            self._highest[door] = term
+            self._asked[said.request] = (door, term)
 
     def said(self, said: Said) -> None:
-        if said.by_asker or said.request not in self._must_be_stale:
+        if said.by_asker:
+            return
+        message = said.message
+        asked = self._asked.pop(said.request, None)
+        if asked is not None and not isinstance(message, Refused):
+            door, term = asked
+            self._highest[door] = max(term, self._highest.get(door, 0))
+        if said.request not in self._must_be_stale:
             return
         number, task, term, highest = self._must_be_stale.pop(said.request)
-        message = said.message
         self.witness.check(
             "fence_monotone",
             holds=isinstance(message, Refused) and message.reason in {"stale", "busy"},
@@ -154,6 +169,8 @@ class _Lease:
     """As one coordinator knows it of one term, by its own clock."""
 
     until: float
+    granted_until: float
+    """The same without renewals: those that reach a sleeping machine may never be read."""
     standbys: frozenset[int]
     witnessed_at: float = -inf
     """When a standby of this term said last that it knows of no higher one."""
@@ -165,7 +182,7 @@ class _Lease:
         has_witness = not self.standbys or (
             own_s <= self.witnessed_at + patience.witness_s + LEASE_SLACK_S
         )
-        return has_witness and own_s >= self.until + patience.hold_after_s - LEASE_SLACK_S
+        return has_witness and own_s >= self.granted_until + patience.hold_after_s - LEASE_SLACK_S
 
 
 class Leases(NoChecker):
@@ -195,7 +212,7 @@ class Leases(NoChecker):
                 standbys = frozenset(map(self.witness.number_of, message.standbys))
                 before = self._leases.get(key)
                 until = max(until, before.until) if before is not None else until
-                self._leases[key] = _Lease(until, standbys)
+                self._leases[key] = _Lease(until, said.own_s + message.lease_s, standbys)
             elif lease := self._leases.get(key):
                 lease.until = max(lease.until, until)
 

@@ -144,6 +144,49 @@ def test_the_answer_is_the_same_when_the_coordinator_is_killed(
     assert done["coordinator_name"] == leaders[1]
 
 
+def test_a_coordinator_that_is_told_to_stop_hands_over_and_nothing_is_done_again(
+    cluster: Cluster, undisturbed: str
+) -> None:
+    leaders: list[str] = []
+    codes: list[int] = []
+
+    def stop_coordinator(event: dict[str, Any]) -> None:
+        if event.get("kind") == "coordinator":
+            leaders.append(event["name"])
+        if is_first_cell_done(event) and len(leaders) == 1:
+            codes.append(cluster.named(leaders[0]).stop())
+
+    asking, done = follow(cluster, "coordinator-stops", stop_coordinator)
+    assert asking.returncode == 0, done
+    assert codes == [0]
+    assert done["answer"] == undisturbed
+    assert (done["term"], done["coordinator_name"]) == (2, leaders[1])
+    assert "draining" in whole_log(cluster.named(leaders[0]))
+    assert len({row["name"] for row in done["ran"]}) == 1, "one session ran all of it"
+    assert [row["what"] for row in done["ran"]] == [f"cell {n} (python)" for n in range(3)]
+
+
+def test_a_drained_node_is_given_nothing_until_it_takes_work_again(cluster: Cluster) -> None:
+    asker, hand = cluster.named("asker"), cluster.named("hand1")
+    run = ("run", "--json", "--language", "python", "--code", "print(1)")
+    assert cluster.cli(hand, "drain", "--json").result["is_empty"]
+    wait_until(lambda: is_draining(asker, "hand1"), "everybody knows")
+    for _ in range(4):
+        assert cluster.cli(asker, *run).result["name"] == "hand2"
+    assert cluster.cli(cluster.named("hand2"), "drain").exit_code == 0
+    assert cluster.cli(asker, *run).exit_code != 0
+    assert cluster.cli(hand, "undrain").exit_code == 0
+    wait_until(lambda: not is_draining(asker, "hand1"), "everybody knows")
+    assert cluster.cli(asker, *run).result["name"] == "hand1"
+    assert cluster.cli(cluster.named("hand2"), "undrain").exit_code == 0
+
+
+def is_draining(node: LocalNode, name: str) -> bool:
+    rows = node.ask("peers")["peers"]
+    assert isinstance(rows, list)
+    return any(row["draining"] for row in rows if row["name"] == name)
+
+
 def test_a_task_outlives_its_submitters_process_and_is_there_once(
     cluster: Cluster, undisturbed: str
 ) -> None:
@@ -191,7 +234,8 @@ def test_a_node_that_ends_takes_its_programs_along_and_can_start_again(
     lone: Cluster, end: signal.Signals, exit_code: int
 ) -> None:
     before = lone.nodes[0].peer if lone.nodes else None
-    node = lone.start("alone", "--no-mdns")
+    (settings := lone.folder / "config.toml").write_text("drain_s = 0.5\n")
+    node = lone.start("alone", "--no-mdns", "--config", str(settings))
     node.wait_until_up(START_S)
     assert before in {None, node.peer}
     running = lone.begin_cli(node, "run", "--json", "--language", "python", "--code", ENDLESS)

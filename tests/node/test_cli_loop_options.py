@@ -33,12 +33,15 @@ def test_what_is_not_said_is_left_to_the_node() -> None:
 def test_every_option_becomes_a_field_that_the_node_takes(tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
     schema.write_text('{"type": "integer"}')
-    arguments = "--calls 9 --tokens 100 --depth 2 --quality 0.8 --drafts 3 --sub-model small"
+    arguments = (
+        "--calls 9 --tokens 100 --depth 2 --quality 0.8 --drafts 3 --sub-model small --fold-model m"
+    )
     arguments += " --temperature 0.5 --seed 7 --cell-timeout 2m --ask-again --devices local"
     request = asked(*arguments.split(), "--schema", str(schema))
     spec = parse(SubmitRequest, {"prompt": "q", **request})
     assert (spec.calls_max, spec.tokens_max, spec.depth, spec.quality) == (9, 100, 2, 0.8)
     assert (spec.drafts, spec.sub_model, spec.temperature, spec.seed) == (3, "small", 0.5, 7)
+    assert spec.fold_model == "m"
     assert (spec.cell_timeout_s, spec.answers_once, spec.devices) == (120.0, False, "local")
     assert spec.json_schema == '{"type": "integer"}'
 

@@ -62,6 +62,9 @@ SOUND: dict[str, dict[str, object]] = {
     "unload": {"model": "m", "deletes": True},
     "unfold": {"handle": "5e" * 32, "question": "who", "budget_tokens": 100},
     "fold": {"path": "/tmp/a", "ratio": 0.5},
+    "unfold": {"handle": "0a" * 32, "question": "who?", "budget_tokens": 100},
+    "drain": {"timeout_s": 0},
+    "undrain": {},
     "invite": {"roles": ["repl", "infer", "admin"], "ttl_s": 60, "uses": 2},
     "revoke": {"peer": "desk", "why": "sold"},
 }

@@ -36,6 +36,7 @@ def test_every_field_of_the_loop_reaches_the_spec() -> None:
             schema_tries=5,
             drafts=3,
             sub_model="small",
+            fold_model="brief",
             temperature=0.5,
             reply_tokens=100,
             answers_once=False,
@@ -49,7 +50,12 @@ def test_every_field_of_the_loop_reaches_the_spec() -> None:
     assert spec.quality == Quality(threshold=0.0, patience=2, model="judge")
     assert spec.shape == Shape(json_schema='{"type": "integer"}', tries=5)
     assert spec.asking == Asking(
-        drafts=3, sub_model="small", temperature=0.5, reply_tokens=100, answers_once=False
+        drafts=3,
+        sub_model="small",
+        temperature=0.5,
+        reply_tokens=100,
+        answers_once=False,
+        fold_model="brief",
     )
     assert (spec.window_tokens, spec.output_chars) == (4096, 500)
 

@@ -461,6 +461,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         timeout_s=30.0,
         remaining_s=480.5,
         claim=CLAIM,
+        is_bound=True,
     ),
     repl.CellDone(
         task=TASK,
@@ -556,7 +557,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
     task.Renewal(task=TASK, term=2, lease_s=3.0, remaining_s=589.25),
     task.Settle(task=TASK, term=2),
     task.Settled(task=TASK, term=2),
-    telemetry.HotDelta(boot=BOOT, sequence=17, hot=HOT),
+    telemetry.HotDelta(boot=BOOT, sequence=17, hot=HOT.model_copy(update={"is_draining": True})),
     PROFILE,
     telemetry.RoundTrips(
         boot=BOOT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from simulations import artefacts, plan, story
 from simulations.__main__ import main
+from simulations.mutants import Hunt
 from simulations.scenarios import load
 
 SHORT = """
@@ -93,6 +95,47 @@ def test_a_broken_story_is_made_smaller(broken: Path, tmp_path: Path) -> None:
     assert run("replay", small).exit_code == 1
 
 
+def test_run_prints_its_numbers_for_programs_last(short: Path) -> None:
+    done = run("run", "--scenario", short, "--seed", 5, "--json")
+    assert json.loads(done.output.splitlines()[-1])["broken"] == 0
+
+
+def test_a_campaign_sums_up_each_scenario(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = load("home").model_copy(update={"seconds": 1.0, "faults": None})
+    monkeypatch.setattr("simulations.scenarios.split", lambda _seeds: {"home": 1})
+    monkeypatch.setattr("simulations.scenarios.load", lambda _name: short)
+    done = run("campaign", "--seeds", 1, "--jobs", 1)
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("home: 1 seeds, 0 broken")
+
+
+def test_a_report_is_a_page_and_the_verdict_its_exit_code(short: Path, tmp_path: Path) -> None:
+    done = run("report", "--scenario", short, "--seed", 5, "--out", tmp_path / "a/page.html")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "a/page.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_bench_has_a_line_for_each_size() -> None:
+    done = run("bench", "--nodes", 2, "--minutes", 0.1, "--calm")
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[1].split()[0] == "2"
+
+
+def test_mutants_that_died_are_told_with_what_found_them() -> None:
+    done = run("mutants", "term-not-saved")
+    assert done.exit_code == 0, done.output
+    assert "term-not-saved: died at seed 1 of " in done.output
+    assert "term_is_saved_first: " in done.output
+
+
+def test_a_mutant_that_survives_is_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = Hunt("no-fence", "", 60, 1.0)
+    monkeypatch.setattr("simulations.mutants.hunt_all", lambda _names, jobs: [gone])
+    done = run("mutants", "no-fence")
+    assert done.exit_code == 1
+    assert "no-fence: SURVIVED 60 seeds" in done.output
+
+
 @pytest.mark.parametrize(
     ("bad", "complaint"),
     [
@@ -101,6 +144,9 @@ def test_a_broken_story_is_made_smaller(broken: Path, tmp_path: Path) -> None:
         (["run", "--seed", "-1"], "Invalid value for '--seed'"),
         (["replay", "nowhere.json"], "No such file"),
         (["shrink", "pyproject.toml"], "Invalid value for 'FILE'"),
+        (["report", "--scenario", "nowhere"], "there are "),
+        (["bench", "--nodes", "1"], "Invalid value for '--nodes'"),
+        (["mutants", "nobody"], "'nobody' is not one of"),
     ],
 )
 def test_what_makes_no_story_is_refused(bad: list[str], complaint: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from simulations import scenarios
-from simulations.scenarios import ScenarioError, load
+from simulations.scenarios import ScenarioError, load, names, split
 
 
 @pytest.mark.parametrize("name", scenarios.names())
@@ -49,3 +49,11 @@ def test_a_file_that_is_wrong_is_told_where(tmp_path: Path, text: str, complaint
 def test_one_that_is_not_there_is_told_which_are() -> None:
     with pytest.raises(ScenarioError, match=r"No such file or directory; there are .*home"):
         load("nowhere")
+
+
+def test_a_campaign_has_every_scenario_by_its_share() -> None:
+    parts = split(1000)
+    assert set(parts) == {name for name in names() if load(name).share}
+    assert all(count >= 1 for count in parts.values())
+    assert parts["home"] > parts["wifi"] > parts["lab"]
+    assert 900 < sum(parts.values()) < 1100

@@ -43,6 +43,7 @@ def test_what_moved_is_said_a_second_after_the_last_word() -> None:
         ({"tokens_per_s": {"small": 112.0}}, True),
         ({"tokens_per_s": {"small": 89.0}}, True),
         ({"tokens_per_s": {}}, True),
+        ({"is_draining": True}, True),
         ({"tokens_per_s": {"small": 100.0, "large": 0.0}}, True),
     ],
 )

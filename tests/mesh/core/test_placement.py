@@ -52,6 +52,15 @@ def busy(kind: Kind, running: int, queued: int = 0, slots: int = 4) -> dict[Kind
 # --- who cannot ---------------------------------------------------------------------------------
 
 
+def test_who_is_about_to_leave_is_asked_only_where_nobody_else_could() -> None:
+    leaving, staying = candidate("a", is_draining=True), candidate("b")
+    ranking = rank(PYTHON, [leaving, staying])
+    assert names(ranking) == ["b"]
+    assert ranking.explain() == "a: is about to leave"
+    bash = replace(leaving, languages=frozenset({"bash"}))
+    assert names(rank(Need("code", language="bash"), [bash, staying])) == ["a"]
+
+
 @pytest.mark.parametrize(
     ("need", "changes", "why"),
     [

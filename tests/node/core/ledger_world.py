@@ -159,8 +159,9 @@ class LedgerWorld:
         key = (task.id, task.term)
         holder = self.granted.setdefault(key, task.coordinator)
         assert holder == task.coordinator, "one_coordinator_per_term"
-        assert task.coordinator in self.ledger.weights, "granted to nobody who offers it"
+        assert self.ledger.is_here(task.coordinator), "granted to nobody who is there"
         if key not in self.coordinators:
+            assert task.coordinator in self.ledger.weights, "granted to nobody who offers it"
             prefix = self.entries.get(task.id, [])
             assert task.entries == len(prefix)
             last = digest(task.id, prefix[-1]) if prefix else GENESIS
@@ -208,8 +209,11 @@ class LedgerWorld:
         if crash_after == inf and not self.is_disk_full:
             self.acknowledged[task] = asked
 
-    def weights(self, peers: Iterable[PeerId]) -> None:
-        self.handle(tl.WeightsChanged(dict.fromkeys(peers, 1.0)))
+    def weights(self, peers: Iterable[PeerId], *, passed_over: Iterable[PeerId] = ()) -> None:
+        """Peers that are here, and those of them that get nothing new."""
+        over = frozenset(passed_over)
+        weights = {peer: 1.0 for peer in peers if peer not in over}
+        self.handle(tl.WeightsChanged(weights, passed_over=over))
 
     def pass_time(self, seconds: float = inf, *, crash_after: float = inf) -> None:
         """To the next moment at which something is due, at most so far."""

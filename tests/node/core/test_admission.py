@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -13,6 +14,7 @@ from kowalski.node.core.admission import (
     QUEUE_FACTOR,
     Admission,
     Arrived,
+    Draining,
     Effect,
     Event,
     GivenBack,
@@ -259,6 +261,25 @@ def test_what_has_left_meanwhile_neither_lends_nor_returns() -> None:
     assert desk.happens(Lent(1)) == desk.happens(Returned(1)) == ()
 
 
+def test_a_worker_that_is_about_to_leave_takes_on_nothing_but_what_can_go_nowhere_else() -> None:
+    desk = Desk()
+    desk.fills(2)
+    desk.arrives(wish())
+    desk.arrives(replace(wish(), is_bound=True))
+    (sent_away,) = desk.happens(Draining(is_on=True))
+    assert isinstance(sent_away, Refuse)
+    assert (sent_away.ticket, sent_away.refusal.reason) == (3, "draining")
+    assert desk.state.jobs == 3
+    assert refusal(desk.arrives(wish(is_own=True))) == ("draining", None)
+    assert isinstance(desk.offers(1, wish()), RefuseOffer)
+    assert desk.happens(Left(1)) == (Start(4),)
+    assert desk.happens(Left(2)) == ()
+    assert desk.arrives(replace(wish(), is_bound=True)) == (Start(6),)
+    desk.happens(Draining(is_on=False))
+    desk.happens(Left(4))
+    assert desk.arrives(wish()) == (Start(7),)
+
+
 def test_a_paused_worker_sends_away_all_but_its_owner() -> None:
     desk = Desk()
     desk.fills(2)
@@ -373,6 +394,10 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(why=st.sampled_from(["", "on battery"]))
     def pause(self, why: str) -> None:
         self.watch(self.desk.happens(Paused(why)))
+
+    @rule(is_on=st.booleans())
+    def drain(self, is_on: bool) -> None:
+        self.watch(self.desk.happens(Draining(is_on)))
 
     @rule(seconds=st.floats(0, 5))
     def time_goes_on(self, seconds: float) -> None:

@@ -70,11 +70,12 @@ def test_who_leaves_the_queue_makes_nobodys_turn_come() -> None:
 
 
 def test_a_node_that_is_about_to_leave_takes_nothing_new_and_keeps_what_it_leads() -> None:
-    desk = CoordinatorDesk(is_draining=True, leading={key(A, "a"): None})
+    desk = cd.drain(CoordinatorDesk(leading={key(A, "a"): None}), is_on=True)
     _, decision = cd.admit(desk, key(A, "b"), 1, 0.0)
     assert isinstance(decision, cd.Refuse)
     assert decision.reason == "draining"
     assert cd.admit(desk, key(A, "a"), 1, 0.0)[1] == cd.Lead()
+    assert cd.admit(cd.drain(desk, is_on=False), key(A, "b"), 1, 0.0)[1] == cd.Lead()
 
 
 keys = st.tuples(st.sampled_from([A, B]), st.sampled_from("abcdef")).map(lambda one: key(*one))

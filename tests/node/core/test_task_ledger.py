@@ -241,7 +241,7 @@ def test_one_that_is_silent_for_a_moment_keeps_its_tasks_and_gets_no_others(
     first = running(world).coordinator
     assert first is not None
     others = {peer: 1.0 for peer in PEERS if peer != first}
-    world.handle(tl.WeightsChanged(others, silent=frozenset({first})))
+    world.handle(tl.WeightsChanged(others, passed_over=frozenset({first})))
     for _ in range(3):
         world.pass_time(1.0)
         assert running(world).term == 1
@@ -249,7 +249,7 @@ def test_one_that_is_silent_for_a_moment_keeps_its_tasks_and_gets_no_others(
     world.handle(tl.CoordinatorHeard(A, 1))
     assert running(world).term == 1
     # Its silence lasts too long, and another one gets the task.
-    world.handle(tl.WeightsChanged(others, silent=frozenset({first})))
+    world.handle(tl.WeightsChanged(others, passed_over=frozenset({first})))
     while running(world).term == 1:
         world.pass_time()
     assert running(world).coordinator != first
@@ -520,6 +520,33 @@ def test_a_coordinator_that_leaves_hands_over_and_nobody_has_failed(world: Ledge
     task = running(world)
     assert (task.term, task.retries) == (2, 0)
     assert task.coordinator != first
+
+
+def test_who_is_about_to_leave_goes_on_with_what_it_leads_and_gets_nothing_new(
+    world: LedgerWorld,
+) -> None:
+    first = running(world).coordinator
+    assert first is not None
+    world.weights(PEERS, passed_over=[first])
+    world.pass_time(seconds=0.5)
+    assert running(world).coordinator == first
+    for number in range(20):
+        world.submit(f"other-{number}", spec())
+        assert running(world, f"other-{number}").coordinator != first
+
+
+def test_where_all_are_about_to_leave_a_task_waits_until_one_of_them_stays() -> None:
+    world = LedgerWorld()
+    world.weights(PEERS[:2], passed_over=PEERS[:2])
+    world.submit("a", spec(timeout_s=600))
+    for _ in range(5):
+        world.pass_time(seconds=1.0)
+    task = world.ledger.tasks[A]
+    assert (task.state, task.term) == ("waiting", 0)
+    assert "no peer offers to coordinate" in task.why_waiting
+    world.weights(PEERS[:2], passed_over=PEERS[:1])
+    world.pass_time(seconds=1.0)
+    assert (running(world).coordinator, running(world).term) == (PEERS[1], 1)
 
 
 # --- copies -------------------------------------------------------------------------------------

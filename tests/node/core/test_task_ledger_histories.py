@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from kowalski.node.core import task_ledger as tl
-from kowalski.protocol.ids import TaskId
+from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.journal import CancelHeard
 from kowalski.protocol.messages.task import Entry
 from tests.node.core.ledger_world import OPENED, PEERS, Coordinator, LedgerWorld, closed, spec
@@ -72,9 +72,9 @@ class Ledgers(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.world.now += seconds
 
-    @rule(peers=st.sets(st.sampled_from(PEERS)))
-    def come_and_go(self, peers: set[str]) -> None:
-        self.world.weights(peer for peer in PEERS if peer in peers)
+    @rule(peers=st.sets(st.sampled_from(PEERS)), over=st.sets(st.sampled_from(PEERS)))
+    def come_and_go(self, peers: set[PeerId], over: set[PeerId]) -> None:
+        self.world.weights((peer for peer in PEERS if peer in peers), passed_over=over)
 
     @rule(name=names, term=terms, kind=st.sampled_from(NEWS))
     def hear_of_a_coordinator(self, name: str, term: int, kind: str) -> None:

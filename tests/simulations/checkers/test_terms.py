@@ -123,9 +123,19 @@ class TestFences:
     def test_the_tasks_of_two_submitters_may_have_one_name(self, witness: Witness) -> None:
         fences = Fences(witness)
         fences.heard(said(grant(2), speaker=0, request=1))
+        begun = said(cell(2), speaker=1, hearer=0, request=1, by_asker=False, is_first=False)
+        fences.said(begun)
         fences.heard(said(grant(1), speaker=2, request=2))
-        served = said(cell(1), speaker=1, hearer=2, request=2, by_asker=False)
-        fences.said(replace(served, is_first=False))
+        fences.said(replace(begun, hearer=2, request=2))
+        assert not broken(witness)
+        fences.heard(said(grant(1), speaker=0, request=3))
+        fences.said(replace(begun, request=3))
+        assert broken(witness) == ["fence_monotone"]
+
+    def test_what_was_never_answered_may_never_have_been_read(self, witness: Witness) -> None:
+        fences = Fences(witness)
+        fences.heard(said(cell(2), request=1))
+        self.ask(fences, 1, 2, SessionClosed(task=TASK, term=1))
         assert not broken(witness)
 
     def test_a_new_process_has_heard_nothing(self, witness: Witness) -> None:
@@ -170,6 +180,19 @@ class TestLeases:
         assert not broken(witness)
         self.send(leases, 17.0 + Patience().witness_s + 1.0)
         assert broken(witness) == ["lease_stop"]
+
+    def test_renewals_on_a_machine_that_sleeps_may_never_have_been_read(
+        self, witness: Witness
+    ) -> None:
+        leases = Leases(witness)
+        self.granted(leases, 3)
+        renewal = Renewal(task=TASK, term=1, lease_s=3.0, remaining_s=1.0)
+        hold_at = 13.0 + Patience().hold_after_s
+        leases.heard(said(renewal, speaker=0, hearer=1, own_s=hold_at - 4.0))
+        held = CopyHeld(task=TASK, entries=0, digest=GENESIS)
+        leases.heard(said(held, speaker=3, hearer=1, own_s=hold_at, by_asker=False))
+        self.send(leases, hold_at + 0.1)
+        assert not broken(witness)
 
     def test_the_word_of_somebody_else_does_not_count(self, witness: Witness) -> None:
         leases = Leases(witness)

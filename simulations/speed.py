@@ -1,0 +1,68 @@
+"""How fast the simulator is: real nodes in virtual time (tier A)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import trio
+
+from simulations import plan
+from simulations.scenarios import Devices, Faults, Scenario, Work
+from simulations.story import Report, tell
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Of one story. `turns`: how often a task of trio's ran; `messages` on streams."""
+
+    nodes: int
+    virtual_s: float
+    wall_s: float
+    cpu_s: float
+    turns: int
+    messages: int
+    tasks: int
+
+    @property
+    def virtual_h_per_minute(self) -> float:
+        """Hours of the whole mesh in a minute of this machine."""
+        return self.virtual_s / 3600 / (self.wall_s / 60)
+
+
+class _Counting(trio.abc.Instrument):
+    def __init__(self) -> None:
+        self.turns = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        del task
+        self.turns += 1
+
+
+def lab(nodes: int, seconds: float, *, has_faults: bool = True) -> Scenario:
+    """So many devices, a task every other second, and a fault every six."""
+    return Scenario(
+        name=f"bench-{nodes}",
+        about="measures the simulator",
+        seconds=seconds,
+        devices=(Devices(count=nodes, name="device"),),
+        work=Work(every_s=2.0),
+        faults=Faults(every_s=6.0) if has_faults else None,
+        settle_s=120.0,
+    )
+
+
+def measure(scenario: Scenario, seed: int) -> tuple[Speed, Report]:
+    counting = _Counting()
+    began, began_cpu = time.perf_counter(), time.process_time()
+    report = tell(plan.draw(scenario, seed), instruments=(counting,))
+    speed = Speed(
+        nodes=scenario.nodes,
+        virtual_s=report.lasted_s,
+        wall_s=time.perf_counter() - began,
+        cpu_s=time.process_time() - began_cpu,
+        turns=counting.turns,
+        messages=report.messages.total(),
+        tasks=report.ends.total(),
+    )
+    return speed, report
