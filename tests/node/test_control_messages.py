@@ -60,7 +60,6 @@ SOUND: dict[str, dict[str, object]] = {
     "load": {"model": "m", "sharding": "tensor", "devices_min": 2},
     "preview": {"model": "m"},
     "unload": {"model": "m", "deletes": True},
-    "unfold": {"handle": "5e" * 32, "question": "who", "budget_tokens": 100},
     "fold": {"path": "/tmp/a", "ratio": 0.5},
     "unfold": {"handle": "0a" * 32, "question": "who?", "budget_tokens": 100},
     "drain": {"timeout_s": 0},
