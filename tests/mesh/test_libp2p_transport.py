@@ -624,13 +624,12 @@ async def test_a_slow_listener_misses_the_oldest() -> None:
             await a.publish(TOPIC, str(number).encode())
             if number % 10 == 0:
                 await publish_until_heard(lambda: a.publish(OTHER_TOPIC, b""), fence)
-        await eventually(lambda: heard.statistics().current_buffer_used == 256)
-        numbers = [int(heard.receive_nowait().data) for _ in range(256)]
+        numbers: list[int] = []
         # On a busy machine gossip may change places with its neighbours.
-        assert max(numbers) == 300
+        while 300 not in numbers:
+            numbers.append(int((await heard.receive()).data))
         assert min(numbers) > 20
-        with pytest.raises(trio.WouldBlock):
-            heard.receive_nowait()
+        assert len(numbers) < 280
 
 
 async def test_gossip_larger_than_its_limit_is_a_bug_of_ours() -> None:

@@ -224,7 +224,7 @@ async def test_the_one_who_read_the_beginning_is_considered_first(
     async with open_world([ASKER, *[THINKER] * 3]) as world:
         await world[0].work.complete(prompt("a long story"))
         reader = next(n for n in (1, 2, 3) if world.places[n].calls)
-        work, _ = world[0].work._model_work(prompt("a long story"))
+        work, _ = world[0].work._model_work(prompt("a long story"), ())
         known = dispatch(world).candidates(work.need, work.prefixes)
         holders = [world.number_of(one.peer) for one in known if one.holds_prefix]
         assert holders == [reader]
