@@ -27,6 +27,7 @@ from kowalski.mesh.core.failure_detector_events import MemberChanged
 from kowalski.mesh.core.latency import Latency, measure
 from kowalski.mesh.core.membership import State
 from kowalski.mesh.core.placement import Candidate, Kind, Need, Ranking, rank
+from kowalski.mesh.core.topology import Row, own_paths
 from kowalski.mesh.failure_detection import SWIM_PROTOCOL, FailureDetection, Neighbourhood
 from kowalski.mesh.incarnations import IncarnationBook
 from kowalski.mesh.invites import InviteBook
@@ -49,7 +50,7 @@ from kowalski.protocol.limits import ADDRESSES_MAX
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentAsked, ContentChunk
 from kowalski.protocol.messages.membership import Welcome
-from kowalski.protocol.messages.telemetry import Hot
+from kowalski.protocol.messages.telemetry import Hot, RoundTripTo
 from kowalski.protocol.messages.trust import KnownMember, Role
 
 __all__ = ["CONTENT_PROTOCOL", "Mesh", "PeerFacts", "Timeouts", "Tuning", "open_mesh"]
@@ -125,6 +126,7 @@ class Mesh:
             on_boot=self.twins.heard,
             params=announcements.Params(),
             tick_s=tuning.timeouts.telemetry_tick_s,
+            round_trips=self._own_round_trips,
         )
         self._connections = self._open_connections(membership, tuning)
         self.detection = self._open_detection(keeping, tuning)
@@ -311,7 +313,7 @@ class Mesh:
             is_self=False,
             state=state,
             is_routable=routable,
-            why_not=self.twins.warning(peer) or ("" if routable else known.complaint or state),
+            why_not=self.twins.warning(peer) or ("" if routable else known.why_not),
             addresses=known.addresses,
             roles=heard.profile.roles if heard else self.roles_of(peer),
             rtt_s=latency.smooth_s if latency else None,
@@ -376,6 +378,7 @@ class Mesh:
         self._connections.handle(connectivity.MembershipRefused(peer, why))
         self.detection.handle(detector.MemberExpelled(peer))
         self._latencies.pop(peer, None)
+        self._telemetry.forget(peer)
 
     def _on_connection(self, change: MemberConnected | MemberDisconnected) -> None:
         if isinstance(change, MemberDisconnected):
@@ -395,6 +398,15 @@ class Mesh:
         if self._connections.state.is_member(peer):
             before = self._latencies.get(peer)
             self._latencies[peer] = measure(before, rtt_s, trio.current_time())
+
+    def _own_round_trips(self) -> tuple[RoundTripTo, ...]:
+        return own_paths(self._latencies, trio.current_time())
+
+    def topology(self) -> dict[PeerId, Row]:
+        """What each peer last told of its round trips to the others, our own measurements first."""
+        now = trio.current_time()
+        ours = Row(self._about.boot, 0, {path.peer: path for path in self._own_round_trips()}, now)
+        return {self.me: ours, **self._telemetry.topology.rows}
 
     async def announce_profile(self) -> None:
         """Gossip our profile now: languages or models have changed."""

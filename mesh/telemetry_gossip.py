@@ -9,15 +9,22 @@ from math import inf
 import structlog
 import trio
 
-from kowalski.mesh.core import announcements
+from kowalski.mesh.core import announcements, topology
 from kowalski.mesh.core.telemetry_view import TelemetryView
+from kowalski.mesh.core.topology import Topology
 from kowalski.mesh.transport import Gossip, Transport
 from kowalski.protocol import codec
 from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.ids import PeerId, Topic
 from kowalski.protocol.limits import GOSSIP_BYTES_MAX
 from kowalski.protocol.messages.base import Message
-from kowalski.protocol.messages.telemetry import Hot, HotDelta, Profile
+from kowalski.protocol.messages.telemetry import (
+    Hot,
+    HotDelta,
+    Profile,
+    RoundTrips,
+    RoundTripTo,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +40,10 @@ class Self:
 
 
 class TelemetryGossip:
-    """`on_boot` hears of which boot of which peer a message is, and its sequence."""
+    """`on_boot` hears of which boot of which peer a message is, and its sequence.
+
+    `round_trips` gives our row of the latency matrix.
+    """
 
     def __init__(
         self,
@@ -45,15 +55,18 @@ class TelemetryGossip:
         on_boot: Callable[[PeerId, str, int], None],
         params: announcements.Params,
         tick_s: float,
+        round_trips: Callable[[], tuple[RoundTripTo, ...]] = tuple,
     ) -> None:
         self.about = about
         self.view = TelemetryView()
+        self.topology = Topology()
         self._transport = transport
         self._topic = topic
         self._admits = admits
         self._on_boot = on_boot
         self._params = params
         self._tick_s = tick_s
+        self._round_trips = round_trips
         self._sequence = 0
 
     def profile(self) -> Profile:
@@ -83,18 +96,31 @@ class TelemetryGossip:
         except RemoteProtocolError as broken:
             log.warning("bad-gossip", peer=gossip.origin, error=str(broken))
             return
-        if isinstance(message, Profile | HotDelta):
+        if isinstance(message, Profile | HotDelta | RoundTrips):
             self._on_boot(gossip.origin, message.boot, message.sequence)
         if isinstance(message, Profile):
             self.hear_profile(gossip.origin, message)
         elif isinstance(message, HotDelta):
             self.view = self.view.hear_hot(gossip.origin, message, trio.current_time())
+        elif isinstance(message, RoundTrips):
+            self._hear_round_trips(gossip.origin, message)
+
+    def _hear_round_trips(self, origin: PeerId, told: RoundTrips) -> None:
+        # Boots that ended are the view's to know; of one that it does not know, wait for a profile.
+        known = self.view.peers.get(origin)
+        if known is not None and known.profile.boot == told.boot:
+            self.topology = self.topology.hear(origin, told, trio.current_time())
+
+    def forget(self, peer: PeerId) -> None:
+        """It is no member any more: drop its row."""
+        self.topology = self.topology.forget(peer)
 
     async def announce(self) -> None:
         """Gossip our own as `core.announcements` says, until cancelled."""
         params = self._params
         said: Hot | None = None
         said_at = profile_at = -inf
+        told, told_at = None, -inf
         while True:
             now, hot = trio.current_time(), self.about.hot()
             if now >= profile_at + params.profile_s:
@@ -105,6 +131,13 @@ class TelemetryGossip:
                 delta = HotDelta(boot=self.about.boot, sequence=self._sequence, hot=hot)
                 await self._publish(delta)
                 said, said_at = hot, now
+            row = self._round_trips()
+            if now >= topology.row_due_at(topology.Params(), told, row, told_at):
+                self._sequence += 1
+                await self._publish(
+                    RoundTrips(boot=self.about.boot, sequence=self._sequence, paths=row)
+                )
+                told, told_at = row, now
             await trio.sleep(self._tick_s)
 
     async def announce_profile(self) -> None:

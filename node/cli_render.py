@@ -159,18 +159,21 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Row], width: int) -> str:
 
 def peers(reply: Mapping[str, object], *, is_terminal: bool) -> str:
     columns = (
-        "NAME", "PEER", "STATE", "RTT", "LOAD", "CPU", "MEMORY", "LANGUAGES", "MODELS", "ROLES",
-        "WHY NOT",
+        "NAME", "PEER", "STATE", "AGE", "RTT", "LOAD", "CPU", "MEMORY", "ADDRESS", "LANGUAGES",
+        "MODELS", "ROLES", "WHY NOT",
     )  # fmt: skip
     rows = [
         (
             who(peer) + (" (this node)" if peer.get("is_self") else ""),
             short_peer(peer.get("peer")),
-            field(peer, "state") + (", draining" if peer.get("draining") else ""),
+            text(peer.get("membership") or peer.get("state"))
+            + (", draining" if peer.get("draining") else ""),
+            duration(peer.get("age_s")),
             DASH if (rtt := number(peer.get("rtt_ms"))) is None else f"{rtt:.1f} ms",
             field(peer, "load"),
             percent(peer.get("cpu_percent"), of=100),
             percent(peer.get("memory_used_fraction")),
+            _addresses(peer.get("addresses")),
             field(peer, "languages"),
             field(peer, "models"),
             field(peer, "roles") + (", admin" if peer.get("is_admin") else ""),
@@ -179,6 +182,16 @@ def peers(reply: Mapping[str, object], *, is_terminal: bool) -> str:
         for peer in rows_of(reply.get("peers"))
     ]
     return table(columns, rows, is_terminal=is_terminal) if rows else "no peers"
+
+
+def _addresses(value: object) -> str:
+    """The first as host and port, and how many more there are; JSON has them all."""
+    known = [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+    if not known:
+        return DASH
+    parts = known[0].split("/")
+    first = known[0] if len(parts) < 5 else f"{parts[2]}:{parts[4]}"
+    return first if len(known) == 1 else f"{first} +{len(known) - 1}"
 
 
 def tasks(reply: Mapping[str, object], *, is_terminal: bool) -> str:

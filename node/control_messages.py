@@ -66,6 +66,10 @@ class PeersRequest(Request):
     VERB: ClassVar[str] = "peers"
 
 
+class TopologyRequest(Request):
+    VERB: ClassVar[str] = "topology"
+
+
 class DoctorRequest(Request):
     VERB: ClassVar[str] = "doctor"
 
@@ -350,6 +354,7 @@ REQUESTS: Mapping[str, type[Request]] = {
     for model in (
         StatusRequest,
         PeersRequest,
+        TopologyRequest,
         DoctorRequest,
         TasksRequest,
         TaskRequest,

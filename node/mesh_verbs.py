@@ -11,9 +11,10 @@ from kowalski.mesh.admission import REFUSES_US
 from kowalski.mesh.identity import public_key_of
 from kowalski.mesh.invites import InviteBook
 from kowalski.mesh.membership_certificates import Authority
-from kowalski.mesh.mesh import Mesh, PeerFacts
+from kowalski.mesh.mesh import Mesh
 from kowalski.node import control_messages as asked
 from kowalski.node.control import Emit
+from kowalski.node.peer_rows import row_of, topology_of
 from kowalski.protocol.errors import ConfigError, RequestRefusedError
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.join_line import JoinLine
@@ -39,33 +40,15 @@ class MeshVerbs:
         asked.parse(asked.PeersRequest, raw)
         await trio.lowlevel.checkpoint()
         return {
-            "peers": [self._row(one) for one in self._mesh.facts()],
+            "peers": [row_of(self._mesh, one, self._unix_clock()) for one in self._mesh.facts()],
             "roster_version": self._mesh.trust.book.roster_version,
         }
 
-    def _row(self, facts: PeerFacts) -> Reply:
-        profile, hot = facts.profile, facts.hot
-        return {
-            "peer": facts.peer,
-            "name": facts.name,
-            "state": facts.state,
-            "is_self": facts.is_self,
-            "rtt_ms": None if facts.rtt_s is None else round(facts.rtt_s * 1000, 2),
-            "load": load_of(facts),
-            "draining": hot.is_draining if hot else False,
-            "cpu_percent": round(100 * hot.cpu_used, 1) if hot else None,
-            "memory_used_fraction": round(hot.memory_used, 3) if hot else None,
-            "languages": {one.name: one.version for one in profile.languages} if profile else {},
-            "models": [one.name for one in profile.models] if profile else [],
-            "sandbox": profile.sandbox if profile else None,
-            "roles": list(facts.roles),
-            "is_admin": "admin" in self._mesh.roles_of(facts.peer),
-            "certificate_ends_in_s": ends_in_s(self._mesh, facts.peer, self._unix_clock()),
-            "addresses": list(facts.addresses),
-            "age_s": None if facts.age_s is None else round(facts.age_s, 2),
-            "routable": facts.is_routable,
-            "why_not": facts.why_not,
-        }
+    async def topology(self, raw: Reply, _emit: Emit) -> Reply:
+        """Everybody's round trips to everybody, in the order of `peers`."""
+        asked.parse(asked.TopologyRequest, raw)
+        await trio.lowlevel.checkpoint()
+        return topology_of(self._mesh)
 
     async def invite(self, raw: Reply, _emit: Emit) -> Reply:
         request = asked.parse(asked.InviteRequest, raw)
@@ -151,19 +134,6 @@ def _is_peer(text: str) -> bool:
     return True
 
 
-def ends_in_s(mesh: Mesh, peer: PeerId, now_unix_s: float) -> float | None:
-    """How long the certificate of `peer` still holds, None where we have not seen it."""
-    certificate = mesh.trust.book.certificate(peer)
-    return certificate.not_after_unix_s - now_unix_s if certificate else None
-
-
-def load_of(facts: PeerFacts) -> float:
-    if facts.hot is None:
-        return 0.0
-    repl = facts.hot.repl
-    return (repl.running + repl.queued) / max(repl.slots, 1)
-
-
 def warnings_of(mesh: Mesh) -> list[str]:
     """What needs a person, in words."""
     twins = [
@@ -175,4 +145,9 @@ def warnings_of(mesh: Mesh) -> list[str]:
         for one in mesh.facts()
         if one.why_not.startswith(REFUSES_US)
     ]
-    return [*twins, *refusals[:REFUSALS_MAX]]
+    parted = (
+        ["so many peers fell silent at once that the network may be split: partition suspected"]
+        if mesh.detection.state.is_partition
+        else []
+    )
+    return [*twins, *refusals[:REFUSALS_MAX], *parted]

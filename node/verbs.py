@@ -22,8 +22,9 @@ from kowalski.node.config import NodeConfig
 from kowalski.node.control import Emit, Verb
 from kowalski.node.drain_verbs import DrainVerbs
 from kowalski.node.folding_verbs import FoldingVerbs
-from kowalski.node.mesh_verbs import MeshVerbs, ends_in_s, load_of, warnings_of
+from kowalski.node.mesh_verbs import MeshVerbs, warnings_of
 from kowalski.node.model_verbs import ModelVerbs
+from kowalski.node.peer_rows import ends_in_s, load_of, membership_of
 from kowalski.node.program_verbs import ProgramVerbs
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.services.draining import Draining
@@ -94,6 +95,7 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
     offered: Mapping[str, Verb] = {
         "status": verbs.status,
         "peers": of_mesh.peers,
+        "topology": of_mesh.topology,
         "tasks": of_tasks.tasks,
         "task": of_tasks.task,
         "submit": of_tasks.submit,
@@ -165,6 +167,7 @@ class _Verbs:
             "backends": [one.url for one in here.catalogue.findings if one.backend is not None],
             "discovery": _discovery_words(here.discovery),
             "load": load_of(us),
+            **membership_of(mesh),
             "certificate_ends_in_s": ends_in_s(mesh, mesh.me, here.unix_clock()),
             "roster_version": mesh.trust.book.roster_version,
             "is_revoked": mesh.trust.is_revoked,

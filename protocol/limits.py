@@ -66,5 +66,8 @@ ROWS_MAX = 1024
 ADDRESSES_MAX = 16
 """Addresses of one peer."""
 
+ROUND_TRIPS_MAX = 64
+"""Peers in one row of the latency matrix: the nearest ones. It has to fit into gossip."""
+
 IN_FLIGHT_MAX = 256
 """Requests at a time on one stream; more are refused `busy`."""

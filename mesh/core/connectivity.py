@@ -139,6 +139,20 @@ class Peer:
         """Away, and when it was last here it failed to prove that it belongs."""
         return not self.is_connected and self.shunned_until > -inf
 
+    @property
+    def why_not(self) -> str:
+        """Why nothing is sent there, in words, where that is so."""
+        if self.complaint:
+            return self.complaint
+        if self.is_connected and self.misses:
+            return f"{self.misses} signs of life missed in a row"
+        return {
+            Standing.ABSENT: "not connected",
+            Standing.DIALLING: "being dialled",
+            Standing.CONNECTED: "connected, and has not proven its membership yet",
+            Standing.ASKING: "being asked for its membership",
+        }.get(self.standing, "")
+
 
 @dataclass(frozen=True, slots=True)
 class Connectivity:

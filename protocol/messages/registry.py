@@ -97,6 +97,7 @@ MESSAGES: Final[dict[str, type[base.Message]]] = {
     "task/settled": task.Settled,
     "telemetry/hot": telemetry.HotDelta,
     "telemetry/profile": telemetry.Profile,
+    "telemetry/round-trips": telemetry.RoundTrips,
     "trust/certificate": trust.Certificate,
     "trust/invite-proven": trust.InviteProven,
     "trust/join-asked": trust.JoinAsked,

@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from kowalski.protocol.limits import GOSSIP_BYTES_MAX
+from kowalski.protocol.ids import PeerIdField
+from kowalski.protocol.limits import GOSSIP_BYTES_MAX, ROUND_TRIPS_MAX
 from kowalski.protocol.messages.base import (
     Boot,
     Code,
@@ -109,3 +110,28 @@ class HotDelta(Message):
     boot: Boot
     sequence: Count
     hot: Hot
+
+
+RoundTripS = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
+
+
+class RoundTripTo(Record):
+    """What its origin measured to one peer: smoothed, the least of half a minute, the jitter."""
+
+    peer: PeerIdField
+    smooth_s: RoundTripS
+    least_s: RoundTripS
+    jitter_s: RoundTripS
+
+
+class RoundTrips(Message):
+    """One row of the latency matrix. Sequences of a boot are shared with its profiles."""
+
+    KIND: ClassVar[str] = "telemetry/round-trips"
+    FRAME_BYTES_MAX: ClassVar[int] = GOSSIP_BYTES_MAX
+
+    boot: Boot
+    sequence: Count
+    paths: Annotated[
+        tuple[RoundTripTo, ...], Field(strict=False, fail_fast=True, max_length=ROUND_TRIPS_MAX)
+    ] = ()

@@ -14,7 +14,7 @@ from kowalski.mesh.telemetry_gossip import Self, TelemetryGossip
 from kowalski.protocol import codec
 from kowalski.protocol.ids import PeerId, Topic
 from kowalski.protocol.messages.membership import RoundTrip
-from kowalski.protocol.messages.telemetry import Hot, HotDelta
+from kowalski.protocol.messages.telemetry import Hot, HotDelta, RoundTrips, RoundTripTo
 from tests.mesh.members import About, busy, peer_of
 from tests.mesh.transport_promises import join
 
@@ -175,3 +175,23 @@ async def test_values_that_came_with_a_reply_are_taken(autojump_clock: Clock) ->
         pair.gossip.hear_profile(A, About("talker").profile(1))
         pair.gossip.hear_reply(A, fresh)
         assert pair.heard == fresh
+
+
+async def test_a_row_of_round_trips_is_taken_from_the_boot_that_runs(
+    autojump_clock: Clock,
+) -> None:
+    async with open_pair(talks=False) as pair:
+
+        def row(boot: str, sequence: int, smooth_s: float) -> bytes:
+            path = RoundTripTo(peer=B, smooth_s=smooth_s, least_s=smooth_s, jitter_s=0.0)
+            return codec.encode(RoundTrips(boot=boot, sequence=sequence, paths=(path,)))
+
+        boot = pair.about.boot
+        await pair.say(row(boot, 5, 0.1))
+        assert A not in pair.gossip.topology.rows, "no profile was heard yet"
+        await pair.say(profile(4))
+        for data in (row(boot, 5, 0.1), row("f" * 16, 9, 0.7), row(boot, 3, 0.9)):
+            await pair.say(data)
+        assert pair.gossip.topology.rows[A].paths[B].smooth_s == 0.1
+        pair.gossip.forget(A)
+        assert A not in pair.gossip.topology.rows

@@ -10,6 +10,7 @@ from kowalski.protocol.errors import ConfigError
 SOUND: dict[str, dict[str, object]] = {
     "status": {},
     "peers": {},
+    "topology": {},
     "doctor": {},
     "tasks": {"limit": 5},
     "task": {"task": "01ARZ3NDEKTSV4RRFFQ69G5FAV"},

@@ -559,6 +559,11 @@ _ALL: Final[tuple[base.Message, ...]] = (
     task.Settled(task=TASK, term=2),
     telemetry.HotDelta(boot=BOOT, sequence=17, hot=HOT.model_copy(update={"is_draining": True})),
     PROFILE,
+    telemetry.RoundTrips(
+        boot=BOOT,
+        sequence=18,
+        paths=(telemetry.RoundTripTo(peer=WORKER, smooth_s=0.0125, least_s=0.0009, jitter_s=0.25),),
+    ),
     CERTIFICATE,
     trust.InviteProven(proof=bytes(32), name="laptop"),
     trust.JoinAsked(invite=bytes(range(16)), nonce=bytes(range(32))),

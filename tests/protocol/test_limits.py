@@ -87,7 +87,9 @@ def test_no_kind_asks_for_more_than_a_frame_may_weigh(kind: str) -> None:
     assert 0 < MESSAGES[kind].FRAME_BYTES_MAX <= limits.FRAME_BYTES_MAX
 
 
-@pytest.mark.parametrize("kind", ["telemetry/hot", "telemetry/profile", "task/announced"])
+@pytest.mark.parametrize(
+    "kind", ["telemetry/hot", "telemetry/profile", "telemetry/round-trips", "task/announced"]
+)
 def test_what_is_gossiped_is_small(kind: str) -> None:
     assert MESSAGES[kind].FRAME_BYTES_MAX == limits.GOSSIP_BYTES_MAX
 
