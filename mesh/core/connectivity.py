@@ -225,7 +225,7 @@ def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) ->
             return _missed(state, known, now)
         case GivenUp():
             is_silent = known.misses >= state.params.misses_max
-            return _hang_up(state, known) if is_silent else (state, ())
+            return _hang_up(state, known) if is_silent else _doubt(state, known)
 
 
 def _put(state: Connectivity, peer: Peer) -> Connectivity:
@@ -395,7 +395,7 @@ def _hang_up(state: Connectivity, peer: Peer) -> Step:
 
 
 def _woke(state: Connectivity, now: float) -> Step:
-    """Dial at once those that are away; of the others one more miss is enough to hang up."""
+    """Dial at once those that are away, and doubt the others."""
     effects: list[Effect] = []
     for peer in tuple(state.peers.values()):
         match peer.standing:
@@ -404,13 +404,18 @@ def _woke(state: Connectivity, now: float) -> Step:
                 awaited = replace(peer, act_at=min(peer.act_at, soon), attempts=0)
                 state, more = _due_now(_put(state, awaited), awaited, now)
                 effects += more
-            case Standing.MEMBER:
-                doubted = replace(peer, misses=state.params.misses_max, answered_at=-inf)
-                state = _put(state, doubted)
-                effects.append(Verify(peer.id))
             case _:
-                pass
+                state, more = _doubt(state, peer)
+                effects += more
     return state, tuple(effects)
+
+
+def _doubt(state: Connectivity, peer: Peer) -> Step:
+    """Send it nothing until it has given a sign of life; one more miss is enough to hang up."""
+    if peer.standing is not Standing.MEMBER:
+        return state, ()
+    doubted = replace(peer, misses=state.params.misses_max, answered_at=-inf)
+    return _put(state, doubted), (Verify(peer.id),)
 
 
 def _time_passed(state: Connectivity, now: float) -> Step:

@@ -75,7 +75,7 @@ class Missed:
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """The mesh has given it up: nobody probes it any more, so we cannot find out by ourselves."""
+    """The mesh has given it up: nobody probes it any more, and we find out by one question."""
 
     peer: PeerId
 

@@ -5,7 +5,7 @@ See `failure_detector`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from math import inf, log2
@@ -77,8 +77,8 @@ class FailureDetector:
     sync_at: float = inf
     verdict_at: float = inf
     """When the first of the suspects is given up."""
-    failed_at: tuple[float, ...] = ()
-    """When members were given up, of late."""
+    failed_at: Mapping[PeerId, float] = field(default_factory=dict[PeerId, float])
+    """When members were given up that have not come back, of late."""
     is_partition: bool = False
     number: int = 0
     chance: int = 0
@@ -133,7 +133,7 @@ def worse(state: FailureDetector, by: int) -> FailureDetector:
 def is_mass_failure(state: FailureDetector, now: float) -> bool:
     """Whether too many are suspect, or were given up within the longest time of a suspicion."""
     waits = suspicion.waits(state.params.suspicion, interval_s(state), state.mesh_size)
-    lately = sum(at > now - waits.reprieve_s for at in state.failed_at)
+    lately = sum(at > now - waits.reprieve_s for at in state.failed_at.values())
     return suspicion.is_mass_failure(len(state.suspicions) + lately, state.table.living + lately)
 
 

@@ -193,8 +193,14 @@ def settle(state: FailureDetector, now: float) -> Step:
 
 
 def _count_failures(state: FailureDetector, news: Claims, now: float) -> FailureDetector:
-    failed = sum(claim.state == "failed" for claim in news)
-    if not failed:
+    if not news:
         return state
-    recent = tuple(at for at in state.failed_at if at > now - FAILURES_KEPT_S)
-    return replace(state, failed_at=(*recent, *(now,) * failed)[-FAILURES_KEPT_MAX:])
+    told = {claim.peer: claim.state for claim in news}
+    kept = {
+        peer: at
+        for peer, at in state.failed_at.items()
+        if at > now - FAILURES_KEPT_S and peer not in told
+    }
+    failed = dict.fromkeys((peer for peer, word in told.items() if word == "failed"), now)
+    recent = tuple({**kept, **failed}.items())[-FAILURES_KEPT_MAX:]
+    return replace(state, failed_at=dict(recent))

@@ -278,7 +278,11 @@ def test_a_network_that_stands_still_for_a_while_costs_no_connection() -> None:
 def test_a_silent_link_to_a_member_that_the_mesh_gave_up_is_hung_up_and_one_that_works_is_not() -> (
     None
 ):
-    assert step(member(), GivenUp(HIGHER), 1.0)[1] == ()
+    state, effects = step(member(), GivenUp(HIGHER), 1.0)
+    assert effects == (Verify(HIGHER),), "it may have died without a word"
+    assert not state.is_routable(HIGHER)
+    assert after(Answered(HIGHER), of=state).is_routable(HIGHER)
+    assert step(state, Missed(HIGHER), 2.0)[1] == (HangUp(HIGHER, "3 signs of life missed"),)
     state = after(Missed(HIGHER), Missed(HIGHER), of=member())
     state, effects = step(state, GivenUp(HIGHER), 1.0)
     assert effects == (HangUp(HIGHER, "2 signs of life missed"),)

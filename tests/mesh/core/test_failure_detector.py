@@ -424,6 +424,16 @@ def test_one_suspect_is_given_up_without_a_reprieve_however_few_there_are() -> N
     assert detector.now == verdict_at
 
 
+def test_one_that_failed_and_came_back_counts_once_when_it_is_suspect_again() -> None:
+    detector = among(2)
+    accuse(detector, 1)
+    silence(detector, 1, MemberChanged)
+    detector.hear(Heard(peer(1), (Claim(peer(1), "alive", 2),)))
+    again = Claim(peer(1), "suspect", 2, peer(0))
+    effects = detector.hear(Heard(peer(0), (again,)))
+    assert not of_kind(effects, PartitionSuspected), effects
+
+
 def test_where_all_others_fall_silent_at_once_even_a_small_mesh_waits() -> None:
     detector = among(2)
     effects = accuse(detector, 0, 1)
