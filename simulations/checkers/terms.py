@@ -169,6 +169,8 @@ class _Lease:
     """As one coordinator knows it of one term, by its own clock."""
 
     until: float
+    granted_until: float
+    """The same without renewals: those that reach a sleeping machine may never be read."""
     standbys: frozenset[int]
     witnessed_at: float = -inf
     """When a standby of this term said last that it knows of no higher one."""
@@ -180,7 +182,7 @@ class _Lease:
         has_witness = not self.standbys or (
             own_s <= self.witnessed_at + patience.witness_s + LEASE_SLACK_S
         )
-        return has_witness and own_s >= self.until + patience.hold_after_s - LEASE_SLACK_S
+        return has_witness and own_s >= self.granted_until + patience.hold_after_s - LEASE_SLACK_S
 
 
 class Leases(NoChecker):
@@ -210,7 +212,7 @@ class Leases(NoChecker):
                 standbys = frozenset(map(self.witness.number_of, message.standbys))
                 before = self._leases.get(key)
                 until = max(until, before.until) if before is not None else until
-                self._leases[key] = _Lease(until, standbys)
+                self._leases[key] = _Lease(until, said.own_s + message.lease_s, standbys)
             elif lease := self._leases.get(key):
                 lease.until = max(lease.until, until)
 

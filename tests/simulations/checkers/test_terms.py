@@ -181,6 +181,19 @@ class TestLeases:
         self.send(leases, 17.0 + Patience().witness_s + 1.0)
         assert broken(witness) == ["lease_stop"]
 
+    def test_renewals_on_a_machine_that_sleeps_may_never_have_been_read(
+        self, witness: Witness
+    ) -> None:
+        leases = Leases(witness)
+        self.granted(leases, 3)
+        renewal = Renewal(task=TASK, term=1, lease_s=3.0, remaining_s=1.0)
+        hold_at = 13.0 + Patience().hold_after_s
+        leases.heard(said(renewal, speaker=0, hearer=1, own_s=hold_at - 4.0))
+        held = CopyHeld(task=TASK, entries=0, digest=GENESIS)
+        leases.heard(said(held, speaker=3, hearer=1, own_s=hold_at, by_asker=False))
+        self.send(leases, hold_at + 0.1)
+        assert not broken(witness)
+
     def test_the_word_of_somebody_else_does_not_count(self, witness: Witness) -> None:
         leases = Leases(witness)
         self.granted(leases, 2)
