@@ -48,7 +48,7 @@ def fold(
     model: str | None,
     timeout: float,
 ) -> None:
-    """Compress a text until it fits a budget of tokens; FILE - reads stdin.
+    """Compress a text until it fits a budget of tokens. FILE - reads stdin.
 
     The original stays on this node for a day; `unfold` and the handle bring it back.
     """
@@ -144,7 +144,10 @@ def unfold(
     budget_tokens: int | None,
     timeout: float,
 ) -> None:
-    """The original of a fold, byte for byte, from whichever peer holds it."""
+    """The original of a fold, byte for byte.
+
+    From whichever peer holds it.
+    """
     if budget_tokens is not None and not question:
         raise click.UsageError("--budget-tokens goes with --question")
     request = given(
