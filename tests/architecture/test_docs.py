@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.architecture.source_tree import ROOT
@@ -40,3 +42,11 @@ def test_every_page_is_reached_from_the_first() -> None:
             waiting += sorted(target.glob("*.md")) if target.is_dir() else [target]
         waiting = [one for one in waiting if one.suffix == ".md"]
     assert [page for page in PAGES if page.resolve() not in reached] == []
+
+
+def test_what_is_written_from_the_code_says_what_the_code_says() -> None:
+    """`make reference` writes it anew."""
+    for script in ("reference.py", "deploy_files.py"):
+        command = [sys.executable, str(ROOT / "scripts" / script), "--check"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
