@@ -1,0 +1,184 @@
+"""How good choices are against one who knows everything: `python -m simulations.placement`.
+
+Ten submitters, clusters of different machines, telemetry a second old. Each story is told three
+times with the same jobs: by nodes, by the naive best score, and by an omniscient scheduler.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import ceil
+
+from simulations.placement_askers import Asker, Clairvoyant, Naive, Node, Omniscient, Sent
+from simulations.placement_cluster import Cluster, GatedWorker, Job, Worker
+
+ASKERS = 10
+
+Policy = Callable[[Cluster, str, Sent], Asker]
+POLICIES: dict[str, tuple[Policy, type[Worker]]] = {
+    "offers": (Node, GatedWorker),
+    "best score": (Naive, Worker),
+    "omniscient": (Omniscient, Worker),
+    "clairvoyant": (Clairvoyant, Worker),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """`load`: of the cluster's true capacity, as (from when, how much). `work_s`: on average."""
+
+    workers: int = 20
+    work_s: float = 0.5
+    is_lognormal: bool = False
+    load: tuple[tuple[float, float], ...] = ((0.0, 0.9),)
+    lasts_s: float = 120.0
+    patience_s: float = 60.0
+    events: tuple[tuple[float, Callable[[Cluster], None]], ...] = ()
+    warm_up_s: float = 10.0
+    """Not counted."""
+
+    def load_at(self, now: float) -> float:
+        return [load for start, load in self.load if start <= now][-1]
+
+
+@dataclass(slots=True)
+class Told:
+    """How a story went."""
+
+    jobs: list[Job]
+    cluster: Cluster
+    sent: Sent = field(default_factory=Sent)
+
+    def latencies(self, start: float = 0.0, end: float = 1e9) -> list[float]:
+        """Of jobs asked for in that time and done, sorted."""
+        return sorted(
+            job.latency_s
+            for job in self.jobs
+            if job.latency_s is not None and start <= job.asked_at < end
+        )
+
+    def quantile(self, share: float, start: float = 0.0, end: float = 1e9) -> float:
+        seen = self.latencies(start, end)
+        return seen[max(0, ceil(share * len(seen)) - 1)] if seen else float("inf")
+
+    def share_done(self, start: float = 0.0, end: float = 1e9) -> float:
+        asked = [job for job in self.jobs if start <= job.asked_at < end]
+        return sum(job.latency_s is not None for job in asked) / max(1, len(asked))
+
+    def share_of(self, peer: str, start: float, end: float) -> float:
+        """Of the jobs done that were asked for in that time."""
+        done = [job for job in self.jobs if job.peer and start <= job.asked_at < end]
+        return sum(job.peer == peer for job in done) / max(1, len(done))
+
+
+def tell(story: Story, policy: str, seed: int) -> Told:
+    """Tell a story to its end, and until every job is over."""
+    make_asker, make_worker = POLICIES[policy]
+    cluster = Cluster(story.workers, work_s=story.work_s, seed=seed, make=make_worker)
+    told = Told([], cluster)
+    askers = [make_asker(cluster, f"asker{number}", told.sent) for number in range(ASKERS)]
+    cluster.gossip()
+    for at, act in story.events:
+        cluster.clock.after(at, lambda a=act: a(cluster))
+    capacity = cluster.capacity
+
+    def ask() -> None:
+        now = cluster.clock.now
+        if now >= story.lasts_s:
+            return
+        job = Job(len(told.jobs), _work_s(cluster, story), now, now + story.patience_s)
+        told.jobs.append(job)
+        cluster.jobs.choice(askers).submit(job)
+        plan()
+
+    def plan() -> None:
+        rate = story.load_at(cluster.clock.now) * capacity / story.work_s
+        cluster.clock.after(cluster.jobs.expovariate(rate), ask)
+
+    plan()
+    cluster.clock.run(story.lasts_s + story.patience_s)
+    return told
+
+
+def _work_s(cluster: Cluster, story: Story) -> float:
+    if story.is_lognormal:
+        sigma = 1.0
+        return story.work_s * cluster.jobs.lognormvariate(-sigma * sigma / 2, sigma)
+    return cluster.jobs.expovariate(1 / story.work_s)
+
+
+# --- stories ------------------------------------------------------------------------------------
+
+
+def steady(workers: int, load: float, work_s: float, **more: object) -> Story:
+    return Story(workers=workers, load=((0.0, load),), work_s=work_s, **more)  # type: ignore[arg-type]
+
+
+def one_liar(cluster: Cluster) -> None:
+    """The one with the most to offer turns out to be ten times slower than it says."""
+    liar = max(cluster.workers.values(), key=lambda one: one.slots * one.speed)
+    liar.slowness = 10.0
+
+
+def slow_third(cluster: Cluster) -> None:
+    for worker in list(cluster.workers.values())[::3]:
+        worker.slowness = 10.0
+
+
+def all_break(cluster: Cluster) -> None:
+    for worker in cluster.workers.values():
+        worker.is_broken = True
+
+
+def all_heal(cluster: Cluster) -> None:
+    for worker in cluster.workers.values():
+        worker.is_broken = False
+
+
+OUTAGE = Story(
+    load=((0.0, 0.6),),
+    lasts_s=120.0,
+    patience_s=20.0,
+    events=((40.0, all_break), (70.0, all_heal)),
+)
+OVERLOAD = Story(load=((0.0, 0.7), (40.0, 1.5), (100.0, 0.7)), lasts_s=180.0, patience_s=10.0)
+
+STEADY = [
+    ("20 workers, 0.5 s exponential", lambda load: steady(20, load, 0.5)),
+    ("10 workers, 2 s exponential", lambda load: steady(10, load, 2.0)),
+    ("50 workers, 2 s lognormal", lambda load: steady(50, load, 2.0, is_lognormal=True)),
+]
+LOADS = (0.7, 0.8, 0.9)
+
+
+def compare(story: Story, seeds: range) -> dict[str, tuple[float, float]]:
+    """For each policy, the mean of p50 and of p99 over the seeds."""
+    found: dict[str, tuple[float, float]] = {}
+    for policy in POLICIES:
+        runs = [tell(story, policy, seed) for seed in seeds]
+        p50s, p99s = (
+            [run.quantile(share, story.warm_up_s, story.lasts_s) for run in runs]
+            for share in (0.5, 0.99)
+        )
+        found[policy] = sum(p50s) / len(p50s), sum(p99s) / len(p99s)
+    return found
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(prog="python -m simulations.placement", description=__doc__)
+    arguments.add_argument("--seeds", type=int, default=3)
+    options = arguments.parse_args()
+    seeds = range(options.seeds)
+    print(f"{'p99 in s, and to omniscient':36} load  " + "  ".join(f"{p:>18}" for p in POLICIES))
+    for name, make in STEADY:
+        for at in LOADS:
+            found = compare(make(at), seeds)
+            best = found["omniscient"][1]
+            cells = "  ".join(f"{p99:9.2f} ({p99 / best:5.2f}x)" for _, p99 in found.values())
+            print(f"{name:36} {at:.0%}  {cells}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
