@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-BENCHMARKS = ("nodes", "folding", "trust")
+BENCHMARKS = ("nodes", "http", "dashboard", "folding", "trust")
 
 for name in BENCHMARKS:
     print(f"\n=== {name}\n", flush=True)

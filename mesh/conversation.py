@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 import structlog
 import trio
 
+from kowalski.mesh.tracing import trace_context
 from kowalski.mesh.transport import Stream, Transport
 from kowalski.protocol import codec
 from kowalski.protocol.errors import (
@@ -27,7 +28,7 @@ from kowalski.protocol.errors import (
 )
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.limits import IN_FLIGHT_MAX
-from kowalski.protocol.messages.base import Cancel, Failed, Message, Refused, line
+from kowalski.protocol.messages.base import Cancel, Failed, Message, Refused, Trace, line
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +38,9 @@ UNREAD_FRAMES_MAX = 1024
 UNREAD_BYTES_MAX = 8 * 1024 * 1024
 """Of one request."""
 
+
+NOTE = 0
+"""In place of a request's number: what comes with it is about the next request."""
 
 LAST_WORDS_S = 2.0
 """How long a cancelled side tries to say so before it leaves."""
@@ -146,8 +150,13 @@ class _Line:
         self.stream = stream
         self._lock = trio.Lock()
 
-    async def send(self, request: int, message: Message, *, is_last: bool = False) -> None:
+    async def send(
+        self, request: int, message: Message, *, is_last: bool = False, trace: str = ""
+    ) -> None:
         data = codec.seal(codec.Envelope(request, codec.encode(message), is_last))
+        if trace:
+            note = codec.encode(Trace(context=trace))
+            data = codec.seal(codec.Envelope(NOTE, note)) + data
         async with self._lock:
             with trio.CancelScope(shield=True):
                 try:
@@ -244,7 +253,7 @@ class Asker:
         channel = await self._channel(peer, protocol, open_timeout_s)
         asked = channel.begin()
         try:
-            await channel.line.send(asked.number, request)
+            await channel.line.send(asked.number, request, trace=trace_context.get())
             yield asked
         finally:
             del channel.asked[asked.number]
@@ -349,9 +358,16 @@ async def outcome_of(
 
 
 class _Answering:
-    def __init__(self, line_: _Line, number: int, unread_bytes_max: int) -> None:
+    def __init__(
+        self,
+        line_: _Line,
+        number: int,
+        unread_bytes_max: int,
+        note: codec.Envelope | None = None,
+    ) -> None:
         self._line = line_
         self._number = number
+        self._note = note
         self.inbox = Inbox(unread_bytes_max)
         self.scope = trio.CancelScope()
         self.is_taken_back = False
@@ -370,11 +386,17 @@ class _Answering:
     async def receive(self) -> Message:
         return await self.inbox.get()
 
+    def _read(self, first: codec.Envelope) -> Message:
+        """The request, and what was noted of it; of those only that are admitted."""
+        if self._note is not None and isinstance(said := codec.decode(self._note.frame), Trace):
+            trace_context.set(said.context)
+        return codec.decode(first.frame)
+
     async def answer_with(
         self, answer: Answer, first: codec.Envelope, admits: Callable[[PeerId], bool]
     ) -> None:
         with self.scope:
-            last = await outcome_of(answer, self, lambda: codec.decode(first.frame), admits)
+            last = await outcome_of(answer, self, lambda: self._read(first), admits)
             try:
                 await self._line.send(self._number, last, is_last=True)
             except PeerUnreachableError:
@@ -412,6 +434,7 @@ async def _serve_stream(
 ) -> None:
     line_ = _Line(stream)
     running: dict[int, _Answering] = {}
+    note: codec.Envelope | None = None
     newest = 0
     reader = codec.EnvelopeReader()
 
@@ -426,6 +449,9 @@ async def _serve_stream(
             while data := await stream.receive():
                 for envelope in reader.feed(data):
                     number = envelope.request
+                    if number == NOTE:
+                        note = envelope
+                        continue
                     if answering := running.get(number):
                         _hear(answering, envelope)
                         continue
@@ -436,8 +462,8 @@ async def _serve_stream(
                         busy = Refused(reason="busy", detail=f"{len(running)} requests in flight")
                         await line_.send(number, busy, is_last=True)
                     else:
-                        answering = _Answering(line_, number, limits.unread_bytes)
-                        running[number] = answering
+                        answering = _Answering(line_, number, limits.unread_bytes, note)
+                        note, running[number] = None, answering
                         nursery.start_soon(run, number, answering, envelope)
         except (PeerUnreachableError, RemoteProtocolError) as lost:
             log.debug("stream-ended", peer=stream.peer, why=str(lost))

@@ -83,8 +83,10 @@ class Mesh:
         params: connectivity.Params,
         timeouts: Timeouts,
         keeping: Keeping,
+        around: Callable[[str, Answer], Answer],
     ) -> None:
         self.me = transport.peer
+        self._around = around
         self._transport = transport
         self._about = about
         self._asker = asker
@@ -171,6 +173,7 @@ class Mesh:
 
         Only members whose certificate has one of the roles in `askers`, where that is given.
         """
+        answer = self._around(protocol, answer)
 
         def admits(peer: PeerId) -> bool:
             self.trust.check_asker(peer, protocol, askers)
@@ -461,9 +464,11 @@ async def open_mesh(
     timeouts: Timeouts | None = None,
     keeping: Keeping | None = None,
     furnish: Callable[[Mesh, trio.Nursery], None] | None = None,
+    around: Callable[[str, Answer], Answer] = lambda _protocol, answer: answer,
 ) -> AsyncIterator[Mesh]:
     """Be in the mesh for the length of the block.
 
+    `around` is given what answers each protocol, and gives what shall answer in its place.
     `furnish` opens the rooms above, their tasks in the nursery given, before anybody can meet us:
     what we say of ourselves at a first meeting is then what we are.
     """
@@ -479,6 +484,7 @@ async def open_mesh(
             params=params or connectivity.Params(),
             timeouts=timeouts or Timeouts(),
             keeping=keeping or Keeping(),
+            around=around,
         )
         if furnish is not None:
             furnish(mesh, nursery)

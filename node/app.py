@@ -43,8 +43,10 @@ from kowalski.node.backends.model_files import is_model_file
 from kowalski.node.backends.probing import Candidate, Finding, candidates, probe
 from kowalski.node.config import NodeConfig
 from kowalski.node.copy_storage import CopyStorage, open_copy_storage
+from kowalski.node.core.model_policy import ModelRules
 from kowalski.node.http.room import Place, Rooms, open_http_room
 from kowalski.node.joining import known_membership, new_membership
+from kowalski.node.model_book import ModelBook
 from kowalski.node.own_membership import ENDED_IS_FINE
 from kowalski.node.repl.opening import Trial, open_host_here, try_here
 from kowalski.node.repl.sandbox import SandboxVerdict
@@ -54,6 +56,7 @@ from kowalski.node.services import folding, inference, placement, repl
 from kowalski.node.services.dispatch import Dispatch
 from kowalski.node.services.gate import Gate, Resources
 from kowalski.node.services.leading import Leading, open_leading
+from kowalski.node.services.model_requests import ModelRequests
 from kowalski.node.services.own_capacity import OwnCapacity
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.placing import Placing
@@ -61,7 +64,8 @@ from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.telemetry import NodeTelemetry
 from kowalski.node.storage import LedgerStorage, open_ledger_storage
 from kowalski.node.telemetry_sources import DeviceProfile, HotSample, HotSource, read_profile
-from kowalski.protocol.ids import Address
+from kowalski.node.tracing import NoTracing, Tracing, open_tracing
+from kowalski.protocol.ids import Address, PeerId
 from kowalski.protocol.join_line import parse as parse_join_line
 from kowalski.protocol.messages.trust import Role
 from kowalski.rlm.tokens import estimate_tokens
@@ -73,6 +77,7 @@ CLIENTS: frozenset[Role] = frozenset({"submit", "coordinate"})
 """Who may have code run, models asked and texts folded: for a task, or directly."""
 
 FOLDING_SLOTS = 2
+GB = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,9 @@ async def _run(config: NodeConfig, notices: ServiceNotices) -> None:
     known = known_membership(config, identity, line)
     async with AsyncExitStack() as stack:
         storage = stack.enter_context(open_ledger_storage(config.ledger_path))
+        tracing = stack.enter_context(
+            open_tracing(config.otlp_endpoint, name=config.name, peer=identity.peer)
+        )
         hands = await _open_hands(config, stack)
         # Imported a moment ago in a thread: it takes a second, and only nodes need it.
         from kowalski.mesh.libp2p_transport import open_libp2p_transport  # noqa: PLC0415
@@ -137,7 +145,9 @@ async def _run(config: NodeConfig, notices: ServiceNotices) -> None:
         )
         membership = known or await new_membership(config, identity, line, transport)
         node = await stack.enter_async_context(
-            open_node(config, transport, membership, hands, storage, identity=identity)
+            open_node(
+                config, transport, membership, hands, storage, identity=identity, tracing=tracing
+            )
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
         discovery: Discovery | None = None
@@ -182,7 +192,15 @@ async def _open_http(
         hosts=frozenset((*config.http_hosts, *_own_names(node.mesh))),
         origins=frozenset(config.http_origins),
     )
-    rooms = Rooms(node.mesh, node.work, node.store, node.submitter, served, here.unix_clock)
+    rooms = Rooms(
+        node.mesh,
+        node.work,
+        node.store,
+        node.submitter,
+        served,
+        here.unix_clock,
+        node.tracing,
+    )
     async with open_http_room(place, rooms) as port:
         here.ports.http = port
         yield
@@ -280,19 +298,13 @@ async def open_node(
     unix_clock: Callable[[], float] = time.time,
     boot: str | None = None,
     device: Device | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[verbs.Node]:
     """The rooms that the owner and the certificate allow, open for the length of the block."""
     boot = boot or secrets.token_hex(8)
     device = device or Device(read_profile(), HotSource().sample)
-    certificate = verify(
-        membership.certificate,
-        mesh=membership.mesh,
-        peer=transport.peer,
-        now_unix_s=unix_clock(),
-        rules=ENDED_IS_FINE,
-    )
-    certified = frozenset[str](certificate.roles)
-    roles: tuple[Role, ...] = tuple(role for role in config.roles if role in certified)
+    tracing = tracing or NoTracing()
+    roles = _certified_roles(config, transport.peer, membership, unix_clock())
     telemetry = NodeTelemetry(
         name=config.name,
         boot=boot,
@@ -311,7 +323,7 @@ async def open_node(
 
         def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
             work = PlacedWork(mesh, store, Placing(mesh.me, Dispatch(mesh, nursery)))
-            rooms = _Rooms(mesh, work, store, copies, hands, telemetry, nursery, unix_clock)
+            rooms = _Rooms(config, mesh, work, store, copies, hands, telemetry, nursery, unix_clock)
             furnished.append((work, rooms.open(roles, config.repl_slots)))
 
         async with (
@@ -327,6 +339,7 @@ async def open_node(
                     lambda renewed: save_membership(config.mesh_path, renewed),
                 ),
                 furnish=furnish,
+                around=tracing.answering,
             ) as mesh,
             trio.open_nursery() as nursery,
         ):
@@ -336,8 +349,23 @@ async def open_node(
             _look_for(mesh, config, RememberedPeers(config.peers_path))
             nursery.start_soon(_announce_changes, hands, mesh)
             nursery.start_soon(store.sweep)
-            yield verbs.Node(mesh, submitter, work, store, invites, leading)
+            yield verbs.Node(mesh, submitter, work, store, invites, leading, tracing)
             nursery.cancel_scope.cancel()
+
+
+def _certified_roles(
+    config: NodeConfig, peer: PeerId, membership: Membership, now_unix_s: float
+) -> tuple[Role, ...]:
+    """Of those that the owner allows, what the certificate does too."""
+    certificate = verify(
+        membership.certificate,
+        mesh=membership.mesh,
+        peer=peer,
+        now_unix_s=now_unix_s,
+        rules=ENDED_IS_FINE,
+    )
+    certified = frozenset[str](certificate.roles)
+    return tuple(role for role in config.roles if role in certified)
 
 
 def _offered(roles: tuple[Role, ...], hands: Hands) -> tuple[Role, ...]:
@@ -348,6 +376,7 @@ def _offered(roles: tuple[Role, ...], hands: Hands) -> tuple[Role, ...]:
 class _Rooms:
     """What the rooms that serve peers are opened with."""
 
+    config: NodeConfig
     mesh: Mesh
     work: PlacedWork
     store: ContentStore
@@ -375,7 +404,7 @@ class _Rooms:
             told.repl = lambda: gate.occupancy("code", min(code_slots, host.slots))
             told.languages = lambda: dict(host.languages)
         if "infer" in roles:
-            models = inference.InferenceRoom(self.hands.catalogue, self.store, mesh, hot=hot)
+            models = self._inference_room()
             mesh.serve(inference.PROTOCOL, gate.admitting(models.answer), askers=CLIENTS)
             told.inference = lambda: gate.occupancy("inference", models.occupancy.slots)
             told.models = lambda: models.models
@@ -389,6 +418,19 @@ class _Rooms:
             return None
         return open_leading(
             mesh, self.work, self.store, self.copies, self.nursery, unix_clock=self.unix_clock
+        )
+
+    def _inference_room(self) -> inference.InferenceRoom:
+        catalogue, mesh, config = self.hands.catalogue, self.mesh, self.config
+        hot = self.telemetry.hot
+        book = ModelBook(config.model_book_path, self.unix_clock)
+        bytes_max = config.models_gb * GB if config.models_gb is not None else None
+        rules = ModelRules(config.model_changes, bytes_max, config.models_evict)
+        about_models = ModelRequests(
+            catalogue, book, rules, me=mesh.me, roles_of=mesh.roles_of, hot=hot
+        )
+        return inference.InferenceRoom(
+            catalogue, self.store, mesh, hot=hot, models=about_models, on_use=book.use
         )
 
 

@@ -14,9 +14,11 @@ import click
 
 from kowalski import __version__
 from kowalski.node import (
+    cli_ask,
     cli_doctor,
     cli_http,
     cli_mcp,
+    cli_models,
     cli_service,
     cli_start,
     cli_trust,
@@ -72,8 +74,10 @@ for _command in (
     cli_start.start,
     cli_work.submit,
     cli_work.run,
-    cli_work.ask,
+    cli_ask.ask,
+    cli_ask.embed,
     cli_work.fold,
+    cli_models.models,
     cli_views.peers,
     cli_views.status,
     cli_views.tasks,

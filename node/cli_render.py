@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 DASH = "-"
 PLAIN_WIDTH_MAX = 10_000
+COLUMN_GAP = 3
+"""What rich puts between two columns."""
 
 Row = tuple[str, ...]
 
@@ -86,7 +88,10 @@ def table(columns: Sequence[str], rows: Sequence[Row], *, is_terminal: bool) -> 
     columns = [columns[n] for n in kept]
     lines = [tuple(_one_line(row[n]) for n in kept) for row in rows]
     if is_terminal:
-        return _rich_table(columns, lines)
+        width = shutil.get_terminal_size().columns
+        if _least_width(columns, lines) > width:
+            return _stacked(columns, lines, width)
+        return _rich_table(columns, lines, width)
     widths = [max(len(line[n]) for line in [tuple(columns), *lines]) for n, _ in enumerate(columns)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -98,7 +103,40 @@ def _one_line(cell: str) -> str:
     return " ".join(cell.split())[:PLAIN_WIDTH_MAX]
 
 
-def _rich_table(columns: Sequence[str], rows: Sequence[Row]) -> str:
+def _least_width(columns: Sequence[str], rows: Sequence[Row]) -> int:
+    """What a table needs so that no word of it is broken, with the gaps between its columns."""
+    words = [_longest_word(n, columns, rows) for n, _ in enumerate(columns)]
+    return sum(words) + COLUMN_GAP * len(words)
+
+
+def _longest_word(n: int, columns: Sequence[str], rows: Sequence[Row]) -> int:
+    return max(len(word) for line in (tuple(columns), *rows) for word in line[n].split() or [""])
+
+
+def _stacked(columns: Sequence[str], rows: Sequence[Row], width: int) -> str:
+    """For narrow terminals: a row's fields below one another, those without a value left out."""
+    import textwrap
+
+    names = [column.lower() for column in columns]
+    room = max(len(name) for name in names[1:]) if len(names) > 1 else 0
+    blocks = []
+    for row in rows:
+        lines = [row[0]]
+        for name, cell in zip(names[1:], row[1:], strict=True):
+            if cell in {DASH, ""}:
+                continue
+            head = f"  {name.ljust(room)}  "
+            indent = " " * len(head)
+            lines.append(
+                textwrap.fill(
+                    cell, max(width, len(head) + 8), initial_indent=head, subsequent_indent=indent
+                )
+            )
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _rich_table(columns: Sequence[str], rows: Sequence[Row], width: int) -> str:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -107,13 +145,12 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Row]) -> str:
     from kowalski.rlm.truncation import printable
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        made.add_column(column, overflow="fold")
+    for n, column in enumerate(columns):
+        made.add_column(column, overflow="fold", min_width=_longest_word(n, columns, rows))
     for row in rows:
         # Text and not str, so that nothing a peer is called turns into markup.
         made.add_row(*(Text(printable(cell)) for cell in row))
     # Without colours: what goes through here is cleaned of control characters afterwards.
-    width = shutil.get_terminal_size().columns
     console = Console(file=io.StringIO(), width=width, no_color=True, force_terminal=False)
     console.print(made)
     assert isinstance(console.file, io.StringIO)

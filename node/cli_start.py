@@ -28,6 +28,18 @@ from kowalski.protocol.errors import ConfigError
 @click.option("--no-mdns", is_flag=True, default=None, help="Neither announce nor look around.")
 @click.option("--peer", "peers", multiple=True, metavar="MULTIADDR", help="Repeatable.")
 @click.option("--backend", "backends", multiple=True, metavar="URL|GGUF", help="Repeatable.")
+@click.option(
+    "--model-changes",
+    type=click.Choice(["nobody", "owner", "members"]),
+    help="Who may have models fetched, loaded and deleted here.",
+)
+@click.option("--models-gb", type=click.IntRange(min=1), help="All models may take so much disk.")
+@click.option(
+    "--models-evict",
+    type=click.Choice(["never", "pulled", "any"]),
+    help="Which models make room: none, those fetched for the mesh, any.",
+)
+@click.option("--otlp-endpoint", metavar="URL", help="Where traces go; needs the extra otel.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 @click.option("--log-format", type=click.Choice(["pretty", "json"]))
 @with_session

@@ -1,4 +1,4 @@
-"""The commands that give the mesh work: submit, run, ask, fold."""
+"""The commands that give the mesh work: submit, run, fold. `ask` is in `cli_ask`."""
 
 from __future__ import annotations
 
@@ -198,55 +198,6 @@ def _how_it_ran(done: dict[str, object]) -> str:
     if done.get("why"):
         parts.append(render.field(done, "why"))
     return "; ".join(parts)
-
-
-@click.command()
-@click.argument("prompt", required=False)
-@click.option("--file", "-f", type=_file, help="Read the prompt from a file.")
-@click.option("--system", "-s", help="What the model is told before the prompt.")
-@click.option("--model", "-m", help="Which model; the mesh chooses otherwise.")
-@click.option("--max-tokens", type=click.IntRange(min=1))
-@click.option("--temperature", type=click.FloatRange(0, 10))
-@duration_option("--timeout", "10m", "How long you will wait.")
-@with_session
-def ask(
-    session: Session,
-    *,
-    prompt: str | None,
-    file: Path | None,
-    system: str | None,
-    model: str | None,
-    max_tokens: int | None,
-    temperature: float | None,
-    timeout: float,
-) -> None:
-    """Call one model on the best peer that has it; PROMPT - reads stdin."""
-    request = given(
-        prompt=text_of(prompt, file, what="prompt"),
-        system=system,
-        model=model,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        timeout_s=timeout,
-    )
-    printed = ""
-
-    def on_event(event: dict[str, object]) -> None:
-        nonlocal printed
-        if event.get("kind") == "delta":
-            delta = str(event.get("text") or "")
-            printed = (printed + delta)[-1:]
-            session.result(delta, newline=False)
-        elif event.get("text"):
-            session.say(render.field(event, "text"))
-
-    done = session.ask_node("ask", request, on_event=on_event, silence_s=timeout + ANSWER_GRACE_S)
-    if session.as_json:
-        session.print_json(done)
-        return
-    session.result("" if printed else str(done.get("text") or ""), newline=printed != "\n")
-    usage = f"; {render.text(done['usage'])}" if done.get("usage") else ""
-    session.say(f"{render.field(done, 'model')} on {render.who(done)}{usage}")
 
 
 @click.command()

@@ -42,6 +42,7 @@ FOREIGN_VARIABLES: Mapping[str, str] = {
     "ollama_host": "OLLAMA_HOST",
     "openai_base_url": "OPENAI_BASE_URL",
     "api_key": "OPENAI_API_KEY",
+    "otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT",
 }
 
 _MULTIADDR = re.compile(
@@ -117,6 +118,11 @@ class NodeConfig(BaseModel):
     ollama_host: Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]{1,300}$")] | None = None
     openai_base_url: Url | None = None
     api_key: SecretStr | None = None
+    # Who may have models fetched, loaded and deleted here; what they may take, and what makes room.
+    model_changes: Literal["nobody", "owner", "members"] = "owner"
+    models_gb: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    models_evict: Literal["never", "pulled", "any"] = "never"
+    otlp_endpoint: Url | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["pretty", "json"] = "pretty"
 
@@ -152,6 +158,10 @@ class NodeConfig(BaseModel):
     @property
     def peers_path(self) -> Path:
         return self.data_dir / "peers.json"
+
+    @property
+    def model_book_path(self) -> Path:
+        return self.data_dir / "models.json"
 
     @property
     def ledger_path(self) -> Path:
@@ -302,7 +312,7 @@ _BOOLEANS: Mapping[str, bool] = {
     "0": False, "false": False, "no": False, "off": False,
 }  # fmt: skip
 
-_INTEGERS = frozenset({"p2p_port", "http_port", "repl_slots"})
+_INTEGERS = frozenset({"p2p_port", "http_port", "repl_slots", "models_gb"})
 _SWITCHES = frozenset({"no_http", "no_mdns", "no_repl", "unsafe_repl"})
 _LISTS = frozenset({"http_hosts", "http_origins", "peers", "roles", "backends"})
 

@@ -39,6 +39,8 @@ AbsolutePath = Annotated[
 ]
 Prompt = Annotated[str, AfterValidator(_not_blank)]
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
+PeerName = Annotated[str, Field(min_length=1, max_length=128)]
+BackendName = Annotated[str, Field(min_length=1, max_length=64)]
 Role = Literal["submit", "coordinate", "repl", "infer", "fold"]
 ROLES: tuple[Role, ...] = ("submit", "coordinate", "repl", "infer", "fold")
 InviteRole = Literal["submit", "coordinate", "repl", "infer", "fold", "admin"]
@@ -120,7 +122,7 @@ class RunRequest(Request):
 
 
 class AskRequest(Request):
-    """One call of a model."""
+    """One call of a model. `json_schema` is JSON, `{}` for any object; images are files."""
 
     VERB: ClassVar[str] = "ask"
 
@@ -129,7 +131,69 @@ class AskRequest(Request):
     model: ModelName | None = None
     max_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    stop: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=256)], ...],
+        Field(strict=False, max_length=16),
+    ] = ()
+    json_schema: Annotated[str, Field(max_length=256 * 1024)] | None = None
+    thinking: Literal["off", "on", "low", "medium", "high"] | None = None
+    images: Annotated[tuple[AbsolutePath, ...], Field(strict=False, max_length=64)] = ()
     timeout_s: TimeoutS = 600.0
+
+
+class EmbedRequest(Request):
+    VERB: ClassVar[str] = "embed"
+
+    texts: Annotated[tuple[str, ...], Field(strict=False, min_length=1, max_length=2048)]
+    model: ModelName
+    dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    timeout_s: TimeoutS = 600.0
+
+
+class ModelsRequest(Request):
+    """All models whose names contain `query`; with `loadable` also those to be had only."""
+
+    VERB: ClassVar[str] = "models"
+
+    query: Annotated[str, Field(max_length=256)] = ""
+    loadable: bool = False
+
+
+class PullRequest(Request):
+    """`on`: a peer by its name, its id or the end of that; else the first that will."""
+
+    VERB: ClassVar[str] = "pull"
+
+    model: ModelName
+    on: PeerName | None = None
+    backend: BackendName | None = None
+    timeout_s: TimeoutS = 86_400.0
+
+
+class LoadRequest(PullRequest):
+    VERB: ClassVar[str] = "load"
+
+    sharding: Literal["auto", "pipeline", "tensor"] = "auto"
+    devices_min: Annotated[int, Field(ge=1, le=256)] = 1
+    timeout_s: TimeoutS = 3600.0
+
+
+class PreviewRequest(Request):
+    VERB: ClassVar[str] = "preview"
+
+    model: ModelName
+    on: PeerName | None = None
+    backend: BackendName | None = None
+    timeout_s: TimeoutS = 30.0
+
+
+class UnloadRequest(PullRequest):
+    VERB: ClassVar[str] = "unload"
+
+    deletes: bool = False
+    timeout_s: TimeoutS = 60.0
 
 
 class FoldRequest(Request):
@@ -184,6 +248,12 @@ REQUESTS: Mapping[str, type[Request]] = {
         SubmitRequest,
         RunRequest,
         AskRequest,
+        EmbedRequest,
+        ModelsRequest,
+        PullRequest,
+        LoadRequest,
+        PreviewRequest,
+        UnloadRequest,
         FoldRequest,
         InviteRequest,
         RevokeRequest,

@@ -99,7 +99,7 @@ class MeshVerbs:
         request = asked.parse(asked.RevokeRequest, raw)
         await trio.lowlevel.checkpoint()
         self._authority("revokes")
-        peer = self._find(request.peer)
+        peer = find_peer(self._mesh, request.peer)
         name = self._mesh.name_of(peer)
         self._mesh.trust.revoke(peer, request.why)
         version = self._mesh.trust.book.roster_version
@@ -120,21 +120,26 @@ class MeshVerbs:
             "not_allowed", f"only the node that founded the mesh, or an admin, {does} ({whom})"
         )
 
-    def _find(self, wanted: str) -> PeerId:
-        """Raises ConfigError: nobody, or several, are called so."""
-        ending = wanted.lstrip(".")
-        peers = {one.peer: one.name for one in self._mesh.facts()}
-        matches = [peer for peer, name in peers.items() if wanted in {peer, name}]
-        if not matches and len(ending) >= ENDING_CHARS_MIN:
-            matches = [peer for peer in peers if peer.endswith(ending)]
-        if not matches and _is_peer(wanted):
-            return PeerId(wanted)  # one that is lost may not have been here for long
-        if len(matches) != 1:
-            what = "no peer is" if not matches else f"{len(matches)} peers are"
-            raise ConfigError(
-                f"{what} called {wanted}; name it by the end of its id: `kowalski-node peers`"
-            )
-        return matches[0]
+
+def find_peer(mesh: Mesh, wanted: str) -> PeerId:
+    """The peer that is called so: by its name, its id, or the end of that.
+
+    Raises:
+        ConfigError: nobody, or several, are called so.
+    """
+    ending = wanted.lstrip(".")
+    peers = {one.peer: one.name for one in mesh.facts()}
+    matches = [peer for peer, name in peers.items() if wanted in {peer, name}]
+    if not matches and len(ending) >= ENDING_CHARS_MIN:
+        matches = [peer for peer in peers if peer.endswith(ending)]
+    if not matches and _is_peer(wanted):
+        return PeerId(wanted)  # one that is lost may not have been here for long
+    if len(matches) != 1:
+        what = "no peer is" if not matches else f"{len(matches)} peers are"
+        raise ConfigError(
+            f"{what} called {wanted}; name it by the end of its id: `kowalski-node peers`"
+        )
+    return matches[0]
 
 
 def _is_peer(text: str) -> bool:

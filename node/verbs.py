@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -17,23 +16,25 @@ from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.discovery import Discovery
 from kowalski.mesh.invites import InviteBook
 from kowalski.mesh.mesh import Mesh
-from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node import control_messages as asked
 from kowalski.node import doctor
 from kowalski.node.backends.catalogue import Catalogue
 from kowalski.node.config import NodeConfig
 from kowalski.node.control import Emit, Verb
 from kowalski.node.core.task_ledger import Task
+from kowalski.node.emitting import emitting
 from kowalski.node.mesh_verbs import MeshVerbs, ends_in_s, load_of, warnings_of
+from kowalski.node.model_verbs import ModelVerbs
 from kowalski.node.plain_files import check_is_plain, read_text
 from kowalski.node.program_arguments import with_arguments
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.services.folding import SOURCE_BYTES_MAX
 from kowalski.node.services.leading import Leading
-from kowalski.node.services.placed_work import ANY_MODEL, PlacedWork
+from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.placing import Placed
 from kowalski.node.services.submitter import Seen, SubmitterRoom
 from kowalski.node.task_view import TaskView, headline
+from kowalski.node.tracing import NoTracing, Tracing
 from kowalski.protocol import ids
 from kowalski.protocol.errors import ConfigError, PeerUnreachableError
 from kowalski.protocol.ids import Address, TaskId
@@ -46,7 +47,6 @@ from kowalski.protocol.limits import (
 from kowalski.protocol.messages.base import LINE_CHARS_MAX, sayable
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.folding import FoldAsked
-from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
 from kowalski.protocol.messages.repl import CellAsked, Input
 from kowalski.protocol.messages.task import TaskSpec
 from kowalski.rlm.parsing import LANGUAGES
@@ -58,7 +58,6 @@ R = TypeVar("R", bound=asked.Request)
 ITERATIONS_BLOCKS = 5
 ITERATIONS_RLM = 30
 RATIO_DEFAULT = 0.25
-EVENTS_MAX = 1024
 NAME_CHARS_MAX = 128
 
 
@@ -73,6 +72,8 @@ class Node:
     invites: InviteBook
     leading: Leading | None
     """None where it leads no tasks."""
+
+    tracing: Tracing = field(default_factory=NoTracing)
 
 
 @dataclass(slots=True)
@@ -107,11 +108,11 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
         "submit": verbs.submit,
         "cancel": verbs.cancel,
         "run": verbs.run,
-        "ask": verbs.ask,
         "fold": verbs.fold,
         "doctor": verbs.doctor,
         "invite": of_mesh.invite,
         "revoke": of_mesh.revoke,
+        **ModelVerbs(node.mesh, node.work, node.store).offered(),
     }
     return {name: _hearing(verb) for name, verb in offered.items()}
 
@@ -329,7 +330,7 @@ class _Verbs:
             timeout_s=request.timeout_s,
             remaining_s=request.timeout_s,
         )
-        async with _emitting(emit) as tell:
+        async with emitting(emit) as tell:
             done, placed = await self._node.work.run_alone(
                 cell,
                 on_output=lambda stream, data: tell(
@@ -346,33 +347,6 @@ class _Verbs:
             "value": done.value,
             "duration_s": done.duration_s,
             **_who(placed),
-        }
-
-    async def ask(self, raw: Reply, emit: Emit) -> Reply:
-        request = asked.parse(asked.AskRequest, raw)
-        if len((request.prompt + (request.system or "")).encode()) > TEXT_BYTES_MAX:
-            raise ConfigError(f"more than {TEXT_BYTES_MAX} bytes; submit long text as --context")
-        system = (ChatMessage(role="system", content=request.system),) if request.system else ()
-        completion = CompletionAsked(
-            model=request.model or ANY_MODEL,
-            messages=(*system, ChatMessage(role="user", content=request.prompt)),
-            max_tokens=min(request.max_tokens, 1_000_000) if request.max_tokens else None,
-            temperature=min(request.temperature, 2.0) if request.temperature is not None else None,
-            remaining_s=request.timeout_s,
-        )
-        async with _emitting(emit) as tell:
-            reply = await self._node.work.complete(
-                completion,
-                on_delta=lambda text: tell({"kind": "delta", "text": text}),
-                on_restart=lambda why: tell({"kind": "restart", "text": why}),
-            )
-        usage = reply.done.usage
-        return {
-            "text": reply.text,
-            "model": reply.done.model,
-            "finish_reason": reply.done.finish_reason,
-            "usage": usage.model_dump(),
-            **_who(reply.placed),
         }
 
     async def fold(self, raw: Reply, _emit: Emit) -> Reply:
@@ -409,25 +383,6 @@ class _Verbs:
             "algorithm": done.algorithm,
             **_who(folded.placed),
         }
-
-
-@asynccontextmanager
-async def _emitting(emit: Emit) -> AsyncIterator[Callable[[Reply], None]]:
-    """A way to emit from where nobody may wait. Beyond a bound events are left out, not kept."""
-    events_in, events_out = trio.open_memory_channel[Reply](EVENTS_MAX)
-
-    async def forward() -> None:
-        async for event in events_out:
-            await emit(event)
-
-    def tell(event: Reply) -> None:
-        with suppress(trio.WouldBlock):
-            events_in.send_nowait(event)
-
-    async with open_plain_nursery() as nursery:
-        nursery.start_soon(forward)
-        with events_in:
-            yield tell
 
 
 def _listening(addresses: Iterable[Address]) -> tuple[str, int] | None:

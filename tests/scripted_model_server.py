@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 import h11
 import trio
 
+from tests import scripted_models
 from tests.scripted_words import OllamaWords, OpenAiWords, Words, embeddings
 
 Flavour = Literal["openai", "ollama"]
@@ -213,7 +214,10 @@ class ScriptedModelServer:
         async with stream:
             wire = _Wire(stream)
             with contextlib.suppress(
-                ClientLeftError, trio.BrokenResourceError, trio.ClosedResourceError
+                ClientLeftError,
+                trio.BrokenResourceError,
+                trio.ClosedResourceError,
+                h11.RemoteProtocolError,  # it left in the middle of a request
             ):
                 while (request := await wire.next_request()) is not None:
                     await self._answer(wire, *request)
@@ -235,8 +239,9 @@ class ScriptedModelServer:
             await wire.reply(200, embeddings(json.loads(body)))
         elif path == "/api/chat" and self.flavour == "ollama":
             await self._complete(wire, OllamaWords(), json.loads(body))
-        elif path == "/api/show" and self.flavour == "ollama":
-            await wire.reply(200, {"model_info": {"llama.context_length": 32768}})
+        elif path.startswith("/api/") and self.flavour == "ollama":
+            reply = scripted_models.manage(self, path, json.loads(body))
+            await wire.reply_bytes(reply.status, reply.body, b"application/x-ndjson")
         else:
             await wire.reply(404, {"error": {"message": f"no route {path}"}})
 

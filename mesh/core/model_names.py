@@ -2,8 +2,8 @@
 
 `llama3.2:3b` (Ollama), `Llama-3.2-3B-Instruct-Q4_K_M.gguf` (llama.cpp), `llama-3.2-3b-instruct` (LM
 Studio) and `mlx-community/Llama-3.2-3B-Instruct-4bit` (exo) are one model to who asks for
-`llama3.2:3b`. Whatever the asked name says (size, bits, variant) has to fit; what it leaves open
-may be anything.
+`llama3.2:3b`. Whatever the asked name says (size, variant) has to fit; what it leaves open may be
+anything. Bits have to fit where both names tell them.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def is_same(asked: str, offered: str) -> bool:
         and want.family == have.family
         and want.variants == variants
         and want.sizes <= have.sizes
-        and want.bits in (None, have.bits)
+        and (want.bits is None or have.bits in (want.bits, None))
     )
 
 

@@ -7,7 +7,6 @@ catalogue of what could be loaded; what is usable now are instances all of whose
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
@@ -20,6 +19,7 @@ _READY: Final = frozenset({"RunnerReady", "RunnerRunning"})
 _FAILED: Final = frozenset({"RunnerFailed", "RunnerShutdown", "RunnerShuttingDown"})
 
 INSTANCES_MAX: Final = 1000
+PREVIEWS_MAX: Final = 32
 NAME_CHARS_MAX: Final = 256
 """As on the wire."""
 
@@ -219,9 +219,32 @@ def _positive(value: object) -> int | None:
     return cast("int", value) if is_positive else None
 
 
-def tagged_items(value: object) -> Iterator[tuple[str, JsonObject]]:
-    """Each `{"Tag": {...}}` of a list."""
-    for entry in value if isinstance(value, list) else []:
-        if isinstance(entry, dict) and len(entry) == 1:
-            tag = str(next(iter(entry)))
-            yield tag, _untagged(entry)
+def ways(payload: object) -> tuple[JsonObject, ...]:
+    """The entries of `/instance/previews`.
+
+    Raises:
+        BackendError: it is no list of previews.
+    """
+    told = payload.get("previews") if isinstance(payload, dict) else None
+    if not isinstance(told, list):
+        raise BackendError("bad_reply", f"no list of previews: {excerpt(payload)}")
+    return tuple(cast("JsonObject", one) for one in told[:PREVIEWS_MAX] if isinstance(one, dict))
+
+
+def downloaded(told: object, model: str) -> str:
+    """How far one device is with the download of a model, out of `/state/downloads/<device>`."""
+    for entry in told if isinstance(told, list) else []:
+        if not isinstance(entry, dict) or len(entry) != 1:
+            continue
+        inner = _untagged(entry)
+        shard = _untagged(inner.get("shardMetadata"))
+        if _object(shard.get("modelCard")).get("modelId") != model:
+            continue
+        if (error := inner.get("errorMessage")) and isinstance(error, str):
+            return f"download failed: {error.strip().rpartition(chr(10))[2][:200]}"
+        progress = _object(inner.get("downloadProgress")) or inner
+        done = _positive(_object(progress.get("downloaded")).get("inBytes")) or 0
+        total = _positive(_object(progress.get("total")).get("inBytes"))
+        if total and next(iter(entry)) == "DownloadOngoing":
+            return f"{done / 2**30:.1f} of {total / 2**30:.1f} GiB downloaded"
+    return ""

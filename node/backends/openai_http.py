@@ -25,7 +25,7 @@ from kowalski.node.backends.seam import (
 )
 
 if TYPE_CHECKING:
-    from kowalski.node.backends.http import HttpClient
+    from kowalski.node.backends.http import HttpClient, Reply
     from kowalski.node.backends.openai_models import ListModels, OpenAiServer
     from kowalski.node.backends.seam import CompletionRequest, EstimateTokens
 
@@ -126,8 +126,7 @@ class OpenAiBackend:
                 bytes_max=embeddings.BODY_BYTES_MAX,
             )
             if reply.status != 200:
-                has_key = self._server.api_key is not None
-                raise status_error(reply.status, reply.headers, reply.body, has_key=has_key)
+                raise self._status_error(reply)
             value = parse_json_object(reply.body)
             found.append(embeddings.openai_embedded(value, texts, self._estimate_tokens))
         return embeddings.joined(found)
@@ -141,6 +140,9 @@ class OpenAiBackend:
             url, headers=self._server.headers(), timeout_s=self._timeout_s
         )
         if reply.status != 200:
-            has_key = self._server.api_key is not None
-            raise status_error(reply.status, reply.headers, reply.body, has_key=has_key)
+            raise self._status_error(reply)
         return parse_json(reply.body)
+
+    def _status_error(self, reply: Reply) -> BackendError:
+        has_key = self._server.api_key is not None
+        return status_error(reply.status, reply.headers, reply.body, has_key=has_key)

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import trio
 
-from kowalski.node.backends.exo import list_exo
+from kowalski.node.backends.exo import ExoBackend, list_exo
 from kowalski.node.backends.http import Reply
 from kowalski.node.backends.ollama import OllamaBackend
 from kowalski.node.backends.openai_http import OpenAiBackend
@@ -196,7 +196,8 @@ def make_backend(
     if kind == "ollama":
         return OllamaBackend(place.url, http=http, estimate_tokens=estimate_tokens)
     server = OpenAiServer(kind, place.url, place.api_url, place.api_key)
-    return OpenAiBackend(server, http=http, estimate_tokens=estimate_tokens, list_by=LIST_BY[kind])
+    of_kind = ExoBackend if kind == "exo" else OpenAiBackend
+    return of_kind(server, http=http, estimate_tokens=estimate_tokens, list_by=LIST_BY[kind])
 
 
 def recognise(replies: Mapping[str, Reply]) -> Kind | None:

@@ -259,3 +259,27 @@ class Puller(Protocol):
     async def unload(self, model: str) -> None:
         """Take a model out of memory; it stays on disk. Raises as `remove`."""
         ...
+
+
+@runtime_checkable
+class Placer(Protocol):
+    """What a backend is besides, if its server splits models over devices."""
+
+    async def loadable(self) -> tuple[ModelInfo, ...]:
+        """What could be loaded, if there is memory for it. Raises as `Backend.list_models`."""
+        ...
+
+    def load(
+        self, model: str, *, strategy: Literal["auto", "pipeline", "tensor"], devices_min: int
+    ) -> contextlib.AbstractAsyncContextManager[AsyncIterator[Fetched]]:
+        """Load a model; the iterator ends when it answers. Leaving the block takes it down again.
+
+        Raises:
+            BackendError: `rejected`, it fits nowhere, with why; `bad_reply`, it was placed and did
+                not come up; else as `Backend.list_models`.
+        """
+        ...
+
+    async def unload(self, model: str) -> None:
+        """Take the model out of memory everywhere. Raises as `Puller.remove`."""
+        ...

@@ -121,6 +121,7 @@ class Completions:
             200, (("content-type", wording.stream_type), no_store, unheld, *headers)
         )
         await exchange.send(stream.begin())
+        said = b""
         try:
             while True:
                 said = b""
@@ -130,14 +131,14 @@ class Completions:
                     said = stream.keep_alive()
                 for delta in call.take():
                     said += stream.piece(delta)
+                if (completion := call.ended()) is not None:
+                    said += stream.end(answered(completion), where(completion))
+                    await exchange.end(said)
+                    return
                 if said:
                     await exchange.send(said)
-                if (completion := call.ended()) is not None:
-                    await exchange.send(stream.end(answered(completion), where(completion)))
-                    break
         except HttpError as failed:
-            await exchange.send(stream.fail(failed))
-        await exchange.end()
+            await exchange.end(said + stream.fail(failed))
 
 
 class _Call:

@@ -36,6 +36,7 @@ async def open_events(exchange: Exchange, headers: Headers = ()) -> AsyncIterato
     Errors of the block come out plain.
     """
     await exchange.begin(200, (*HEADERS, *headers))
+    await exchange.send(b"")
     said_at = trio.current_time()
     turn = trio.Lock()
 

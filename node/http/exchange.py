@@ -64,11 +64,13 @@ class Response:
 class Writer(Protocol):
     """What carries an answer to the client. Raises `ClientGoneError` when nobody reads it."""
 
-    async def begin(self, status: int, headers: Iterable[tuple[str, str]]) -> None: ...
+    async def begin(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+        """The head of an answer; it may wait for the first write."""
+        ...
 
-    async def write(self, data: bytes) -> None: ...
-
-    async def end(self) -> None: ...
+    async def write(self, data: bytes, *, is_last: bool = False) -> None:
+        """More of its body, which goes out at once; also if it is empty."""
+        ...
 
 
 class ClientGoneError(Exception):
@@ -105,15 +107,13 @@ class Exchange:
         headers = [("content-type", response.content_type), *response.headers]
         headers.append(("content-length", str(len(response.body))))
         await self.begin(response.status, headers)
-        if response.body:
-            await self._writer.write(response.body)
-        await self._writer.end()
+        await self._writer.write(response.body, is_last=True)
 
     async def answer_json(self, value: object, status: int = 200, *, headers: Headers = ()) -> None:
         await self.answer(Response(status, dump(value), headers=headers))
 
     async def begin(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
-        """Begin an answer in pieces."""
+        """Begin an answer in pieces; `send(b"")` sends the head alone."""
         self.has_begun = True
         self.status = status
         await self._writer.begin(status, (*headers, *self.extra))
@@ -121,8 +121,9 @@ class Exchange:
     async def send(self, data: bytes) -> None:
         await self._writer.write(data)
 
-    async def end(self) -> None:
-        await self._writer.end()
+    async def end(self, data: bytes = b"") -> None:
+        """Send the last piece."""
+        await self._writer.write(data, is_last=True)
 
 
 Handler = Callable[[Exchange], Awaitable[None]]

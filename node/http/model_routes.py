@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kowalski import __version__
@@ -22,7 +23,7 @@ from kowalski.node.http.mesh_models import (
 )
 from kowalski.node.http.routing import Route, RoutedHandler
 from kowalski.node.services.placed_work import Embeddings, PlacedWork
-from kowalski.protocol.errors import KowalskiError
+from kowalski.protocol.errors import KowalskiError, RequestRefusedError
 from kowalski.protocol.messages.inference import EmbeddingsAsked
 from kowalski.rlm.tokens import estimate_tokens
 
@@ -221,18 +222,24 @@ class ModelRoutes:
             )
         return found
 
-    def _check(self, model: str) -> None:
-        """Raises HttpError: 404. That all who have the model are busy is found out later."""
-        if model not in ANY_MODEL_NAMES:
-            self._find(model)
-
     async def _answer(self, exchange: Exchange, asked: Asked, wording: Wording) -> None:
-        self._check(asked.completion.model)
-        await self.completions.answer(exchange, asked, wording)
+        with self._telling_of(asked.completion.model):
+            await self.completions.answer(exchange, asked, wording)
 
     async def _embeddings(self, asked: EmbeddingsAsked) -> Embeddings:
-        self._check(asked.model)
-        return await self.work.embed(asked)
+        with self._telling_of(asked.model):
+            return await self.work.embed(asked)
+
+    @contextmanager
+    def _telling_of(self, model: str) -> Iterator[None]:
+        """Tell a model that nobody has from one whose peers are not to be had now."""
+        try:
+            yield
+        except (HttpError, RequestRefusedError) as no:
+            reason = no.code if isinstance(no, HttpError) else no.reason
+            if reason == "no_peer" and model not in ANY_MODEL_NAMES:
+                self._find(model)
+            raise
 
 
 def _telling(

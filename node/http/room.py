@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -28,6 +28,7 @@ from kowalski.node.http.server import Limits, open_http_server
 from kowalski.node.http.tokens import TokenFile
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.submitter import SubmitterRoom
+from kowalski.node.tracing import NoTracing, Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +62,7 @@ class Rooms:
     submitter: SubmitterRoom
     verbs: Mapping[str, Verb]
     unix_clock: Callable[[], float]
+    tracing: Tracing = field(default_factory=NoTracing)
 
 
 class HttpRoom:
@@ -69,6 +71,7 @@ class HttpRoom:
     def __init__(self, place: Place, rooms: Rooms) -> None:
         self._place = place
         self._mesh = rooms.mesh
+        self._tracing = rooms.tracing
         self._tokens = TokenFile(place.token_path)
         self.metrics = metrics.NodeMetrics(rooms.mesh, rooms.submitter)
         completions = Completions(rooms.work, rooms.store, on_end=self.metrics.call_ended)
@@ -105,7 +108,7 @@ class HttpRoom:
                     await exchange.answer(Response(204))
                     return
                 route = self._router.name_of(exchange.request)
-                await self._router(exchange)
+                await self._traced(route, exchange)
             except HttpError as error:
                 if exchange.has_begun:
                     raise
@@ -115,6 +118,11 @@ class HttpRoom:
             method = exchange.request.method[:16]
             status = exchange.status if exchange.has_begun else 499  # hung up before an answer
             self.metrics.request_answered(route, method, status, after_s)
+
+    async def _traced(self, route: str, exchange: Exchange) -> None:
+        request = exchange.request
+        with self._tracing.serving(f"{request.method[:16]} {route}", request.headers):
+            await self._router(exchange)
 
     def _access(self) -> Access:
         token = None if self._place.is_local else self._tokens.current()

@@ -139,6 +139,7 @@ class _Connection:
         self._held = 0
         """Bytes of the body that is being answered."""
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
+        self._unsent = b""
         self._is_gone = False
 
     # --- the life of a connection -----------------------------------------------------------------
@@ -250,7 +251,7 @@ class _Connection:
             while True:
                 if self._http.they_are_waiting_for_100_continue:
                     going_on = h11.InformationalResponse(status_code=100, headers=[])
-                    await self._send_event(going_on)
+                    await self._send(self._http.send(going_on) or b"")
                 event = self._next_event()
                 if isinstance(event, h11.Data):
                     size += len(event.data)
@@ -309,7 +310,7 @@ class _Connection:
         if self._is_gone:
             raise ClientGoneError
         if self._http.our_state is h11.SEND_BODY:
-            await self.end()
+            await self.write(b"", is_last=True)
 
     async def _watch(self, body_is_read: trio.Event, scope: trio.CancelScope) -> None:
         """Cancel `scope` when the client hangs up; what it sends meanwhile is kept, to a bound."""
@@ -343,20 +344,23 @@ class _Connection:
         """See `exchange.Writer`."""
         wire = [(name.encode("ascii"), _header_value(value)) for name, value in headers]
         reason = HTTPStatus(status).phrase.encode() if status in _STATUSES else b""
-        await self._send_event(h11.Response(status_code=status, headers=wire, reason=reason))
+        # It goes out with what follows it, in one piece.
+        self._unsent = (
+            self._http.send(h11.Response(status_code=status, headers=wire, reason=reason)) or b""
+        )
+        await trio.lowlevel.checkpoint()
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, *, is_last: bool = False) -> None:
         """See `exchange.Writer`."""
-        if data:
-            await self._send_event(h11.Data(data=data))
+        said = (self._http.send(h11.Data(data=data)) or b"") if data else b""
+        if is_last:
+            said += self._http.send(h11.EndOfMessage()) or b""
+        said, self._unsent = self._unsent + said, b""
+        await self._send(said)
 
-    async def end(self) -> None:
-        """See `exchange.Writer`."""
-        await self._send_event(h11.EndOfMessage())
-
-    async def _send_event(self, event: h11.Event) -> None:
-        data = self._http.send(event)
+    async def _send(self, data: bytes) -> None:
         if not data:
+            await trio.lowlevel.checkpoint()
             return
         # Stays so if the write is cancelled half-way, or fails: nothing may follow it.
         self._is_gone = True

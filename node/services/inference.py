@@ -20,6 +20,7 @@ from kowalski.node.backends.seam import (
 from kowalski.node.core import model_catalogue
 from kowalski.node.core.fences import Fences
 from kowalski.node.core.model_catalogue import Listing
+from kowalski.node.services.model_requests import ModelRequests
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RemoteProtocolError,
@@ -49,7 +50,10 @@ NAMES_BYTES_MAX = 8 * 1024
 
 
 class InferenceRoom:
-    """Serves `/kowalski/inference/1`. Images that come by hash are fetched into `store`."""
+    """Serves `/kowalski/inference/1`. Images that come by hash are fetched into `store`.
+
+    `models` answers what is asked about the models themselves; `on_use` hears which one was used.
+    """
 
     def __init__(
         self,
@@ -58,11 +62,15 @@ class InferenceRoom:
         requester: Requester,
         *,
         hot: Callable[[], Hot],
+        models: ModelRequests | None = None,
+        on_use: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._catalogue = catalogue
         self._store = store
         self._requester = requester
         self._hot = hot
+        self._model_requests = models
+        self._on_use = on_use
         self._fences: Fences[TaskId] = Fences()
 
     @property
@@ -125,8 +133,14 @@ class InferenceRoom:
             case wire.EmbeddingsAsked():
                 self._hear(request.task, request.term)
                 work = self._embed(conversation, request, started)
-            case wire.PullAsked():
-                raise RequestRefusedError("unsupported", f"{request.KIND} is not answered here")
+            case (
+                wire.CatalogueAsked()
+                | wire.PreviewsAsked()
+                | wire.PullAsked()
+                | wire.LoadAsked()
+                | wire.UnloadAsked()
+            ) if self._model_requests is not None:
+                work = self._model_requests.answer(conversation, request, started)
             case _:
                 raise RemoteProtocolError(f"{request.KIND} in an inference conversation")
         with trio.move_on_after(request.remaining_s):
@@ -149,6 +163,7 @@ class InferenceRoom:
     ) -> wire.CompletionDone:
         asked = await self._asked(request)
         async with self._catalogue.answer(asked, idle_timeout_s=IDLE_TIMEOUT_S) as answering:
+            self._on_use(answering.listing.model.name)
             async for event in answering.events:
                 if isinstance(event, Completed):
                     return self._done(answering.listing, event, started)

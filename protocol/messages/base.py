@@ -127,3 +127,15 @@ class Cancel(Message):
     """The asker no longer wants the reply. The work stops; nothing is answered."""
 
     KIND: ClassVar[str] = "base/cancel"
+
+
+TraceContext = Annotated[str, Field(pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
+"""W3C's `traceparent` (https://www.w3.org/TR/trace-context/), version 00."""
+
+
+class Trace(Message):
+    """What the next request on the stream belongs to. Sent with request number 0."""
+
+    KIND: ClassVar[str] = "base/trace"
+
+    context: TraceContext

@@ -27,7 +27,7 @@ from kowalski.protocol.messages.base import (
 )
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.placement import Claim
-from kowalski.protocol.messages.telemetry import Hot
+from kowalski.protocol.messages.telemetry import Hot, TokensPerSecond
 
 JSON_BYTES_MAX = 256 * 1024
 PIECE_BYTES_MAX = 16 * 1024
@@ -42,6 +42,10 @@ ToolName = Annotated[str, Field(min_length=1, max_length=128)]
 CallId = Annotated[str, Field(max_length=128)]
 Logarithm = Annotated[float, Field(ge=-10_000, le=0, allow_inf_nan=False)]
 Penalty = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
+BackendName = Annotated[str, Field(max_length=64)]
+"""The kind of server, such as `ollama`."""
+
+Sharding = Literal["auto", "pipeline", "tensor"]
 ImageNumber = Annotated[int, Field(ge=0, le=63)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -205,7 +209,7 @@ class CompletionDone(Message):
     model: ModelName
     finish_reason: Code
     usage: Usage
-    backend: Annotated[str, Field(max_length=64)] = ""
+    backend: BackendName = ""
     load_s: Seconds | None = None
     prompt_s: Seconds | None = None
     generation_s: Seconds | None = None
@@ -247,7 +251,7 @@ class EmbeddingsDone(Message):
     model: ModelName
     dimensions: Annotated[int, Field(ge=1, le=65_536)]
     usage: Usage
-    backend: Annotated[str, Field(max_length=64)] = ""
+    backend: BackendName = ""
     held_s: Seconds
     hot: Hot | None = None
 
@@ -282,7 +286,113 @@ class ModelReady(Message):
     KIND: ClassVar[str] = "inference/model-ready"
 
     model: ModelName
-    backend: Annotated[str, Field(max_length=64)] = ""
+    backend: BackendName = ""
     detail: Line = ""
     held_s: Seconds
     hot: Hot | None = None
+
+
+class LoadAsked(Message):
+    """Bring a model into memory, over several devices if the server can and it needs to.
+
+    `sharding` is how: `pipeline` splits layers, `tensor` splits each layer. Answered by progress,
+    then `ModelReady`.
+    """
+
+    KIND: ClassVar[str] = "inference/load-asked"
+
+    model: ModelName
+    backend: Name | None = None
+    sharding: Sharding = "auto"
+    devices_min: Annotated[int, Field(ge=1, le=256)] = 1
+    remaining_s: Seconds
+
+
+class UnloadAsked(Message):
+    """Take a model out of memory; with `deletes` also off the disk. Answered by `ModelGone`."""
+
+    KIND: ClassVar[str] = "inference/unload-asked"
+
+    model: ModelName
+    backend: Name | None = None
+    deletes: bool = False
+    remaining_s: Seconds
+
+
+class ModelGone(Message):
+    KIND: ClassVar[str] = "inference/model-gone"
+
+    model: ModelName
+    backend: BackendName = ""
+    held_s: Seconds
+
+
+class PreviewsAsked(Message):
+    """In which ways the responder's server could load a model. Answered by `Previews`."""
+
+    KIND: ClassVar[str] = "inference/previews-asked"
+
+    model: ModelName
+    backend: Name | None = None
+    remaining_s: Seconds
+
+
+class Preview(Record):
+    """One way, or with `why_not` none. `link` is what its devices talk over, such as `ring`."""
+
+    sharding: Annotated[str, Field(max_length=32)]
+    link: Annotated[str, Field(max_length=32)] = ""
+    devices: Annotated[int, Field(ge=0, le=1024)]
+    bytes_max: Count = 0
+    """On the device that takes most of it."""
+    is_chosen: bool = False
+    why_not: Line = ""
+
+
+class Previews(Message):
+    """`explanation` says, for a person, which one `auto` takes and why."""
+
+    KIND: ClassVar[str] = "inference/previews"
+
+    model: ModelName
+    options: Annotated[tuple[Preview, ...], Field(strict=False, fail_fast=True, max_length=32)]
+    explanation: Line = ""
+    held_s: Seconds
+
+
+class CatalogueAsked(Message):
+    """All models of the responder whose names contain `query`: ready, on disk, or to be had."""
+
+    KIND: ClassVar[str] = "inference/catalogue-asked"
+
+    query: Annotated[str, Field(max_length=256)] = ""
+    remaining_s: Seconds
+
+
+class Listed(Record):
+    """`state`: `warm`, `cold` (loaded when asked), or `loadable` (only on purpose, see above)."""
+
+    name: ModelName
+    backend: BackendName
+    state: Code
+    context_tokens: Count | None = None
+    size_bytes: Count = 0
+    slots: Annotated[int, Field(ge=0, le=10_000)] = 0
+    running: Annotated[int, Field(ge=0, le=10_000)] = 0
+    tokens_per_s: TokensPerSecond | None = None
+    prompt_tokens_per_s: TokensPerSecond | None = None
+    capabilities: Annotated[
+        tuple[Code, ...], Field(strict=False, fail_fast=True, max_length=16)
+    ] = ()
+
+
+class CatalogueTold(Message):
+    """`left_out`: how many more there are than fit."""
+
+    KIND: ClassVar[str] = "inference/catalogue"
+    FRAME_BYTES_MAX: ClassVar[int] = 256 * 1024
+
+    models: Annotated[tuple[Listed, ...], Field(strict=False, fail_fast=True, max_length=256)]
+    left_out: Count = 0
+    can_pull: bool = False
+    held_s: Seconds

@@ -56,6 +56,7 @@ DOORS = (
     Door(frozenset({"xllamacpp"}), ("node/backends/*.py",)),
     Door(frozenset({"platformdirs"}), ("node/places.py",)),
     Door(frozenset({"segno"}), ("node/cli_trust.py", "node/http/dashboard.py")),
+    Door(frozenset({"opentelemetry"}), ("node/tracing.py",)),
     Door(frozenset({"h11"}), ("node/http/server.py",)),
     Door(frozenset({"prometheus_client"}), ("node/http/metrics.py",)),
 )

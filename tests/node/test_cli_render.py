@@ -105,3 +105,20 @@ def test_an_admin_is_shown_as_one() -> None:
     rows = [{"name": "desk", "roles": ["repl"], "is_admin": True}, {"name": "lap", "roles": []}]
     shown = render.peers({"peers": rows}, is_terminal=False)
     assert "repl, admin" in shown
+
+
+@pytest.mark.parametrize("width", [45, 60, 100, 200])
+def test_a_terminal_that_is_too_narrow_for_a_table_has_one_field_a_line(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    columns = ("NAME", "ROLES", "MODELS", "WHY NOT")
+    rows = [
+        ("alpha", "submit, coordinate, repl, infer, fold", "llama3.2:3b-instruct-q4_K_M", "-"),
+        ("beta", "-", "-", "dial failed: connection refused"),
+    ]
+    shown = render.table(columns, rows, is_terminal=True)
+    words = [word for row in rows for cell in row for word in cell.split() if word != "-"]
+    assert all(word in shown for word in words)
+    assert max(len(line) for line in shown.splitlines()) <= width
+    assert ("why not" in shown) == (width < 70)

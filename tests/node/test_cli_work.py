@@ -128,9 +128,6 @@ def test_a_detached_submit_prints_the_task_and_nothing_else(tmp_path: Path) -> N
         ("submit", "a", "--context", "/nonexistent/file"),
         ("submit", "a", "--mode", "fast"),
         ("submit", "a", "--timeout", "soon"),
-        ("ask", ""),
-        ("ask",),
-        ("ask", "a", "--temperature", "-1"),
         ("run",),
         ("run", "-"),
         ("run", "-c", "1"),
@@ -194,31 +191,6 @@ def test_run_takes_code_and_its_arguments_or_stdin(tmp_path: Path) -> None:
     assert request_of(by_flag)["args"] == ["one", "two"]
     _, by_stdin = invoke(tmp_path, {"run": ok}, "run", "-l", "python", "-", stdin=b"print(2)")
     assert request_of(by_stdin)["code"] == "print(2)"
-
-
-def test_ask_streams_the_text_and_says_who_wrote_it(tmp_path: Path) -> None:
-    script = Script(
-        {"text": "hello", "model": "m", "name": "desk", "usage": {"total_tokens": 7}},
-        ({"kind": "delta", "text": "hel"}, {"kind": "delta", "text": "lo"}),
-    )
-    ended, node = invoke(
-        tmp_path, {"ask": script}, "ask", "why", "-s", "be brief", "--temperature", "0",
-        "--max-tokens", "9",
-    )  # fmt: skip
-    assert (ended.exit_code, ended.stdout) == (0, "hello\n")
-    assert ended.stderr == "m on desk; total_tokens 7\n"
-    assert request_of(node) == {
-        "prompt": "why",
-        "system": "be brief",
-        "temperature": 0.0,
-        "max_tokens": 9,
-        "timeout_s": 600.0,
-    }
-
-
-def test_ask_prints_an_answer_that_came_in_one_piece(tmp_path: Path) -> None:
-    ended, _ = invoke(tmp_path, {"ask": Script({"text": "hello"})}, "ask", "why")
-    assert ended.stdout == "hello\n"
 
 
 FOLDED = Script(

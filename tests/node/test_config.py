@@ -205,6 +205,10 @@ def test_every_flag_field_and_variable_agree_with_the_type(bare: dict[str, str])
         "backends": "http://h:1",
         "ollama_host": "h",
         "openai_base_url": "http://h",
+        "model_changes": "nobody",
+        "models_gb": "20",
+        "models_evict": "any",
+        "otlp_endpoint": "http://h:4318",
         "log_level": "debug",
         "log_format": "json",
     }

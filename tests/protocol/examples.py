@@ -136,6 +136,7 @@ ENTRY: Final = task.Entry(term=2, index=5, parent=PARENT, body=encode(CELL_START
 
 _ALL: Final[tuple[base.Message, ...]] = (
     base.Cancel(),
+    base.Trace(context="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     base.Failed(code="backend", detail="the model server closed the stream"),
     base.Refused(reason="busy", detail="2 running, 4 queued", retry_after_s=1.5),
     content.ContentAsked(hash=HASH, offset=524_288, bytes_max=524_288),
@@ -265,6 +266,51 @@ _ALL: Final[tuple[base.Message, ...]] = (
     ),
     inference.ModelReady(
         model="llama3.2:3b", backend="ollama", detail="2.0 GB", held_s=61.5, hot=HOT
+    ),
+    inference.LoadAsked(
+        model="mlx-community/Llama-3.3-70B-Instruct-4bit",
+        backend="exo",
+        sharding="tensor",
+        devices_min=2,
+        remaining_s=600.0,
+    ),
+    inference.UnloadAsked(model="llama3.2:3b", backend="ollama", deletes=True, remaining_s=30.0),
+    inference.ModelGone(model="llama3.2:3b", backend="ollama", held_s=0.25),
+    inference.PreviewsAsked(model="qwen3:235b", backend="exo", remaining_s=5.0),
+    inference.Previews(
+        model="qwen3:235b",
+        options=(
+            inference.Preview(
+                sharding="pipeline",
+                link="ring",
+                devices=2,
+                bytes_max=2**36,
+                is_chosen=True,
+                why_not="no RDMA",
+            ),
+        ),
+        explanation="split by layers over 2 devices",
+        held_s=0.125,
+    ),
+    inference.CatalogueAsked(query="llama", remaining_s=5.0),
+    inference.CatalogueTold(
+        models=(
+            inference.Listed(
+                name="llama3.2:3b",
+                backend="ollama",
+                state="cold",
+                context_tokens=131_072,
+                size_bytes=2_019_393_189,
+                slots=1,
+                running=1,
+                tokens_per_s=41.5,
+                prompt_tokens_per_s=812.5,
+                capabilities=("chat", "tools"),
+            ),
+        ),
+        left_out=17,
+        can_pull=True,
+        held_s=0.25,
     ),
     inference.PullAsked(model="llama3.2:3b", backend="ollama", remaining_s=3600.0),
     journal.BudgetSpent(limit="iterations", detail="30 of 30"),

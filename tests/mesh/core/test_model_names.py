@@ -44,6 +44,7 @@ def test_one_model_is_known_by_all_its_spellings(offered: str) -> None:
         ("llama3.2:3b-instruct-q4_K_M", "mlx-community/Llama-3.2-3B-Instruct-4bit"),
         ("glm-4.7", "mlx-community/GLM-4.7-8bit-gs32"),
         ("tiny-random", "TINY-random:latest"),
+        ("mlx-community/Llama-3.2-3B-Instruct-4bit", "llama3.2:3b"),
     ],
 )
 def test_spellings_of_servers_and_registries_meet(asked: str, offered: str) -> None:

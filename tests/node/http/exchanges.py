@@ -25,13 +25,10 @@ class Recorder:
         self.status = status
         self.headers = dict(headers)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, *, is_last: bool = False) -> None:
         await trio.lowlevel.checkpoint()
         self.pieces.append(data)
-
-    async def end(self) -> None:
-        await trio.lowlevel.checkpoint()
-        self.is_ended = True
+        self.is_ended = is_last
 
     @property
     def body(self) -> bytes:
