@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 import trio
@@ -43,6 +44,7 @@ from kowalski.node.backends.model_files import is_model_file
 from kowalski.node.backends.probing import Candidate, Finding, candidates, probe
 from kowalski.node.config import NodeConfig
 from kowalski.node.copy_storage import CopyStorage, open_copy_storage
+from kowalski.node.core.activation import STANDBY
 from kowalski.node.core.model_policy import ModelRules
 from kowalski.node.http.room import Place, Rooms, open_http_room
 from kowalski.node.joining import known_membership, new_membership
@@ -53,6 +55,7 @@ from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.repl.seam import SessionsHost
 from kowalski.node.service_notices import ServiceNotices
 from kowalski.node.services import folding, inference, placement, repl
+from kowalski.node.services.availability import Watched, keep_availability
 from kowalski.node.services.dispatch import Dispatch
 from kowalski.node.services.gate import Gate, Resources
 from kowalski.node.services.leading import Leading, open_leading
@@ -324,7 +327,7 @@ async def open_node(
         def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
             work = PlacedWork(mesh, store, Placing(mesh.me, Dispatch(mesh, nursery)))
             rooms = _Rooms(config, mesh, work, store, copies, hands, telemetry, nursery, unix_clock)
-            furnished.append((work, rooms.open(roles, config.repl_slots)))
+            furnished.append((work, rooms.open(roles)))
 
         async with (
             open_mesh(
@@ -386,16 +389,36 @@ class _Rooms:
     nursery: trio.Nursery
     unix_clock: Callable[[], float]
 
-    def open(self, roles: tuple[Role, ...], code_slots: int) -> Leading | None:
+    def _open_gate(self, roles: tuple[Role, ...], code_slots: int) -> Gate:
+        """The door that all work passes, and the room that says when it would be let in."""
+        mesh, hands, config = self.mesh, self.hands, self.config
+        own = OwnCapacity(frozenset(roles), hands.host, hands.catalogue, code_slots, FOLDING_SLOTS)
+        gate = Gate(mesh.me, Resources(own.slots, own.speeds))
+        gate.pause(STANDBY if config.standby else "")
+        self.telemetry.rooms.paused = lambda: gate.paused
+        watched = Watched(self.unix_clock, lambda: self.telemetry.is_on_battery)
+        self.nursery.start_soon(gate.run)
+        self.nursery.start_soon(
+            partial(
+                keep_availability,
+                gate,
+                mesh,
+                config.owner_limits,
+                watched,
+                stands_by=config.standby,
+            )
+        )
+        offers = placement.PlacementRoom(
+            gate, self.store, why_not=own.why_not, hot=self.telemetry.hot
+        )
+        mesh.serve(placement.PROTOCOL, offers.answer, askers=CLIENTS)
+        return gate
+
+    def open(self, roles: tuple[Role, ...]) -> Leading | None:
         mesh, told, hot = self.mesh, self.telemetry.rooms, self.telemetry.hot
         mesh.serve(CONTENT_PROTOCOL, self.store.answer)
-        own = OwnCapacity(
-            frozenset(roles), self.hands.host, self.hands.catalogue, code_slots, FOLDING_SLOTS
-        )
-        gate = Gate(mesh.me, Resources(own.slots, own.speeds))
-        self.nursery.start_soon(gate.run)
-        offers = placement.PlacementRoom(gate, self.store, why_not=own.why_not, hot=hot)
-        mesh.serve(placement.PROTOCOL, offers.answer, askers=CLIENTS)
+        code_slots = self.config.owner_limits.slots(self.config.repl_slots)
+        gate = self._open_gate(roles, code_slots)
         if "repl" in roles and self.hands.host is not None:
             host = self.hands.host
             cells = repl.ReplRoom(host, self.store, mesh, self.nursery, hot=hot)

@@ -27,6 +27,7 @@ from pydantic import (
 from kowalski.node import places
 from kowalski.node.backends.model_files import is_model_file
 from kowalski.node.control_messages import ROLES, Role, first_complaint
+from kowalski.node.core.owner_limits import OwnerLimits, parse_hours
 from kowalski.protocol.errors import ConfigError
 from kowalski.protocol.ids import Address, PeerId
 
@@ -83,6 +84,11 @@ def _origin(text: str) -> str:
     return text
 
 
+def _quiet_hours(text: str) -> str:
+    parse_hours(text)
+    return text.strip()
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 HostName = Annotated[str, Field(pattern=r"^[a-z0-9.:-]{1,253}$")]
 Origin = Annotated[str, AfterValidator(_origin)]
@@ -113,6 +119,11 @@ class NodeConfig(BaseModel):
     roles: Annotated[tuple[Role, ...], Field(strict=False)] = ROLES
     unsafe_repl: bool = False
     repl_slots: Annotated[int, Field(ge=1, le=REPL_SLOTS_MAX)]
+    # When the device is its owner's alone, and how much of it is everybody's otherwise.
+    standby: bool = False
+    cpu_share: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0
+    quiet_hours: Annotated[str, AfterValidator(_quiet_hours)] = ""
+    on_battery: bool = False
     backends: Annotated[tuple[Url, ...], Field(strict=False, max_length=100)] = ()
     # As Ollama's own variable: scheme and port may be missing; `backends.probing` reads it.
     ollama_host: Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]{1,300}$")] | None = None
@@ -131,6 +142,10 @@ class NodeConfig(BaseModel):
     def _without_repl(cls, roles: tuple[Role, ...], info: ValidationInfo) -> tuple[Role, ...]:
         refused = {"repl"} if info.data.get("no_repl") else set[str]()
         return tuple(role for role in ROLES if role in roles and role not in refused)
+
+    @property
+    def owner_limits(self) -> OwnerLimits:
+        return OwnerLimits(self.cpu_share, parse_hours(self.quiet_hours), self.on_battery)
 
     @property
     def static_peers(self) -> tuple[StaticPeer, ...]:
@@ -312,8 +327,9 @@ _BOOLEANS: Mapping[str, bool] = {
     "0": False, "false": False, "no": False, "off": False,
 }  # fmt: skip
 
+_FLOATS = frozenset({"cpu_share"})
 _INTEGERS = frozenset({"p2p_port", "http_port", "repl_slots", "models_gb"})
-_SWITCHES = frozenset({"no_http", "no_mdns", "no_repl", "unsafe_repl"})
+_SWITCHES = frozenset({"no_http", "no_mdns", "no_repl", "unsafe_repl", "standby", "on_battery"})
 _LISTS = frozenset({"http_hosts", "http_origins", "peers", "roles", "backends"})
 
 
@@ -323,6 +339,11 @@ def _from_text(key: str, text: str, source: str) -> object:
         if not re.fullmatch(r"\s*-?[0-9]{1,12}\s*", text):
             raise ConfigError(f"{source}: {key}: expected a whole number, not {text!r}")
         return int(text)
+    if key in _FLOATS:
+        try:
+            return float(text)
+        except ValueError:
+            raise ConfigError(f"{source}: {key}: expected a number, not {text!r}") from None
     if key in _SWITCHES:
         value = _BOOLEANS.get(text.strip().lower())
         if value is None:

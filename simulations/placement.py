@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil
 
 from simulations.placement_askers import Asker, Clairvoyant, Naive, Node, Omniscient, Sent
@@ -81,7 +82,7 @@ def tell(story: Story, policy: str, seed: int) -> Told:
     askers = [make_asker(cluster, f"asker{number}", told.sent) for number in range(ASKERS)]
     cluster.gossip()
     for at, act in story.events:
-        cluster.clock.after(at, lambda a=act: a(cluster))
+        cluster.clock.after(at, partial(act, cluster))
     capacity = cluster.capacity
 
     def ask() -> None:
@@ -112,8 +113,8 @@ def _work_s(cluster: Cluster, story: Story) -> float:
 # --- stories ------------------------------------------------------------------------------------
 
 
-def steady(workers: int, load: float, work_s: float, **more: object) -> Story:
-    return Story(workers=workers, load=((0.0, load),), work_s=work_s, **more)  # type: ignore[arg-type]
+def steady(workers: int, load: float, work_s: float, *, is_lognormal: bool = False) -> Story:
+    return Story(workers, work_s, is_lognormal, load=((0.0, load),))
 
 
 def one_liar(cluster: Cluster) -> None:
@@ -145,11 +146,11 @@ OUTAGE = Story(
 )
 OVERLOAD = Story(load=((0.0, 0.7), (40.0, 1.5), (100.0, 0.7)), lasts_s=180.0, patience_s=10.0)
 
-STEADY = [
+STEADY: tuple[tuple[str, Callable[[float], Story]], ...] = (
     ("20 workers, 0.5 s exponential", lambda load: steady(20, load, 0.5)),
     ("10 workers, 2 s exponential", lambda load: steady(10, load, 2.0)),
     ("50 workers, 2 s lognormal", lambda load: steady(50, load, 2.0, is_lognormal=True)),
-]
+)
 LOADS = (0.7, 0.8, 0.9)
 
 

@@ -25,6 +25,7 @@ from simulations.placement_cluster import (
     NEED,
     WORK,
     Cluster,
+    Ending,
     GatedWorker,
     Job,
     Known,
@@ -103,8 +104,8 @@ class Clairvoyant:
 def _send_for_good(cluster: Cluster, worker: Worker, job: Job, sent: Sent) -> None:
     sent.requests += 1
 
-    def end(how: bool | Refused) -> None:
-        if how is True:
+    def end(how: Ending) -> None:
+        if how == "done":
             finish(cluster, worker, job)
 
     cluster.clock.after(worker.rtt_s / 2, lambda: worker.ask(job, end))
@@ -207,7 +208,7 @@ class Node:
         self,
         take: offers.Take,
         job: Job,
-        on_end: Callable[[Choice, bool | Refused], None],
+        on_end: Callable[[Choice, Ending], None],
     ) -> _Flight:
         choice, now = take.choice, self.clock.now
         worker = self.worker(choice.peer)
@@ -224,14 +225,14 @@ class Node:
         self._flights.setdefault(choice.peer, []).append(flight)
         self._view.sent.setdefault(choice.peer, []).append(now)
 
-        def heard(how: bool | Refused) -> None:
+        def heard(how: Ending) -> None:
             self._landed(flight)
             breaker = self._breakers[choice.peer]
-            if how is False:
+            if how == "broken":
                 self._breakers[choice.peer] = breaker.fail(passage, self.clock.now)
             else:
                 self._breakers[choice.peer] = breaker.succeed(passage)
-            if how is True:
+            if how == "done":
                 self._learn(flight)
             on_end(choice, how)
             self.freed()
@@ -441,11 +442,11 @@ class _Placing:
         )
         self._node.wait(self, self._tries.wait_s(self._node.uniform()))
 
-    def _ended(self, choice: Choice, how: bool | Refused) -> None:
+    def _ended(self, choice: Choice, how: Ending) -> None:
         self._flights = [one for one in self._flights if one.choice.peer != choice.peer]
         if self._job.is_over:
             return
-        if how is True:
+        if how == "done":
             self._over()
             finish(self._node.cluster, self._node.worker(choice.peer), self._job)
             return

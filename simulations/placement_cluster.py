@@ -12,8 +12,10 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from math import inf
+from typing import Literal
 
 from kowalski.mesh.core.placement import Candidate, Kind, Need
 from kowalski.node.core import admission
@@ -66,8 +68,8 @@ class Refused:
     retry_after_s: float | None
 
 
-OnEnd = Callable[[bool | Refused], None]
-"""Hears whether it was done; False for an error."""
+Ending = Literal["done", "broken"] | Refused
+OnEnd = Callable[[Ending], None]
 
 
 @dataclass(slots=True)
@@ -136,7 +138,7 @@ class Worker:
         waiting = next((one for one in self._asked if one not in self._ends), None)
         if waiting is not None:
             self._start(waiting)
-        on_end(not self.is_broken)
+        on_end("broken" if self.is_broken else "done")
 
 
 class GatedWorker(Worker):
@@ -169,7 +171,7 @@ class GatedWorker(Worker):
     ) -> Callable[[], None]:
         """Send it; returns how to take it back."""
         if self.is_broken:
-            self.clock.after(BROKEN_S, lambda: on_end(False))
+            self.clock.after(BROKEN_S, lambda: on_end("broken"))
             return lambda: None
         number = next(self._numbers)
         self._asked[number] = (job, on_end)
@@ -192,7 +194,7 @@ class GatedWorker(Worker):
         _, on_end = self._asked[number]
         self._cost_s += COST_WEIGHT * (self.clock.now - began_at - self._cost_s)
         self._leave(number)
-        on_end(not self.is_broken)
+        on_end("broken" if self.is_broken else "done")
 
     def _step(self, event: admission.Event) -> None:
         self._state, effects = admission.step(self._state, event, self.clock.now)
@@ -301,12 +303,12 @@ class Cluster:
     def gossip(self) -> None:
         """Every worker tells everybody how busy it is, once a second, each at its own time."""
         for worker in self.workers.values():
-            self.clock.after(self.random.uniform(0, TELEMETRY_S), lambda w=worker: self._tell(w))
+            self.clock.after(self.random.uniform(0, TELEMETRY_S), partial(self._tell, worker))
 
     def _tell(self, worker: Worker) -> None:
         said, now = worker.occupancy, self.clock.now
         for view in self.views:
             delay_s = self.random.uniform(0.02, 0.04)
             # Heard later, but true of now: what was sent since is not in it.
-            self.clock.after(delay_s, lambda v=view: v.hear(worker.peer, said, now))
+            self.clock.after(delay_s, partial(view.hear, worker.peer, said, now))
         self.clock.after(TELEMETRY_S, lambda: self._tell(worker))

@@ -76,6 +76,8 @@ class Part:
     delay_per_token_s: float = 0.0
     tells: Model = echo
     script: Script = toy_script
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """More of its `NodeConfig`."""
 
 
 @dataclass(slots=True)
@@ -355,11 +357,14 @@ def _place(number: int, part: Part, root: MeshRoot, folder: Path, seed: int) -> 
             root.certify(identity.peer, ROLES, now_unix_s=int(UNIX_EPOCH_S)),
             root if number == 0 else None,
         ),
-        config=NodeConfig(
-            name=f"node-{number}",
-            data_dir=folder / f"node-{number}",
-            repl_slots=part.slots,
-            roles=part.roles,
+        config=NodeConfig.model_validate(
+            {
+                "name": f"node-{number}",
+                "data_dir": folder / f"node-{number}",
+                "repl_slots": part.slots,
+                "roles": part.roles,
+                **part.settings,
+            }
         ),
         backend=InMemoryBackend(
             answer, models=models, url=MEMORY_URL, delay_per_token_s=part.delay_per_token_s

@@ -246,7 +246,9 @@ class SubmitterRoom:
 
     def _refresh_weights(self) -> None:
         leaders = [
-            one for one in self._mesh.candidates() if one.is_routable and "coordinate" in one.roles
+            one
+            for one in self._mesh.candidates()
+            if one.is_routable and "coordinate" in one.roles and not one.paused
         ]
         weights = {
             one.peer: rendezvous.quantised(max(WEIGHT_MIN, 1.0 - 0.5 * min(load(one, "code"), 1.5)))

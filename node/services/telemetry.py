@@ -29,6 +29,7 @@ class Rooms:
     repl: Callable[[], Occupancy] = Occupancy
     inference: Callable[[], Occupancy] = Occupancy
     folding: Callable[[], Occupancy] = Occupancy
+    paused: Callable[[], str] = str
 
 
 class NodeTelemetry:
@@ -53,6 +54,12 @@ class NodeTelemetry:
         self._addresses = addresses
         self._sample = sample(trio.current_time())
         self._sampled_at = trio.current_time()
+
+    @property
+    def is_on_battery(self) -> bool:
+        """Whether the device has one and is not plugged in, as far as is known."""
+        battery = self._sample.battery
+        return battery is not None and battery.is_plugged is False
 
     def profile(self, sequence: int) -> Profile:
         device, rooms = self._device, self.rooms
@@ -86,5 +93,6 @@ class NodeTelemetry:
             memory_used=0.0 if available is None else 1.0 - available,
             cpu_used=cpu or 0.0,
             tokens_per_s=self.rooms.tokens_per_s(),
+            paused=self.rooms.paused(),
             prompt_tokens_per_s=self.rooms.prompt_tokens_per_s(),
         )
