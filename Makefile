@@ -7,11 +7,12 @@ PYTEST_FLAGS ?=
 TEST_WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)))
 DEMO_FLAGS ?=
 FUZZ_FLAGS ?=
+SOAK_FLAGS ?=
 
 # The real folders; the links kowalski/{protocol,mesh,node} lead to the first three.
 SOURCES := protocol mesh node kowalski simulations tests benchmarks scripts
 
-.PHONY: help test demo pytest static lint format types mypy basedpyright imports wheel bench fuzz \
+.PHONY: help test demo pytest static lint format types mypy basedpyright imports wheel bench fuzz soak \
         pip-install-check pin reference setup clean
 
 help: ## this list
@@ -65,6 +66,9 @@ bench: setup ## the benchmarks, which print their figures and the machine
 
 fuzz: setup ## a million bad frames; FUZZ_FLAGS='--seed 7 --frames 10000' repeats a run
 	@$(BIN)/python -m tests.fuzz.frames $(FUZZ_FLAGS)
+
+soak: setup ## ten thousand cells, hostile ones among them: nothing grows; SOAK_FLAGS='--cells 1000'
+	@$(BIN)/python -m tests.soak.cells $(SOAK_FLAGS)
 
 pip-install-check: setup ## what plain pip, without uv, needs and installs
 	@sh scripts/pip_install_check.sh

@@ -47,6 +47,12 @@ LAST_WORDS_S = 2.0
 
 M = TypeVar("M", bound=Message)
 
+Request = Message | Callable[[], Awaitable[Message]]
+"""What is asked, or what makes it: called when there is a stream on which it can go out at once.
+
+For what must be true when it is sent: to open a stream may take seconds.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -242,7 +248,7 @@ class Asker:
 
     @asynccontextmanager
     async def converse(
-        self, peer: PeerId, protocol: str, request: Message, *, open_timeout_s: float = 5.0
+        self, peer: PeerId, protocol: str, request: Request, *, open_timeout_s: float = 5.0
     ) -> AsyncIterator[Conversation]:
         """Ask, and stay for the answers. Leaving before the last one cancels the work over there.
 
@@ -251,6 +257,10 @@ class Asker:
             RequestRefusedError: too many requests are in flight to this peer already.
         """
         channel = await self._channel(peer, protocol, open_timeout_s)
+        if not isinstance(request, Message):
+            request = await request()
+            if channel.is_gone:
+                raise PeerUnreachableError("the peer closed the stream")
         asked = channel.begin()
         try:
             await channel.line.send(asked.number, request, trace=trace_context.get())

@@ -204,24 +204,24 @@ class LoopbackTransport:
         if handler is None:
             raise PeerUnreachableError(f"{other.peer} does not speak {protocol}")
         number = self._network.number_stream()
-        is_open = other.is_open_to_strangers(protocol)
-        ours = self._new_end(connection, other.peer, protocol, number, is_open=True)
-        theirs = other._new_end(mirror, self._peer, protocol, number, is_open=is_open)
+        ours = self._new_end(connection, other.peer, protocol, number, is_ours=True)
+        theirs = other._new_end(mirror, self._peer, protocol, number, is_ours=False)
         ours.other, theirs.other = theirs, ours
         self._network.run(other, handler, theirs)
         return ours
 
     def _new_end(
-        self, connection: Connection, peer: PeerId, protocol: str, number: int, *, is_open: bool
+        self, connection: Connection, peer: PeerId, protocol: str, number: int, *, is_ours: bool
     ) -> End:
         """Our end of a stream with `peer`, kept until it is over."""
         end = End(
             peer,
             protocol,
             number=number,
+            is_ours=is_ours,
             bring=lambda end, data, deliver: self._network.bring(self, end, data, deliver),
             on_over=connection.ends.discard,
-            is_open_to_strangers=is_open,
+            is_open_to_strangers=is_ours or self.is_open_to_strangers(protocol),
         )
         connection.ends.add(end)
         return end

@@ -35,6 +35,7 @@ class End:
         protocol: str,
         *,
         number: int,
+        is_ours: bool = True,
         bring: Post,
         on_over: Callable[[End], None],
         is_open_to_strangers: bool,
@@ -42,6 +43,8 @@ class End:
         self.protocol = protocol
         self.number = number
         """Of the stream, the same at both ends."""
+        self.is_ours = is_ours
+        """Whether this end has opened it."""
         self.is_open_to_strangers = is_open_to_strangers
         """Or one that we opened: whether it outlives the peer's dismissal."""
         self._peer = peer

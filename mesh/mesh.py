@@ -21,7 +21,7 @@ from kowalski.mesh.admission import (
     MembershipError,
     Proven,
 )
-from kowalski.mesh.conversation import Answer, Asker, Conversation, open_asker
+from kowalski.mesh.conversation import Answer, Asker, Conversation, Request, open_asker
 from kowalski.mesh.core import announcements, connectivity
 from kowalski.mesh.core.connectivity import Connectivity, MemberArrived, MemberLeft
 from kowalski.mesh.core.placement import Candidate, Kind, Need, Ranking, rank
@@ -188,7 +188,7 @@ class Mesh:
 
     @asynccontextmanager
     async def converse(
-        self, peer: PeerId, protocol: str, request: Message, *, open_timeout_s: float = 5.0
+        self, peer: PeerId, protocol: str, request: Request, *, open_timeout_s: float = 5.0
     ) -> AsyncIterator[Conversation]:
         """Ask `peer`, ourselves included; see `Asker.converse`."""
         if peer != self.me:
@@ -199,8 +199,9 @@ class Mesh:
         elif protocol not in self._rooms:
             raise RequestRefusedError("unsupported", f"{protocol} is not served here")
         else:
+            message = request if isinstance(request, Message) else await request()
             async with converse_with_ourselves(
-                self.me, self._rooms[protocol], request, self._nursery
+                self.me, self._rooms[protocol], message, self._nursery
             ) as asked:
                 yield asked
 
@@ -267,6 +268,7 @@ class Mesh:
             is_self=facts.is_self,
             paused="" if facts.is_self else hot.paused,
             speed=profile.speed,
+            warm=frozenset(model.name for model in profile.models if model.is_warm),
         )
 
     def _unheard_of(self, facts: PeerFacts, kind: Kind, at: Occupancy) -> int:

@@ -6,6 +6,7 @@ tell it what they do. It hears and never answers: what is watched goes on as if 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -22,6 +23,11 @@ class Recorded(Protocol):
     @property
     def machine(self) -> str:
         """The module of the machine."""
+        ...
+
+    @property
+    def recorder(self) -> Iterable[tuple[float, object, tuple[object, ...]]]:
+        """Its last steps: when, the event, the effects."""
         ...
 
 

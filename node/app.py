@@ -51,6 +51,8 @@ from kowalski.node.joining import known_membership, new_membership
 from kowalski.node.model_book import ModelBook
 from kowalski.node.own_membership import ENDED_IS_FINE
 from kowalski.node.repl.opening import Trial, open_host_here, try_here
+from kowalski.node.repl.owner_limits import limits_of
+from kowalski.node.repl.owner_limits import read as read_limit
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.repl.seam import SessionsHost
 from kowalski.node.service_notices import ServiceNotices
@@ -63,7 +65,7 @@ from kowalski.node.services.model_requests import ModelRequests
 from kowalski.node.services.own_capacity import OwnCapacity
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.placing import Placing
-from kowalski.node.services.submitter import SubmitterRoom
+from kowalski.node.services.submitting import open_submitting
 from kowalski.node.services.telemetry import NodeTelemetry
 from kowalski.node.storage import LedgerStorage, open_ledger_storage
 from kowalski.node.telemetry_sources import DeviceProfile, HotSample, HotSource, read_profile
@@ -219,12 +221,14 @@ def _own_names(mesh: Mesh) -> set[str]:
 async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
     """Try the sandbox while libp2p is being imported, then look for model servers."""
     tried: list[Trial] = []
+    limits = limits_of(map(read_limit, config.repl_limits))
 
     async def try_sandbox() -> None:
         trial = await try_here(
             scratch_path=config.data_dir,
             allow_none=config.unsafe_repl,
             offers_repl="repl" in config.roles,
+            limits=limits,
         )
         tried.append(trial)
 
@@ -254,6 +258,7 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
             slots=2 * config.repl_slots,
             data_dir=config.data_dir,
             scratch_path=config.content_path,
+            limits=limits,
         )
     )
     return Hands(host, trial.verdict, catalogue)
@@ -307,7 +312,7 @@ async def open_node(
     boot = boot or secrets.token_hex(8)
     device = device or Device(read_profile(), HotSource().sample)
     tracing = tracing or NoTracing()
-    roles = _certified_roles(config, transport.peer, membership, unix_clock())
+    roles = _certified(config, membership, transport.peer, unix_clock())
     telemetry = NodeTelemetry(
         name=config.name,
         boot=boot,
@@ -347,19 +352,20 @@ async def open_node(
             trio.open_nursery() as nursery,
         ):
             ((work, leading),) = furnished
-            submitter = SubmitterRoom(mesh, storage, store, unix_clock=unix_clock)
-            await nursery.start(submitter.run)
+            submitting = await open_submitting(
+                mesh, transport, storage, store, nursery, boot=boot, unix_clock=unix_clock
+            )
             _look_for(mesh, config, RememberedPeers(config.peers_path))
             nursery.start_soon(_announce_changes, hands, mesh)
             nursery.start_soon(store.sweep)
-            yield verbs.Node(mesh, submitter, work, store, invites, leading, tracing)
+            yield verbs.Node(mesh, submitting, work, store, invites, leading, tracing)
             nursery.cancel_scope.cancel()
 
 
-def _certified_roles(
-    config: NodeConfig, peer: PeerId, membership: Membership, now_unix_s: float
+def _certified(
+    config: NodeConfig, membership: Membership, peer: PeerId, now_unix_s: float
 ) -> tuple[Role, ...]:
-    """Of those that the owner allows, what the certificate does too."""
+    """What the owner wants this node to be, as far as its certificate allows."""
     certificate = verify(
         membership.certificate,
         mesh=membership.mesh,
@@ -403,7 +409,7 @@ class _Rooms:
                 keep_availability,
                 gate,
                 mesh,
-                config.owner_limits,
+                config.availability,
                 watched,
                 stands_by=config.standby,
             )
@@ -417,7 +423,7 @@ class _Rooms:
     def open(self, roles: tuple[Role, ...]) -> Leading | None:
         mesh, told, hot = self.mesh, self.telemetry.rooms, self.telemetry.hot
         mesh.serve(CONTENT_PROTOCOL, self.store.answer)
-        code_slots = self.config.owner_limits.slots(self.config.repl_slots)
+        code_slots = self.config.availability.slots(self.config.repl_slots)
         gate = self._open_gate(roles, code_slots)
         if "repl" in roles and self.hands.host is not None:
             host = self.hands.host

@@ -19,8 +19,10 @@ from kowalski.node import (
     cli_http,
     cli_mcp,
     cli_models,
+    cli_run,
     cli_service,
     cli_start,
+    cli_tasks,
     cli_trust,
     cli_views,
     cli_work,
@@ -57,7 +59,7 @@ def version(session: Session) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @with_session
 def completion(session: Session, shell: str) -> None:
-    """Print a script that completes this program's words; source it in your shell."""
+    """Print a script that completes this program's words. Source it in your shell."""
     from click.shell_completion import get_completion_class
 
     found = get_completion_class(shell)
@@ -73,15 +75,18 @@ def completion(session: Session, shell: str) -> None:
 for _command in (
     cli_start.start,
     cli_work.submit,
-    cli_work.run,
+    cli_run.run,
     cli_ask.ask,
     cli_ask.embed,
     cli_work.fold,
     cli_models.models,
     cli_views.peers,
     cli_views.status,
-    cli_views.tasks,
-    cli_views.cancel,
+    cli_tasks.tasks,
+    cli_tasks.attach,
+    cli_tasks.cancel,
+    cli_tasks.resume,
+    cli_tasks.trace,
     cli_trust.invite,
     cli_trust.join,
     cli_trust.leave,

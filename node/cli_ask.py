@@ -49,7 +49,7 @@ def ask(
     timeout: float,
     **options: object,
 ) -> None:
-    """Call one model on the best peer that has it; PROMPT - reads stdin."""
+    """Call one model on the best peer that has it. PROMPT - reads stdin."""
     request = given(
         prompt=text_of(prompt, file, what="prompt"),
         json_schema=_schema(schema),
@@ -114,7 +114,7 @@ def embed(
     dimensions: int | None,
     timeout: float,
 ) -> None:
-    """Vectors of TEXTS, as JSON; - reads texts from stdin, one a line."""
+    """Vectors of TEXTS, as JSON. - reads texts from stdin, one a line."""
     if texts and texts != ("-",) and file is not None:
         raise click.UsageError("give the texts as arguments or as --file, not both")
     wanted = list(texts)

@@ -31,9 +31,9 @@ LINE_CHARS_MAX = 16 * 1024 * 1024
 @click.command()
 @with_session
 def mcp(session: Session) -> None:
-    """Offer submit, run, ask and fold to an agent, by MCP on stdin and stdout.
+    """Offer submit, run, ask and fold to an agent by MCP.
 
-    The same is at http://127.0.0.1:4171/mcp while the node runs.
+    It speaks on stdin and stdout. The same is at http://127.0.0.1:4171/mcp while the node runs.
     """
     from kowalski.node.control_client import converse
 

@@ -31,7 +31,7 @@ class ListsByDefault(click.Group):
 
 @click.group(cls=ListsByDefault)
 def models() -> None:
-    """The models of the mesh; without a command, what it can run now."""
+    """The models of the mesh. Without a command, what it can run now."""
 
 
 @models.command("list")

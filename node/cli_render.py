@@ -182,12 +182,16 @@ def peers(reply: Mapping[str, object], *, is_terminal: bool) -> str:
 
 
 def tasks(reply: Mapping[str, object], *, is_terminal: bool) -> str:
-    columns = ("TASK", "STATE", "MODE", "COORDINATOR", "TERM", "ENTRIES", "SUBMITTED", "PROMPT")
+    columns = (
+        "TASK", "STATE", "MODE", "SUBMITTER", "COORDINATOR", "TERM", "ENTRIES", "SUBMITTED",
+        "PROMPT",
+    )  # fmt: skip
     rows = [
         (
             field(task, "task"),
             field(task, "state"),
             field(task, "mode"),
+            text(task.get("submitter_name") or short_peer(task.get("submitter"))),
             text(task.get("coordinator_name") or short_peer(task.get("coordinator"))),
             field(task, "term"),
             field(task, "entries"),

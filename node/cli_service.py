@@ -24,7 +24,10 @@ SECRETS = frozenset({"KOWALSKI_JOIN", "KOWALSKI_API_KEY"})
 
 @click.group()
 def service() -> None:
-    """Have the system start this node by itself: systemd on Linux, launchd on macOS."""
+    """Have the system start this node by itself.
+
+    Through systemd on Linux, launchd on macOS.
+    """
 
 
 @service.command()

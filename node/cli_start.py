@@ -29,6 +29,13 @@ from kowalski.protocol.errors import ConfigError
 @click.option("--cpu-share", type=click.FloatRange(0, 1, min_open=True), help="0.5: half of it.")
 @click.option("--quiet-hours", metavar="22:00-07:00", help="No work of others then.")
 @click.option("--on-battery", is_flag=True, default=None, help="Work of others on battery, too.")
+@click.option(
+    "--repl-limit",
+    "repl_limits",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="What programs may use: memory=512M, js.cell=5m; see docs/how-to/limits.md. Repeatable.",
+)
 @click.option("--no-mdns", is_flag=True, default=None, help="Neither announce nor look around.")
 @click.option("--peer", "peers", multiple=True, metavar="MULTIADDR", help="Repeatable.")
 @click.option("--backend", "backends", multiple=True, metavar="URL|GGUF", help="Repeatable.")
@@ -48,7 +55,7 @@ from kowalski.protocol.errors import ConfigError
 @click.option("--log-format", type=click.Choice(["pretty", "json"]))
 @with_session
 def start(session: Session, /, **flags: object) -> None:
-    """Be a node of the mesh until interrupted; its log goes to stderr."""
+    """Be a node of the mesh until interrupted. Its log goes to stderr."""
     from kowalski.node.config import load_config
 
     if session.as_json and flags["log_format"] is None:
@@ -82,7 +89,7 @@ def _operators_error(group: ExceptionGroup[Exception]) -> Exception:
 @click.option("--model-url", metavar="URL", help="A model server for the demonstration.")
 @with_session
 def demo(session: Session, keep: bool, model_url: str | None) -> None:
-    """Three nodes on this machine, a real task, and the loss of one of them."""
+    """Three nodes here, a real task, and the loss of one of them."""
     from kowalski.node import demo as demonstration
 
     data_dir: Path | None = session.data_dir

@@ -39,34 +39,6 @@ def status(session: Session) -> None:
     _print_fields(session, session.ask_node("status", {}))
 
 
-@click.command()
-@click.argument("task", required=False)
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
-@with_session
-def tasks(session: Session, task: str | None, limit: int) -> None:
-    """The latest tasks, or everything about one."""
-    if task is not None:
-        _print_fields(session, session.ask_node("task", {"task": task}))
-        return
-    done = session.ask_node("tasks", {"limit": limit})
-    if session.as_json:
-        session.print_json(done)
-    else:
-        session.result(render.tasks(done, is_terminal=render.is_terminal()))
-
-
-@click.command()
-@click.argument("task")
-@with_session
-def cancel(session: Session, task: str) -> None:
-    """Stop a task wherever it runs."""
-    done = session.ask_node("cancel", {"task": task})
-    if session.as_json:
-        session.print_json(done)
-    else:
-        session.say(f"task {task} {render.text(done.get('state') or 'cancelled')}")
-
-
 @click.group()
 def config() -> None:
     """The settings of the node."""

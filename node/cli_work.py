@@ -1,37 +1,27 @@
-"""The commands that give the mesh work: submit, run, fold. `ask` is in `cli_ask`."""
+"""The commands that give the mesh work: submit, fold. The others are in `cli_run` and `cli_ask`."""
 
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
-from kowalski.node import cli_progress
 from kowalski.node import cli_render as render
 from kowalski.node.cli_session import (
-    PROGRAM,
     TEXT_BYTES_MAX,
     Session,
     duration_option,
     given,
     read_bytes,
+    seconds,
     text_of,
     with_session,
 )
-from kowalski.node.control_line import ExitCode
+from kowalski.node.cli_tasks import ANSWER_GRACE_S, follow
 
-# What the node may take to say that it gave up, beyond the time that a request has.
-ANSWER_GRACE_S = 60.0
 FOLD_BYTES_MAX = 1 << 30
-
-_LANGUAGES = {
-    ".py": "python", ".sh": "bash", ".bash": "bash", ".js": "javascript", ".mjs": "javascript",
-    ".ts": "typescript", ".rb": "ruby", ".pl": "perl", ".lua": "lua", ".r": "r", ".R": "r",
-}  # fmt: skip
 
 _file = click.Path(path_type=Path, dir_okay=False)
 
@@ -46,6 +36,24 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @click.option("--max-iterations", type=click.IntRange(1, 1000))
 @click.option("--task-id", help="A name of your own; the same name is the same task.")
 @click.option("--detach", is_flag=True, help="Print the task's name once it is accepted.")
+@click.option(
+    "--priority",
+    type=click.Choice(["batch", "normal", "interactive"]),
+    help="Which of the tasks that wait begin first.",
+)
+@click.option(
+    "--failover",
+    type=click.Choice(["redistribute", "fail", "queue"]),
+    help="When a device is lost: go on elsewhere, fail, or wait for one that is able.",
+)
+@click.option("--retries", type=click.IntRange(0, 64), help="How often lost work is begun again.")
+@click.option("--retry-delay", type=seconds, metavar="DURATION", help="The pause before, doubling.")
+@click.option(
+    "--if-submitter-goes",
+    type=click.Choice(["hold", "abort"]),
+    help="When this node goes away: finish and keep the answer, or stop.",
+)
+@click.option("--at-most-once", is_flag=True, help="No cell may run twice, whatever is lost.")
 @with_session
 def submit(
     session: Session,
@@ -59,8 +67,14 @@ def submit(
     max_iterations: int | None,
     task_id: str | None,
     detach: bool,
+    priority: str | None,
+    failover: str | None,
+    retries: int | None,
+    retry_delay: float | None,
+    if_submitter_goes: str | None,
+    at_most_once: bool,
 ) -> None:
-    """Give the mesh a task and wait for its answer; PROMPT - reads stdin."""
+    """Give the mesh a task and wait for its answer. PROMPT - reads stdin."""
     request = given(
         prompt=text_of(prompt, file, what="prompt"),
         mode=mode,
@@ -70,23 +84,21 @@ def submit(
         timeout_s=timeout,
         task_id=task_id,
         follow=not detach,
+        priority=priority,
+        failover=failover,
+        retries_max=retries,
+        retry_delay_s=retry_delay,
+        submitter_gone=if_submitter_goes,
+        side_effects="at_most_once" if at_most_once else None,
     )
-    if detach:
-        done = session.ask_node("submit", request)
-        if session.as_json:
-            session.print_json(done)
-        else:
-            session.result(render.field(done, "task"))
+    if not detach:
+        follow(session, "submit", request, budget_s=timeout)
         return
-    progress = cli_progress.Progress(timeout)
-    try:
-        with cli_progress.shown(progress, session.say) as on_event:
-            done = session.ask_node(
-                "submit", request, on_event=on_event, silence_s=timeout + ANSWER_GRACE_S
-            )
-    except KeyboardInterrupt:
-        _left_alone(session, progress.task)
-    _print_answer(session, done)
+    done = session.ask_node("submit", request)
+    if session.as_json:
+        session.print_json(done)
+    else:
+        session.result(render.field(done, "task"))
 
 
 def _context(files: tuple[Path, ...]) -> list[dict[str, str]]:
@@ -98,106 +110,6 @@ def _context(files: tuple[Path, ...]) -> list[dict[str, str]]:
 
 def _is_ambiguous(path: Path, files: tuple[Path, ...]) -> bool:
     return sum(other.name == path.name for other in files) > 1
-
-
-def _left_alone(session: Session, task: str | None) -> NoReturn:
-    if task is None:
-        session.say("\ninterrupted")
-    else:
-        session.say(
-            f"\nthe task goes on without you\n  look at it: {PROGRAM} tasks {task}"
-            f"\n  stop it:    {PROGRAM} cancel {task}"
-        )
-    raise click.exceptions.Exit(ExitCode.INTERRUPTED)
-
-
-def _print_answer(session: Session, done: dict[str, object]) -> None:
-    has_answered = done.get("state") == "answered"
-    if session.as_json:
-        session.print_json(done)
-    else:
-        if done.get("answer"):
-            session.result(str(done["answer"]))
-        table = render.ran(done, is_terminal=sys.stderr.isatty())
-        if table:
-            session.say(f"\n{table}")
-        stats = done.get("stats")
-        numbers = f": {render.text(stats)}" if stats else ""
-        session.say(f"task {render.field(done, 'task')} {render.field(done, 'state')}{numbers}")
-        for name in ("reason", "error"):
-            if not has_answered and done.get(name):
-                session.say(f"  {render.field(done, name)}")
-    if not has_answered:
-        # The node knows better than "failed" where nobody had a model, or nobody was allowed to.
-        told = done.get("exit_code")
-        code = told if isinstance(told, int) and 0 < told < 128 else ExitCode.FAILED
-        raise click.exceptions.Exit(code)
-
-
-@click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("file", required=False)
-@click.argument("args", nargs=-1, type=click.UNPROCESSED)
-@click.option("--language", "-l", help="Known from the ending of FILE otherwise.")
-@click.option("--code", "-c", help="The program itself.")
-@duration_option("--timeout", "10m", "How long you will wait.")
-@with_session
-def run(
-    session: Session,
-    *,
-    file: str | None,
-    args: tuple[str, ...],
-    language: str | None,
-    code: str | None,
-    timeout: float,
-) -> None:
-    """Run one program on the best peer, its output here; FILE - reads stdin."""
-    if code is not None and file is not None:
-        args, file = (file, *args), None
-    source = _program(file, code)
-    language = language or _LANGUAGES.get(Path(file or "").suffix)
-    if language is None:
-        raise click.UsageError("say which --language it is")
-    request = given(language=language, code=source, timeout_s=timeout, args=list(args) or None)
-
-    def on_event(event: dict[str, object]) -> None:
-        if event.get("kind") == "output":
-            tell = session.say if event.get("stream") == "stderr" else session.result
-            tell(str(event.get("text") or ""), newline=False)
-        elif event.get("text"):
-            session.say(render.field(event, "text"))
-
-    done = session.ask_node("run", request, on_event=on_event, silence_s=timeout + ANSWER_GRACE_S)
-    has_succeeded = done.get("exit_code") == 0
-    if session.as_json:
-        session.print_json(done)
-    else:
-        if done.get("error"):
-            session.say(str(done["error"]).rstrip("\n"))
-        session.say(_how_it_ran(done))
-    if not has_succeeded:
-        raise click.exceptions.Exit(ExitCode.FAILED)
-
-
-def _program(file: str | None, code: str | None) -> str:
-    if code is None:
-        if file is None:
-            raise click.UsageError("give the program as FILE, as - for stdin, or with -c")
-        named = None if file == "-" else Path(file)
-        return text_of("-" if named is None else None, named, what="program")
-    if not code.strip():
-        raise click.UsageError("the program is empty")
-    return code
-
-
-def _how_it_ran(done: dict[str, object]) -> str:
-    exit_code = done.get("exit_code")
-    end = render.field(done, "status") if exit_code is None else f"exit code {exit_code}"
-    parts = [f"{end} on {render.who(done)} after {render.duration(done.get('duration_s'))}"]
-    if (render.number(done.get("attempts")) or 1) > 1:
-        parts.append(f"{render.field(done, 'attempts')} attempts")
-    if done.get("why"):
-        parts.append(render.field(done, "why"))
-    return "; ".join(parts)
 
 
 @click.command()
@@ -216,7 +128,7 @@ def fold(
     question: str | None,
     timeout: float,
 ) -> None:
-    """Compress a text until it fits a budget of tokens; FILE - reads stdin."""
+    """Compress a text until it fits a budget of tokens. FILE - reads stdin."""
     if budget_tokens is not None and ratio is not None:
         raise click.UsageError("give --budget-tokens or --ratio, not both")
     request = given(budget_tokens=budget_tokens, ratio=ratio, question=question, timeout_s=timeout)

@@ -27,7 +27,8 @@ from pydantic import (
 from kowalski.node import places
 from kowalski.node.backends.model_files import is_model_file
 from kowalski.node.control_messages import ROLES, Role, first_complaint
-from kowalski.node.core.owner_limits import OwnerLimits, parse_hours
+from kowalski.node.core.availability import Availability, parse_hours
+from kowalski.node.repl import owner_limits
 from kowalski.protocol.errors import ConfigError
 from kowalski.protocol.ids import Address, PeerId
 
@@ -89,6 +90,11 @@ def _quiet_hours(text: str) -> str:
     return text.strip()
 
 
+def _repl_limit(text: str) -> str:
+    owner_limits.read(text)
+    return text
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 HostName = Annotated[str, Field(pattern=r"^[a-z0-9.:-]{1,253}$")]
 Origin = Annotated[str, AfterValidator(_origin)]
@@ -124,6 +130,9 @@ class NodeConfig(BaseModel):
     cpu_share: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0
     quiet_hours: Annotated[str, AfterValidator(_quiet_hours)] = ""
     on_battery: bool = False
+    repl_limits: Annotated[
+        tuple[Annotated[str, AfterValidator(_repl_limit)], ...], Field(strict=False, max_length=200)
+    ] = ()
     backends: Annotated[tuple[Url, ...], Field(strict=False, max_length=100)] = ()
     # As Ollama's own variable: scheme and port may be missing; `backends.probing` reads it.
     ollama_host: Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]{1,300}$")] | None = None
@@ -144,8 +153,8 @@ class NodeConfig(BaseModel):
         return tuple(role for role in ROLES if role in roles and role not in refused)
 
     @property
-    def owner_limits(self) -> OwnerLimits:
-        return OwnerLimits(self.cpu_share, parse_hours(self.quiet_hours), self.on_battery)
+    def availability(self) -> Availability:
+        return Availability(self.cpu_share, parse_hours(self.quiet_hours), self.on_battery)
 
     @property
     def static_peers(self) -> tuple[StaticPeer, ...]:
@@ -318,6 +327,7 @@ def _from_flags(flags: Mapping[str, object]) -> _Layer:
 FLAGS: Mapping[str, str] = {
     "peers": "peer",
     "backends": "backend",
+    "repl_limits": "repl_limit",
     "http_hosts": "http_name",
     "http_origins": "http_origin",
 }
@@ -330,7 +340,7 @@ _BOOLEANS: Mapping[str, bool] = {
 _FLOATS = frozenset({"cpu_share"})
 _INTEGERS = frozenset({"p2p_port", "http_port", "repl_slots", "models_gb"})
 _SWITCHES = frozenset({"no_http", "no_mdns", "no_repl", "unsafe_repl", "standby", "on_battery"})
-_LISTS = frozenset({"http_hosts", "http_origins", "peers", "roles", "backends"})
+_LISTS = frozenset({"http_hosts", "http_origins", "peers", "roles", "repl_limits", "backends"})
 
 
 def _from_text(key: str, text: str, source: str) -> object:

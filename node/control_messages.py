@@ -38,6 +38,10 @@ AbsolutePath = Annotated[
     str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$"), AfterValidator(_absolute)
 ]
 Prompt = Annotated[str, AfterValidator(_not_blank)]
+TaskName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[^\x00-\x1f\x7f]{1,128})?$")
+]
+"""A task, and behind an @ its submitter where several call theirs so."""
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 PeerName = Annotated[str, Field(min_length=1, max_length=128)]
 BackendName = Annotated[str, Field(min_length=1, max_length=64)]
@@ -77,13 +81,45 @@ class TasksRequest(Request):
 class TaskRequest(Request):
     VERB: ClassVar[str] = "task"
 
-    task: TaskIdField
+    task: TaskName
+
+
+class FilesRequest(Request):
+    """The files that the cells of a task left, brought to this machine."""
+
+    VERB: ClassVar[str] = "files"
+
+    task: TaskName
 
 
 class CancelRequest(Request):
     VERB: ClassVar[str] = "cancel"
 
-    task: TaskIdField
+    task: TaskName
+
+
+class AttachRequest(Request):
+    """Follow a task from its beginning to its end."""
+
+    VERB: ClassVar[str] = "attach"
+
+    task: TaskName
+
+
+class TraceRequest(Request):
+    VERB: ClassVar[str] = "trace"
+
+    task: TaskName
+
+
+class ResumeRequest(Request):
+    """What is not given stays as it was."""
+
+    VERB: ClassVar[str] = "resume"
+
+    task: TaskName
+    timeout_s: TimeoutS | None = None
+    max_iterations: Annotated[int, Field(ge=1, le=1000)] | None = None
 
 
 class ContextFile(BaseModel):
@@ -108,17 +144,31 @@ class SubmitRequest(Request):
     timeout_s: TimeoutS = 3600.0
     task_id: TaskIdField | None = None
     follow: bool = True
+    priority: Literal["batch", "normal", "interactive"] = "normal"
+    failover: Literal["redistribute", "fail", "queue"] = "redistribute"
+    retries_max: Annotated[int, Field(ge=0, le=64)] = 15
+    retry_delay_s: Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)] = 0.0
+    retry_is_exponential: bool = True
+    submitter_gone: Literal["hold", "abort"] = "hold"
+    side_effects: Literal["repeatable", "at_most_once"] = "repeatable"
 
 
 class RunRequest(Request):
-    """One program; `args` are what it finds behind its name."""
+    """One program; `args` are what it finds behind its `name`, `files` what lies where it works.
+
+    `wants_files`: those that it leaves there are fetched.
+    """
 
     VERB: ClassVar[str] = "run"
 
     language: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+#._-]{0,31}$")]
     code: str
     timeout_s: TimeoutS = 600.0
-    args: Annotated[tuple[str, ...], Field(strict=False, max_length=256)] = ()
+    name: Annotated[str, Field(max_length=255)] = ""
+    args: Annotated[tuple[str, ...], Field(strict=False, max_length=1000)] = ()
+    stdin: AbsolutePath | None = None
+    files: Annotated[tuple[ContextFile, ...], Field(strict=False, max_length=1000)] = ()
+    wants_files: bool = False
 
 
 class AskRequest(Request):
@@ -244,7 +294,11 @@ REQUESTS: Mapping[str, type[Request]] = {
         DoctorRequest,
         TasksRequest,
         TaskRequest,
+        FilesRequest,
         CancelRequest,
+        AttachRequest,
+        ResumeRequest,
+        TraceRequest,
         SubmitRequest,
         RunRequest,
         AskRequest,

@@ -18,8 +18,9 @@ from kowalski.node.core.task_ledger import Task
 from kowalski.node.database import Cursor, Database, Row, StorageError, open_database
 from kowalski.protocol import codec
 from kowalski.protocol.errors import ConfigError, RemoteProtocolError
-from kowalski.protocol.ids import ContentHash, PeerId, TaskId
+from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import journal
+from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.task import Digest, Entry, TaskSpec
 
 __all__ = ["MIGRATIONS", "LedgerStorage", "StorageError", "open_ledger_storage"]
@@ -61,7 +62,17 @@ CREATE TABLE contents (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS = (_FIRST, _TURNS_COPIES_AND_REFERENCES)
+_REFERENCES_WITH_HOLDERS = """
+DROP TABLE contents;
+CREATE TABLE contents (
+    task TEXT NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+    hash TEXT NOT NULL,
+    ref TEXT NOT NULL,
+    PRIMARY KEY (task, hash)
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS = (_FIRST, _TURNS_COPIES_AND_REFERENCES, _REFERENCES_WITH_HOLDERS)
 
 _COLUMNS = (
     "id, spec, submitted_unix_s, state, term, cancel_reason, closed, client, retries, holders"
@@ -94,7 +105,7 @@ class LedgerStorage:
             self._save(cursor, task)
 
     def append(
-        self, task: Task, entry: Entry, digest: Digest, contents: Iterable[ContentHash] = ()
+        self, task: Task, entry: Entry, digest: Digest, contents: Iterable[ContentRef] = ()
     ) -> None:
         """The entry, what it refers to, and the task's row with it; or nothing.
 
@@ -102,11 +113,22 @@ class LedgerStorage:
             StorageError: also for an entry that is there already.
         """
         with self._database.writing() as cursor:
-            cursor.execute(
-                "INSERT INTO entries (task, idx, term, parent, digest, body) VALUES (?,?,?,?,?,?)",
-                (task.id, entry.index, entry.term, entry.parent, digest, entry.body),
-            )
+            _append(cursor, task.id, entry, digest)
             self._save(cursor, task)
+            _refer(cursor, task.id, contents)
+
+    def save_with_past(
+        self, task: Task, entries: Iterable[Entry], contents: Iterable[ContentRef]
+    ) -> None:
+        """A new task with its first entries, which end in the task's digests; or nothing.
+
+        Raises:
+            StorageError: also for a task that is there already.
+        """
+        with self._database.writing() as cursor:
+            self._save(cursor, task)
+            for entry, digest in zip(entries, task.digests, strict=True):
+                _append(cursor, task.id, entry, digest)
             _refer(cursor, task.id, contents)
 
     def delete(self, tasks: Iterable[TaskId]) -> None:
@@ -131,7 +153,7 @@ class LedgerStorage:
             spec = task.spec.model_dump_json(exclude_defaults=True)
             fixed = (task.id, spec, task.submitted_unix_s, task.client)
             cursor.execute(_INSERT, (*changing, *fixed))
-            _refer(cursor, task.id, (one.content.hash for one in task.spec.inputs))
+            _refer(cursor, task.id, (one.content for one in task.spec.inputs))
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -148,27 +170,30 @@ class LedgerStorage:
         return self._tasks("WHERE closed IS NULL ORDER BY submitted_unix_s, id")
 
     def latest(self, limit: int) -> list[Task]:
-        """The latest first. Raises ConfigError."""
-        return self._tasks("ORDER BY submitted_unix_s DESC, id DESC LIMIT ?", limit)
+        """The latest first, with how many entries each has, but no digests. Raises ConfigError."""
+        which = "ORDER BY submitted_unix_s DESC, id DESC LIMIT ?"
+        return self._tasks(which, limit, has_digests=False)
 
     def task(self, name: TaskId) -> Task | None:
         """Raises ConfigError."""
         return next(iter(self._tasks("WHERE id = ?", name)), None)
 
-    def _tasks(self, which: str, *parameters: object) -> list[Task]:
+    def _tasks(self, which: str, *parameters: object, has_digests: bool = True) -> list[Task]:
         try:
             rows = self._database.read(f"SELECT {_COLUMNS} FROM tasks {which}", parameters)  # noqa: S608 constants
-            return [self._task(row) for row in rows]
+            return [self._task(row, has_digests=has_digests) for row in rows]
         except StorageError as error:
             raise ConfigError(f"ledger {error}") from error
 
-    def _task(self, row: Row) -> Task:
+    def _task(self, row: Row, *, has_digests: bool) -> Task:
         name, spec, submitted_unix_s, state, term, cancel_reason, closed, *more = row
         client, retries, holders = more
-        digests = self._database.read(
-            "SELECT digest FROM entries WHERE task = ? ORDER BY idx", (name,)
+        chosen = "digest" if has_digests else "count(*)"
+        found = self._database.read(
+            f"SELECT {chosen} FROM entries WHERE task = ? ORDER BY idx",  # noqa: S608 constants
+            (name,),
         )
-        marks = tuple(mark for (mark,) in digests)
+        marks = tuple(mark for (mark,) in found) if has_digests else ()
         try:
             answer = codec.decode(closed) if closed is not None else None
             return Task(
@@ -177,7 +202,7 @@ class LedgerStorage:
                 submitted_unix_s=submitted_unix_s,
                 state=state,
                 term=term,
-                entries=len(marks),
+                entries=len(marks) if has_digests else found[0][0],
                 digests=marks,
                 answer=answer if isinstance(answer, journal.Closed) else None,
                 cancel_reason=cancel_reason,
@@ -203,11 +228,11 @@ class LedgerStorage:
         except ValidationError as error:
             raise StorageError(f"{self._path}: {error}") from error
 
-    def contents(self) -> dict[TaskId, set[ContentHash]]:
+    def contents(self) -> dict[TaskId, list[ContentRef]]:
         """What each task's inputs and entries refer to. Raises StorageError."""
-        found: dict[TaskId, set[ContentHash]] = {}
-        for task, name in self._database.read("SELECT task, hash FROM contents"):
-            found.setdefault(TaskId(task), set()).add(ContentHash(name))
+        found: dict[TaskId, list[ContentRef]] = {}
+        for task, ref in self._database.read("SELECT task, ref FROM contents ORDER BY task, hash"):
+            found.setdefault(TaskId(task), []).append(ContentRef.model_validate_json(ref))
         return found
 
     def ended(self) -> list[Ended]:
@@ -220,9 +245,18 @@ class LedgerStorage:
         return [Ended(TaskId(name), at, size) for name, at, size in rows]
 
 
-def _refer(cursor: Cursor, task: TaskId, contents: Iterable[ContentHash]) -> None:
-    rows = [(task, name) for name in contents]
-    cursor.executemany("INSERT OR IGNORE INTO contents (task, hash) VALUES (?, ?)", rows)
+def _append(cursor: Cursor, task: TaskId, entry: Entry, digest: Digest) -> None:
+    cursor.execute(
+        "INSERT INTO entries (task, idx, term, parent, digest, body) VALUES (?,?,?,?,?,?)",
+        (task, entry.index, entry.term, entry.parent, digest, entry.body),
+    )
+
+
+def _refer(cursor: Cursor, task: TaskId, contents: Iterable[ContentRef]) -> None:
+    cursor.executemany(
+        "INSERT OR IGNORE INTO contents (task, hash, ref) VALUES (?, ?, ?)",
+        [(task, ref.hash, ref.model_dump_json()) for ref in contents],
+    )
 
 
 @contextmanager

@@ -6,17 +6,21 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from kowalski.node.control_line import ExitCode
+from kowalski.node.core.announced_tasks import Elsewhere
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.services.submitter import Seen
-from kowalski.protocol.ids import PeerId
+from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.task import Entry, Progress
-from kowalski.rlm.journal import event_of
+from kowalski.rlm import budget
+from kowalski.rlm.budget import NOTHING, Spent
+from kowalski.rlm.journal import digest, event_of
 
 Event = dict[str, object]
 NameOf = Callable[[PeerId], str]
 
 HEAD_CHARS = 72
+DIVERGED = "run again, it left other variables behind than the first time"
 
 
 @dataclass(slots=True)
@@ -27,11 +31,11 @@ class TaskView:
     mode: str = ""
     term: int = 0
     turns: int = 0
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    spent: Spent = NOTHING
     ran: dict[str, Event] = field(default_factory=dict)
     """By what it was: who did it last, and why that one."""
+    files: dict[str, Event] = field(default_factory=dict)
+    """What cells left, by name; the last of each."""
     _waiting: str = ""
     _places: dict[int, tuple[str, PeerId]] = field(default_factory=dict)
 
@@ -60,7 +64,8 @@ class TaskView:
         if seen.progress is not None:
             yield from self._progress(seen.progress)
 
-    def _entry(self, event: journal.SessionEvent) -> Iterator[Event]:  # noqa: C901 flat
+    def _entry(self, event: journal.SessionEvent) -> Iterator[Event]:  # noqa: C901, PLR0912 flat
+        self.spent = budget.added(self.spent, event)
         match event:
             case journal.Opened():
                 self.mode = event.mode
@@ -71,7 +76,7 @@ class TaskView:
                 self._credit(f"cell {event.cell} ({event.language})", event.peer, event.why)
                 yield self._cell(event.cell, "started", event.why)
             case journal.CellFinished():
-                self._correct(event.cell, event.peer)
+                self._finish(event)
                 yield {
                     **self._cell(event.cell, "done" if event.status == "ok" else event.status, ""),
                     "duration_s": event.duration_s,
@@ -79,15 +84,19 @@ class TaskView:
             case journal.CellFailed():
                 yield self._cell(event.cell, f"failed: {event.code}", event.detail)
             case journal.ModelReplied():
-                self._count_call(event.usage.prompt_tokens, event.usage.completion_tokens)
                 self._credit(f"call {event.call} ({event.model})", event.peer, "")
                 yield self._call(event.model, event.peer)
                 self.turns += 1
                 yield {"kind": "turn", "n": self.turns}
-            case journal.SubCallAnswered(peer=peer, model=model, usage=usage):
-                if peer is not None and usage is not None:
-                    self._count_call(usage.prompt_tokens, usage.completion_tokens)
+            case journal.SubCallAnswered(peer=peer, model=model):
+                if peer is not None:
                     yield self._call(model or "", peer)
+            case journal.ChildHappened():
+                yield from self._in_child(event)
+            case journal.CellDiverged():
+                names = f" ({', '.join(event.names)})" if event.names else ""
+                text = f"cell {event.cell}: {event.detail or DIVERGED}{names}"
+                yield {"kind": "note", "text": text}
             case journal.Folded():
                 yield {
                     "kind": "fold",
@@ -126,8 +135,6 @@ class TaskView:
                 yield {"kind": "note", "text": f"{text}, to bring its variables back"}
             case "restart":
                 yield {"kind": "note", "text": f"another peer begins anew: {progress.why}"}
-            case "diverged":
-                yield {"kind": "note", "text": f"cell {progress.cell}: {progress.why}"}
             case _:
                 pass  # a newer coordinator has more to tell than we can show
 
@@ -144,6 +151,12 @@ class TaskView:
             "why": why,
         }
 
+    def _finish(self, event: journal.CellFinished) -> None:
+        self._correct(event.cell, event.peer)
+        for each in event.files:
+            size = each.content.bytes_total
+            self.files[each.name] = {"name": each.name, "bytes": size, "cell": event.cell}
+
     def _correct(self, cell: int, peer: PeerId) -> None:
         """One that began a cell may have been full; who ended it has run it."""
         language, began = self._places.get(cell, ("", peer))
@@ -154,10 +167,19 @@ class TaskView:
     def _call(self, model: str, peer: PeerId) -> Event:
         return {"kind": "call", "model": model, "peer": peer, "name": self.name_of(peer)}
 
-    def _count_call(self, prompt_tokens: int, completion_tokens: int) -> None:
-        self.calls += 1
-        self.prompt_tokens += prompt_tokens
-        self.completion_tokens += completion_tokens
+    def _in_child(self, event: journal.ChildHappened) -> Iterator[Event]:
+        """Of child sessions only who answers is shown; `trace` tells the rest."""
+        match budget.child_event(event):
+            case journal.Opened():
+                yield {"kind": "note", "text": f"cell {event.cell} begins a child session"}
+            case journal.ModelReplied() as reply:
+                yield self._call(reply.model, reply.peer)
+            case journal.SubCallAnswered(peer=peer, model=model) if peer is not None:
+                yield self._call(model or "", peer)
+            case journal.ChildHappened() as deeper:
+                yield from self._in_child(deeper)
+            case _:
+                pass
 
     def _credit(self, what: str, peer: PeerId, why: str) -> None:
         self.ran[what] = {"what": what, "peer": peer, "name": self.name_of(peer), "why": why}
@@ -171,6 +193,7 @@ class TaskView:
             "state": task.state,
             "answer": answer,
             "reason": closed.detail if closed else task.why_waiting,
+            "score": closed.score if closed else None,
             "exit_code": exit_code(task),
             "mode": self.mode or task.spec.mode,
             "term": task.term,
@@ -180,11 +203,17 @@ class TaskView:
                 "entries": task.entries,
                 "cells": len(self._places),
                 "turns": self.turns,
-                "calls": self.calls,
-                "prompt_tokens": self.prompt_tokens,
-                "completion_tokens": self.completion_tokens,
+                "calls": self.spent.calls,
+                "attempts": self.spent.attempts,
+                "sub_calls": self.spent.sub_calls,
+                "repeated": self.spent.repeated,
+                "children": self.spent.children,
+                "folds": self.spent.folds,
+                "prompt_tokens": self.spent.prompt_tokens,
+                "completion_tokens": self.spent.completion_tokens,
             },
             "ran": list(self.ran.values()),
+            "files": [self.files[name] for name in sorted(self.files)],
         }
 
 
@@ -199,10 +228,12 @@ def exit_code(task: Task) -> ExitCode:
     return ExitCode.NO_CAPACITY if code in NOBODY_CAN else ExitCode.FAILED
 
 
-def headline(task: Task, name_of: NameOf, now_unix_s: float) -> Event:
+def headline(task: Task, name_of: NameOf, now_unix_s: float, *, submitter: PeerId) -> Event:
     """One row of `tasks`."""
     return {
         "task": task.id,
+        "submitter": submitter,
+        "submitter_name": name_of(submitter),
         "state": task.state,
         "mode": task.spec.mode,
         "term": task.term,
@@ -212,3 +243,42 @@ def headline(task: Task, name_of: NameOf, now_unix_s: float) -> Event:
         "submitted_s_ago": max(0.0, now_unix_s - task.submitted_unix_s),
         "prompt_head": " ".join(task.spec.prompt.split())[:HEAD_CHARS],
     }
+
+
+def headline_elsewhere(one: Elsewhere, name_of: NameOf) -> Event:
+    """The same, of a task that was announced by somebody else."""
+    told = one.headline
+    return {
+        "task": told.task,
+        "submitter": one.submitter,
+        "submitter_name": told.submitter_name or name_of(one.submitter),
+        "state": told.state,
+        "mode": told.mode,
+        "term": told.term,
+        "coordinator": told.coordinator,
+        "coordinator_name": name_of(told.coordinator) if told.coordinator else None,
+        "entries": told.entries,
+        "submitted_s_ago": one.age_s,
+        "prompt_head": told.head[:HEAD_CHARS],
+    }
+
+
+def journal_lines(task: TaskId, entries: Iterable[Entry], name_of: NameOf) -> list[Event]:
+    """Each entry of a journal: who wrote it when in the order of things, and what it says."""
+    rows: list[Event] = []
+    for entry in entries:
+        where = {"index": entry.index, "term": entry.term, "digest": digest(task, entry)}
+        rows.append({**_said(event_of(entry), name_of), **where})
+    return rows
+
+
+def _said(event: journal.SessionEvent, name_of: NameOf) -> Event:
+    """The fields of an event that say something; of a child session, what happened there."""
+    hidden = {"event"} if isinstance(event, journal.ChildHappened) else set[str]()
+    said: Event = event.model_dump(mode="json", exclude_defaults=True, exclude=hidden)
+    if peer := said.get("peer"):
+        said["peer_name"] = name_of(PeerId(str(peer)))
+    if isinstance(event, journal.ChildHappened):
+        inner = budget.child_event(event)
+        said["child"] = {} if inner is None else _said(inner, name_of)
+    return {**said, "kind": event.KIND}

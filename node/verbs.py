@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,44 +20,33 @@ from kowalski.node import doctor
 from kowalski.node.backends.catalogue import Catalogue
 from kowalski.node.config import NodeConfig
 from kowalski.node.control import Emit, Verb
-from kowalski.node.core.task_ledger import Task
-from kowalski.node.emitting import emitting
 from kowalski.node.mesh_verbs import MeshVerbs, ends_in_s, load_of, warnings_of
 from kowalski.node.model_verbs import ModelVerbs
-from kowalski.node.plain_files import check_is_plain, read_text
-from kowalski.node.program_arguments import with_arguments
+from kowalski.node.plain_files import read_text
+from kowalski.node.program_verbs import ProgramVerbs
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.services.folding import SOURCE_BYTES_MAX
 from kowalski.node.services.leading import Leading
+from kowalski.node.services.mesh_tasks import MeshTasks
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.placing import Placed
-from kowalski.node.services.submitter import Seen, SubmitterRoom
-from kowalski.node.task_view import TaskView, headline
+from kowalski.node.services.submitter import SubmitterRoom
+from kowalski.node.services.submitting import Submitting
+from kowalski.node.task_verbs import TaskVerbs
 from kowalski.node.tracing import NoTracing, Tracing
-from kowalski.protocol import ids
-from kowalski.protocol.errors import ConfigError, PeerUnreachableError
-from kowalski.protocol.ids import Address, TaskId
+from kowalski.protocol.errors import ConfigError
+from kowalski.protocol.ids import Address
 from kowalski.protocol.limits import (
-    CODE_BYTES_MAX,
-    INPUTS_MAX,
-    PROMPT_BYTES_MAX,
     TEXT_BYTES_MAX,
 )
 from kowalski.protocol.messages.base import LINE_CHARS_MAX, sayable
-from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.folding import FoldAsked
-from kowalski.protocol.messages.repl import CellAsked, Input
-from kowalski.protocol.messages.task import TaskSpec
-from kowalski.rlm.parsing import LANGUAGES
 from kowalski.rlm.tokens import estimate_tokens
 
 Reply = dict[str, object]
 R = TypeVar("R", bound=asked.Request)
 
-ITERATIONS_BLOCKS = 5
-ITERATIONS_RLM = 30
 RATIO_DEFAULT = 0.25
-NAME_CHARS_MAX = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +54,7 @@ class Node:
     """The rooms of an open node that the verbs use."""
 
     mesh: Mesh
-    submitter: SubmitterRoom
+    submitting: Submitting
     work: PlacedWork
     store: ContentStore
     invites: InviteBook
@@ -74,6 +62,14 @@ class Node:
     """None where it leads no tasks."""
 
     tracing: Tracing = field(default_factory=NoTracing)
+
+    @property
+    def submitter(self) -> SubmitterRoom:
+        return self.submitting.submitter
+
+    @property
+    def tasks(self) -> MeshTasks:
+        return self.submitting.tasks
 
 
 @dataclass(slots=True)
@@ -100,14 +96,20 @@ class Here:
 def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
     verbs = _Verbs(node, here)
     of_mesh = MeshVerbs(node.mesh, node.invites, here.unix_clock)
+    of_tasks = TaskVerbs(node.mesh, node.submitter, node.tasks, node.store, here.unix_clock)
+    programs = ProgramVerbs(node.work, node.store, node.mesh, of_tasks.journal, here.unix_clock)
     offered: Mapping[str, Verb] = {
         "status": verbs.status,
         "peers": of_mesh.peers,
-        "tasks": verbs.tasks,
-        "task": verbs.task,
-        "submit": verbs.submit,
-        "cancel": verbs.cancel,
-        "run": verbs.run,
+        "tasks": of_tasks.tasks,
+        "task": of_tasks.task,
+        "submit": of_tasks.submit,
+        "attach": of_tasks.attach,
+        "cancel": of_tasks.cancel,
+        "resume": of_tasks.resume,
+        "trace": of_tasks.trace,
+        "run": programs.run,
+        "files": programs.files,
         "fold": verbs.fold,
         "doctor": verbs.doctor,
         "invite": of_mesh.invite,
@@ -175,21 +177,8 @@ class _Verbs:
             "refused": dict(mesh.trust.refused),
             "warnings": warnings_of(mesh),
             "connections": sum(one.state == "member" and not one.is_self for one in mesh.facts()),
-            "tasks": sum(not task.is_over for task in self._node.submitter.tasks),
+            "tasks": self._node.submitter.open_tasks,
         }
-
-    async def tasks(self, raw: Reply, _emit: Emit) -> Reply:
-        request = asked.parse(asked.TasksRequest, raw)
-        await trio.lowlevel.checkpoint()
-        latest = self._node.submitter.tasks[: request.limit]
-        now, name_of = self._here.unix_clock(), self._node.mesh.name_of
-        return {"tasks": [headline(task, name_of, now) for task in latest]}
-
-    async def task(self, raw: Reply, _emit: Emit) -> Reply:
-        request = asked.parse(asked.TaskRequest, raw)
-        task = self._node.submitter.find(request.task)
-        row = headline(task, self._node.mesh.name_of, self._here.unix_clock())
-        return {**row, **await self._result(task)}
 
     async def doctor(self, raw: Reply, _emit: Emit) -> Reply:
         asked.parse(asked.DoctorRequest, raw)
@@ -211,143 +200,7 @@ class _Verbs:
         )
         return doctor.as_reply(checks)
 
-    # --- tasks ----------------------------------------------------------------------------------
-
-    async def submit(self, raw: Reply, emit: Emit) -> Reply:
-        """Take a task in, and follow it; hanging up leaves it going."""
-        request = asked.parse(asked.SubmitRequest, raw)
-        spec = await self._spec(request)
-        entropy = secrets.token_bytes(10)
-        name = request.task_id or ids.task_id(int(self._here.unix_clock() * 1000), entropy)
-        submitter = self._node.submitter
-        with submitter.watch(name) as seen:
-            task = submitter.submit(name, spec)
-            await emit({"kind": "submitted", "task": task.id, "mode": spec.mode})
-            if not request.follow:
-                return {"task": task.id, "state": task.state}
-            await self._show(name, seen, emit)
-        while not submitter.find(name).is_over:
-            # Events came faster than they were read: go on from where the task is now.
-            with submitter.watch(name) as seen:
-                await self._show(name, seen, emit)
-        return await self._result(submitter.find(name))
-
-    async def _show(self, task: TaskId, seen: trio.MemoryReceiveChannel[Seen], emit: Emit) -> None:
-        """Emit what is seen of the task until it ends, or until we are left behind."""
-        view = TaskView(self._node.mesh.name_of)
-        view.read(self._node.submitter.entries(task))
-        if self._node.submitter.find(task).is_over:
-            return
-        async for event in seen:
-            for shown in view.events(event):
-                await emit(shown)
-            if event.task.is_over:
-                return
-
-    async def _result(self, task: Task) -> Reply:
-        view = TaskView(self._node.mesh.name_of)
-        view.read(self._node.submitter.entries(task.id))
-        return view.result(task, await self._answer(task))
-
-    async def _spec(self, request: asked.SubmitRequest) -> TaskSpec:
-        size = len(request.prompt.encode())
-        if size > PROMPT_BYTES_MAX:
-            raise ConfigError(
-                f"a prompt of {size} bytes; at most {PROMPT_BYTES_MAX}: give long text as --context"
-            )
-        if len(request.context) > INPUTS_MAX:
-            raise ConfigError(f"{len(request.context)} context files; at most {INPUTS_MAX}")
-        names = [one.name for one in request.context]
-        if long := next((name for name in names if len(name) > NAME_CHARS_MAX), None):
-            raise ConfigError(f"context file {long[:20]}...: a name of over {NAME_CHARS_MAX}")
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ConfigError(f"two context files are named {twice}")
-        inputs = [
-            Input(name=one.name, content=await self._keep_file(Path(one.path)))
-            for one in request.context
-        ]
-        iterations = ITERATIONS_BLOCKS if request.mode == "blocks" else ITERATIONS_RLM
-        return TaskSpec(
-            prompt=request.prompt,
-            mode=request.mode,
-            model=request.model,
-            inputs=tuple(inputs),
-            max_iterations=request.max_iterations or iterations,
-            timeout_s=request.timeout_s,
-        )
-
-    async def _keep_file(self, path: Path) -> ContentRef:
-        try:
-            await check_is_plain(path)
-            return await self._node.store.put_file(path)
-        except OSError as error:
-            raise ConfigError(f"context file {path}: {error.strerror or error}") from error
-
-    async def _answer(self, task: Task) -> str:
-        """All of it, wherever it lies."""
-        closed = task.answer
-        if closed is None or closed.full is None:
-            return closed.answer if closed else ""
-        try:
-            await self._node.store.fetch(closed.full, self._node.mesh)
-        except PeerUnreachableError as lost:
-            return f"{closed.answer}\n[the rest cannot be had: {lost}]"
-        return (await self._node.store.read(closed.full)).decode(errors="replace")
-
-    async def cancel(self, raw: Reply, _emit: Emit) -> Reply:
-        request = asked.parse(asked.CancelRequest, raw)
-        submitter = self._node.submitter
-        submitter.cancel(request.task, "cancelled by its owner")
-        while not submitter.find(request.task).is_over:
-            with submitter.watch(request.task) as seen:
-                async for one in seen:
-                    if one.task.is_over:
-                        break
-        task = submitter.find(request.task)
-        return {"task": task.id, "state": task.state, "answer": await self._answer(task)}
-
     # --- single pieces of work ------------------------------------------------------------------
-
-    async def run(self, raw: Reply, emit: Emit) -> Reply:
-        request = asked.parse(asked.RunRequest, raw)
-        language = LANGUAGES.get(request.language.lower())
-        if language is None:
-            known = ", ".join(sorted(set(LANGUAGES.values())))
-            raise ConfigError(f"unknown language {request.language}; known: {known}")
-        code = with_arguments(language, request.code, request.args)
-        if len(code.encode()) > CODE_BYTES_MAX:
-            raise ConfigError(
-                f"a program of {len(code)} characters; at most {CODE_BYTES_MAX} bytes"
-            )
-        entropy = secrets.token_bytes(10)
-        cell = CellAsked(
-            task=TaskId("run-" + ids.task_id(int(self._here.unix_clock() * 1000), entropy)),
-            term=1,
-            cell=0,
-            language=language,
-            code=code,
-            keeps_session=False,
-            timeout_s=request.timeout_s,
-            remaining_s=request.timeout_s,
-        )
-        async with emitting(emit) as tell:
-            done, placed = await self._node.work.run_alone(
-                cell,
-                on_output=lambda stream, data: tell(
-                    {"kind": "output", "stream": stream, "text": data.decode(errors="replace")}
-                ),
-                on_restart=lambda why: tell(
-                    {"kind": "note", "text": f"another peer begins anew: {why}"}
-                ),
-            )
-        return {
-            "exit_code": done.exit_code if done.exit_code is not None else int(done.status != "ok"),
-            "status": done.status,
-            "error": done.error,
-            "value": done.value,
-            "duration_s": done.duration_s,
-            **_who(placed),
-        }
 
     async def fold(self, raw: Reply, _emit: Emit) -> Reply:
         request = asked.parse(asked.FoldRequest, raw)

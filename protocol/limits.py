@@ -21,6 +21,9 @@ DEPTH_MAX = 12
 PROMPT_BYTES_MAX = 256 * 1024
 """A longer input is context: it goes by hash and lands in a variable, not in a message."""
 
+SCHEMA_BYTES_MAX = 24 * 1024
+"""The shape of an answer: a model reads it, too."""
+
 CONTENT_CHUNK_BYTES = 512 * 1024
 """One reply of the content conversation."""
 
@@ -38,6 +41,18 @@ TEXT_BYTES_MAX = 384 * 1024
 
 INPUTS_MAX = 256
 """Context files of one task."""
+
+ARGUMENTS_MAX = 128
+"""Words behind the name of a program."""
+
+ARGUMENT_BYTES_MAX = 2048
+"""One of them: all together fill a quarter of a frame."""
+
+WORK_FILES_MAX = 64
+"""Files that a program is given, or leaves."""
+
+WORK_FILE_CHARS_MAX = 255
+"""The path of one, below the working folder."""
 
 MEMBERS_MAX = 256
 """Peers named in one message."""

@@ -6,6 +6,7 @@ Everything that would is replaced here, for the length of a block, in one place.
 
 from __future__ import annotations
 
+import gc
 import random
 import secrets
 from collections.abc import Callable, Iterator
@@ -47,7 +48,10 @@ def seeded_scheduler(seed: int) -> Iterator[None]:
 
 @contextmanager
 def decided_by(seed: int) -> Iterator[None]:
-    """Let nothing but `seed` decide what happens in the block, which runs trio."""
+    """Let nothing but `seed` decide what happens in the block, which runs trio.
+
+    Garbage is collected before and after: what it ends would be ended when it likes.
+    """
     dice = random.Random(seed)
     before = random.getstate()
     with (
@@ -59,10 +63,15 @@ def decided_by(seed: int) -> Iterator[None]:
         patch.object(trio.to_thread, "run_sync", _run_here),
     ):
         random.seed(seed)
+        was_collecting = gc.isenabled()
+        gc.disable()
         try:
             yield
         finally:
             random.setstate(before)
+            if was_collecting:
+                gc.enable()
+            gc.collect()
 
 
 async def _run_here(

@@ -7,9 +7,13 @@ say WORDS           prints
 flood 20000         prints so many characters
 ask PROMPT          a sub-call; prints the reply
 ask-many 100 WORDS  so many sub-calls in one batch, `WORDS 0` to `WORDS 99`; prints the replies
+ask-child WORDS     a sub-call for a session of its own; prints the reply
+budget              prints what is left of it
 answer WORDS        sets the answer, and that it is ready
 draft WORDS         sets the answer, not ready; `answer` and `draft` put in `$reply`
 fail WORDS          ends with an error
+leave NAME WORDS    leaves a file
+arguments           prints its name, its arguments, what it is to read, and its files
 die                 takes the session with it
 """
 
@@ -18,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kowalski.node.repl.scripted_sessions import ScriptedCell, ScriptedState
-from kowalski.node.repl.seam import Answer, CellOutcome, SubCall, SubCallResult
+from kowalski.node.repl.seam import Answer, Artefact, CellOutcome, SubCall, SubCallResult
 
 FLOOD = "0123456789abcde\n"
 
@@ -27,6 +31,7 @@ FLOOD = "0123456789abcde\n"
 class _Run:
     variables: dict[str, str]
     answers: list[SubCallResult]
+    state: ScriptedState | None = None
     printed: list[str] = field(default_factory=list)
     error: str | None = None
     answer: Answer | None = None
@@ -54,7 +59,7 @@ class _Run:
                 self.printed.append(rest)
             case "flood":
                 self.printed.append((FLOOD * (int(rest) // len(FLOOD) + 1))[: int(rest)])
-            case "ask":
+            case "ask" | "ask-child" | "budget":
                 self.printed += self.take(1)
             case "ask-many" | "ask-big":
                 self.printed += self.take(int(rest.partition(" ")[0]))
@@ -67,7 +72,9 @@ class _Run:
                 self.error = rest
             case "die":
                 self.is_alive = False
-            case "wait" | "":
+            case "arguments" if self.state is not None:
+                self.printed.append(_scene(self.state))
+            case "wait" | "leave" | "arguments" | "":
                 pass
             case _:
                 self.error = f"SyntaxError: {line}"
@@ -84,6 +91,10 @@ def sub_calls(code: str) -> tuple[SubCall, ...]:
         word, _, rest = line.strip().partition(" ")
         if word == "ask":
             calls.append(SubCall(rest))
+        elif word == "ask-child":
+            calls.append(SubCall(rest, kind="rlm"))
+        elif word == "budget":
+            calls.append(SubCall("", kind="budget"))
         elif word == "ask-many":
             count, _, prompt = rest.partition(" ")
             calls += [SubCall(f"{prompt} {number}") for number in range(int(count))]
@@ -98,7 +109,7 @@ def toy_script(code: str, state: ScriptedState) -> ScriptedCell:
     seconds = (line.split()[1] for line in code.splitlines() if line.strip().startswith("wait "))
 
     def outcome_of(results: tuple[SubCallResult, ...]) -> CellOutcome:
-        run = _Run(_variables(state.codes), list(results))
+        run = _Run(_variables(state.codes), list(results), state)
         run.run(code)
         stdout = "".join(f"{text}\n" for text in run.printed).encode()
         if not run.is_alive:
@@ -111,9 +122,20 @@ def toy_script(code: str, state: ScriptedState) -> ScriptedCell:
             exit_code=int(run.error is not None),
         )
 
+    left = (line.split(maxsplit=2) for line in code.splitlines() if line.startswith("leave "))
     return ScriptedCell(
-        duration_s=sum(map(float, seconds)), sub_calls=sub_calls(code), outcome_of=outcome_of
+        duration_s=sum(map(float, seconds)),
+        sub_calls=sub_calls(code),
+        outcome_of=outcome_of,
+        leaves=tuple(Artefact(name, words.encode()) for _, name, words in left),
     )
+
+
+def _scene(state: ScriptedState) -> str:
+    scene = state.scene
+    read = scene.stdin.read_text() if scene.stdin else ""
+    files = ", ".join(f"{name}: {path.read_text()}" for name, path in sorted(state.files.items()))
+    return f"{scene.name} {list(scene.arguments)} {read!r} {{{files}}}"
 
 
 def _variables(codes: tuple[str, ...]) -> dict[str, str]:
@@ -121,5 +143,6 @@ def _variables(codes: tuple[str, ...]) -> dict[str, str]:
     run = _Run({}, [])
     for code in codes:
         run.error, run.is_alive = None, True
-        run.run("\n".join(line for line in code.splitlines() if not line.startswith("ask")))
+        lines = (line for line in code.splitlines() if not line.startswith(("ask", "budget")))
+        run.run("\n".join(lines))
     return run.variables

@@ -36,17 +36,39 @@ class NodeTime:
     rate: float = 1.0
     offset_s: float = 0.0
     frozen_until: float = -inf
-    """World time. Its clock goes on meanwhile, and nothing runs."""
+    """World time; nothing runs until then."""
+    _asleep: tuple[float, float] | None = None
+    """World time, from and until: the clock stands still."""
 
     def read(self, world: float) -> float:
         """What it shows at a time of the world."""
+        if self._asleep is not None:
+            since, until = self._asleep
+            world = max(min(world, since), world - (until - since))
         return self.offset_s + world * self.rate
+
+    def freeze(self, until: float) -> None:
+        """Let nothing run until a time of the world; the clock goes on."""
+        self.frozen_until = max(self.frozen_until, until)
+
+    def sleep(self, world: float, until: float) -> None:
+        """Like a device that is suspended: CLOCK_MONOTONIC stands still as well."""
+        self.freeze(until)
+        if self._asleep is not None:  # that sleep is over, or this one is part of it
+            since, until_then = self._asleep
+            if world < until_then:
+                self._asleep = (since, max(until, until_then))
+                return
+            self.offset_s -= (until_then - since) * self.rate
+        self._asleep = (world, until)
 
     def when(self, shown: float) -> float:
         """The earliest time of the world at which it shows at least `shown`."""
         if shown in {inf, -inf}:
             return shown
         world = (shown - self.offset_s) / self.rate
+        if self._asleep is not None and world > self._asleep[0]:
+            world += self._asleep[1] - self._asleep[0]
         while self.read(world) < shown:  # rounding; a timer must not fire before its time
             world = nextafter(world, inf)
         return world
@@ -110,11 +132,12 @@ class _NodeDeadlines(_run.Deadlines):  # type: ignore[misc, no-any-unimported]
             due, order, deadline, scope, time = self._due[0]
             if deadline != scope._registered_deadline:  # noqa: SLF001 as trio does
                 heappop(self._due)
-            elif due < time.frozen_until:
-                heappop(self._due)
-                heappush(self._due, (time.frozen_until, order, deadline, scope, time))
-            else:
+                continue
+            later = max(time.when(deadline), time.frozen_until)
+            if due >= later:
                 return due
+            heappop(self._due)  # its node stands still, or its clock has been
+            heappush(self._due, (later, order, deadline, scope, time))
         return inf
 
     def expire(self, now: float) -> bool:

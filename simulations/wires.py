@@ -34,6 +34,9 @@ class Gossiping:
     """Later than gossipsub remembers what it has seen (120 s)."""
 
 
+CALM = Gossiping()
+
+
 @dataclass(slots=True)
 class Storm:
     """What is wrong now. Counts, where several faults may overlap."""
@@ -43,7 +46,9 @@ class Storm:
     slow_s: dict[Pair, float] = field(default_factory=lambda: defaultdict(float))
     packet_loss: float = 0.0
     bytes_per_s: float = inf
-    gossip: Gossiping = Gossiping()
+    gossip: Gossiping = CALM
+    usual_gossip: Gossiping = CALM
+    """To which it returns after a fault."""
 
 
 class StormyWires(Wires):
@@ -100,13 +105,10 @@ class StormyWires(Wires):
             wait_s *= 2
         return waited_s
 
-    def is_gossip_lost(self, sender: PeerId, receiver: PeerId) -> bool:
-        return super().is_gossip_lost(sender, receiver)
-
     def gossip_delays_s(self, receiver: PeerId) -> tuple[float, ...]:
         del receiver
         gossip, dice = self.storm.gossip, self.random.random
-        if gossip == Gossiping():
+        if gossip == CALM:
             return (0.0,)
         if dice() < gossip.lost:
             return ()

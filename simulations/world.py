@@ -8,98 +8,48 @@ that is killed comes back to what it had written. Each node has a clock of its o
 from __future__ import annotations
 
 import hashlib
+import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
+import structlog
 import trio
 
 from kowalski.mesh.core.connectivity import Sighted
-from kowalski.mesh.identity import Identity, identity_from_seed
 from kowalski.mesh.loopback_transport import (
     LoopbackNetwork,
     LoopbackTransport,
     Weather,
     open_loopback_network,
 )
-from kowalski.mesh.membership_certificates import Membership, MeshRoot
-from kowalski.node.app import Device, Hands, open_node
-from kowalski.node.backends.catalogue import open_catalogue
-from kowalski.node.backends.in_memory import InMemoryBackend
-from kowalski.node.backends.probing import Candidate, Finding
-from kowalski.node.backends.seam import CompletionRequest, ModelInfo
-from kowalski.node.config import NodeConfig
+from kowalski.mesh.membership_certificates import MeshRoot
+from kowalski.mesh.watching import watcher
+from kowalski.node.app import Device, open_node
 from kowalski.node.control import Verb
-from kowalski.node.control_messages import ROLES, Role
 from kowalski.node.core.task_ledger import Task
-from kowalski.node.repl.sandbox import SandboxVerdict
-from kowalski.node.repl.scripted_sessions import (
-    Script,
-    ScriptedCell,
-    ScriptedState,
-    open_scripted_host,
-)
 from kowalski.node.storage import open_ledger_storage
-from kowalski.node.telemetry_sources import DeviceProfile, HotSample
 from kowalski.node.verbs import Here, Node, verbs_of
 from kowalski.protocol.ids import Address, PeerId, TaskId
 from kowalski.protocol.messages.task import Mode, TaskSpec
-from simulations.toy_cells import toy_script
-from simulations.virtual_time import JumpingClock, NodeTime, deadlines_by_node, node_time
+from simulations.determinism import work_of_threads
+from simulations.disks import on_disk
+from simulations.places import IDLE, PROFILE, UNIX_EPOCH_S, Part, Place, make_place, open_hands
+from simulations.virtual_time import JumpingClock, deadlines_by_node, node_time
+from simulations.voices import Speaking
 from simulations.wires import StormyWires
+from simulations.witness import Witness
 
-UNIX_EPOCH_S = 1_800_000_000.0
+__all__ = ["Part", "Place", "World", "open_world"]
+
+T = TypeVar("T")
+
 MEET_S = 30.0
-MEMORY_URL = "memory://"
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 where Linux keeps files that need no disk
-
-Model = Callable[[CompletionRequest], str]
-
-
-def echo(request: CompletionRequest) -> str:
-    """The model of a world that needs no better one."""
-    said = request.messages[-1].content if request.messages else request.said
-    return "reply to: " + said.replace("```", "...")
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What one node of a world is. No `languages`: it runs no code."""
-
-    languages: Mapping[str, str] = field(default_factory=lambda: {"python": "3.11", "bash": "5.2"})
-    models: tuple[str, ...] = ()
-    roles: tuple[Role, ...] = ROLES
-    slots: int = 4
-    model_slots: int = 16
-    delay_per_token_s: float = 0.0
-    tells: Model = echo
-    script: Script = toy_script
-    settings: Mapping[str, object] = field(default_factory=dict)
-    """More of its `NodeConfig`."""
-
-
-@dataclass(slots=True)
-class Place:
-    """One node: what outlives its processes, and the one that runs now."""
-
-    part: Part
-    identity: Identity
-    membership: Membership
-    config: NodeConfig
-    backend: InMemoryBackend
-    calls: list[str] = field(default_factory=list)
-    """What its model was asked last, call by call."""
-    cells: list[str] = field(default_factory=list)
-    """The code of every cell that began here."""
-    time: NodeTime = field(default_factory=NodeTime)
-    boots: int = 0
-    node: Node | None = None
-    transport: LoopbackTransport | None = None
-    hands: Hands | None = None
-    scope: trio.CancelScope | None = None
-    ended: trio.Event = field(default_factory=trio.Event)
 
 
 class World:
@@ -111,11 +61,19 @@ class World:
         wires: StormyWires,
         nursery: trio.Nursery,
         places: list[Place],
+        *,
+        root: MeshRoot,
+        witness: Witness,
     ) -> None:
         self.network = network
         self.wires = wires
         self.places = places
+        self.root = root
+        self.witness = witness
         self._nursery = nursery
+        for place in places:
+            place.disk.halt = partial(self.halt, place.number)
+            place.disk.stall = partial(self.freeze, place.number)
 
     # --- what is there --------------------------------------------------------------------------
 
@@ -144,6 +102,10 @@ class World:
             unix_clock=lambda: UNIX_EPOCH_S + self.wires.now(),
         )
         return verbs_of(self[number], here)
+
+    def as_node(self, number: int, do: Callable[[Node], T]) -> T:
+        """Do something with a node's rooms as it would, by its own clock."""
+        return self.places[number].context.run(do, self[number])
 
     def is_up(self, number: int) -> bool:
         return self.places[number].node is not None
@@ -174,12 +136,17 @@ class World:
 
         Silently, like a power cut: its connections end without a word as well.
         """
+        self.halt(number, is_silent=is_silent)
+        await self.places[number].ended.wait()
+
+    def halt(self, number: int, *, is_silent: bool = False) -> None:
+        """What `kill` does, without waiting until the node's tasks have noticed."""
         place = self.places[number]
         assert place.scope is not None, f"node {number} is down"
+        place.disk.is_gone = True
         self.network.kill(place.identity.peer, is_silent=is_silent)
         place.node = None
         place.scope.cancel()
-        await place.ended.wait()
 
     async def restart(self, number: int) -> None:
         await self.kill(number)
@@ -187,8 +154,13 @@ class World:
 
     def freeze(self, number: int, lasts_s: float) -> None:
         """Stop a process for a while, as SIGSTOP or a blocked loop would; its clock goes on."""
-        time = self.places[number].time
-        time.frozen_until = max(time.frozen_until, self.wires.now() + lasts_s)
+        self.places[number].time.freeze(self.wires.now() + lasts_s)
+        self.witness.note(f"node {number} stands still for {lasts_s:.2f} s")
+
+    def sleep(self, number: int, lasts_s: float) -> None:
+        """Close a laptop: as `freeze`, and its clock stands still as well."""
+        self.places[number].time.sleep(self.wires.now(), self.wires.now() + lasts_s)
+        self.witness.note(f"node {number} sleeps for {lasts_s:.2f} s")
 
     def cut(self, one: int, other: int) -> None:
         self.network.cut(self.peer(one), self.peer(other))
@@ -228,8 +200,15 @@ class World:
         **more: object,
     ) -> TaskId:
         name = TaskId(task)
-        spec = {"prompt": prompt, "mode": mode, "timeout_s": timeout_s, "max_iterations": 5, **more}
-        self[number].submitter.submit(name, TaskSpec.model_validate(spec))
+        asked = {
+            "prompt": prompt,
+            "mode": mode,
+            "timeout_s": timeout_s,
+            "max_iterations": 5,
+            **more,
+        }
+        spec = TaskSpec.model_validate(asked)
+        self.as_node(number, lambda node: node.submitter.submit(name, spec))
         return name
 
     async def result(self, number: int, task: TaskId, *, within_s: float = 120.0) -> Task:
@@ -253,34 +232,50 @@ class World:
 
     async def _live(self, place: Place, *, task_status: trio.TaskStatus[None]) -> None:
         node_time.set(place.time)
+        watcher.set(self.witness.watch(place.number))
+        work_of_threads.set(place.disk.obstruct)
+        structlog.contextvars.bind_contextvars(node=place.number)
+        place.context = copy_context()
         place.boots += 1
         place.ended = trio.Event()
         place.scope = trio.CancelScope()
+        place.disk.begin()
+        self.witness.began(place.number)
+        scope = place.scope
         try:
-            with place.scope:
+            with scope:
                 async with self._open(place) as place.node:
                     self._introduce(place.node)
                     task_status.started()
                     await trio.sleep_forever()
+        except Exception as error:
+            if not scope.cancel_called:  # else it was killed, and nobody hears its last words
+                words = "".join(traceback.format_exception(error, limit=-4))
+                self.witness.check("no_node_dies", holds=False, words=f"{place.number}: {words}")
+                raise
         finally:
             place.node = place.transport = place.scope = None
+            self.witness.ended(place.number)
             place.ended.set()
 
     @asynccontextmanager
     async def _open(self, place: Place) -> AsyncIterator[Node]:
         peer = place.identity.peer
-        clock = lambda: UNIX_EPOCH_S + trio.current_time()  # noqa: E731 the world's wall clock
-        with open_ledger_storage(place.config.ledger_path, unix_clock=clock) as storage:
+
+        def unix_clock() -> float:
+            return UNIX_EPOCH_S + self.wires.now() + place.unix_offset_s
+
+        with open_ledger_storage(place.config.ledger_path, unix_clock=unix_clock) as storage:
             async with (
-                _open_hands(place) as place.hands,
+                open_hands(place) as place.hands,
                 self.network.transport(peer) as place.transport,
                 open_node(
                     place.config,
-                    place.transport,
+                    Speaking(place.transport, place.voice),
                     place.membership,
                     place.hands,
-                    storage,
-                    unix_clock=lambda: UNIX_EPOCH_S + self.wires.now(),
+                    on_disk(storage, place.disk),
+                    unix_clock=unix_clock,
                     boot=hashlib.sha256(f"{peer} {place.boots}".encode()).hexdigest()[:16],
                     device=Device(PROFILE, lambda _now: IDLE),
                 ) as node,
@@ -295,84 +290,6 @@ class World:
                 node.mesh.sighted(Sighted(other, (address,), is_static=True))
 
 
-PROFILE = DeviceProfile(
-    hostname="simulated",
-    cpu="none",
-    cores=4.0,
-    architecture="none",
-    system="simulation",
-    memory_bytes=8 << 30,
-    gpus=(),
-)
-IDLE = HotSample(
-    memory_available=0.5,
-    swap_used=0.0,
-    cpu_used=0.1,
-    load_per_core=0.1,
-    pressure=None,
-    battery=None,
-    temperature_c=None,
-)
-
-
-def _recorded(script: Script, cells: list[str]) -> Script:
-    def recorded(code: str, state: ScriptedState) -> ScriptedCell:
-        cells.append(code)
-        return script(code, state)
-
-    return recorded
-
-
-@asynccontextmanager
-async def _open_hands(place: Place) -> AsyncIterator[Hands]:
-    async def look(wanted: Sequence[Candidate]) -> tuple[Finding, ...]:
-        await trio.lowlevel.checkpoint()
-        return tuple(Finding(one.url, True, "openai", place.backend) for one in wanted)
-
-    part = place.part
-    places = (Candidate(MEMORY_URL, MEMORY_URL),) if part.models else ()
-    script = _recorded(part.script, place.cells)
-    async with (
-        open_catalogue(places, look) as catalogue,
-        open_scripted_host(script, languages=part.languages, slots=part.slots) as host,
-    ):
-        verdict = SandboxVerdict(None, "scripted", "a simulation")
-        yield Hands(host if part.languages else None, verdict, catalogue)
-
-
-def _place(number: int, part: Part, root: MeshRoot, folder: Path, seed: int) -> Place:
-    identity = identity_from_seed(hashlib.sha256(f"{seed} node {number}".encode()).digest())
-    calls: list[str] = []
-
-    def answer(request: CompletionRequest) -> str:
-        calls.append(request.messages[-1].content if request.messages else request.said)
-        return part.tells(request)
-
-    models = tuple(ModelInfo(name, is_warm=True, slots=part.model_slots) for name in part.models)
-    return Place(
-        part=part,
-        identity=identity,
-        membership=Membership(
-            root.mesh,
-            root.certify(identity.peer, ROLES, now_unix_s=int(UNIX_EPOCH_S)),
-            root if number == 0 else None,
-        ),
-        config=NodeConfig.model_validate(
-            {
-                "name": f"node-{number}",
-                "data_dir": folder / f"node-{number}",
-                "repl_slots": part.slots,
-                "roles": part.roles,
-                **part.settings,
-            }
-        ),
-        backend=InMemoryBackend(
-            answer, models=models, url=MEMORY_URL, delay_per_token_s=part.delay_per_token_s
-        ),
-        calls=calls,
-    )
-
-
 def _memory() -> Path | None:
     return MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
 
@@ -384,27 +301,40 @@ async def open_world(
     seed: int = 0,
     weather: Weather | None = None,
     folder: Path | None = None,
+    witness: Witness | None = None,
+    clocks: Sequence[tuple[float, float]] = (),
+    grain_s: float = 0.004,
 ) -> AsyncIterator[World]:
     """Nodes that are up and have met. `nodes`: how many of the plain kind, or what each is.
+
+    Their `clocks` run at such a rate, and show such a time at first.
 
     Their files are made below `folder`, or in memory where the system has a place for that. Wants
     virtual time: a `virtual_time.JumpingClock`.
     """
+    witness = witness or Witness()
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, JumpingClock)
-    wires = StormyWires(clock, seed=seed, weather=weather, grain_s=0.005)
+    wires = StormyWires(clock, seed=seed, weather=weather, grain_s=grain_s)
     parts = [Part() for _ in range(nodes)] if isinstance(nodes, int) else nodes
     root = MeshRoot(hashlib.sha256(f"{seed} root".encode()).digest())
     with TemporaryDirectory(prefix="kowalski-world-", dir=folder or _memory()) as made:
-        places = [_place(i, part, root, Path(made), seed) for i, part in enumerate(parts)]
+        places = [
+            make_place(number, part, root, Path(made), seed=seed)
+            for number, part in enumerate(parts)
+        ]
         for place in places:
             wires.times[place.identity.peer] = place.time
+            place.disk.watchers.append(witness)
+        for place, (rate, offset_s) in zip(places, clocks, strict=False):
+            place.time.rate, place.time.offset_s = rate, offset_s
+        witness.attend(wires, [place.identity.peer for place in places])
         with deadlines_by_node():
             async with (
-                open_loopback_network(wires=wires) as network,
+                open_loopback_network(wires=wires, tap=witness) as network,
                 trio.open_nursery() as nursery,
             ):
-                world = World(network, wires, nursery, places)
+                world = World(network, wires, nursery, places, root=root, witness=witness)
                 for number in range(len(places)):
                     await world.start(number)
                 await world.meet()

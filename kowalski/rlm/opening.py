@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kowalski.protocol.messages.base import line
 from kowalski.protocol.messages.journal import Opened
 from kowalski.protocol.messages.task import TaskSpec
+from kowalski.rlm import schemas
 from kowalski.rlm.parsing import Parsed, parse
 from kowalski.rlm.session_state import InputText, SessionLimits, SessionMode
 from kowalski.rlm.tokens import estimate_tokens
@@ -17,7 +18,7 @@ from kowalski.rlm.tokens import estimate_tokens
 class CannotOpen:
     """Nothing can be done about this task here and now.
 
-    Codes: `no_model`, `no_language`, `no_blocks`, `too_long`.
+    Codes: `no_model`, `no_language`, `no_blocks`, `too_long`, `bad_schema`.
     """
 
     code: str
@@ -49,6 +50,11 @@ def open_session(
     beginnings of the others; only when all of them are whole can a model be asked directly.
     """
     size_tokens = _size_tokens(spec, inputs)
+    if spec.shape is not None:
+        try:
+            schemas.check_schema(spec.shape.json_schema)
+        except schemas.SchemaError as wrong:
+            return CannotOpen("bad_schema", str(wrong))
     situation = _Situation(
         languages=languages,
         model=_model(spec, models),
@@ -59,6 +65,8 @@ def open_session(
     )
     mode, why = (spec.mode, "asked for") if spec.mode != "auto" else _chosen(situation)
     obstacle = _obstacle(mode, situation)
+    if mode == "blocks" and spec.shape is not None and situation.model is None:
+        obstacle = CannotOpen("no_model", f"{situation.no_model}; a typed answer needs one")
     if obstacle is not None:
         return obstacle
     return Opened(mode=mode, model=situation.model, seed=spec.seed, why=line(why))

@@ -7,12 +7,19 @@ from collections.abc import Iterator
 from kowalski.protocol.ids import ContentHash
 from kowalski.protocol.messages.base import Record
 from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.journal import ChildHappened
+from kowalski.rlm.budget import child_event
 
 
 def refs_of(record: Record) -> Iterator[ContentRef]:
-    """Every `ContentRef` in a message or record, however deep."""
+    """Every `ContentRef` in a message or record, however deep, and in what happened in a child."""
     if isinstance(record, ContentRef):
         yield record
+        return
+    if isinstance(record, ChildHappened):
+        inner = child_event(record)
+        if inner is not None:
+            yield from refs_of(inner)
         return
     for name in type(record).model_fields:
         yield from _refs_in(getattr(record, name))

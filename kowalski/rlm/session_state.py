@@ -12,13 +12,21 @@ from typing import Final, Literal
 
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.inference import ChatMessage
-from kowalski.protocol.messages.journal import Outcome
+from kowalski.protocol.messages.journal import ModelFailed, Outcome
 from kowalski.protocol.messages.repl import CellStatus
 from kowalski.protocol.messages.task import TaskSpec
+from kowalski.rlm.budget import NOTHING, Spent
+from kowalski.rlm.prompts import BUILT_IN, PromptBook, PromptName
+from kowalski.rlm.quality import Best
 from kowalski.rlm.tokens import estimate_tokens
 
 SessionMode = Literal["blocks", "direct", "rlm"]
-Purpose = Literal["direct", "turn", "refine", "extract"]
+Purpose = Literal["direct", "turn", "refine", "extract", "draft", "part", "aggregate", "evaluate"]
+"""What is asked for: `draft` and `part` are slots of a batch, `aggregate` makes one answer of
+drafts, `evaluate` judges one."""
+
+Turning = Literal["direct", "turn", "refine"]
+"""The purposes of which a session may ask again and again, a turn each time."""
 
 MESSAGE_TOKENS: Final = 4
 """What a chat template adds to a message: role and delimiters, 3 to 5 in the usual ones."""
@@ -49,18 +57,25 @@ class SessionLimits:
     reply_cells_max: int = 32
     blocks_max: int = 1000
     cells_max: int = 10_000
+    parts_max: int = 32
+    """Of a text with outputs that is too long for one question."""
+
+    @property
+    def sub_prompt_chars(self) -> int:
+        """How long the prompt of a sub-call may be, with room for its reply."""
+        return self.window_tokens * 3
 
 
-def limits_for(window_tokens: int) -> SessionLimits:
+def limits_for(window_tokens: int, output_chars: int | None = None) -> SessionLimits:
     """Limits under which a turn fits a model that reads at most `window_tokens`.
 
     Of a small window, question, newest reply, newest outputs and the fold of older turns get about
-    a quarter each, at four characters a token.
+    a quarter each, at four characters a token. `output_chars`: what the task wants shown of a cell.
     """
     full = SessionLimits()
     return SessionLimits(
         window_tokens=window_tokens,
-        output_chars=min(full.output_chars, window_tokens // 2),
+        output_chars=min(output_chars or full.output_chars, window_tokens // 2),
         outputs_chars=min(full.outputs_chars, window_tokens),
         reply_chars=min(full.reply_chars, window_tokens),
         prompt_chars=max(PROMPT_SHOWN_CHARS_MIN, min(full.prompt_chars, window_tokens // 2)),
@@ -78,12 +93,17 @@ class InputText:
 
 @dataclass(frozen=True, slots=True)
 class AskModel:
-    """Ask question number `call`; `ModelReplied` or `ModelFailed` answers it."""
+    """Ask question number `call`; `ModelReplied` or `ModelFailed` answers it.
+
+    `json_schema` binds the reply, where the model's server can do that; the reply is checked in any
+    case.
+    """
 
     call: int
     messages: tuple[ChatMessage, ...]
     model: str
     purpose: Purpose
+    json_schema: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +138,8 @@ class Finish:
     outcome: Outcome
     answer: str
     detail: str
+    score: float | None = None
+    """From 0 to 1, if a model judged the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +190,39 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
+    """One question: the window, or `messages` of its own.
+
+    `fallback` stands for the reply if nobody can answer.
+    """
+
     purpose: Purpose
+    messages: tuple[ChatMessage, ...] = ()
+    fallback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """Several questions at once, numbered from `first`; their replies keep the order.
+
+    A slot is None until it is answered. One that fails does not touch the others.
+    """
+
+    purpose: Literal["draft", "part"]
+    first: int
+    questions: tuple[tuple[ChatMessage, ...], ...]
+    replies: tuple[str | ModelFailed | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """`answer` was offered, and a model is asked how good it is."""
+
+    answer: str
+    messages: tuple[ChatMessage, ...]
+    outputs: str
+    """Of the turn that offered it, for the next one."""
+    purpose: Turning
+    """Of the next turn, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,17 +245,7 @@ class Ended:
     outcome: Outcome
 
 
-Stage = Unopened | Running | Asking | Folding | Finished | Ended
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What was used so far, as the journal has it; refused and failed calls count as calls."""
-
-    model_calls: int = 0
-    sub_calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+Stage = Unopened | Running | Asking | Gathering | Judging | Folding | Finished | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +277,18 @@ class Session:
     """Cell and language of everything that its session still knows of, in the order of the end."""
     answer: str = ""
     """`answer["content"]`; in mode `blocks` the text with the outputs so far."""
-    spent: Spent = Spent()
+    offered: str | None = None
+    """The answer that was turned down last: said again word for word, it is no new one."""
+    misfits: int = 0
+    """Answers that were not of the wanted shape."""
+    best: Best | None = None
+    """Of the answers that were judged."""
+    is_extracting: bool = False
+    """The last question is asked: whatever is answered ends the session."""
+    diverged: tuple[str, ...] = ()
+    """What the model has not been told yet of variables that came back otherwise."""
+    spent: Spent = NOTHING
+    prompts: PromptBook = BUILT_IN
 
     @property
     def prompt_input(self) -> str | None:
@@ -247,6 +302,10 @@ class Session:
             return None
         return next(name for name in _prompt_names() if name not in names)
 
+    def render(self, name: PromptName, **values: str | int) -> str:
+        """A text for this session's model."""
+        return self.prompts.render(name, self.model, **values)
+
 
 def _prompt_names() -> Iterator[str]:
     yield "prompt"
@@ -259,8 +318,9 @@ def message_tokens(message: ChatMessage) -> int:
 
 def check(session: Session) -> None:
     """Assert what holds of every session between any two events."""
-    assert session.turns <= session.spec.max_iterations
-    assert session.calls <= session.spec.max_iterations + 1
+    spec = session.spec
+    assert session.turns <= spec.max_iterations
+    assert session.calls <= calls_max(session)
     assert len(set(session.ran)) == len(session.ran) <= session.cells <= session.limits.cells_max
     assert session.tokens == sum(map(message_tokens, session.messages))
     roles = [message.role for message in session.messages]
@@ -274,10 +334,28 @@ def check(session: Session) -> None:
             assert len(cells) == len(results)
             assert None in results
             assert session.mode != "direct"
-        case Asking() | Folding():
+        case Gathering(first=first, questions=questions, replies=replies):
+            assert len(questions) == len(replies)
+            assert None in replies
+            assert first + len(questions) == session.calls
+        case Asking(messages=own):
             assert session.model is not None
-            assert roles[-1] == "user"
+            assert own or roles[-1] == "user"
+        case Judging() | Folding():
+            assert session.model is not None
         case Finished(finish):
             assert finish.outcome == "cancelled" or finish.answer or finish.detail
         case Ended():
             pass
+
+
+def calls_max(session: Session) -> int:
+    """The most questions that a session asks: one a turn, and one more to judge each answer.
+
+    Then the last word, and in the beginning drafts or notes of parts.
+    """
+    spec = session.spec
+    most = spec.max_iterations * (1 if spec.quality is None else 2) + 1
+    if spec.asking.drafts > 1:
+        most += spec.asking.drafts
+    return most + session.limits.parts_max if session.mode == "blocks" else most

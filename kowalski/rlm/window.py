@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from kowalski.protocol.messages.inference import ChatMessage
 from kowalski.protocol.messages.journal import Folded
-from kowalski.rlm import wording
+from kowalski.rlm import budget, wording
 from kowalski.rlm.session_state import Asking, Folding, Purpose, Session, message_tokens
 
 MESSAGES_KEPT: Final = 2
@@ -38,7 +38,12 @@ def folded(session: Session, purpose: Purpose, event: Folded) -> Session:
     last = len(session.messages) - MESSAGES_KEPT
     if last <= session.preamble:
         return session
-    session = replace(session, summary=event.text, folds=(*session.folds, event.original))
+    session = replace(
+        session,
+        summary=event.text,
+        folds=(*session.folds, event.original),
+        spent=budget.added(session.spent, event),
+    )
     begin = ChatMessage(role="user", content=wording.folded_question(session))
     messages = (*session.messages[: session.preamble - 1], begin, *session.messages[last:])
     tokens = sum(map(message_tokens, messages))

@@ -68,6 +68,7 @@ class Candidate:
     `experience`: `unit_s`, seconds a unit of this work took there; `slowness`, by how much to
     multiply its promises; `is_admitted`, whether its breaker lets a request through. `speed` is
     relative, for code: 1 is a usual core. `holds_prefix`: we sent it the beginning of this before.
+    `warm` are the models that it has in memory, None where it does not tell.
     """
 
     peer: PeerId
@@ -88,15 +89,20 @@ class Candidate:
     slowness: float = 1.0
     is_admitted: bool = True
     holds_prefix: bool = False
+    warm: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A peer that can do it. `candidate` is what `score` was computed from; `why`, in words."""
+    """A peer that can do it. `candidate` is what `score` was computed from; `why`, in words.
+
+    `is_ready`: it could begin now; for models, one is loaded and a slot of it is free.
+    """
 
     candidate: Candidate
     score: float
     why: str
+    is_ready: bool = True
 
     @property
     def peer(self) -> PeerId:
@@ -153,7 +159,13 @@ def rank(
         able = [one for one in able if one.is_admitted]
         rejections += [Rejection(one.peer, one.name, BREAKER_OPEN) for one in cut_off]
     choices = [choice_of(need, candidate) for candidate in able]
-    choices.sort(key=lambda choice: (-round(choice.score, 6), tie_breaker(need, choice.peer)))
+    choices.sort(
+        key=lambda choice: (
+            not choice.is_ready,
+            -round(choice.score, 6),
+            tie_breaker(need, choice.peer),
+        )
+    )
     return Ranking(tuple(choices), tuple(rejections))
 
 
@@ -176,11 +188,24 @@ def round_trip_s(candidate: Candidate) -> float:
 
 def tokens_per_s(need: Need, candidate: Candidate) -> float:
     """As it says, of the model that is asked for or else of its fastest."""
-    names = model_names.resolve(need.model, candidate.models) if need.model else candidate.models
     return max(
-        (candidate.tokens_per_s.get(name, UNMEASURED_TOKENS_PER_S) for name in names),
+        (
+            candidate.tokens_per_s.get(name, UNMEASURED_TOKENS_PER_S)
+            for name in _names(need, candidate)
+        ),
         default=UNMEASURED_TOKENS_PER_S,
     )
+
+
+def is_warm(need: Need, candidate: Candidate) -> bool:
+    """Whether a model that will do is in its memory; a peer that does not tell is believed."""
+    warm = candidate.warm
+    return warm is None or any(name in warm for name in _names(need, candidate))
+
+
+def _names(need: Need, candidate: Candidate) -> Iterable[str]:
+    """Of its models, those that will do."""
+    return model_names.resolve(need.model, candidate.models) if need.model else candidate.models
 
 
 def tie_breaker(need: Need, peer: PeerId) -> bytes:
@@ -212,6 +237,7 @@ def _why_not(need: Need, candidate: Candidate, excluding: frozenset[PeerId]) -> 
 def choice_of(need: Need, candidate: Candidate) -> Choice:
     """A peer that can do it, with its score."""
     rtt_s, slowness = round_trip_s(candidate), candidate.slowness
+    is_ready = True
     match need.kind:
         case "code":
             at = load(candidate, "code")
@@ -227,9 +253,13 @@ def choice_of(need: Need, candidate: Candidate) -> Choice:
                 memory_used=candidate.memory_used, tokens_per_s=speed / slowness / (1.0 + at)
             )
             why = f"{speed:.0f} tokens/s, load {at:.2f}, memory {candidate.memory_used:.0%} used"
+            # Loading a model takes longer than most answers: only a full one is worth that.
+            is_ready = is_warm(need, candidate)
+            why += "" if is_ready else ", not loaded there"
+            is_ready &= at < 1.0
         case "folding":
             score = scorer.folding_score(rtt_s=rtt_s * slowness)
             why = f"round trip {rtt_s * 1000:.1f} ms"
     if slowness >= SLOWNESS_TOLD:
         why += f", {slowness:.1f} times slower than it says"
-    return Choice(candidate, score, f"score {score:.3f}: {why}")
+    return Choice(candidate, score, f"score {score:.3f}: {why}", is_ready)

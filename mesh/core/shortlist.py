@@ -36,12 +36,17 @@ SHORT_S = 0.05
 
 
 def shortlist(need: Need, ranking: Ranking, draw: str) -> tuple[Choice, ...]:
-    """The peers to ask for an offer, best score first."""
-    choices = ranking.choices
+    """The peers to ask for an offer, best score first; of those that are ready, if any is."""
+    choices = ready_ones(ranking)
     if len(choices) <= ALL_UP_TO:
         return choices
     kept = choices[: max(ASKED, ceil(KEPT_SHARE * len(choices)))]
     return _in_order(choices, _with_affinity(kept, sample(need, kept, ASKED, draw)))
+
+
+def ready_ones(ranking: Ranking) -> tuple[Choice, ...]:
+    """Those that could begin at once; all where none could."""
+    return tuple(choice for choice in ranking.choices if choice.is_ready) or ranking.choices
 
 
 def widened(need: Need, ranking: Ranking, asked: Iterable[Choice], draw: str) -> tuple[Choice, ...]:
@@ -61,8 +66,9 @@ def straight_to(need: Need, ranking: Ranking, usual_unit_s: float | None, draw: 
 
     The power of two choices, with what was piggybacked on the last replies and what we sent since.
     """
-    assert ranking.choices
-    two = _with_affinity(ranking.choices, sample(need, ranking.choices, 2, draw))
+    choices = ready_ones(ranking)
+    assert choices
+    two = _with_affinity(choices, sample(need, choices, 2, draw))
     expected = expectation(need, usual_unit_s)
     return min(two, key=lambda one: (expected(one), -one.score, tie_breaker(need, one.peer)))
 

@@ -32,6 +32,8 @@ Look: TypeAlias = Callable[[Sequence[Candidate]], Awaitable[tuple[Finding, ...]]
 # Fewer tokens say more about the clock than about the model.
 RATED_TOKENS_MIN = 4
 RATED_PROMPT_TOKENS_MIN = 16
+# Less is a look at what is loaded already.
+LOADED_S = 0.2
 # A server that fails makes us look again, but not in a busy loop.
 LOOK_GAP_S = 1.0
 
@@ -43,6 +45,7 @@ class _Record:
     in_flight: int = 0
     tokens_per_s: float | None = None
     prompt_tokens_per_s: float | None = None
+    load_s: float | None = None
 
     def rate(self, tokens: int, elapsed_s: float) -> None:
         if tokens > 0 and elapsed_s > 0:
@@ -206,7 +209,25 @@ class Catalogue:
     def _observe(
         self, events: AsyncIterator[CompletionEvent], listing: Listing, record: _Record
     ) -> _Observed:
-        return _Observed(events, record, lambda: self._notice_failure(listing))
+        return _Observed(
+            events,
+            record,
+            lambda: self._notice_failure(listing),
+            lambda: self._notice_warm(listing),
+        )
+
+    def _notice_warm(self, listing: Listing) -> None:
+        """What has answered is loaded: say so before the next look."""
+        url, name = listing.backend_url, listing.model.name
+        models = self._models.get(url, ())
+        if any(model.name == name and not model.is_warm for model in models):
+            self._set_models(
+                url,
+                tuple(
+                    dataclasses.replace(model, is_warm=True) if model.name == name else model
+                    for model in models
+                ),
+            )
 
     @contextlib.contextmanager
     def _notice_failure(self, listing: Listing) -> Iterator[None]:
@@ -266,6 +287,7 @@ class Catalogue:
             record.in_flight,
             record.tokens_per_s,
             record.prompt_tokens_per_s,
+            record.load_s,
         )
 
     def _record(self, url: str, model: str) -> _Record:
@@ -280,10 +302,12 @@ class _Observed:
         events: AsyncIterator[CompletionEvent],
         record: _Record,
         notice_failure: Callable[[], contextlib.AbstractContextManager[None]],
+        notice_warm: Callable[[], None],
     ) -> None:
         self._events = events
         self._record = record
         self._notice_failure = notice_failure
+        self._notice_warm = notice_warm
         self._started_at = trio.current_time()
         self._first_at: float | None = None
         self._deltas = 0
@@ -300,11 +324,14 @@ class _Observed:
             self._deltas += 1
             if self._first_at is None:
                 self._first_at = trio.current_time()
+                self._notice_warm()
         return event
 
     def _rate(self, end: Completed) -> None:
         """By the server's own clock where it tells; ours has the network and the queue in it."""
         tokens, read = end.completion_tokens, end.prompt_tokens - end.cached_tokens
+        if end.load_s is not None and end.load_s >= LOADED_S:
+            self._record.load_s = end.load_s
         if end.prompt_s is not None:
             self._record.rate_prompt(read, end.prompt_s)
         if tokens < RATED_TOKENS_MIN or self._first_at is None:

@@ -14,7 +14,10 @@ RESTART_CHARS_MIN = 12
 
 
 class StopCutter:
-    """Ends a text before the first of `stops`, as servers do that honour them."""
+    """Ends a text before that of `stops` which is complete first, as servers do that honour them.
+
+    Of those that end with the same letter, the longest. So it cannot matter how the text is cut.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
@@ -28,11 +31,11 @@ class StopCutter:
         if not self._stops:
             return text
         text = self._held + text
-        at = min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=-1)
-        if at >= 0:
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:
             self.has_stopped = True
             self._held = ""
-            return text[:at]
+            return text[: min(found)[1]]
         keep = max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -31,9 +31,9 @@ AnswerBy: TypeAlias = "Callable[[CompletionRequest], str]"
 class InMemoryBackend:
     """Streams what `answer_by` says, a word at a time; a word is a token.
 
-    `failure` is what every call meets while it is set; `models` may be replaced at any time. It
-    honours what a server of `kind` does: `answer_by` sees the request. An answer that is gone on
-    with (`so_far`) is the same answer without its beginning.
+    `failure` is what every call meets while it is set; that, `models` and `delay_per_token_s` may
+    be replaced at any time. It honours what a server of `kind` does: `answer_by` sees the request.
+    An answer that is gone on with (`so_far`) is the same answer without its beginning.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class InMemoryBackend:
         self.failure: BackendError | None = None
         self.in_flight = 0
         self._answer_by = answer_by
-        self._delay_per_token_s = delay_per_token_s
+        self.delay_per_token_s = delay_per_token_s
 
     def left_out(self, request: CompletionRequest, model: ModelInfo) -> tuple[str, ...]:
         return features.left_out(self.kind, request, model)
@@ -102,8 +102,8 @@ class InMemoryBackend:
         limit = len(tokens) if request.max_tokens is None else request.max_tokens
         for token in tokens[:limit]:
             # Not under a timeout: a yield inside a cancel scope would break it.
-            await trio.sleep(min(self._delay_per_token_s, idle_timeout_s))
-            if self._delay_per_token_s > idle_timeout_s:
+            await trio.sleep(min(self.delay_per_token_s, idle_timeout_s))
+            if self.delay_per_token_s > idle_timeout_s:
                 raise BackendError("stalled", f"no progress for {idle_timeout_s:g} s")
             await self.health()
             yield Delta(token)

@@ -62,10 +62,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Speeds:
-    """Of one model here, in tokens a second, as measured; None until it was."""
+    """Of one model here, in tokens a second, as measured; None until it was.
+
+    `load_s` is what comes before, if the model is not in memory.
+    """
 
     generation: float | None = None
     prompt: float | None = None
+    load_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ class Usual:
         if speeds.generation is None and (
             job.prompt_tokens is None or job.need.work in self.seconds
         ):
-            return Cost(self.seconds.get(job.need.work, COST_S["inference"]))
+            return Cost(self.seconds.get(job.need.work, COST_S["inference"]) + speeds.load_s)
         generation = speeds.generation or UNMEASURED_TOKENS_PER_S
         prompt = speeds.prompt or PROMPT_SPEED * generation
         reply = self.reply_tokens.get(job.need.work, COMPLETION_TOKENS)
@@ -97,7 +101,7 @@ class Usual:
             reply = min(reply, float(job.max_tokens))
         saved_s = min(cached_tokens, job.prompt_tokens or 0) / prompt
         reads_s = (job.prompt_tokens or 0) / prompt - saved_s
-        return Cost(reads_s + reply / generation, saved_s)
+        return Cost(speeds.load_s + reads_s + reply / generation, saved_s)
 
     def learn(self, job: Job, took_s: float, done: Message) -> Usual:
         """Take in what a job took, from its first to its last moment in a slot."""

@@ -16,6 +16,10 @@ from kowalski.node.backends.seam import BackendError, ModelInfo
 
 RETRY_AFTER_S: Final = 1.0
 
+LOAD_S: Final = 2.0
+DISK_BYTES_PER_S: Final = 500e6
+"""How fast a model is read that was never loaded here: the disk of a laptop."""
+
 RATE_WEIGHT: Final = 0.3
 """Of the newest measurement of a speed."""
 
@@ -29,7 +33,10 @@ longest unused first; or any."""
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One model on one server. Speeds are measured, None until it has answered."""
+    """One model on one server. Speeds are measured, None until it has answered.
+
+    `load_s` is how long it took when it was loaded last, None until that was seen.
+    """
 
     model: ModelInfo
     backend_name: str
@@ -37,6 +44,7 @@ class Listing:
     in_flight: int
     tokens_per_s: float | None
     prompt_tokens_per_s: float | None = None
+    load_s: float | None = None
 
     @property
     def free_slots(self) -> int:
@@ -109,6 +117,18 @@ def slots(listings: Iterable[Listing]) -> int:
         or max(model.slots for model in models)
         for models in by_server.values()
     )
+
+
+def load_s(listings: Iterable[Listing]) -> float:
+    """Until the first of these could begin to answer; 0 where one is in memory and free."""
+    waits = [0.0 if one.model.is_warm else _load_s(one) for one in listings if one.free_slots]
+    return min(waits, default=0.0)
+
+
+def _load_s(listing: Listing) -> float:
+    if listing.load_s is not None:
+        return listing.load_s
+    return LOAD_S + listing.model.size_bytes / DISK_BYTES_PER_S
 
 
 def averaged(before: float | None, measured: float) -> float:

@@ -23,8 +23,13 @@ class ModelRules:
     bytes_max: int | None = None
     evict: Eviction = "never"
 
-    def why_not(self, *, is_self: bool, roles: Collection[str]) -> str:
-        """Why somebody may not change the models here; empty if he may."""
+    def why_not(self, *, is_self: bool, roles: Collection[str], is_on_demand: bool = False) -> str:
+        """Why somebody may not change the models here; empty if he may.
+
+        `is_on_demand`: it is not he who wants it, but a call of a model that nobody has.
+        """
+        if is_on_demand and self.who != "members":
+            return "the owner has no models fetched on demand"
         match self.who:
             case "nobody":
                 return "the owner lets nobody change models through the mesh"

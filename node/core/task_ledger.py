@@ -13,6 +13,7 @@ from math import inf
 
 from kowalski.node.core import task_ledger_terms as terms
 from kowalski.node.core.invariants import must
+from kowalski.node.core.resuming import written_anew
 from kowalski.node.core.task_ledger_events import (
     Accept,
     Append,
@@ -28,8 +29,10 @@ from kowalski.node.core.task_ledger_events import (
     PassCancel,
     Renew,
     Restored,
+    ResumeAsked,
     Revoke,
     Save,
+    SaveWithPast,
     SettledHeard,
     SettleTask,
     Show,
@@ -55,7 +58,7 @@ from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.task import Entry
 from kowalski.rlm.journal import digest, event_of
-from kowalski.rlm.references import contents_of
+from kowalski.rlm.references import refs_of
 
 __all__ = [
     "Accept",
@@ -73,8 +76,10 @@ __all__ = [
     "PassCancel",
     "Renew",
     "Restored",
+    "ResumeAsked",
     "Revoke",
     "Save",
+    "SaveWithPast",
     "SettleTask",
     "SettledHeard",
     "Show",
@@ -112,6 +117,7 @@ EventOfTask = (
     | CoordinatorLost
     | CoordinatorDeclined
     | CancelAsked
+    | ResumeAsked
     | SettledHeard
 )
 
@@ -122,6 +128,8 @@ def _about(state: TaskLedger, task: Task, event: EventOfTask, now: float) -> Ste
             return _entry_heard(state, task, entry, now)
         case CancelAsked(reason=reason):
             return _cancel_asked(state, task, reason, now)
+        case ResumeAsked():
+            return _resume_asked(state, task, now)
         case _ if event.term != task.term or task.coordinator is None:
             return state, ()
         case CoordinatorHeard():
@@ -149,6 +157,8 @@ def _submitted(state: TaskLedger, event: Submitted, now: float) -> Step:
         waiting_since=now,
         deadline_at=now + event.spec.timeout_s,
     )
+    if event.past:
+        return _with_past(state, task, event.past)
     state = put(state, task)
     if next_turn(state, now) is not task and state.weights:
         words = f"its turn has not come: {state.running} tasks are led"
@@ -158,6 +168,27 @@ def _submitted(state: TaskLedger, event: Submitted, now: float) -> Step:
     # One write, so that a submit that fails has left nothing behind.
     is_saved = any(isinstance(effect, Save) for effect in effects)
     return state, effects if is_saved else (Save(task), *effects)
+
+
+def _with_past(state: TaskLedger, task: Task, past: tuple[journal.SessionEvent, ...]) -> Step:
+    """In the first term we wrote the journal ourselves; in the next somebody goes on with it."""
+    entries, marks = written_anew(task.id, past, term=1)
+    task = replace(
+        task,
+        term=1,
+        entries=len(entries),
+        digests=marks,
+        why_waiting="to be gone on with",
+    )
+    contents = tuple(ref for event in past for ref in refs_of(event))
+    return put(state, task), (SaveWithPast(task, entries, contents), Show(task))
+
+
+def _resume_asked(state: TaskLedger, task: Task, now: float) -> Step:
+    if task.state != "waiting":
+        return state, ()
+    task = replace(task, act_at=now, excluded=(), is_pausing=False)
+    return put(state, task), ()
 
 
 def _restored(state: TaskLedger, task: Task, now: float) -> Step:
@@ -229,7 +260,7 @@ def _entry_heard(state: TaskLedger, task: Task, entry: Entry, now: float) -> Ste
     )
     _check_accepted(task, after, entry)
     accept = Accept(task.id, entry.term, entry.index, mark)
-    contents = contents_of(event)
+    contents = tuple(refs_of(event))
     if not isinstance(event, journal.Closed):
         return put(state, after), (Append(after, entry, contents), accept, Show(after, entry))
     after = replace(after, state=event.outcome, answer=event, act_at=now + state.params.renewal_s)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from kowalski.protocol.ids import ContentHash, PeerId, TaskId
+from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import journal
+from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.task import Digest, Entry, TaskSpec
 from kowalski.rlm.journal import GENESIS
 
@@ -74,6 +75,8 @@ class Submitted:
     spec: TaskSpec
     unix_s: int
     client: str = ""
+    past: tuple[journal.SessionEvent, ...] = ()
+    """What happened to it already, under another name: it goes on from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,13 @@ class CancelAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumeAsked:
+    """Its owner would have it tried now, by anybody."""
+
+    task: TaskId
+
+
+@dataclass(frozen=True, slots=True)
 class SettledHeard:
     task: TaskId
     term: int
@@ -152,6 +162,7 @@ Event = (
     | CoordinatorLost
     | CoordinatorDeclined
     | CancelAsked
+    | ResumeAsked
     | SettledHeard
     | TimePassed
 )
@@ -168,15 +179,24 @@ class Save:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveWithPast:
+    """Put the task's row and its first entries on disk, all or nothing, before any later effect."""
+
+    task: Task
+    entries: tuple[Entry, ...]
+    contents: tuple[ContentRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """Put the entry on disk before any later effect; `task` is the row as it is with it.
 
-    `contents` are the blobs that the entry refers to.
+    `contents` is what the entry refers to.
     """
 
     task: Task
     entry: Entry
-    contents: frozenset[ContentHash] = frozenset()
+    contents: tuple[ContentRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,4 +253,15 @@ class Show:
     entry: Entry | None = None
 
 
-Effect = Save | Append | GrantTerm | Accept | Renew | PassCancel | SettleTask | Revoke | Show
+Effect = (
+    Save
+    | SaveWithPast
+    | Append
+    | GrantTerm
+    | Accept
+    | Renew
+    | PassCancel
+    | SettleTask
+    | Revoke
+    | Show
+)

@@ -49,14 +49,18 @@ def _operation(route: Route) -> dict[str, object]:
             },
         },
     }
-    if names := _PART.findall(route.path):
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in names
-        ]
+    parameters: list[dict[str, object]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PART.findall(route.path)
+    ]
+    parameters += [
+        {"name": name, "in": "query", "schema": {"type": "number"}} for name in route.query
+    ]
+    if parameters:
+        operation["parameters"] = parameters
     if route.method == "POST":
-        schema = {"schema": {"type": "object"}}
-        operation["requestBody"] = {"content": {"application/json": schema}}
+        schema = {"type": "object", **route.body}
+        operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
     return operation
 
 

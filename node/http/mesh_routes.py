@@ -7,10 +7,8 @@ accept them. Paths of files are not taken here: they would be read with the node
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import trio
 
@@ -19,6 +17,7 @@ from kowalski.node.http.events import open_events
 from kowalski.node.http.exchange import Exchange, HttpError
 from kowalski.node.http.faces.words import http_error
 from kowalski.node.http.routing import Route
+from kowalski.node.http.verb_files import body_of, with_contents, with_files
 from kowalski.protocol.errors import KowalskiError
 
 Reply = dict[str, object]
@@ -49,6 +48,7 @@ VERB_ROUTES = (
     VerbRoute("GET", "/tasks", "tasks", "The latest tasks", ("limit",)),
     VerbRoute("GET", "/tasks/{task}", "task", "Everything about one"),
     VerbRoute("GET", "/tasks/{task}/events", "attach", "Follow one, by server-sent events"),
+    VerbRoute("GET", "/tasks/{task}/files", "files", "What its cells left"),
     VerbRoute("GET", "/tasks/{task}/trace", "trace", "Its journal"),
     VerbRoute("GET", "/tasks/{task}/explain", "explain", "Why each piece of it went where"),
     VerbRoute("DELETE", "/tasks/{task}", "cancel", "Stop one, wherever it runs"),
@@ -81,27 +81,26 @@ class MeshRoutes:
         offered = [self._route(one) for one in VERB_ROUTES if one.verb in self._verbs]
         return (
             *offered,
-            Route("POST", "/tasks", self._submit, "Give the mesh a task", "Mesh"),
+            Route(
+                "POST", "/tasks", self._submit, "Give the mesh a task", "Mesh", body_of("submit")
+            ),
             Route("GET", "/events", self._watch, "The mesh as it changes, by events", "Mesh"),
         )
 
     def _route(self, one: VerbRoute) -> Route:
         async def handle(exchange: Exchange, parts: dict[str, str]) -> None:
             body = await exchange.json() if one.method == "POST" else {}
-            if "path" in body:
-                raise HttpError(400, "unsupported", "path: files are not read over HTTP")
             numbers = _numbers(exchange, one.query)
             await self._perform(exchange, one.verb, {**body, **numbers, **parts}, one.status)
 
-        return Route(one.method, one.path, handle, one.summary, "Mesh")
+        body = body_of(one.verb) if one.method == "POST" else {}
+        return Route(one.method, one.path, handle, one.summary, "Mesh", body, one.query)
 
     async def _submit(self, exchange: Exchange, _parts: dict[str, str]) -> None:
         body = await exchange.json()
         follows = _accepts_events(exchange)
-        async with self._kept(body.pop("context", [])) as context:
-            asked = {"follow": follows, **body, "context": context}
-            is_followed = bool(asked["follow"])
-            await self._perform(exchange, "submit", asked, 200 if is_followed else 202)
+        asked = {"follow": follows, **body}
+        await self._perform(exchange, "submit", asked, 200 if asked["follow"] else 202)
 
     async def perform(self, verb: str, asked: Reply, emit: Emit) -> Reply:
         """Do a verb for an agent: texts come along, and nothing is read from files.
@@ -109,32 +108,8 @@ class MeshRoutes:
         Raises:
             HttpError: it was refused, or failed.
         """
-        if "path" in asked:
-            raise HttpError(400, "unsupported", "path: files are not read over HTTP")
-        if verb != "submit":
-            return await _raising_http(self._verbs[verb](asked, emit))
-        async with self._kept(asked.pop("context", [])) as context:
-            asked = {**asked, "context": context}
-            return await _raising_http(self._verbs[verb](asked, emit))
-
-    @asynccontextmanager
-    async def _kept(self, context: object) -> AsyncIterator[list[Reply]]:
-        """Texts that came along, as files for as long as the verb may read them."""
-        if not isinstance(context, list):
-            raise HttpError(400, "invalid_request", "context: a list of {name, text}")
-        with TemporaryDirectory(prefix="http-", dir=self._scratch) as folder:
-            yield [
-                await self._keep(Path(folder) / str(number), one)
-                for number, one in enumerate(context)
-            ]
-
-    async def _keep(self, path: Path, one: object) -> Reply:
-        match one:
-            case {"name": str(name), "text": str(text), **others} if not others:
-                await trio.Path(path).write_bytes(text.encode(errors="replace"))
-                return {"name": name, "path": str(path)}
-            case _:
-                raise HttpError(400, "invalid_request", "context: each has a name and a text")
+        async with with_files(verb, asked, self._scratch) as asked_with:
+            return await with_contents(await _raising_http(self._verbs[verb](asked_with, emit)))
 
     # --- verbs ------------------------------------------------------------------------------------
 
@@ -143,7 +118,7 @@ class MeshRoutes:
             await self._as_events(exchange, name, asked)
             return
         said = SaidOnTheWay()
-        result = await _raising_http(self._verbs[name](asked, said.hear))
+        result = await self.perform(name, asked, said.hear)
         cut = {"is_cut": True} if said.is_cut else {}
         await exchange.answer_json({**result, **said.outputs(), **cut}, status)
 
@@ -155,7 +130,7 @@ class MeshRoutes:
                 await send(str(said.get("kind", "")), said)
 
             try:
-                await send("done", await _raising_http(self._verbs[name](asked, emit)))
+                await send("done", await self.perform(name, asked, emit))
             except HttpError as error:
                 told = {"message": error.message, "code": error.code, "status": error.status}
                 await send("error", {"error": told})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from kowalski.node.http.exchange import Exchange, HttpError, Request
 
@@ -17,6 +17,8 @@ class Route:
     """`path` as in `/tasks/{task}/events`; `{name+}` also takes slashes.
 
     `summary` and `tag` are for those who read `/docs`; a route without them is not told of there.
+    `body` is the JSON Schema of what it takes, `query` names the numbers that it takes behind a
+    question mark.
     """
 
     method: str
@@ -24,6 +26,8 @@ class Route:
     handler: RoutedHandler
     summary: str = ""
     tag: str = ""
+    body: Mapping[str, object] = field(default_factory=dict[str, object])
+    query: tuple[str, ...] = ()
 
 
 class Router:

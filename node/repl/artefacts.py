@@ -8,40 +8,82 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
-from kowalski.node.repl.seam import Artefact
+from kowalski.node.repl.seam import Artefact, Collected
+from kowalski.protocol.limits import WORK_FILE_CHARS_MAX
+from kowalski.protocol.messages.repl import stays_below
 
 _DEPTH_MAX = 16
 _ENTRIES_MAX = 20_000
-_NAME_CHARS_MAX = 1024
+_GLANCE_ENTRIES = 64
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def collect_artefacts(folder: Path, *, files_max: int, bytes_max: int) -> tuple[Artefact, ...]:
+Stamp = tuple[int, int, int]
+"""Which file it was, its size, and when it was changed last."""
+
+NOTHING_KNOWN: Mapping[str, Stamp] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    collected: Collected
+    stamps: Mapping[str, Stamp]
+    """Of everything that is there now."""
+
+
+def collect_artefacts(
+    folder: Path, *, files_max: int, bytes_max: int, known: Mapping[str, Stamp] = NOTHING_KNOWN
+) -> Found:
     """Regular files below `folder`, sorted by name, as many as fit both limits; blocks on disk.
 
-    A file that does not fit any more is left out, and so is one whose name is no text.
+    A file that is as it was `known` is left out, and so is one whose name is hidden or no plain
+    text. What does not fit any more is counted.
 
     Raises:
         OSError: `folder` itself cannot be opened.
     """
     found: list[Artefact] = []
-    remaining = bytes_max
+    stamps: dict[str, Stamp] = {}
+    remaining, omitted = bytes_max, 0
     root = os.open(folder, _OPEN_FOLDER)
     try:
         for name in sorted(_names(root)):
-            if len(found) >= files_max:
-                break
-            content = _content(root, name, remaining)
-            if content is not None:
+            opened = _open_file(root, name)
+            if opened is None:
+                continue
+            with os.fdopen(opened, "rb") as file:
+                about = os.fstat(opened)
+                stamps[name] = (about.st_ino, about.st_size, about.st_mtime_ns)
+                if known.get(name) == stamps[name]:
+                    continue
+                # It may still grow while we read.
+                fits = len(found) < files_max and about.st_size <= remaining
+                content = file.read(remaining + 1) if fits else b""
+            if fits and len(content) <= remaining:
                 remaining -= len(content)
                 found.append(Artefact(name, content))
+            else:
+                omitted += 1
     finally:
         os.close(root)
-    return tuple(found)
+    return Found(Collected(tuple(found), omitted), stamps)
+
+
+def is_bare(folder: Path) -> bool:
+    """Whether there is surely nothing in it that could be collected: a glance, no more."""
+    try:
+        with os.scandir(folder) as listing:
+            seen = [entry.name for entry in islice(listing, _GLANCE_ENTRIES)]
+    except OSError:
+        return True
+    return len(seen) < _GLANCE_ENTRIES and all(map(_is_hidden, seen))
 
 
 def read_inside(root: Path, path: str, *, bytes_max: int) -> bytes | None:
@@ -50,6 +92,8 @@ def read_inside(root: Path, path: str, *, bytes_max: int) -> bytes | None:
     None where there is none, or it is larger. Blocks on disk.
     """
     first, _, rest = path.lstrip("/").partition("/")
+    if not stays_below(path.lstrip("/")):
+        return None
     try:
         folder = os.open(root / first, _OPEN_FOLDER)
     except OSError:
@@ -77,7 +121,7 @@ def _names(root: int) -> Iterator[str]:
                     name = f"{parent}/{entry.name}" if parent else entry.name
                     if entries > _ENTRIES_MAX:
                         break
-                    if len(name) > _NAME_CHARS_MAX or not _is_text(name):
+                    if _is_hidden(entry.name) or not _is_plain(name):
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         if name.count("/") < _DEPTH_MAX:
@@ -89,6 +133,16 @@ def _names(root: int) -> Iterator[str]:
 
 
 def _content(root: int, name: str, bytes_max: int) -> bytes | None:
+    fd = _open_file(root, name)
+    if fd is None:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        content = file.read(bytes_max + 1)
+    return content if len(content) <= bytes_max else None
+
+
+def _open_file(root: int, name: str) -> int | None:
+    """A regular file with this one name, or None."""
     parent, _, last = name.rpartition("/")
     try:
         folder = _open_below(root, parent)
@@ -100,13 +154,11 @@ def _content(root: int, name: str, bytes_max: int) -> bytes | None:
         return None
     finally:
         os.close(folder)
-    with os.fdopen(fd, "rb") as file:
-        about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1 or about.st_size > bytes_max:
-            return None
-        # It may still grow while we read.
-        content = file.read(bytes_max + 1)
-    return content if len(content) <= bytes_max else None
+    about = os.fstat(fd)
+    if stat.S_ISREG(about.st_mode) and about.st_nlink == 1:
+        return fd
+    os.close(fd)
+    return None
 
 
 def _open_below(root: int, path: str) -> int:
@@ -121,9 +173,10 @@ def _open_below(root: int, path: str) -> int:
     return folder
 
 
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _is_hidden(name: str) -> bool:
+    """What programs keep for themselves."""
+    return name.startswith(".") or name == "__pycache__"
+
+
+def _is_plain(name: str) -> bool:
+    return len(name) <= WORK_FILE_CHARS_MAX and stays_below(name)

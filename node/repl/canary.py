@@ -40,6 +40,9 @@ _BAIT_TEXT = "nothing of value"
 # Nobody but the owner and root may change it, and either may be whom the code runs as.
 _BAIT_MODE = 0o644
 
+# With "/kowalski-canary-12345678/datagrams" behind it, still an address of macOS (104 bytes).
+_BAIT_PLACE_BYTES_MAX = 64
+
 
 async def escapes(source: KernelSource) -> tuple[str, ...]:
     """What code in kernels of `source` could do and should not, in words; none: it is contained.
@@ -127,10 +130,16 @@ class _Bait:
         return tuple(found)
 
 
+def _bait_place() -> str:
+    """Where the socket of a bait gets an address that it can have: `TMPDIR` may be any length."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) <= _BAIT_PLACE_BYTES_MAX else "/tmp"  # noqa: S108
+
+
 @contextmanager
 def _bait(*, owns_pids: bool) -> Iterator[_Bait]:
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="kowalski-canary-"))
+        folder = Path(tempfile.mkdtemp(prefix="kowalski-canary-", dir=_bait_place()))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         folder.chmod(0o755)
         secret = folder / "secret"

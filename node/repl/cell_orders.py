@@ -6,7 +6,6 @@ import contextlib
 
 import trio
 
-from kowalski.node.repl.artefacts import read_inside
 from kowalski.node.repl.cell_run import CellOrder
 from kowalski.node.repl.compile_cache import LIBRARY, PROGRAM_BYTES_MAX, CompileCache
 from kowalski.node.repl.kernel import Kernel
@@ -59,9 +58,7 @@ async def _compiled(
             further["library"] = library and await kernel.show(library, ".library")
 
     def keep(path: str) -> None:
-        root = kernel.tree.root()
-        program = root and read_inside(root, path, bytes_max=PROGRAM_BYTES_MAX)
-        if program:
+        if program := kernel.read(path, bytes_max=PROGRAM_BYTES_MAX):
             cache.keep(*source, program)
 
     async def on_built(path: str) -> None:

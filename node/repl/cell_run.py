@@ -81,7 +81,8 @@ class CellRun:
         self._cell = cell
         self._limits = limits
         self._session_limits = session_limits
-        self._timeout_s = timeout_s
+        self._timeout_s = min(timeout_s, limits.wall_s)
+        self._is_owners_word = limits.wall_s < timeout_s
         self._on_output: OnOutput | None = on_output
         self._on_sub_calls = on_sub_calls
         self._kept: dict[StreamName, KeptOutput] = {
@@ -89,13 +90,18 @@ class CellRun:
             "stderr": KeptOutput(limits.output_bytes_kept),
         }
         self._clock = trio.CancelScope()
-        self._remaining_s = timeout_s
+        self._remaining_s = self._timeout_s
         self._batches = 0
         self._unanswered = 0
         self._is_built = False
         self._done: Done | None = None
         self._reason: StopReason | None = None
         self._fault = ""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the cell waits for sub-calls; its clock stands still."""
+        return self._batches > 0
 
     def stop(self, reason: StopReason) -> None:
         """The first reason counts."""
@@ -178,7 +184,9 @@ class CellRun:
             finally:
                 self._release_clock()
         assert len(results) == len(calls), "one result per sub-call"
-        answers = [{"text": result.text, "error": result.error} for result in results]
+        answers = [
+            {"text": result.text, "error": result.error, "code": result.code} for result in results
+        ]
         try:
             await self._kernel.channel.send({"op": "answers", "id": frame.id, "results": answers})
         except PeerUnreachableError:
@@ -321,6 +329,8 @@ class CellRun:
             stored=stored_bytes_max(self._session_limits) // (1024 * 1024),
             output=self._limits.output_bytes_max,
         )
+        if self._reason == "timeout" and self._is_owners_word:
+            words += ", the most that the owner of its device allows"
         if self._done is None and self._reason in ("timeout", "cancelled"):
             words += "; it did not heed the interrupt, so its session is lost"
         return words if told is None else f"{words}\n{told}"

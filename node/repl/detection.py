@@ -18,6 +18,7 @@ from kowalski.node.repl.file_view import FileView, file_view
 from kowalski.node.repl.kernel_source import open_kernel_source
 from kowalski.node.repl.landlock import LandlockSandbox
 from kowalski.node.repl.languages import kernels_of, probe_languages
+from kowalski.node.repl.limits import Limits
 from kowalski.node.repl.namespaces import NamespacesSandbox
 from kowalski.node.repl.sandbox import (
     SYSTEM_PATH,
@@ -48,11 +49,13 @@ async def detect_sandbox(
     scratch_path: Path | None = None,
     languages: Sequence[str] = (),
     toolchains: Toolchains | None = None,
+    limits: Limits | None = None,
     candidates: Iterable[tuple[str, Callable[[], Found]]] | None = None,
 ) -> SandboxVerdict:
     """Try the tiers, best first, and `languages` in the one that works; takes about 0.2 s.
 
-    `toolchains` are what languages need that is not under /usr. `candidates` None: all `tiers`.
+    `toolchains` are what languages need that is not under /usr, `limits` what they will have.
+    `candidates` None: all `tiers`.
 
     `allow_none`: the owner asked for `--unsafe-repl`, so where no tier contains code the tier
     `none` will do.
@@ -63,7 +66,7 @@ async def detect_sandbox(
         if isinstance(found, str):
             details[name] = found
             continue
-        verdict = await _try(name, found, scratch_path, languages)
+        verdict = await _try(name, found, scratch_path, languages, limits)
         if verdict.sandbox is not None:
             return replace(verdict, details={**details, name: "works"})
         details[name] = verdict.reason
@@ -72,21 +75,25 @@ async def detect_sandbox(
         _, interpreter = interpreter_prefix()
         sandbox = Unsandboxed(interpreter, _path(interpreter, toolchains))
         async with open_kernel_source(sandbox, kernels_of(languages), scratch_path) as source:
-            probe = await probe_languages(source, languages)
+            probe = await probe_languages(source, languages, limits=limits)
         words = f"code is not contained at all: {reason}"
         return SandboxVerdict(sandbox, "none", words, details, probe.versions, probe.failures)
     return SandboxVerdict(None, "none", reason, details)
 
 
 async def _try(
-    name: str, sandbox: Sandbox, scratch_path: Path | None, languages: Sequence[str]
+    name: str,
+    sandbox: Sandbox,
+    scratch_path: Path | None,
+    languages: Sequence[str],
+    limits: Limits | None,
 ) -> SandboxVerdict:
     kernels = kernels_of({"python", *languages})
     try:
         async with open_kernel_source(sandbox, kernels, scratch_path) as source:
             if seen := await canary.escapes(source):
                 return SandboxVerdict(None, "none", "code inside " + ", ".join(seen))
-            probe = await probe_languages(source, languages)
+            probe = await probe_languages(source, languages, limits=limits)
     except RequestFailedError as error:
         words = f"{name} does not work here: {error.detail}{_hint(error.detail)}"
         return SandboxVerdict(None, "none", words)

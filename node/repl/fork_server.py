@@ -25,7 +25,7 @@ from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.repl.kernel_images import PYTHON_OPTIONS, code_of, memory_file, program_of
 from kowalski.node.repl.limits import SessionLimits
 from kowalski.node.repl.process_tree import Weight, kill_pidfd, weigh
-from kowalski.node.repl.sandbox import ForkingSandbox
+from kowalski.node.repl.sandbox import ForkingSandbox, LostAtStartError
 from kowalski.node.repl.spawned import Spawned
 from kowalski.node.repl.work_folders import Storage, WorkFolders
 from kowalski.protocol.errors import RequestFailedError
@@ -135,6 +135,8 @@ class _Server:
         finally:
             # A session that comes when nobody waits any more is dropped.
             self._waiting.pop(number, None)
+        if waiting.forked is None and self.is_dead:
+            raise LostAtStartError("sandbox", f"cannot start a kernel: {waiting.why}")
         if waiting.forked is None:
             raise RequestFailedError("sandbox", f"cannot start a kernel: {waiting.why}")
         return waiting.forked
@@ -146,7 +148,7 @@ class _Server:
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._control)
             except OSError as error:
-                raise RequestFailedError("sandbox", f"the fork server is gone: {error}") from error
+                raise LostAtStartError("sandbox", f"the fork server is gone: {error}") from error
             else:
                 return
 
@@ -250,6 +252,7 @@ class ForkServer:
         They are the caller's to close.
 
         Raises:
+            LostAtStartError: the server died before it had answered.
             RequestFailedError: `sandbox`, with what the server or the system had to say.
         """
         async with self._starting:

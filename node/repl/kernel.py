@@ -12,18 +12,22 @@ import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import structlog
 import trio
 
+from kowalski.node.repl.artefacts import read_inside
 from kowalski.node.repl.kernel_frames import KernelChannel, Ready
 from kowalski.node.repl.kernel_source import Ends, KernelSource, Started
 from kowalski.node.repl.limits import SessionLimits
-from kowalski.node.repl.sandbox import Folders
+from kowalski.node.repl.sandbox import Folders, LostAtStartError
 from kowalski.node.repl.work_folders import remove_tree
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RemoteProtocolError,
     RequestFailedError,
 )
+
+log = structlog.get_logger(__name__)
 
 _DEATH_S_MAX = 2.0
 _WORDS_BYTES_MAX = 2000
@@ -83,6 +87,18 @@ class Kernel:
         told = {"op": "open", "seed": seed, "inputs": places}
         await self.channel.send({**told, "files": copied} if copied else told)
 
+    def read(self, path: str, *, bytes_max: int) -> bytes | None:
+        """A file that the kernel speaks of, by its path inside; blocks on disk.
+
+        None where there is none, where it is larger, or where the path leads out of what is the
+        session's own.
+        """
+        root = self.tree.root()
+        is_shared = root == Path("/")
+        if root is None or (is_shared and not Path(path).is_relative_to(self.folder)):
+            return None
+        return read_inside(root, path, bytes_max=bytes_max)
+
     async def show(self, path: Path, name: str, *, mode: int = 0o444) -> str:
         """Where the kernel can read `path` from now on. Raises OSError."""
         await trio.to_thread.run_sync(_show, path, self.folder / "inputs" / name, mode)
@@ -92,12 +108,25 @@ class Kernel:
 async def start_kernel(
     source: KernelSource, kernel: str, *, limits: SessionLimits, slot: int, timeout_s: float
 ) -> Kernel:
-    """Start `kernel` from `source` and wait until it says that it is ready.
+    """Start `kernel` from `source` and wait until it says that it is ready; `timeout_s` for a try.
+
+    One that is lost on its way is started once more: what it stood on may have been killed, or the
+    system may have been short of something for a moment.
 
     Raises:
         RequestFailedError: `sandbox`, with what the sandbox or the kernel had to say.
     """
-    words = f"no kernel within {timeout_s:g} s"
+    try:
+        return await _try(source, kernel, limits=limits, slot=slot, timeout_s=timeout_s)
+    except LostAtStartError as lost:
+        log.info("kernel-lost-at-start", kernel=kernel, why=lost.detail)
+    return await _try(source, kernel, limits=limits, slot=slot, timeout_s=timeout_s)
+
+
+async def _try(
+    source: KernelSource, kernel: str, *, limits: SessionLimits, slot: int, timeout_s: float
+) -> Kernel:
+    error, words = RequestFailedError, f"no kernel within {timeout_s:g} s"
     last_words = ""
     with trio.move_on_after(timeout_s):
         started = await _start(source, kernel, limits=limits, slot=slot)
@@ -107,14 +136,14 @@ async def start_kernel(
             is_ready = isinstance(frame, Ready)
             started.version = frame.version if isinstance(frame, Ready) else ""
         except (PeerUnreachableError, RemoteProtocolError):
-            words = "the kernel did not start"
+            error, words = LostAtStartError, "the kernel did not start"
         finally:
             if not is_ready:
                 last_words = _last_words(started.stderr)
                 await started.close()
         if is_ready:
             return started
-    raise RequestFailedError("sandbox", f"{words}: {last_words}" if last_words else words)
+    raise error("sandbox", f"{words}: {last_words}" if last_words else words)
 
 
 async def _start(source: KernelSource, kernel: str, *, limits: SessionLimits, slot: int) -> Kernel:
@@ -184,6 +213,8 @@ def _show(source: Path, place: Path, mode: int) -> None:
 
 def _last_words(fd: int) -> str:
     try:
-        return os.read(fd, _WORDS_BYTES_MAX).decode("utf-8", "replace").strip()
+        said = os.read(fd, _WORDS_BYTES_MAX).decode("utf-8", "replace").strip()
     except OSError:
         return ""
+    # Of a traceback the last line says what went wrong.
+    return said.splitlines()[-1] if said else ""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Protocol
 
 import trio
 
-from kowalski.node.repl.artefacts import collect_artefacts
+from kowalski.node.repl.artefacts import NOTHING_KNOWN, Stamp, collect_artefacts, is_bare
 from kowalski.node.repl.cell_orders import order_of
 from kowalski.node.repl.cell_run import CellRun, over_limit
 from kowalski.node.repl.compile_cache import CompileCache
 from kowalski.node.repl.kernel import Kernel
 from kowalski.node.repl.languages import LANGUAGES
 from kowalski.node.repl.limits import Limits
-from kowalski.node.repl.seam import Artefact, CellOutcome, OnOutput, OnSubCalls, Scene
+from kowalski.node.repl.seam import CellOutcome, Collected, OnOutput, OnSubCalls, Scene
 from kowalski.protocol.errors import RequestRefusedError
 
 _RUN_ENDS_S_MAX = 2.0
@@ -53,6 +54,7 @@ class KernelSession:
         self._run: CellRun | None = None
         self._run_over = trio.Event()
         self._lost_because = ""
+        self._stamps: Mapping[str, Stamp] = NOTHING_KNOWN
         self._is_closed = False
 
     @property
@@ -62,6 +64,11 @@ class KernelSession:
     @property
     def is_alive(self) -> bool:
         return not self._is_closed and not self._lost_because and self._kernel.is_alive
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its cell waits for sub-calls."""
+        return self._run is not None and self._run.is_waiting
 
     async def run_cell(
         self,
@@ -93,7 +100,7 @@ class KernelSession:
                     scene=scene,
                     cache=self._compile_cache,
                 ),
-                limits=self._limits.cell,
+                limits=self._limits.cell_of(self._language),
                 session_limits=self._limits.of(self._language),
                 timeout_s=timeout_s,
                 on_output=on_output,
@@ -115,19 +122,27 @@ class KernelSession:
         if self._run is not None:
             self._run.stop("cancelled")
 
-    async def collect(self, *, files_max: int, bytes_max: int) -> tuple[Artefact, ...]:
+    async def collect(self, *, files_max: int, bytes_max: int) -> Collected:
         """See `seam.ReplSession.collect`."""
         root = self._kernel.tree.root() if self.is_alive else None
-        if root is None:
+        folder = root and root / self._kernel.places.job.lstrip("/")
+        if folder is None or is_bare(folder):
             await trio.lowlevel.checkpoint()
-            return ()
-        folder = root / self._kernel.places.job.lstrip("/")
-        read = partial(collect_artefacts, folder, files_max=files_max, bytes_max=bytes_max)
+            return Collected()
+        read = partial(
+            collect_artefacts,
+            folder,
+            files_max=files_max,
+            bytes_max=bytes_max,
+            known=self._stamps,
+        )
         try:
-            return await trio.to_thread.run_sync(read)
+            found = await trio.to_thread.run_sync(read)
         except OSError:
             # The session died meanwhile, and its folder with it.
-            return ()
+            return Collected()
+        self._stamps = found.stamps
+        return found.collected
 
     async def close(self) -> None:
         """See `seam.ReplSession.close`."""

@@ -12,7 +12,6 @@ from hashlib import sha256
 import structlog
 import trio
 
-from kowalski.node.repl.artefacts import read_inside
 from kowalski.node.repl.canary import Probe, run_probe
 from kowalski.node.repl.compile_cache import LIBRARY, PROGRAM_BYTES_MAX, CompileCache
 from kowalski.node.repl.kernel import Kernel
@@ -78,8 +77,7 @@ async def _try(
     """The version, or why it does not work."""
 
     def keep(kernel: Kernel, path: str) -> None:
-        root = kernel.tree.root()
-        library = root and read_inside(root, path, bytes_max=PROGRAM_BYTES_MAX)
+        library = kernel.read(path, bytes_max=PROGRAM_BYTES_MAX)
         if library and cache is not None:
             cache.keep(language.name, kernel.version, LIBRARY, library)
 

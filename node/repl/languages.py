@@ -115,14 +115,18 @@ def is_hello(outcome: CellOutcome) -> bool:
 
 
 async def probe_languages(
-    source: KernelSource, names: Sequence[str] = tuple(LANGUAGES)
+    source: KernelSource,
+    names: Sequence[str] = tuple(LANGUAGES),
+    *,
+    limits: Limits | None = None,
 ) -> LanguageProbe:
-    """Try each of `names`, one after the other."""
+    """Try each of `names`, one after the other, within the `limits` that it will have."""
+    limits = limits or Limits()
     versions: dict[str, str] = {}
     failures: dict[str, str] = {}
     for name in names:
         language = LANGUAGES[name]
-        probe = Probe(language.kernel[-1], language.hello, Limits().of(name))
+        probe = Probe(language.kernel[-1], language.hello, limits.of(name))
         try:
             version, outcome = await run_probe(source, probe)
         except RequestFailedError as error:

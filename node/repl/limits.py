@@ -6,6 +6,7 @@ neither can: sums over processes, and inodes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -62,7 +63,10 @@ class SessionLimits:
 
 @dataclass(frozen=True, slots=True)
 class CellLimits:
-    """Bounds of one cell. The wall clock is an argument of `run_cell`."""
+    """Bounds of one cell."""
+
+    wall_s: float = math.inf
+    """However much the asker grants, without the time that its sub-calls take."""
 
     output_bytes_kept: int = MIB
     """Of each stream, head and tail."""
@@ -104,13 +108,24 @@ def _per_language() -> Mapping[str, SessionLimits]:
     return BY_LANGUAGE
 
 
+def _none_of_their_own() -> Mapping[str, CellLimits]:
+    return MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Everything that bounds the sessions of one host; a language without its own has `session`."""
+    """Everything that bounds the sessions of one host.
+
+    A language without its own has `session` and `cell`.
+    """
 
     cell: CellLimits = field(default_factory=CellLimits)
     session: SessionLimits = field(default_factory=SessionLimits)
     by_language: Mapping[str, SessionLimits] = field(default_factory=_per_language)
+    cell_by_language: Mapping[str, CellLimits] = field(default_factory=_none_of_their_own)
 
     def of(self, language: str) -> SessionLimits:
         return self.by_language.get(language, self.session)
+
+    def cell_of(self, language: str) -> CellLimits:
+        return self.cell_by_language.get(language, self.cell)

@@ -28,7 +28,9 @@ class Trial:
     toolchains: Toolchains = field(default_factory=Toolchains)
 
 
-async def try_here(*, scratch_path: Path, allow_none: bool, offers_repl: bool) -> Trial:
+async def try_here(
+    *, scratch_path: Path, allow_none: bool, offers_repl: bool, limits: Limits | None = None
+) -> Trial:
     """Look around; about 0.3 s. Without `offers_repl` only for which sandbox there would be."""
     if not offers_repl:
         return Trial(await detect_sandbox(allow_none=allow_none, scratch_path=scratch_path))
@@ -40,6 +42,7 @@ async def try_here(*, scratch_path: Path, allow_none: bool, offers_repl: bool) -
         scratch_path=scratch_path,
         languages=quick,
         toolchains=toolchains,
+        limits=limits,
     )
     if verdict.sandbox is None:
         log.warning("no-repl", why=verdict.reason)

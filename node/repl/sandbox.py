@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from kowalski.node.repl.limits import SessionLimits
+from kowalski.protocol.errors import RequestFailedError
+
+
+class LostAtStartError(RequestFailedError):
+    """A process was gone before it had said that it is ready. Another may do better."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,11 @@ from pathlib import Path
 import trio
 
 from kowalski.node.repl.seam import (
+    WAITING_MAX,
     Answer,
     Artefact,
     CellOutcome,
+    Collected,
     OnOutput,
     OnSubCalls,
     Scene,
@@ -39,6 +41,8 @@ class ScriptedCell:
     duration_s: float = 0.0
     sub_calls: tuple[SubCall, ...] = ()
     outcome_of: Callable[[tuple[SubCallResult, ...]], CellOutcome] | None = None
+    leaves: tuple[Artefact, ...] = ()
+    """Files in the working folder, new or changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,8 @@ class ScriptedState:
     seed: int
     codes: tuple[str, ...]
     """Of the cells before this one."""
+    files: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    scene: Scene = field(default_factory=Scene)
 
 
 Script = Callable[[str, ScriptedState], ScriptedCell]
@@ -63,9 +69,12 @@ class ScriptedSession:
         self._state = state
         self._on_close = on_close
         self._clock: trio.CancelScope | None = None
+        self._left: dict[str, Artefact] = {}
         self._is_interrupted = False
         self._is_lost = False
         self._is_closed = False
+        self.is_waiting = False
+        """Whether its cell waits for sub-calls."""
 
     @property
     def language(self) -> str:
@@ -82,7 +91,7 @@ class ScriptedSession:
         timeout_s: float,
         on_output: OnOutput,
         on_sub_calls: OnSubCalls,
-        scene: Scene | None = None,  # noqa: ARG002 - a script is a function of code alone
+        scene: Scene | None = None,
     ) -> CellOutcome:
         """See `seam.ReplSession.run_cell`."""
         if self._clock is not None:
@@ -94,8 +103,9 @@ class ScriptedSession:
         self._is_interrupted = False
         self._clock = trio.CancelScope()
         try:
-            cell = self._script(code, self._state)
+            cell = self._script(code, replace(self._state, scene=scene or Scene()))
             outcome = await self._play(cell, self._clock, timeout_s, on_sub_calls)
+            self._left.update((each.name, each) for each in cell.leaves)
         finally:
             self._clock = None
         self._state = replace(self._state, codes=(*self._state.codes, code))
@@ -123,7 +133,11 @@ class ScriptedSession:
         results: tuple[SubCallResult, ...] = ()
         with clock:
             if cell.sub_calls:
-                results = await on_sub_calls(cell.sub_calls)
+                self.is_waiting = True
+                try:
+                    results = await on_sub_calls(cell.sub_calls)
+                finally:
+                    self.is_waiting = False
             # The clock of a cell stands while its sub-calls are answered.
             clock.deadline = trio.current_time() + timeout_s
             await trio.sleep(cell.duration_s)
@@ -139,11 +153,13 @@ class ScriptedSession:
             self._is_interrupted = True
             self._clock.cancel()
 
-    async def collect(self, *, files_max: int, bytes_max: int) -> tuple[Artefact, ...]:
-        """Scripts leave no files."""
-        del files_max, bytes_max
+    async def collect(self, *, files_max: int, bytes_max: int) -> Collected:
+        """See `seam.ReplSession.collect`."""
         await trio.lowlevel.checkpoint()
-        return ()
+        left = [self._left[name] for name in sorted(self._left)] if self.is_alive else []
+        self._left.clear()
+        fit = [each for each in left if len(each.data) <= bytes_max][:files_max]
+        return Collected(tuple(fit), len(left) - len(fit))
 
     async def close(self) -> None:
         """See `seam.ReplSession.close`."""
@@ -185,14 +201,15 @@ class ScriptedHost:
 
     @property
     def slots_free(self) -> int:
-        return self._slots - len(self._sessions)
+        waiting = sum(session.is_waiting for session in self._sessions)
+        return self._slots + min(waiting, WAITING_MAX) - len(self._sessions)
 
     async def open(
         self,
         language: str,
         inputs: Mapping[str, Path],
         seed: int,
-        files: Mapping[str, Path] | None = None,  # noqa: ARG002 - nobody reads them
+        files: Mapping[str, Path] | None = None,
     ) -> ScriptedSession:
         """See `seam.SessionsHost.open`."""
         await trio.lowlevel.checkpoint()
@@ -200,7 +217,7 @@ class ScriptedHost:
             raise RequestRefusedError("unsupported", f"no {language} here")
         if self.slots_free <= 0:
             raise RequestRefusedError("busy", "every slot is taken", 2.0)
-        state = ScriptedState(language, dict(inputs), seed, ())
+        state = ScriptedState(language, dict(inputs), seed, (), dict(files or {}))
         session = ScriptedSession(self._script, state, lambda: self._sessions.discard(session))
         self._sessions.add(session)
         return session

@@ -15,7 +15,7 @@ CellStatus = Literal[
     "ok", "error", "timeout", "cancelled", "died", "memory", "inodes", "output_flood"
 ]
 StreamName = Literal["stdout", "stderr"]
-SubCallKind = Literal["llm", "rlm", "unfold", "history"]
+SubCallKind = Literal["llm", "rlm", "unfold", "history", "budget"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,9 @@ class SubCall:
     """What code inside a cell asks of the outside, and waits for.
 
     `llm` and `rlm`: `prompt` is the question (`model` None: the session's choice). `unfold`:
-    `prompt` is the handle, the text comes back. `history`: `prompt` is empty, a JSON list of
-    strings comes back. Who does not serve a kind answers with an error: the cell sees an exception.
+    `prompt` is the handle, or `HANDLE:FROM` for what is behind so many characters; the text comes
+    back, or a piece of it. `history` and `budget`: `prompt` is empty, a JSON list of strings comes
+    back, or an object. Who does not serve a kind answers with an error: the cell sees an exception.
     """
 
     prompt: str
@@ -34,10 +35,11 @@ class SubCall:
 
 @dataclass(frozen=True, slots=True)
 class SubCallResult:
-    """Exactly one of the two is set."""
+    """Text or error, exactly one of the two. `code` says what kind of error."""
 
     text: str | None = None
     error: str | None = None
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,14 @@ class Artefact:
 
     name: str
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """`omitted` are those that did not fit."""
+
+    files: tuple[Artefact, ...] = ()
+    omitted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +99,10 @@ class Scene:
     arguments: tuple[str, ...] = ()
     stdin: Path | None = None
 
+
+WAITING_MAX = 24
+"""Sessions that a host keeps beyond its slots, because their cells wait for sub-calls. Three levels
+of eight children that all wait for one below them."""
 
 OnOutput = Callable[[StreamName, bytes], None]
 """Hears output as it comes, uncut. Must not block."""
@@ -134,10 +148,11 @@ class ReplSession(Protocol):
         """End the running cell as `cancelled`, output so far kept. Nothing running: no effect."""
         ...
 
-    async def collect(self, *, files_max: int, bytes_max: int) -> tuple[Artefact, ...]:
-        """The regular files left in the working folder, sorted by name, within both limits.
+    async def collect(self, *, files_max: int, bytes_max: int) -> Collected:
+        """Regular files in the working folder, new or changed since they were last asked for.
 
-        Links, pipes and devices are skipped. A lost session has none.
+        Sorted by name, within both limits. Links, pipes, devices and hidden files are skipped. A
+        lost session has none.
         """
         ...
 
@@ -169,7 +184,13 @@ class SessionsHost(Protocol):
         ...
 
     @property
-    def slots_free(self) -> int: ...
+    def slots_free(self) -> int:
+        """May be negative while cells whose place was lent run on.
+
+        A cell that waits for its sub-calls lends its place, or those could not open sessions of
+        their own; `WAITING_MAX` at most do.
+        """
+        ...
 
     async def open(
         self,

@@ -23,6 +23,7 @@ from kowalski.node.repl.language_search import search_languages
 from kowalski.node.repl.languages import LANGUAGES, kernels_of
 from kowalski.node.repl.limits import Limits
 from kowalski.node.repl.sandbox import Sandbox
+from kowalski.node.repl.seam import WAITING_MAX
 from kowalski.node.repl.toolchains import Toolchains
 from kowalski.protocol.errors import (
     PeerUnreachableError,
@@ -66,7 +67,8 @@ class KernelHost:
         self._closing: dict[KernelSession, int] = {}
         """Their place is free for others already; their uid is not yet."""
         kernels = slots + sum(warm.values())
-        self._free = list(range(min(kernels + slots, SLOTS_MAX)))
+        self._lent_max = min(WAITING_MAX, max(0, SLOTS_MAX - kernels - slots))
+        self._free = list(range(min(kernels + slots + self._lent_max, SLOTS_MAX)))
         self._warm_wanted = dict(warm)
         self._warm: dict[str, list[tuple[Kernel, int]]] = {name: [] for name in warm}
         self._warm_used = trio.Event()
@@ -89,7 +91,9 @@ class KernelHost:
 
     @property
     def slots_free(self) -> int:
-        return self._slots - len(self._sessions) - self._opening
+        waiting = sum(session.is_waiting for session in self._sessions)
+        lent = min(waiting, self._lent_max)
+        return self._slots + lent - len(self._sessions) - self._opening
 
     @property
     def warm_ready(self) -> int:

@@ -13,7 +13,7 @@ from kowalski.mesh.core.placement import ROLE_OF, Kind
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core import activation
 from kowalski.node.core.activation import STANDBY, Activation
-from kowalski.node.core.owner_limits import OwnerLimits
+from kowalski.node.core.availability import Availability
 from kowalski.node.services.gate import Gate
 
 log = structlog.get_logger(__name__)
@@ -36,17 +36,17 @@ class Watched:
 
 
 async def keep_availability(
-    gate: Gate, mesh: Mesh, limits: OwnerLimits, watched: Watched, *, stands_by: bool
+    gate: Gate, mesh: Mesh, availability: Availability, watched: Watched, *, stands_by: bool
 ) -> None:
     """Pause the gate when its owner's limits say so, or while nobody needs us; until cancelled."""
     state = Activation(is_active=not stands_by)
     while True:
         minute = local_minute(watched.unix_clock())
-        why = limits.why_paused(minute, on_battery=watched.is_on_battery())
+        why = availability.why_paused(minute, on_battery=watched.is_on_battery())
         if stands_by:
             candidates = mesh.candidates()
             roles = next((one.roles for one in candidates if one.is_self), frozenset[str]())
-            kinds = [kind for kind in _KINDS if ROLE_OF[kind] in roles]
+            kinds: list[Kind] = [kind for kind in _KINDS if ROLE_OF[kind] in roles]
             busiest = activation.busiest_load(candidates, kinds)
             before = activation.standbys_before(mesh.me, candidates)
             was_active = state.is_active

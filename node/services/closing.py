@@ -28,5 +28,6 @@ async def closing(finish: Finish, store: ContentStore) -> journal.Closed:
         outcome=finish.outcome,
         answer=fitting(finish.answer, ANSWER_BYTES_MAX // 4 if full else ANSWER_BYTES_MAX),
         full=full,
+        score=finish.score,
         detail=line(detail),
     )

@@ -31,7 +31,8 @@ from kowalski.node.services.lease_watch import LeaseWatch
 from kowalski.node.services.outbox import Outbox
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.replication import Leading, Pace, Replication
-from kowalski.node.services.session_hands import SessionHands, Term
+from kowalski.node.services.session_hands import hands_of_task
+from kowalski.node.services.session_term import Term
 from kowalski.protocol import codec
 from kowalski.protocol.errors import (
     PeerUnreachableError,
@@ -122,13 +123,13 @@ class Coordination:
         self.ended = trio.Event()
         self._declined: RequestRefusedError | None = None
         self._is_deposed = self._is_settled = False
-        self._hands = SessionHands(
+        self._hands = hands_of_task(
             Term(
                 task=grant.task,
                 term=lambda: self.term,
                 spec=grant.spec,
                 session=self._session_now,
-                record=self._record,
+                record=self._learn,
                 progress=self._progress,
                 until_lease_held=self._lease.until_may_dispatch,
                 remaining_s=self._remaining_s,
@@ -400,6 +401,11 @@ class Coordination:
             return
         self._session, effects = machine.step(self._session, event)
         self._perform(effects)
+
+    def _learn(self, event: journal.SessionEvent) -> None:
+        """Journal something that the session knows of and wants nothing for."""
+        self._record(event)
+        self._session = machine.replay(self._session_now(), (event,))
 
     def _record(self, event: journal.SessionEvent) -> None:
         """Append to the journal, keep a copy, and offer it to the submitter."""

@@ -6,7 +6,7 @@ to, and tells a later coordinator what followed the entries that it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import takewhile
 
@@ -25,8 +25,9 @@ from kowalski.node.core.fences import TaskKey
 from kowalski.node.core.portions import ENTRIES_MAX, portion
 from kowalski.node.database import StorageError
 from kowalski.node.services.fence_book import FenceBook
+from kowalski.node.services.wanted_contents import WantedContents
 from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
-from kowalski.protocol.ids import ContentHash, PeerId
+from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages import copies as wire
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentRef
@@ -43,7 +44,6 @@ FIND_S = 1.5
 CONTENTS_AFTER_S = 5.0
 """Contents are fetched once a task has lasted so long: most are over before."""
 
-FETCH_AGAIN_S = 10.0
 TIDY_S = 600.0
 RETRY_AFTER_S = 30.0
 
@@ -62,17 +62,16 @@ class CopyRoom:
     ) -> None:
         self._mesh = mesh
         self._storage = storage
-        self._store = store
         self._fences = fences
         self._unix_clock = unix_clock
         self._desk = CopyDesk()
-        self._missing: dict[TaskKey, dict[ContentHash, ContentRef]] = {}
-        """What the copies refer to and is not here yet."""
-        self._wanted_at: dict[TaskKey, float] = {}
+        self._contents = WantedContents(store, mesh)
         for copy in storage.copies():
             self._desk = replace(self._desk, copies={**self._desk.copies, copy.key: copy})
             self._fences.hear(copy.key, copy.term)
-            self._want(copy.key, storage.contents(copy.key))
+            self._contents.want(
+                _owner(copy.key), storage.contents(copy.key), after_s=CONTENTS_AFTER_S
+            )
 
     @property
     def copies(self) -> tuple[Copy, ...]:
@@ -110,7 +109,7 @@ class CopyRoom:
             task=offered.task,
             entries=held,
             digest=digest or offered.parent,
-            has_contents=not self._missing.get(key),
+            has_contents=not self.lacks(key),
         )
 
     def _asked(self, asked: wire.CopyAsked) -> wire.CopyFound:
@@ -141,7 +140,7 @@ class CopyRoom:
                 self._desk = desk
                 for key in decision.forgotten:
                     self._forget(key)
-                self._want(offer.key, refs)
+                self._contents.want(_owner(offer.key), refs, after_s=CONTENTS_AFTER_S)
                 return offer.start + len(offer.entries)
 
     def held(self, key: TaskKey) -> Copy | None:
@@ -161,7 +160,7 @@ class CopyRoom:
 
     def lacks(self, key: TaskKey) -> int:
         """How many contents that its copy refers to are not here yet."""
-        return len(self._missing.get(key, ()))
+        return self._contents.lacks(_owner(key))
 
     async def find(
         self, key: TaskKey, term: int, start: int, parent: Digest, holders: Iterable[PeerId]
@@ -214,47 +213,13 @@ class CopyRoom:
 
     def _forget(self, key: TaskKey) -> None:
         self._desk = copy_desk.forget(self._desk, key)
-        self._missing.pop(key, None)
-        self._wanted_at.pop(key, None)
-        self._store.unpin(_owner(key))
-
-    # --- contents -------------------------------------------------------------------------------
-
-    def _want(self, key: TaskKey, refs: Sequence[ContentRef]) -> None:
-        self._store.pin(_owner(key), (ref.hash for ref in refs))
-        missing = {ref.hash: ref for ref in refs if self._store.path(ref.hash) is None}
-        if missing:
-            self._missing.setdefault(key, {}).update(missing)
-            self._wanted_at.setdefault(key, trio.current_time() + CONTENTS_AFTER_S)
+        self._contents.forget(_owner(key))
 
     async def run(self) -> None:
-        """Fetch what is missing, one after the other, and forget old copies; until cancelled."""
+        """Fetch what copies refer to, and forget old ones; until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._fetch_missing)
+            nursery.start_soon(self._contents.run)
             nursery.start_soon(self._expire)
-
-    async def _fetch_missing(self) -> None:
-        while True:
-            await trio.sleep(1.0)
-            now = trio.current_time()
-            for key in [key for key, at in self._wanted_at.items() if at <= now]:
-                await self._fetch_all(key)
-
-    async def _fetch_all(self, key: TaskKey) -> None:
-        for ref in tuple(self._missing.get(key, {}).values()):
-            try:
-                await self._store.fetch(ref, self._mesh)
-            except Weather as error:
-                log.debug("content-not-had", task=key[1], content=ref.hash, why=str(error))
-                continue
-            if missing := self._missing.get(key):
-                missing.pop(ref.hash, None)
-        if key not in self._missing:
-            return  # it was forgotten meanwhile
-        if self._missing[key]:
-            self._wanted_at[key] = trio.current_time() + FETCH_AGAIN_S
-        else:
-            del self._missing[key], self._wanted_at[key]
 
     async def _expire(self) -> None:
         while True:

@@ -77,7 +77,8 @@ class ModelRequests:
             case wire.PreviewsAsked():
                 return await self._preview(request, started)
             case _:
-                self._check(conversation.peer)
+                is_on_demand = isinstance(request, wire.PullAsked) and request.is_on_demand
+                self._check(conversation.peer, is_on_demand=is_on_demand)
                 with self._alone(request.model):
                     return await self._change(conversation, request, started)
 
@@ -154,8 +155,10 @@ class ModelRequests:
 
     # --- changing -------------------------------------------------------------------------------
 
-    def _check(self, peer: PeerId) -> None:
-        why_not = self._rules.why_not(is_self=peer == self._me, roles=self._roles_of(peer))
+    def _check(self, peer: PeerId, *, is_on_demand: bool) -> None:
+        why_not = self._rules.why_not(
+            is_self=peer == self._me, roles=self._roles_of(peer), is_on_demand=is_on_demand
+        )
         if why_not:
             raise RequestRefusedError("not_allowed", why_not)
 

@@ -9,17 +9,15 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import structlog
 import trio
 
+from kowalski.mesh.core.blame import Weather
+from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.peer_facts import PeerFacts
 from kowalski.node.services import inference
-from kowalski.protocol.errors import (
-    PeerUnreachableError,
-    RemoteProtocolError,
-    RequestFailedError,
-    RequestRefusedError,
-)
+from kowalski.protocol.errors import RemoteProtocolError, RequestFailedError, RequestRefusedError
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.inference import (
@@ -35,8 +33,9 @@ from kowalski.protocol.messages.inference import (
     UnloadAsked,
 )
 
+log = structlog.get_logger(__name__)
+
 T = TypeVar("T")
-Weather = (PeerUnreachableError, RequestRefusedError, RequestFailedError, RemoteProtocolError)
 
 Changes = PullAsked | LoadAsked | UnloadAsked
 OnProgress = Callable[[str, ModelProgress], None]
@@ -50,6 +49,9 @@ _DOES = {
 }
 
 TELLING_S = 5.0
+NEWS_S = 5.0
+NEWS_LOOKS = 50
+RETRY_AFTER_S = 1.0
 PASSED_OVER = frozenset({"unsupported", "not_allowed", "unknown", "draining"})
 
 
@@ -141,6 +143,45 @@ class ModelWork:
             one, reply = await self._first(on, asked, ask)
             return Changed(one.peer, one.name, reply)
         raise RequestFailedError("timeout", f"not done within {asked.remaining_s:.0f} s")
+
+    async def fetch_on_demand(
+        self, model: str, remaining_s: float, on_note: Callable[[str], None]
+    ) -> bool:
+        """Whether a peer whose owner allows that has fetched a model which nobody had."""
+        told = False
+
+        def on_progress(name: str, _step: ModelProgress) -> None:
+            nonlocal told
+            if not told:
+                told = True
+                on_note(f"no peer has {model}; {name} fetches it")
+
+        with trio.move_on_after(remaining_s):
+            while not self._is_known(model):
+                pull = PullAsked(model=model, is_on_demand=True, remaining_s=remaining_s)
+                try:
+                    await self.change(pull, on=None, on_progress=on_progress)
+                except Weather as error:
+                    if not (isinstance(error, RequestRefusedError) and error.reason == "busy"):
+                        log.info("not-fetched", model=model, why=str(error))
+                        return False
+                    # Somebody else's wish for it is being fulfilled.
+                    await trio.sleep(error.retry_after_s or RETRY_AFTER_S)
+                else:
+                    return await self._becomes_known(model)
+            return True
+        return False
+
+    async def _becomes_known(self, model: str) -> bool:
+        """News of what a peer has may come after its word that it has it."""
+        for _ in range(NEWS_LOOKS):
+            if self._is_known(model):
+                return True
+            await trio.sleep(NEWS_S / NEWS_LOOKS)
+        return False
+
+    def _is_known(self, model: str) -> bool:
+        return self._mesh.rank(Need("inference", model=model)).best is not None
 
     async def _change_on(
         self, one: PeerFacts, asked: Changes, on_progress: OnProgress

@@ -46,10 +46,12 @@ class OwnCapacity:
                 return self.folding_slots
 
     def speeds(self, model: str) -> Speeds:
-        for one in self._listings(model):
+        listings = self._listings(model)
+        load_s = model_catalogue.load_s(listings)
+        for one in listings:
             if one.tokens_per_s is not None:
-                return Speeds(one.tokens_per_s, one.prompt_tokens_per_s)
-        return Speeds()
+                return Speeds(one.tokens_per_s, one.prompt_tokens_per_s, load_s)
+        return Speeds(load_s=load_s)
 
     def _listings(self, model: str | None) -> tuple[Listing, ...]:
         listings = self.catalogue.listings()

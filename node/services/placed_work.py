@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeVar
 
 import trio
 
 from kowalski.mesh.content_store import ContentStore
+from kowalski.mesh.conversation import Request
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
@@ -19,6 +21,7 @@ from kowalski.node.core.job import COMPLETION_TOKENS, PROMPT_SPEED, Job, Usual, 
 from kowalski.node.services import folding, inference, repl
 from kowalski.node.services.dispatch import Work
 from kowalski.node.services.model_replies import Reply, WholeReply
+from kowalski.node.services.model_work import ModelWork
 from kowalski.node.services.placing import Attempt, Placed, Placing
 from kowalski.protocol.errors import (
     RemoteProtocolError,
@@ -45,11 +48,23 @@ from kowalski.protocol.messages.repl import (
     SubCallsAsked,
 )
 
+R = TypeVar("R")
+
 ANY_MODEL = "*"
 """In place of a model's name: whichever the best peer prefers."""
 
 OnOutput = Callable[[Literal["stdout", "stderr"], bytes], None]
 OnSubCalls = Callable[[tuple[SubCall, ...]], Awaitable[tuple[SubCallResult, ...]]]
+
+
+@dataclass(slots=True)
+class Attempts:
+    """Requests that went to models for one call, failed and hedged ones included.
+
+    A peer that refused was not asked: its model heard nothing of it.
+    """
+
+    sent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +96,26 @@ def _ignore(_told: object) -> None:
     pass
 
 
+async def _as_it_is(request: R) -> R:
+    await trio.lowlevel.checkpoint()
+    return request
+
+
+Terms = dict[str, object]
+"""What an attempt changes of a request: its claim, its time."""
+
+
+def _stamping(
+    as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]],
+) -> Callable[[CompletionAsked, Terms], Callable[[], Awaitable[CompletionAsked]]]:
+    """Makes a request what it is to be when it is sent, then."""
+
+    async def stamp(request: CompletionAsked, terms: Terms) -> CompletionAsked:
+        return (await as_of_now(request)).model_copy(update=terms)
+
+    return lambda request, terms: partial(stamp, request, terms)
+
+
 class PlacedWork:
     """`placing` is shared by all that a node sends: what one request learns, the next uses."""
 
@@ -88,6 +123,7 @@ class PlacedWork:
         self._mesh = mesh
         self._store = store
         self.placing = placing
+        self._models = ModelWork(mesh)
         self._usual = Usual()
 
     async def complete(
@@ -98,19 +134,25 @@ class PlacedWork:
         on_piece: Callable[[CompletionDelta], None] = _ignore,
         on_restart: Callable[[str], None] = _ignore,
         may_begin_anew: bool = True,
+        as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]] = _as_it_is,
+        attempts: Attempts | None = None,
     ) -> Completion:
         """One model call on the best peer that has the model; an empty model leaves the choice.
 
         `on_delta` hears the text, `on_piece` everything. Where a peer is lost in the middle,
         another goes on from there. One that cannot begins anew, which `on_restart` tells, unless
         that may not be (`may_begin_anew`): then the answer ends. `on_restart` is also told where a
-        peer was lost that had said nothing.
+        peer was lost that had said nothing. Each peer is asked what `as_of_now` makes of the
+        request, once that has returned: time passes between one and the next. `attempts` is counted
+        up, also where all of them fail.
 
         Raises:
             RequestRefusedError: `no_peer`.
             RequestFailedError: every peer that was tried failed; `cut_short`.
         """
         whole = WholeReply(asked, may_begin_anew=may_begin_anew, on_restart=on_restart)
+        attempts = attempts or Attempts()
+        stamped = _stamping(as_of_now)
 
         def hear(delta: CompletionDelta) -> None:
             whole.reply.add(delta)
@@ -122,15 +164,18 @@ class PlacedWork:
             terms: dict[str, object] = {"claim": to.claim, "remaining_s": to.remaining_s}
             if asked.model == ANY_MODEL:
                 terms["model"] = self._preferred_model(to.peer)
-            request = whole.next_request().model_copy(update=terms)
+            request = whole.next_request()
+            attempts.sent += 1
             try:
-                done = await self._complete_on(to, request, hear)
+                done = await self._complete_on(to, stamped(request, terms), hear)
             except RequestRefusedError as no:
+                attempts.sent -= 1
                 if no.reason != "unsupported" or not whole.is_going_on(request):
                     raise
                 whole.begin_anew(f"{to.choice.name} cannot go on with an answer")
-                request = asked.model_copy(update=terms)
-                done = await self._complete_on(to, request, hear)
+                request = asked
+                attempts.sent += 1
+                done = await self._complete_on(to, stamped(request, terms), hear)
             except RequestFailedError as failed:
                 if failed.code == "too_long":
                     whole.overflowed(failed)
@@ -140,14 +185,34 @@ class PlacedWork:
             return whole.done(done, request)
 
         work, job = self._model_work(asked)
-        done, placed = await self.placing.place(
-            work,
-            attempt,
-            remaining_s=asked.remaining_s,
-            on_restart=whole.failed,
-            may_hedge=True,
-        )
+        ends = trio.current_time() + asked.remaining_s
+
+        async def place() -> tuple[CompletionDone, Placed]:
+            left_s = ends - trio.current_time()
+            return await self.placing.place(
+                work, attempt, remaining_s=left_s, on_restart=whole.failed, may_hedge=True
+            )
+
+        done, placed = await self._place_or_fetch(asked.model, ends, place, on_restart)
         return Completion(whole.reply.text, done, placed, whole.reply)
+
+    async def _place_or_fetch(
+        self,
+        model: str,
+        ends: float,
+        place: Callable[[], Awaitable[tuple[CompletionDone, Placed]]],
+        on_note: Callable[[str], None],
+    ) -> tuple[CompletionDone, Placed]:
+        """A model that nobody has is fetched, where a peer's owner allows that."""
+        try:
+            return await place()
+        except RequestRefusedError as no:
+            left_s = ends - trio.current_time()
+            if no.reason != "no_peer" or model == ANY_MODEL or left_s <= 0:
+                raise
+            if not await self._models.fetch_on_demand(model, left_s, on_note):
+                raise
+        return await place()
 
     def _model_work(self, asked: CompletionAsked) -> tuple[Work, Job]:
         request = request_of(asked)
@@ -213,7 +278,10 @@ class PlacedWork:
         return tuple(data[at : at + size] for at in range(0, len(data), size)), message
 
     async def _complete_on(
-        self, to: Attempt, asked: CompletionAsked, hear: Callable[[CompletionDelta], None]
+        self,
+        to: Attempt,
+        asked: Callable[[], Awaitable[CompletionAsked]],
+        hear: Callable[[CompletionDelta], None],
     ) -> CompletionDone:
         async with self._mesh.converse(to.peer, inference.PROTOCOL, asked) as conversation:
             while True:
@@ -227,10 +295,17 @@ class PlacedWork:
                         self._mesh.hear_reply(to.peer, message.hot)
                         return message
                     case _:
-                        raise RemoteProtocolError(f"{message.KIND} in answer to {asked.KIND}")
+                        raise RemoteProtocolError(
+                            f"{message.KIND} in answer to {CompletionAsked.KIND}"
+                        )
 
-    async def fold(self, asked: FoldAsked) -> Fold:
-        """Fold on the nearest peer.
+    async def fold(
+        self,
+        asked: FoldAsked,
+        *,
+        as_of_now: Callable[[FoldAsked], Awaitable[FoldAsked]] = _as_it_is,
+    ) -> Fold:
+        """Fold on the nearest peer. `as_of_now` as in `complete`.
 
         Raises:
             RequestRefusedError: `no_peer`.
@@ -238,9 +313,10 @@ class PlacedWork:
         """
 
         async def attempt(to: Attempt) -> tuple[str, FoldDone]:
-            request = asked.model_copy(update={"claim": to.claim, "remaining_s": to.remaining_s})
+            terms = {"claim": to.claim, "remaining_s": to.remaining_s}
+            request = (await as_of_now(asked)).model_copy(update=terms)
             done = await self._mesh.request(
-                to.peer, folding.PROTOCOL, request, FoldDone, timeout_s=asked.remaining_s
+                to.peer, folding.PROTOCOL, request, FoldDone, timeout_s=request.remaining_s
             )
             self._mesh.hear_reply(to.peer, done.hot)
             return await self._folded(done), done
@@ -288,7 +364,7 @@ class PlacedWork:
         )
 
     async def run_cell(
-        self, peer: PeerId, asked: CellAsked, on_output: OnOutput, on_sub_calls: OnSubCalls
+        self, peer: PeerId, asked: Request, on_output: OnOutput, on_sub_calls: OnSubCalls
     ) -> CellDone:
         """One cell on one peer. Raises what a conversation raises."""
 
@@ -312,7 +388,7 @@ class PlacedWork:
                         nursery.cancel_scope.cancel()
                         return message
                     case _:
-                        raise RemoteProtocolError(f"{message.KIND} in answer to {asked.KIND}")
+                        raise RemoteProtocolError(f"{message.KIND} in answer to {CellAsked.KIND}")
 
 
 def _units(prompt_tokens: float, reply_tokens: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -16,6 +17,7 @@ from kowalski.node.core.worker_desk import WorkerDesk
 from kowalski.node.repl.seam import (
     CellOutcome,
     ReplSession,
+    Scene,
     SessionsHost,
 )
 from kowalski.node.services.running_cell import RunningCell
@@ -27,10 +29,11 @@ from kowalski.protocol.errors import (
     RequestRefusedError,
 )
 from kowalski.protocol.ids import TaskId
-from kowalski.protocol.limits import OUTPUT_CHARS_SHOWN
+from kowalski.protocol.limits import OUTPUT_CHARS_SHOWN, WORK_FILES_MAX
 from kowalski.protocol.messages import repl as wire
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.repl import stays_below
 from kowalski.protocol.messages.telemetry import Hot, Occupancy
 from kowalski.rlm.truncation import head_and_tail
 
@@ -39,12 +42,31 @@ log = structlog.get_logger(__name__)
 PROTOCOL = "/kowalski/repl/1"
 IDLE_S_MAX = 600.0
 RETRY_AFTER_S = 1.0
+FILES_BYTES_MAX = 64 * 1024 * 1024
+"""Of what one cell leaves."""
 SPARED_S = 5.0
 """A session used so lately is not evicted for a newcomer: tasks that take turns would replay
 all they did at every turn."""
 
 ORPHAN_S = 20.0
 """How long a cell of a task goes on whose asker is lost: another coordinator is there sooner."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Materials:
+    """What a cell needs, on our disk."""
+
+    inputs: Mapping[str, Path]
+    files: Mapping[str, Path]
+    scene: Scene | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What a cell left behind, in our store."""
+
+    files: tuple[wire.WorkFile, ...] = ()
+    omitted: int = 0
 
 
 class ReplRoom:
@@ -114,10 +136,10 @@ class ReplRoom:
         async def work() -> wire.CellDone:
             nonlocal waiting
             async with lock:
-                inputs = await self._inputs(asked)
+                materials = await self._materials(asked)
                 self._queued -= 1
                 waiting = False
-                return await self._run(running, key, inputs, started)
+                return await self._run(running, key, materials, started)
 
         self._queued += 1
         try:
@@ -134,21 +156,30 @@ class ReplRoom:
         if stale is not None:
             raise RequestRefusedError("stale", f"term {term}, {stale.term} was heard")
 
-    async def _inputs(self, asked: wire.CellAsked) -> Mapping[str, Path]:
-        """Every input on this device's disk; each crosses to a peer once."""
-        paths: dict[str, Path] = {}
-        for one in asked.inputs:
-            try:
-                paths[one.name] = await self._store.fetch(one.content, self._requester)
-            except PeerUnreachableError as lost:
-                raise RequestFailedError("content", f"input {one.name}: {lost}") from lost
-        return paths
+    async def _materials(self, asked: wire.CellAsked) -> _Materials:
+        """Everything on this device's disk; each crosses to a peer once."""
+        if wrong := next((each for each in asked.files if not stays_below(each.name)), None):
+            raise RequestFailedError("bad_request", f"no place for a file: {wrong.name!r}")
+        inputs = {one.name: await self._fetch("input", one) for one in asked.inputs}
+        files = {one.name: await self._fetch("file", one) for one in asked.files}
+        if asked.keeps_session:
+            return _Materials(inputs, files)
+        stdin = None
+        if asked.stdin is not None:
+            stdin = await self._fetch("", wire.Input(name="stdin", content=asked.stdin))
+        return _Materials(inputs, files, Scene(asked.name, asked.arguments, stdin))
+
+    async def _fetch(self, what: str, one: wire.Input | wire.WorkFile) -> Path:
+        try:
+            return await self._store.fetch(one.content, self._requester)
+        except PeerUnreachableError as lost:
+            raise RequestFailedError("content", f"{what} {one.name}: {lost}".strip()) from lost
 
     async def _run(
         self,
         running: RunningCell,
         key: worker_desk.SessionKey,
-        inputs: Mapping[str, Path],
+        materials: _Materials,
         started: float,
     ) -> wire.CellDone:
         asked = running.asked
@@ -162,7 +193,7 @@ class ReplRoom:
                 raise RequestRefusedError("session_lost", f"cells {asked.after} asked, {ran} here")
             case worker_desk.RunAnew():
                 await self._drop(key)
-                session = await self._open(asked, inputs)
+                session = await self._open(asked, materials)
                 self._sessions[key] = session
             case worker_desk.RunOn():
                 session = self._sessions[key]
@@ -174,8 +205,10 @@ class ReplRoom:
                 timeout_s=min(asked.timeout_s, asked.remaining_s),
                 on_output=running.on_output,
                 on_sub_calls=running.on_sub_calls,
+                scene=materials.scene,
             )
-            done = await self._done(asked, outcome, started)
+            left = await self._files(session, asked)
+            done = await self._done(asked, outcome, left, started)
         except BaseException:
             # Cut off in the middle: nobody knows what this session holds now.
             with trio.CancelScope(shield=True):
@@ -191,9 +224,29 @@ class ReplRoom:
             self._nursery.start_soon(used_up.close)
         return done
 
-    async def _open(self, asked: wire.CellAsked, inputs: Mapping[str, Path]) -> ReplSession:
+    async def _files(self, session: ReplSession, asked: wire.CellAsked) -> _Left:
+        """What the cell left in its working folder, kept here for whoever wants it."""
+        if not asked.wants_files:
+            return _Left()
+        collected = await session.collect(files_max=WORK_FILES_MAX, bytes_max=FILES_BYTES_MAX)
+        given = {(each.name, each.content.hash) for each in asked.files}
+        kept: list[wire.WorkFile] = []
+        omitted = collected.omitted
+        for each in collected.files:
+            try:
+                content = await self._store.put(each.data)
+            except RequestRefusedError as full:
+                log.info("file-not-kept", task=asked.task, name=each.name, why=str(full))
+                omitted += 1
+                continue
+            if (each.name, content.hash) not in given:
+                kept.append(wire.WorkFile(name=each.name, content=content))
+        return _Left(tuple(kept), omitted)
+
+    async def _open(self, asked: wire.CellAsked, materials: _Materials) -> ReplSession:
+        inputs, files = materials.inputs, materials.files
         try:
-            return await self._host.open(asked.language, inputs, asked.seed)
+            return await self._host.open(asked.language, inputs, asked.seed, files)
         except RequestRefusedError as no:
             spared_since = trio.current_time() - SPARED_S
             idle = min(
@@ -210,10 +263,10 @@ class ReplRoom:
         # Its journal makes it replayable, here or elsewhere.
         log.info("session-evicted", task=idle[0], language=idle[1])
         await self._drop(idle)
-        return await self._host.open(asked.language, inputs, asked.seed)
+        return await self._host.open(asked.language, inputs, asked.seed, files)
 
     async def _done(
-        self, asked: wire.CellAsked, outcome: CellOutcome, started: float
+        self, asked: wire.CellAsked, outcome: CellOutcome, left: _Left, started: float
     ) -> wire.CellDone:
         stdout, stderr = _text(outcome.stdout), _text(outcome.stderr)
         shown_out = head_and_tail(stdout, OUTPUT_CHARS_SHOWN)
@@ -238,6 +291,8 @@ class ReplRoom:
             else wire.AnswerVariable(content=fitting(answer.content), is_ready=answer.ready),
             variables_digest=outcome.variables_digest[:64],
             exit_code=outcome.exit_code,
+            files=left.files,
+            files_omitted=left.omitted,
             is_session_alive=outcome.session_alive,
             duration_s=outcome.duration_s,
             held_s=trio.current_time() - started,

@@ -23,7 +23,6 @@ from kowalski.protocol.messages import repl as wire
 from kowalski.protocol.messages.base import Message
 
 OUTPUT_PIECE_BYTES = 32 * 1024
-OUTPUT_PIECES_MAX = 256
 
 CALLS_PER_MESSAGE = 2
 """Two of the longest texts fit a frame, as questions and as answers."""
@@ -32,12 +31,34 @@ CALLS_PER_MESSAGE = 2
 @dataclass(slots=True)
 class _Asker:
     conversation: Conversation
-    unsent: deque[Message] = field(default_factory=deque)
     news: trio.Event = field(default_factory=trio.Event)
+    _unsent: deque[Message] = field(default_factory=deque)
+    _output: deque[tuple[StreamName, bytearray]] = field(default_factory=deque)
+    """In pieces, which grow while they wait: as much as a session may say before it is killed."""
 
     def say(self, message: Message) -> None:
-        self.unsent.append(message)
+        self._unsent.append(message)
         self.news.set()
+
+    def show(self, stream: StreamName, data: bytes) -> None:
+        """Nothing is lost, for a program's output is told in no other way in full."""
+        if not self._output or self._output[-1][0] != stream:
+            self._output.append((stream, bytearray()))
+        self._output[-1][1].extend(data)
+        self.news.set()
+
+    def next(self) -> Message | None:
+        """What to send next; questions do not wait for output."""
+        if self._unsent:
+            return self._unsent.popleft()
+        if not self._output:
+            return None
+        stream, data = self._output[0]
+        piece = bytes(data[:OUTPUT_PIECE_BYTES])
+        del data[:OUTPUT_PIECE_BYTES]
+        if not data:
+            self._output.popleft()
+        return wire.CellOutput(stream=stream, data=piece)
 
 
 @dataclass(slots=True)
@@ -151,8 +172,8 @@ class RunningCell:
         """Say what there is to say, and return when the cell has ended and all is said."""
         while True:
             asker.news = trio.Event()
-            while asker.unsent:
-                await asker.conversation.send(asker.unsent.popleft())
+            while (message := asker.next()) is not None:
+                await asker.conversation.send(message)
             if self._ended.is_set():
                 return
             await asker.news.wait()
@@ -174,15 +195,9 @@ class RunningCell:
     # --- the cell -------------------------------------------------------------------------------
 
     def on_output(self, stream: StreamName, data: bytes) -> None:
-        """For showing only: what counts is in the outcome."""
-        if not self._askers:
-            return
-        asker = self._askers[-1]
-        for start in range(0, len(data), OUTPUT_PIECE_BYTES):
-            if len(asker.unsent) >= OUTPUT_PIECES_MAX:
-                return
-            piece = data[start : start + OUTPUT_PIECE_BYTES]
-            asker.say(wire.CellOutput(stream=stream, data=piece))
+        """Shown to whoever asked last; what is remembered is in the outcome."""
+        if self._askers:
+            self._askers[-1].show(stream, data)
 
     async def on_sub_calls(self, calls: tuple[SubCall, ...]) -> tuple[SubCallResult, ...]:
         """All at once, in pieces that fit a frame whatever is asked and answered.
@@ -196,7 +211,9 @@ class RunningCell:
                 records.append((slot, _record(call)))
             except ValidationError as wrong:
                 words = invalid_field(wrong, shows_value=False)
-                results[slot] = SubCallResult(error=f"no sub-call can be made of this: {words}")
+                results[slot] = SubCallResult(
+                    error=f"no sub-call can be made of this: {words}", code="bad_request"
+                )
 
         # Asked in their order, whatever order they are answered in: a journal numbers them so.
         asked = [
@@ -208,7 +225,7 @@ class RunningCell:
                 await batch.answered.wait()
                 assert batch.results is not None
                 for (slot, _), one in zip(piece, batch.results, strict=True):
-                    results[slot] = SubCallResult(text=one.text, error=one.error)
+                    results[slot] = SubCallResult(one.text, one.error, one.code)
         finally:
             for _, batch in asked:
                 del self._batches[batch.asked.batch]

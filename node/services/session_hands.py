@@ -1,120 +1,134 @@
-"""What a session wants done, done: its model calls, cells, folds, and the sub-calls of its cells.
+"""What a session wants done, done: its model calls, its cells, its folds.
 
 Each effect of `kowalski.rlm.session` ends in the event that answers it. Weather is an answer, too:
-nothing here raises because a peer failed.
+nothing here raises because a peer failed. What cells ask is `sub_calls`' to answer.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
 from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.mesh import Mesh
-from kowalski.node.services import session_inputs
-from kowalski.node.services.placed_work import ANY_MODEL, PlacedWork
+from kowalski.node.services import child_sessions, session_inputs
+from kowalski.node.services.child_sessions import ChildSession
+from kowalski.node.services.placed_work import ANY_MODEL, Attempts, Completion, PlacedWork
+from kowalski.node.services.purse import Purse
+from kowalski.node.services.session_term import Term, code_of
+from kowalski.node.services.sub_calls import Reply, SubCalls
 from kowalski.node.services.task_cells import CellLimits, Outlook, TaskCells
-from kowalski.node.services.texts import fitting
-from kowalski.protocol import ids
-from kowalski.protocol.errors import (
-    PeerUnreachableError,
-    RequestFailedError,
-    RequestRefusedError,
-)
-from kowalski.protocol.ids import ContentHash, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.base import line
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.folding import FoldAsked
-from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
-from kowalski.protocol.messages.placement import Claim
+from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked, Sampling
 from kowalski.protocol.messages.repl import SubCall
-from kowalski.protocol.messages.task import TaskSpec
+from kowalski.rlm import folding
 from kowalski.rlm import session as machine
+from kowalski.rlm.sub_calls import Place
 
-SUB_CALLS_AT_A_TIME = 16
+SUB_CALLS_AT_A_TIME = 64
+"""Of one task; further ones wait here, and hold no line elsewhere up."""
+
+CHILDREN_AT_A_TIME = 8
+"""Of one depth: children that wait for children of their own must not be in the way of those."""
+
 LOOK_AGAIN_S = 1.0
+SEEDS = 2**31
+"""Servers take seeds of 32 bits."""
 
 NOBODY = frozenset({"no_peer", "peers_failed"})
 """Nobody has the model, or all who had it are gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
-    """The task that is worked at, in one term, and what its coordinator gives the hands."""
+def _unheard(_told: str) -> None:
+    pass
 
-    task: TaskId
-    term: Callable[[], int]
-    """It rises when the submitter comes back and appoints the same peer again."""
-    spec: TaskSpec
-    session: Callable[[], machine.Session]
-    """As it is now."""
-    record: Callable[[journal.SessionEvent], None]
-    """Journal something that steps no session by itself: a cell began, a sub-call was answered."""
-    progress: Callable[..., None]
-    until_lease_held: Callable[[], Awaitable[None]]
-    """Nothing is sent to a peer before this has returned."""
-    remaining_s: Callable[[], float]
-    claim: Claim
-    """In whose name the work queues at workers, and how urgent it is."""
-    holders: Callable[[ContentRef], ContentRef]
-    """A reference with all who hold it, as far as the coordinator knows."""
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What all sessions of a task work with."""
+
+    mesh: Mesh
+    work: PlacedWork
+    store: ContentStore
+    purse: Purse
+    sub_calls: trio.CapacityLimiter
+    children: tuple[trio.CapacityLimiter, ...]
+    """One for each depth; the last is for those right below the task."""
 
 
 class SessionHands:
-    def __init__(self, term: Term, *, mesh: Mesh, work: PlacedWork, store: ContentStore) -> None:
+    """`depth` is how many levels of child sessions there may be below this one."""
+
+    def __init__(self, term: Term, rooms: Rooms, depth: int) -> None:
         self._term = term
-        self._mesh = mesh
-        self._work = work
-        self._store = store
-        self._sub_calls = trio.CapacityLimiter(SUB_CALLS_AT_A_TIME)
+        self._rooms = rooms
+        self._depth = depth
+        self._sub_calls = SubCalls(
+            term,
+            rooms.purse,
+            mesh=rooms.mesh,
+            store=rooms.store,
+            ask_model=self._answer_sub_call,
+            ask_child=self._ask_child if depth > 0 else None,
+            depth=depth,
+        )
+        outlook = Outlook(
+            term.record, term.progress, self._sub_calls.of_cell, term.until_lease_held
+        )
         self._cells = TaskCells(
             term.task,
             term.term,
-            mesh=mesh,
-            work=work,
-            outlook=Outlook(term.record, term.progress, self.sub_call, term.until_lease_held),
+            mesh=rooms.mesh,
+            work=rooms.work,
+            outlook=outlook,
             limits=CellLimits(term.spec, term.remaining_s, term.claim),
         )
 
     def hear(self, event: journal.SessionEvent) -> None:
         """Learn from the journal, before and while the task runs."""
         self._cells.hear(event)
+        self._sub_calls.book.hear(event)
 
     async def close_sessions(self, *, timeout_s: float) -> None:
         """Tell everybody who may hold a session of this task that it is over."""
         await self._cells.close_sessions(timeout_s=timeout_s)
 
+    # --- model calls ----------------------------------------------------------------------------
+
     async def ask_model(
         self, effect: machine.AskModel
     ) -> journal.ModelReplied | journal.ModelFailed:
         term = self._term
-        await term.until_lease_held()
         term.progress("asking", text=effect.purpose)
         started = trio.current_time()
-        asked = CompletionAsked(
-            task=term.task,
-            term=term.term(),
-            model=effect.model,
-            messages=effect.messages,
-            remaining_s=term.remaining_s(),
-            claim=term.claim,
-        )
+        asked = self._asked(effect.model, effect.messages, effect.call, effect.json_schema)
+        attempts = Attempts()
+        # Slots of a batch would show their words all mixed up.
+        shows = effect.purpose not in ("draft", "part")
         while True:
             try:
-                reply = await self._work.complete(
+                reply = await self._complete(
                     asked,
-                    on_delta=lambda text: term.progress("delta", text=text),
+                    attempts,
+                    on_delta=lambda text: term.progress("delta", text=text) if shows else None,
                     on_restart=lambda why: term.progress("restart", why=why),
                 )
             except Weather as error:
-                code = _code(error, "model_failed")
+                code = code_of(error, "model_failed")
                 if not await self._wait_for_somebody(code, error):
-                    return journal.ModelFailed(call=effect.call, code=code, detail=line(str(error)))
+                    return journal.ModelFailed(
+                        call=effect.call,
+                        code=code,
+                        detail=line(str(error)),
+                        attempts=attempts.sent,
+                    )
                 asked = asked.model_copy(update={"remaining_s": term.remaining_s()})
             else:
                 break
@@ -124,8 +138,63 @@ class SessionHands:
             model=reply.done.model,
             peer=reply.placed.peer,
             usage=reply.done.usage,
+            attempts=attempts.sent,
             duration_s=trio.current_time() - started,
         )
+
+    def _asked(
+        self,
+        model: str,
+        messages: tuple[ChatMessage, ...],
+        number: int,
+        json_schema: str | None = None,
+    ) -> CompletionAsked:
+        """A model call of this task; its number makes its seed another than its neighbours'."""
+        term, asking = self._term, self._term.spec.asking
+        seed = (term.spec.seed + number) % SEEDS if term.spec.seed else None
+        return CompletionAsked(
+            task=term.task,
+            term=term.term(),
+            model=model,
+            messages=messages,
+            max_tokens=asking.reply_tokens,
+            temperature=asking.temperature,
+            sampling=Sampling(seed=seed),
+            json_schema=json_schema,
+            remaining_s=term.remaining_s(),
+            claim=term.claim,
+        )
+
+    async def _complete(
+        self,
+        asked: CompletionAsked,
+        attempts: Attempts,
+        *,
+        on_delta: Callable[[str], None] = _unheard,
+        on_restart: Callable[[str], None] = _unheard,
+    ) -> Completion:
+        """Raises `Weather`. What no server can do, and the answer does not need, is left out."""
+        ask = partial(
+            self._rooms.work.complete,
+            attempts=attempts,
+            on_delta=on_delta,
+            on_restart=on_restart,
+            as_of_now=self._as_of_now,
+        )
+        try:
+            return await ask(asked)
+        except Weather as error:
+            # The shape of an answer is asked for in words, too, and checked.
+            less = asked.model_copy(update={"json_schema": None, "sampling": Sampling()})
+            if code_of(error, "") != "unsupported" or less == asked:
+                raise
+            return await ask(less)
+
+    async def _as_of_now(self, asked: CompletionAsked) -> CompletionAsked:
+        """The request as it may be sent: once the lease allows it, in the term that is then."""
+        term = self._term
+        await term.until_lease_held()
+        return asked.model_copy(update={"term": term.term(), "remaining_s": term.remaining_s()})
 
     async def _wait_for_somebody(self, code: str, error: Exception) -> bool:
         """Wait before asking again, in a task that queues, if nobody had the model."""
@@ -135,31 +204,78 @@ class SessionHands:
         await trio.sleep(LOOK_AGAIN_S)
         return True
 
+    # --- cells ----------------------------------------------------------------------------------
+
     async def run_cell(self, effect: machine.RunCell) -> journal.CellFinished | journal.CellFailed:
         """Raises RequestRefusedError: `no_capacity`, the prompt cannot be kept as an input."""
         term = self._term
         inputs = await session_inputs.cell_inputs(
-            term.spec, term.session().prompt_input, self._store
+            term.spec, term.session().prompt_input, self._rooms.store
         )
         self._cells.inputs = tuple(
             one.model_copy(update={"content": term.holders(one.content)}) for one in inputs
         )
         return await self._cells.run(effect)
 
-    async def fold(self, effect: machine.Fold) -> journal.Folded | journal.BudgetSpent:
-        term = self._term
-        await term.until_lease_held()
+    async def _answer_sub_call(self, model: str | None, messages: tuple[ChatMessage, ...]) -> Reply:
+        """One question of a cell to a model. Weather is a reply."""
+        attempts, started = Attempts(), trio.current_time()
+        asked = self._asked(model or self._term.session().model or ANY_MODEL, messages, 0)
+        facts: dict[str, object] = {"model": model}
         try:
-            original = await self._store.put(effect.text.encode())
-            asked = FoldAsked(
-                content=original,
-                budget_tokens=effect.budget_tokens,
-                remaining_s=term.remaining_s(),
-                claim=term.claim,
-            )
-            folded = await self._work.fold(asked)
+            async with self._rooms.sub_calls:
+                reply = await self._complete(asked, attempts)
         except Weather as error:
-            return journal.BudgetSpent(limit="window", detail=line(f"folding: {error}"))
+            facts |= {"attempts": attempts.sent, "duration_s": trio.current_time() - started}
+            return Reply(error=str(error), code=code_of(error, "failed"), facts=facts)
+        facts = {
+            "model": reply.done.model,
+            "peer": reply.placed.peer,
+            "usage": reply.done.usage,
+            "attempts": attempts.sent,
+            "duration_s": trio.current_time() - started,
+        }
+        return Reply(text=reply.text, facts=facts)
+
+    async def _ask_child(self, place: Place, call: SubCall) -> Reply:
+        """A child session's answer; where no peer runs python a model's, who needs none."""
+        no = child_sessions.why_not(call)
+        if no is not None:
+            return no
+        if "python" not in session_inputs.languages(self._rooms.mesh):
+            message = ChatMessage(role="user", content=call.prompt)
+            return await self._answer_sub_call(call.model, (message,))
+        async with self._rooms.children[self._depth - 1]:
+            child = ChildSession(
+                self._term,
+                place,
+                call,
+                purse=self._rooms.purse,
+                hands_of=lambda term, depth: SessionHands(term, self._rooms, depth),
+            )
+            return await child.run(self._sub_calls.book.child(place))
+
+    # --- folds ----------------------------------------------------------------------------------
+
+    async def fold(self, effect: machine.Fold) -> journal.Folded | journal.BudgetSpent:
+        """On the nearest peer; here, if nobody else can. What it was stays readable by its hash."""
+        term = self._term
+        try:
+            original = await self._rooms.store.put(effect.text.encode())
+        except Weather as full:
+            return journal.BudgetSpent(limit="window", detail=line(f"folding: {full}"))
+        asked = FoldAsked(
+            content=original,
+            budget_tokens=effect.budget_tokens,
+            question=line(term.spec.prompt),
+            remaining_s=term.remaining_s(),
+            claim=term.claim,
+        )
+        try:
+            folded = await self._rooms.work.fold(asked, as_of_now=self._fold_as_of_now)
+        except Weather as error:
+            term.progress("note", text=f"nobody folds ({error}); it is done here")
+            return await self._fold_here(effect, original)
         return journal.Folded(
             text=folded.text,
             original=original,
@@ -168,61 +284,37 @@ class SessionHands:
             peer=folded.placed.peer,
         )
 
-    async def sub_call(self, call: SubCall) -> journal.SubCallAnswered:
-        """Answer what a cell asks; cell and ordinal are left at 0."""
-        prompt = ids.content_hash(call.prompt.encode())
-        session = self._term.session()
-        if call.kind == "history":
-            contents = [message.content for message in session.history]
-            text = fitting(json.dumps(contents))
-            return journal.SubCallAnswered(cell=0, ordinal=0, prompt=prompt, text=text)
-        if call.kind == "unfold":
-            return await self._unfold(session, call, prompt)
-        asked = CompletionAsked(
-            task=self._term.task,
-            term=self._term.term(),
-            model=call.model or session.model or ANY_MODEL,
-            messages=(ChatMessage(role="user", content=call.prompt),),
-            remaining_s=self._term.remaining_s(),
-            claim=self._term.claim,
+    async def _fold_here(self, effect: machine.Fold, original: ContentRef) -> journal.Folded:
+        fold = partial(
+            folding.fold,
+            effect.text,
+            budget_tokens=effect.budget_tokens,
+            question=self._term.spec.prompt,
         )
-        try:
-            async with self._sub_calls:
-                await self._term.until_lease_held()
-                reply = await self._work.complete(asked)
-        except Weather as error:
-            return journal.SubCallAnswered(
-                cell=0, ordinal=0, prompt=prompt, model=call.model, error=line(str(error))
-            )
-        return journal.SubCallAnswered(
-            cell=0,
-            ordinal=0,
-            prompt=prompt,
-            model=reply.done.model,
-            peer=reply.placed.peer,
-            text=reply.text,
-            usage=reply.done.usage,
+        folded = await trio.to_thread.run_sync(fold)
+        return journal.Folded(
+            text=folded.text,
+            original=original,
+            source_tokens=folded.source_tokens,
+            tokens=folded.tokens,
+            peer=self._rooms.mesh.me,
         )
 
-    async def _unfold(
-        self, session: machine.Session, call: SubCall, prompt: ContentHash
-    ) -> journal.SubCallAnswered:
-        ref = next((fold for fold in session.folds if fold.hash == call.prompt), None)
-        answered = journal.SubCallAnswered(cell=0, ordinal=0, prompt=prompt)
-        if ref is None:
-            error = f"no fold has the handle {call.prompt[:80]}"
-            return answered.model_copy(update={"error": error})
-        try:
-            await self._store.fetch(self._term.holders(ref), self._mesh)
-        except (PeerUnreachableError, RequestRefusedError) as lost:
-            return answered.model_copy(update={"error": line(str(lost))})
-        text = (await self._store.read(ref)).decode(errors="replace")
-        return answered.model_copy(update={"text": fitting(text)})
+    async def _fold_as_of_now(self, asked: FoldAsked) -> FoldAsked:
+        await self._term.until_lease_held()
+        return asked.model_copy(update={"remaining_s": self._term.remaining_s()})
 
 
-def _code(error: Exception, otherwise: str) -> str:
-    if isinstance(error, RequestRefusedError):
-        return error.reason
-    if isinstance(error, RequestFailedError):
-        return error.code
-    return otherwise
+def hands_of_task(term: Term, *, mesh: Mesh, work: PlacedWork, store: ContentStore) -> SessionHands:
+    """Hands for a whole task, with what its children share."""
+    rooms = Rooms(
+        mesh=mesh,
+        work=work,
+        store=store,
+        purse=Purse(term.spec, lambda: term.session().spent),
+        sub_calls=trio.CapacityLimiter(SUB_CALLS_AT_A_TIME),
+        children=tuple(
+            trio.CapacityLimiter(CHILDREN_AT_A_TIME) for _ in range(term.spec.budget.depth)
+        ),
+    )
+    return SessionHands(term, rooms, term.spec.budget.depth)

@@ -106,8 +106,8 @@ def _limits(spec: TaskSpec, mesh: Mesh) -> SessionLimits:
         for model in facts.profile.models
         if spec.model in {None, model.name}
     ]
-    full = SessionLimits()
-    return limits_for(min([full.window_tokens, *windows]))
+    wanted = spec.window_tokens or SessionLimits().window_tokens
+    return limits_for(min([wanted, *windows]), spec.output_chars)
 
 
 async def cell_inputs(

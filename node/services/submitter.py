@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,24 +14,28 @@ from kowalski.mesh.core import rendezvous
 from kowalski.mesh.core.placement import load
 from kowalski.mesh.driver import Driver
 from kowalski.mesh.mesh import Mesh
-from kowalski.node.core import retention, task_ledger
+from kowalski.node.core import resuming, retention, task_ledger
+from kowalski.node.core.portions import ENTRIES_MAX, portion
 from kowalski.node.core.task_ledger import Task, TaskLedger
+from kowalski.node.services import flight_recorder
 from kowalski.node.services.term_talk import Granted, TermTalk, remaining_s
+from kowalski.node.services.wanted_contents import WantedContents
 from kowalski.node.storage import LedgerStorage, StorageError
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import Address, TaskId
-from kowalski.protocol.limits import FRAME_BYTES_MAX
 from kowalski.protocol.messages import task as wire
 from kowalski.protocol.messages.base import Message
+from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.journal import SessionEvent
 from kowalski.rlm.journal import digest
 
 log = structlog.get_logger(__name__)
 
-PREFIX_ENTRIES_MAX = 64
-PREFIX_BYTES_MAX = FRAME_BYTES_MAX // 2
 WATCHED_MAX = 1024
 LISTED_MAX = 1000
+HEAD_CHARS = 80
 WEIGHTS_S = 0.5
+CONTENTS_AFTER_S = 1.0
 WEIGHT_MIN = 0.05
 TIDY_S = 600.0
 """Between two looks for ended tasks that may be forgotten."""
@@ -61,7 +65,7 @@ class SubmitterRoom:
     ) -> None:
         self._mesh = mesh
         self._storage = storage
-        self._store = store
+        self._contents = WantedContents(store, mesh)
         self._keeping = keeping or retention.Keeping()
         self._unix_clock = unix_clock
         self._talks: dict[TaskId, TermTalk] = {}
@@ -80,12 +84,34 @@ class SubmitterRoom:
     @property
     def tasks(self) -> tuple[Task, ...]:
         """Latest first; not all that ever were."""
-        known = self._driver.state.tasks
-        return tuple(known.get(task.id, task) for task in self._storage.latest(LISTED_MAX))
+        return tuple(self.latest(LISTED_MAX))
 
     @property
     def open_tasks(self) -> int:
         return self._driver.state.open_tasks
+
+    def latest(self, limit: int) -> list[Task]:
+        """The latest first; without the digests of those that ended long ago."""
+        known = self._driver.state.tasks
+        return [known.get(task.id, task) for task in self._storage.latest(limit)]
+
+    def headlines(self) -> list[wire.TaskHeadline]:
+        """The open tasks and those that ended last, as others are told of them."""
+        now_unix_s, name = self._unix_clock(), self._mesh.name_of(self._mesh.me)
+        return [
+            wire.TaskHeadline(
+                task=task.id,
+                term=task.term,
+                state=task.state,
+                coordinator=task.coordinator,
+                mode=task.spec.mode,
+                entries=task.entries,
+                head=" ".join(task.spec.prompt[:400].split())[:HEAD_CHARS],
+                submitter_name=name[:128],
+                age_s=max(0.0, now_unix_s - task.submitted_unix_s),
+            )
+            for task in self._driver.state.tasks.values()
+        ]
 
     def find(self, task: TaskId) -> Task:
         """Raises RequestRefusedError: `unknown`."""
@@ -94,10 +120,17 @@ class SubmitterRoom:
             raise RequestRefusedError("unknown", f"no task {task} was submitted here")
         return known
 
-    def submit(self, task: TaskId, spec: wire.TaskSpec, *, client: str = "") -> Task:
+    def submit(
+        self,
+        task: TaskId,
+        spec: wire.TaskSpec,
+        *,
+        client: str = "",
+        past: tuple[SessionEvent, ...] = (),
+    ) -> Task:
         """Take the task in; when this returns it is on disk. The same again is the same task.
 
-        Tasks of different clients take turns.
+        Tasks of different clients take turns. With a `past` it goes on from there.
 
         Raises:
             RequestRefusedError: `conflict`, the id is taken by another task; `busy`, too many.
@@ -107,8 +140,37 @@ class SubmitterRoom:
         if refusal := task_ledger.why_refused(self._driver.state, task, spec):
             raise RequestRefusedError(*refusal)
         self._refresh_weights()
-        self._driver.handle(task_ledger.Submitted(task, spec, int(self._unix_clock()), client))
+        unix_s = int(self._unix_clock())
+        self._driver.handle(task_ledger.Submitted(task, spec, unix_s, client, past))
         return self.find(task)
+
+    def resume(
+        self, task: TaskId, *, timeout_s: float | None = None, max_iterations: int | None = None
+    ) -> Task:
+        """Go on with a task: now, if it waits; if it did not end well, as a new one on its journal.
+
+        Raises:
+            RequestRefusedError: `unknown`; `conflict`, it is answered; `busy`.
+            StorageError: the disk refuses.
+        """
+        old = self.find(task)
+        if old.state == "answered":
+            raise RequestRefusedError("conflict", f"task {task} is answered")
+        if not old.is_over:
+            self._driver.handle(task_ledger.ResumeAsked(task))
+            return self.find(task)
+        changes = {"timeout_s": timeout_s, "max_iterations": max_iterations}
+        given = {name: value for name, value in changes.items() if value is not None}
+        name = next(one for one in resuming.next_names(task) if not self._is_taken(one))
+        past = resuming.beginning(self.entries(task))
+        return self.submit(name, old.spec.model_copy(update=given), client=old.client, past=past)
+
+    def _is_taken(self, task: TaskId) -> bool:
+        return task in self._driver.state.tasks or self._storage.task(task) is not None
+
+    def trace(self, task: TaskId) -> tuple[str, ...]:
+        """What the ledger did about it, step by step, as far as it remembers."""
+        return flight_recorder.lines(self._driver.recorder, task)
 
     def _recall(self, task: TaskId) -> None:
         """A task that ended long ago still has its name: the ledger is to know it."""
@@ -120,8 +182,8 @@ class SubmitterRoom:
         self.find(task)
         self._driver.handle(task_ledger.CancelAsked(task, reason))
 
-    def entries(self, task: TaskId) -> list[wire.Entry]:
-        return self._storage.entries(task)
+    def entries(self, task: TaskId, start: int = 0) -> list[wire.Entry]:
+        return self._storage.entries(task, start)
 
     @contextmanager
     def watch(self, task: TaskId) -> Iterator[trio.MemoryReceiveChannel[Seen]]:
@@ -156,12 +218,8 @@ class SubmitterRoom:
 
     def _perform(self, effect: task_ledger.Effect) -> None:
         match effect:
-            case task_ledger.Save(task=task):
-                self._storage.save(task)
-                self._store.pin(_owner(task.id), (one.content.hash for one in task.spec.inputs))
-            case task_ledger.Append(task=task, entry=entry, contents=contents):
-                self._storage.append(task, entry, digest(task.id, entry), contents)
-                self._store.pin(_owner(task.id), contents)
+            case task_ledger.Save() | task_ledger.SaveWithPast() | task_ledger.Append():
+                self._write(effect)
             case task_ledger.Show(task=task, entry=entry):
                 self._show(Seen(task, entry))
             case task_ledger.GrantTerm(task=task, standbys=standbys, holders=holders):
@@ -190,6 +248,25 @@ class SubmitterRoom:
                 self._say(task_id, wire.CancelTask(task=task_id, term=term, reason=reason))
             case task_ledger.SettleTask(task=task_id, term=term):
                 self._say(task_id, wire.Settle(task=task_id, term=term))
+
+    def _write(
+        self, effect: task_ledger.Save | task_ledger.SaveWithPast | task_ledger.Append
+    ) -> None:
+        task = effect.task
+        match effect:
+            case task_ledger.Save():
+                self._storage.save(task)
+                self._want(task.id, (one.content for one in task.spec.inputs))
+            case task_ledger.SaveWithPast(entries=entries, contents=contents):
+                self._storage.save_with_past(task, entries, contents)
+                self._want(task.id, (*(one.content for one in task.spec.inputs), *contents))
+            case task_ledger.Append(entry=entry, contents=contents):
+                self._storage.append(task, entry, digest(task.id, entry), contents)
+                self._want(task.id, contents)
+
+    def _want(self, task: TaskId, contents: Iterable[ContentRef]) -> None:
+        """What the journal refers to is to be here as long as the journal is."""
+        self._contents.want(_owner(task), contents, after_s=CONTENTS_AFTER_S)
 
     def _say(self, task: TaskId, message: Message) -> None:
         if talk := self._talks.get(task):
@@ -232,15 +309,8 @@ class SubmitterRoom:
                 log.warning("unexpected-message", task=task.id, kind=message.KIND)
 
     def _prefix(self, task: Task, start: int) -> tuple[wire.Entry, ...]:
-        wanted = min(PREFIX_ENTRIES_MAX, max(0, task.entries - start))
-        fitting: list[wire.Entry] = []
-        size = 0
-        for entry in self._storage.entries(task.id, start, wanted):
-            size += len(entry.body) + 256
-            if fitting and size > PREFIX_BYTES_MAX:
-                break
-            fitting.append(entry)
-        return tuple(fitting)
+        wanted = min(ENTRIES_MAX, max(0, task.entries - start))
+        return portion(self._storage.entries(task.id, start, wanted))
 
     # --- the tasks of an open room --------------------------------------------------------------
 
@@ -264,12 +334,13 @@ class SubmitterRoom:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for name, contents in self._storage.contents().items():
-                self._store.pin(_owner(name), contents)
+                self._want(name, contents)
             for task in self._storage.open_tasks():
                 self._driver.handle(task_ledger.Restored(task))
             self._mesh.listen(lambda _change: self._refresh_weights())
             nursery.start_soon(self._keep_time)
             nursery.start_soon(self._tidy)
+            nursery.start_soon(self._contents.run)
             task_status.started()
             while True:
                 self._refresh_weights()
@@ -292,7 +363,7 @@ class SubmitterRoom:
                 if gone:
                     self._storage.delete(gone)
                     for name in gone:
-                        self._store.unpin(_owner(name))
+                        self._contents.forget(_owner(name))
                     log.info("tasks-forgotten", count=len(gone))
             except StorageError as full:
                 log.error("ledger-not-tidied", error=str(full))  # noqa: TRY400 no bug

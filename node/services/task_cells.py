@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from itertools import count
 
 import structlog
 import trio
@@ -17,13 +16,11 @@ from kowalski.mesh.core.blame import Weather, is_busy, is_worth_another_peer
 from kowalski.mesh.core.decisions import Decision
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
-from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core import cell_moves
 from kowalski.node.core.tries import Tries
 from kowalski.node.services import repl
 from kowalski.node.services.dispatch import Chosen, Work
-from kowalski.node.services.placed_work import PlacedWork
-from kowalski.protocol import ids
+from kowalski.node.services.placed_work import OnSubCalls, PlacedWork
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RequestFailedError,
@@ -38,8 +35,6 @@ from kowalski.protocol.messages.repl import (
     CellDone,
     Inputs,
     SessionClosed,
-    SubCall,
-    SubCallResult,
 )
 from kowalski.protocol.messages.task import TaskSpec
 from kowalski.rlm.session import UNSUPPORTED, RunCell
@@ -61,8 +56,8 @@ class Outlook:
 
     record: Callable[[journal.SessionEvent], None]
     progress: Callable[..., None]
-    sub_call: Callable[[SubCall], Awaitable[journal.SubCallAnswered]]
-    """Answers with cell and ordinal 0; they are filled in here."""
+    sub_calls_of: Callable[[int], OnSubCalls]
+    """Answers the sub-calls of one run of a cell; raises for nothing."""
     until_lease_held: Callable[[], Awaitable[None]]
     """Nothing is sent to a worker before this has returned."""
 
@@ -89,7 +84,6 @@ class _Known:
     """What the journal says of cells, for running them again."""
 
     code: dict[int, tuple[str, str]] = field(default_factory=dict)
-    answered: dict[tuple[int, int], journal.SubCallAnswered] = field(default_factory=dict)
     digests: dict[int, str] = field(default_factory=dict)
     seats: dict[str, PeerId] = field(default_factory=dict)
     """Where the session of each language was last."""
@@ -147,8 +141,6 @@ class TaskCells:
                 self._known.digests[event.cell] = event.variables_digest
                 language, _ = self._known.code.get(event.cell, ("", ""))
                 self._known.seats[language] = event.peer
-            case journal.SubCallAnswered():
-                self._known.answered[event.cell, event.ordinal] = event
             case _:
                 pass
 
@@ -301,53 +293,29 @@ class TaskCells:
         self, seat: _Seat, cell: int, language: str, code: str, after: tuple[int, ...]
     ) -> CellDone:
         self._used.add(seat.peer)
-        asked = CellAsked(
-            task=self._task,
-            term=self._term(),
-            cell=cell,
-            language=language,
-            code=code,
-            inputs=self.inputs,
-            after=after,
-            seed=self._limits.spec.seed,
-            timeout_s=self._limits.spec.cell_timeout_s,
-            remaining_s=self._limits.remaining_s(),
-            claim=seat.chosen.claim,
-        )
-        ordinals = count()
 
-        def answer(calls: tuple[SubCall, ...]) -> Awaitable[tuple[SubCallResult, ...]]:
-            # Numbered as they come, whatever order they are answered in.
-            return self._answer_all(cell, [(next(ordinals), call) for call in calls])
+        async def asked() -> CellAsked:
+            await self._outlook.until_lease_held()  # and then in the term that is
+            return CellAsked(
+                task=self._task,
+                term=self._term(),
+                cell=cell,
+                language=language,
+                code=code,
+                inputs=self.inputs,
+                after=after,
+                seed=self._limits.spec.seed,
+                timeout_s=self._limits.spec.cell_timeout_s,
+                remaining_s=self._limits.remaining_s(),
+                claim=seat.chosen.claim,
+            )
 
         def on_output(stream: str, data: bytes) -> None:
             text = data.decode(errors="replace")
             self._outlook.progress(stream, cell=cell, language=language, peer=seat.peer, text=text)
 
-        await self._outlook.until_lease_held()
+        answer = self._outlook.sub_calls_of(cell)
         return await self._work.run_cell(seat.peer, asked, on_output, answer)
-
-    async def _answer_all(
-        self, cell: int, calls: list[tuple[int, SubCall]]
-    ) -> tuple[SubCallResult, ...]:
-        """All at once, in order."""
-        results: dict[int, SubCallResult] = {}
-
-        async def answer(ordinal: int, call: SubCall) -> None:
-            results[ordinal] = await self._answer_one(cell, ordinal, call)
-
-        async with open_plain_nursery() as nursery:
-            for ordinal, call in calls:
-                nursery.start_soon(answer, ordinal, call)
-        return tuple(results[ordinal] for ordinal, _ in calls)
-
-    async def _answer_one(self, cell: int, ordinal: int, call: SubCall) -> SubCallResult:
-        known = self._known.answered.get((cell, ordinal))
-        if known is None or known.prompt != ids.content_hash(call.prompt.encode()):
-            answered = await self._outlook.sub_call(call)
-            known = answered.model_copy(update={"cell": cell, "ordinal": ordinal})
-            self._outlook.record(known)
-        return SubCallResult(text=known.text, error=known.error)
 
 
 def _how(error: Exception) -> cell_moves.How:
@@ -372,6 +340,7 @@ def _finished(done: CellDone, peer: PeerId) -> journal.CellFinished:
         output=head_and_tail(output, OUTPUT_CHARS_MAX).text,
         output_bytes=done.stdout_bytes + done.stderr_bytes,
         full=done.full,
+        files=done.files,
         answer=done.answer,
         variables_digest=done.variables_digest,
         exit_code=done.exit_code,

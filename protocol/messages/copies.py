@@ -17,17 +17,13 @@ holder that knows a higher one refuses `stale`.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
-
-from pydantic import Field
+from typing import ClassVar
 
 from kowalski.protocol.ids import PeerIdField, TaskIdField
 from kowalski.protocol.limits import FRAME_BYTES_MAX
 from kowalski.protocol.messages.base import Message, Term
 from kowalski.protocol.messages.repl import Inputs
-from kowalski.protocol.messages.task import Digest, Entry, Index
-
-Entries = Annotated[tuple[Entry, ...], Field(strict=False, fail_fast=True, max_length=256)]
+from kowalski.protocol.messages.task import Digest, Entries, Index
 
 
 class CopyOffered(Message):

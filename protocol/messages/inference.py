@@ -260,12 +260,16 @@ class EmbeddingsDone(Message):
 
 
 class PullAsked(Message):
-    """Fetch a model to the responder's disk. Answered by progress, then `ModelReady`."""
+    """Fetch a model to the responder's disk. Answered by progress, then `ModelReady`.
+
+    `is_on_demand`: nobody asked for that; somebody asked for the model, and no peer has it.
+    """
 
     KIND: ClassVar[str] = "inference/pull-asked"
 
     model: ModelName
     backend: Name | None = None
+    is_on_demand: bool = False
     remaining_s: Seconds
 
 

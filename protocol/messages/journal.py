@@ -15,18 +15,30 @@ from kowalski.protocol.limits import CODE_BYTES_MAX, FRAME_BYTES_MAX
 from kowalski.protocol.messages.base import (
     Code,
     Count,
+    Fraction,
     Line,
     Message,
     ModelName,
+    Name,
     Seconds,
     Text,
     Utf8BytesMax,
 )
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.inference import Usage
-from kowalski.protocol.messages.repl import AnswerVariable, CellNumber, CellStatus
+from kowalski.protocol.messages.repl import (
+    AnswerVariable,
+    CellNumber,
+    CellStatus,
+    ClockReadings,
+    Variables,
+    WorkFiles,
+)
 
 BIG = FRAME_BYTES_MAX - 8192  # an entry travels inside a frame of its own
+
+Attempts = Annotated[int, Field(ge=0, le=1000)]
+"""Requests that were sent to models for one call, those included that failed."""
 
 Outcome = Literal["answered", "failed", "cancelled"]
 
@@ -53,6 +65,7 @@ class ModelReplied(Message):
     model: ModelName
     peer: PeerIdField
     usage: Usage
+    attempts: Attempts = 1
     duration_s: Seconds = 0.0
 
 
@@ -64,6 +77,7 @@ class ModelFailed(Message):
     call: Count
     code: Code
     detail: Line
+    attempts: Attempts = 1
 
 
 class CellStarted(Message):
@@ -80,7 +94,10 @@ class CellStarted(Message):
 
 
 class CellFinished(Message):
-    """How cell number `cell` ended. Output is what is shown; all of it is behind `full`."""
+    """How cell number `cell` ended. Output is what is shown; all of it is behind `full`.
+
+    `variables` and `clock` as of `repl.CellDone`.
+    """
 
     KIND: ClassVar[str] = "journal/cell-finished"
     FRAME_BYTES_MAX: ClassVar[int] = BIG
@@ -91,8 +108,11 @@ class CellFinished(Message):
     output: Text
     output_bytes: Count = 0
     full: ContentRef | None = None
+    files: WorkFiles = ()
     answer: AnswerVariable | None = None
     variables_digest: Annotated[str, Field(max_length=64)] = ""
+    variables: Variables = ()
+    clock: ClockReadings = ()
     exit_code: Annotated[int, Field(ge=-1024, le=1024)] | None = None
     is_session_alive: bool = True
     duration_s: Seconds = 0.0
@@ -108,8 +128,29 @@ class CellFailed(Message):
     detail: Line
 
 
+class CellDiverged(Message):
+    """Cell number `cell`, run again to bring its variables back, left others than the first time.
+
+    `names` are those that differ or are gone, as far as the kernel tells them apart.
+    """
+
+    KIND: ClassVar[str] = "journal/cell-diverged"
+
+    cell: CellNumber
+    language: Code
+    peer: PeerIdField
+    names: Annotated[tuple[Name, ...], Field(strict=False, fail_fast=True, max_length=64)] = ()
+    detail: Line = ""
+
+
 class SubCallAnswered(Message):
-    """Sub-call number `ordinal` of a cell. Replays are answered from here."""
+    """Sub-call number `ordinal` of a cell. Replays are answered from here.
+
+    `prompt` is the digest of what was asked (`kowalski.rlm.sub_calls.question_of`). `attempts` is
+    how many requests went to models for it; 0 if it was no model call, or a child session, which
+    tells of its own (`ChildHappened`). With `is_repeated` it was asked before in this task, word
+    for word, and is answered the same: the text stands there.
+    """
 
     KIND: ClassVar[str] = "journal/sub-call-answered"
     FRAME_BYTES_MAX: ClassVar[int] = BIG
@@ -117,11 +158,32 @@ class SubCallAnswered(Message):
     cell: CellNumber
     ordinal: Count
     prompt: ContentHashField
+    kind: Code = "llm"
     model: ModelName | None = None
     peer: PeerIdField | None = None
     text: Text | None = None
     error: Line | None = None
+    code: Code | None = None
+    is_repeated: bool = False
     usage: Usage | None = None
+    attempts: Attempts = 0
+    duration_s: Seconds = 0.0
+
+
+class ChildHappened(Message):
+    """Something happened in the child session that sub-call `ordinal` of `cell` has begun.
+
+    `event` is the frame of any message of a journal; a child's child nests once more. The first one
+    tells the `question`, as of `SubCallAnswered`.
+    """
+
+    KIND: ClassVar[str] = "journal/child-happened"
+    FRAME_BYTES_MAX: ClassVar[int] = BIG
+
+    cell: CellNumber
+    ordinal: Count
+    question: ContentHashField | None = None
+    event: Annotated[bytes, Field(max_length=BIG - 512)]
 
 
 class Folded(Message):
@@ -144,7 +206,7 @@ class CancelHeard(Message):
 
 
 class BudgetSpent(Message):
-    """A limit of the task: `timeout`, `iterations`, `calls`."""
+    """A limit of the task: `timeout`, `calls`, `tokens`, `window`."""
 
     KIND: ClassVar[str] = "journal/budget-spent"
 
@@ -153,7 +215,7 @@ class BudgetSpent(Message):
 
 
 class Closed(Message):
-    """The last entry. `answer` is cut when `full` is there."""
+    """The last entry. `answer` is cut when `full` is there; `score` if a model judged it."""
 
     KIND: ClassVar[str] = "journal/closed"
     FRAME_BYTES_MAX: ClassVar[int] = BIG
@@ -161,6 +223,7 @@ class Closed(Message):
     outcome: Outcome
     answer: Text
     full: ContentRef | None = None
+    score: Fraction | None = None
     detail: Line = ""
 
 
@@ -171,7 +234,9 @@ SessionEvent = (
     | CellStarted
     | CellFinished
     | CellFailed
+    | CellDiverged
     | SubCallAnswered
+    | ChildHappened
     | Folded
     | CancelHeard
     | BudgetSpent

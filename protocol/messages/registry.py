@@ -17,6 +17,7 @@ from kowalski.protocol.messages import (
     task,
     telemetry,
     trust,
+    watching,
 )
 
 MESSAGES: Final[dict[str, type[base.Message]]] = {
@@ -51,9 +52,11 @@ MESSAGES: Final[dict[str, type[base.Message]]] = {
     "inference/unload-asked": inference.UnloadAsked,
     "journal/budget-spent": journal.BudgetSpent,
     "journal/cancel-heard": journal.CancelHeard,
+    "journal/cell-diverged": journal.CellDiverged,
     "journal/cell-failed": journal.CellFailed,
     "journal/cell-finished": journal.CellFinished,
     "journal/cell-started": journal.CellStarted,
+    "journal/child-happened": journal.ChildHappened,
     "journal/closed": journal.Closed,
     "journal/folded": journal.Folded,
     "journal/model-failed": journal.ModelFailed,
@@ -93,4 +96,11 @@ MESSAGES: Final[dict[str, type[base.Message]]] = {
     "trust/renewal-asked": trust.RenewalAsked,
     "trust/revocation": trust.Revocation,
     "trust/roster": trust.Roster,
+    "watching/asked": watching.WatchAsked,
+    "watching/cancel-asked": watching.CancelAsked,
+    "watching/opened": watching.WatchOpened,
+    "watching/resume-asked": watching.ResumeAsked,
+    "watching/seen": watching.WatchSeen,
+    "watching/trace-asked": watching.TraceAsked,
+    "watching/traced": watching.Traced,
 }

@@ -27,10 +27,13 @@ from kowalski.protocol.limits import (
     GOSSIP_BYTES_MAX,
     MEMBERS_MAX,
     PROMPT_BYTES_MAX,
+    SCHEMA_BYTES_MAX,
 )
 from kowalski.protocol.messages.base import (
+    Boot,
     Code,
     Count,
+    Fraction,
     Line,
     Message,
     ModelName,
@@ -42,6 +45,9 @@ from kowalski.protocol.messages.base import (
 )
 from kowalski.protocol.messages.placement import Priority
 from kowalski.protocol.messages.repl import Inputs
+
+ENTRIES_MAX = 256
+"""In one message."""
 
 Mode = Literal["auto", "blocks", "direct", "rlm"]
 
@@ -70,10 +76,56 @@ class RetryPolicy(Record):
     is_exponential: bool = True
 
 
+class Budget(Record):
+    """What a task may use, its child sessions included; None: as much as time allows.
+
+    `depth` is how many levels of child sessions there may be below it. The last call is kept for
+    the session itself, so that it can say what it knows.
+    """
+
+    calls: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    tokens: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    depth: Annotated[int, Field(ge=0, le=8)] = 1
+
+
+class Quality(Record):
+    """A model judges each answer from 0 to 1; from `threshold` on it is good enough.
+
+    After `patience` judgements in a row that brought nothing better, the best answer is taken.
+    """
+
+    threshold: Fraction
+    patience: Annotated[int, Field(ge=1, le=100)] = 3
+    model: ModelName | None = None
+
+
+class Shape(Record):
+    """The answer is JSON of this schema. So often is a model told what does not fit."""
+
+    json_schema: Annotated[str, Field(min_length=1), Utf8BytesMax(SCHEMA_BYTES_MAX)]
+    tries: Annotated[int, Field(ge=1, le=100)] = 3
+
+
+class Asking(Record):
+    """How models are asked.
+
+    `drafts`: so many answers at once, of which one more call makes one. `sub_model`: whom cells ask
+    where they name none. `answers_once`: what is asked twice in a task, word for word, is answered
+    from the first time.
+    """
+
+    drafts: Annotated[int, Field(ge=1, le=16)] = 1
+    sub_model: ModelName | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    reply_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    answers_once: bool = True
+
+
 class TaskSpec(Record):
     """What was asked. Never changes; two submits of one id must agree on it.
 
-    Of the tasks that wait, those of the highest `priority` begin first.
+    Of the tasks that wait, those of the highest `priority` begin first. `window_tokens` and
+    `output_chars` (of one cell) bound what a model is shown further than its own window does.
     """
 
     prompt: Annotated[str, Field(min_length=1), Utf8BytesMax(PROMPT_BYTES_MAX)]
@@ -89,6 +141,12 @@ class TaskSpec(Record):
     retry: RetryPolicy = RetryPolicy()
     submitter_gone: SubmitterGone = "hold"
     side_effects: SideEffects = "repeatable"
+    budget: Budget = Budget()
+    quality: Quality | None = None
+    shape: Shape | None = None
+    asking: Asking = Asking()
+    window_tokens: Annotated[int, Field(ge=256, le=10_000_000)] | None = None
+    output_chars: Annotated[int, Field(ge=100, le=1_000_000)] | None = None
 
 
 class Entry(Record):
@@ -98,6 +156,9 @@ class Entry(Record):
     index: Index
     parent: Digest
     body: Annotated[bytes, Field(max_length=FRAME_BYTES_MAX - 4096)]
+
+
+Entries = Annotated[tuple[Entry, ...], Field(strict=False, fail_fast=True, max_length=ENTRIES_MAX)]
 
 
 class Grant(Message):
@@ -146,7 +207,7 @@ class Prefix(Message):
 
     task: TaskIdField
     start: Index
-    entries: Annotated[tuple[Entry, ...], Field(strict=False, fail_fast=True, max_length=256)]
+    entries: Entries
 
 
 class EntryOffered(Message):
@@ -211,25 +272,34 @@ class Settled(Message):
 
 
 class Announced(Message):
-    """Gossip, so that every peer can list tasks. Grants nothing."""
+    """Gossip, so that every peer can list tasks. Grants nothing.
+
+    `boot` and `sequence` as in telemetry. What is not named has not changed.
+    """
 
     KIND: ClassVar[str] = "task/announced"
     FRAME_BYTES_MAX: ClassVar[int] = GOSSIP_BYTES_MAX
 
+    boot: Boot
+    sequence: Count
     tasks: Annotated[
         tuple[TaskHeadline, ...], Field(strict=False, fail_fast=True, max_length=MEMBERS_MAX)
     ]
 
 
 class TaskHeadline(Record):
+    """`submitter` where it is not the origin of the gossip. `term` is 0 before the first."""
+
     task: TaskIdField
-    term: Term
+    submitter: PeerIdField | None = None
+    term: Count
     state: Code
     coordinator: PeerIdField | None = None
     mode: Mode
     entries: Index
     head: Annotated[str, Field(max_length=80)]
     submitter_name: Name
+    age_s: Seconds
 
 
 Announced.model_rebuild()

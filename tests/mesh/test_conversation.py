@@ -367,6 +367,37 @@ async def test_the_stream_is_opened_once_for_those_who_ask_at_the_same_time(
         assert wire.asker._opening == {}
 
 
+async def test_a_request_may_be_made_when_there_is_a_stream_for_it(autojump_clock: Clock) -> None:
+    async with open_wire() as wire:
+        made_at: list[frozenset[PeerId]] = []
+
+        async def make() -> Message:
+            made_at.append(wire.near.connections)
+            return asked(7)
+
+        async with wire.asker.converse(B, WORK, make) as conversation:
+            assert await conversation.receive() == said(7)
+        await wire.near.disconnect(B)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(PeerUnreachableError):
+            async with wire.asker.converse(B, WORK, make):
+                pass
+        assert made_at == [frozenset({B})], "without a stream it is not made at all"
+
+
+async def test_who_is_lost_while_a_request_is_made_is_unreachable(autojump_clock: Clock) -> None:
+    async with open_wire() as wire:
+
+        async def make() -> Message:
+            await wire.near.disconnect(B)
+            await trio.testing.wait_all_tasks_blocked()
+            return asked(7)
+
+        with pytest.raises(PeerUnreachableError):
+            async with wire.asker.converse(B, WORK, make):
+                pass
+
+
 async def test_request_numbers_go_round(autojump_clock: Clock) -> None:
     async with open_wire() as wire:
         await wire.request(asked(1))

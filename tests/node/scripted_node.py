@@ -66,8 +66,9 @@ def _verb(node: ScriptedNode, name: str, script: Script) -> Verb:
     async def answer(request: dict[str, object], emit: Emit) -> dict[str, object]:
         parse_request(name, request)
         node.heard.append((name, request))
-        if isinstance(path := request.get("path"), str):
-            node.contents.append(await trio.Path(path).read_bytes())
+        for name_of_path in ("path", "stdin"):
+            if isinstance(path := request.get(name_of_path), str):
+                node.contents.append(await trio.Path(path).read_bytes())
         for event in script.events:
             await emit(dict(event))
         if script.error is not None:

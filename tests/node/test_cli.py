@@ -120,7 +120,7 @@ def test_interrupting_submit_says_that_the_task_goes_on(tmp_path: Path) -> None:
         told = process.stderr.read()
         assert process.wait(20) == 130
     assert "goes on" in told
-    assert "kowalski-node tasks T1" in told
+    assert "kowalski-node attach T1" in told
     assert "kowalski-node cancel T1" in told
 
 

@@ -1,4 +1,4 @@
-"""peers, status, tasks, cancel and config show."""
+"""peers, status and config show."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ def invoke(tmp_path: Path, scripts: dict[str, Script], *args: str) -> Result:
     [
         (["peers"], "peers", {"peers": [{"name": "desk", "state": "alive"}]}, "desk  alive"),
         (["status"], "status", {"name": "desk", "uptime_s": 3}, "uptime_s"),
-        (["tasks"], "tasks", {"tasks": [{"task": "T1", "state": "answered"}]}, "T1    answered"),
-        (["tasks", "T1"], "task", {"task": "T1", "journal": [{"n": 1}]}, "  n 1"),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -35,15 +33,6 @@ def test_a_view_asks_its_verb_and_prints_for_people_and_programs(
     assert part.removesuffix("_s") in shown.stdout
     in_json = invoke(tmp_path, {verb: Script(done)}, *command, "--json")
     assert json.loads(in_json.stdout) == done
-
-
-def test_a_task_id_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
-    assert invoke(tmp_path, {"task": Script()}, "tasks", "../x").exit_code == 2
-
-
-def test_cancel_says_what_became_of_the_task(tmp_path: Path) -> None:
-    ended = invoke(tmp_path, {"cancel": Script({"state": "cancelled"})}, "cancel", "T1")
-    assert (ended.exit_code, ended.stderr) == (0, "task T1 cancelled\n")
 
 
 def test_pending_peers_are_the_strangers(tmp_path: Path) -> None:

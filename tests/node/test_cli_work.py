@@ -1,4 +1,4 @@
-"""submit, run, ask and fold against a scripted node."""
+"""submit, ask and fold against a scripted node."""
 
 from __future__ import annotations
 
@@ -128,11 +128,6 @@ def test_a_detached_submit_prints_the_task_and_nothing_else(tmp_path: Path) -> N
         ("submit", "a", "--context", "/nonexistent/file"),
         ("submit", "a", "--mode", "fast"),
         ("submit", "a", "--timeout", "soon"),
-        ("run",),
-        ("run", "-"),
-        ("run", "-c", "1"),
-        ("run", "-c", " ", "-l", "python"),
-        ("run", "/nonexistent/program.py"),
         ("fold",),
         ("fold", "/nonexistent/file"),
         ("fold", "-", "-b", "5", "-r", "0.5"),
@@ -145,52 +140,6 @@ def test_a_mistake_is_told_without_asking_any_node(tmp_path: Path, args: tuple[s
     assert ended.exit_code == 2, ended.output
     assert ended.stdout == ""
     assert "Error: " in ended.stderr
-
-
-def output(stream: str, text: str) -> dict[str, object]:
-    return {"kind": "output", "stream": stream, "text": text}
-
-
-def test_run_gives_each_stream_to_its_own(tmp_path: Path) -> None:
-    file = tmp_path / "program.py"
-    file.write_text("print(1)")
-    script = Script(
-        {"exit_code": 0, "name": "desk", "duration_s": 0.5, "attempts": 2, "why": "it is idle"},
-        (output("stdout", "a"), output("stderr", "warn\n"), output("stdout", "b\n")),
-    )
-    ended, node = invoke(tmp_path, {"run": script}, "run", str(file), "--", "-x", "--json")
-    assert (ended.exit_code, ended.stdout) == (0, "ab\n")
-    expected = "warn\nexit code 0 on desk after 500 ms; 2 attempts; it is idle\n"
-    assert ended.stderr == expected
-    assert request_of(node) == {
-        "language": "python",
-        "code": "print(1)",
-        "timeout_s": 600.0,
-        "args": ["-x", "--json"],
-    }
-
-
-@pytest.mark.parametrize("exit_code", [1, 5, 130, None])
-def test_a_program_that_fails_makes_run_fail_with_1(tmp_path: Path, exit_code: int | None) -> None:
-    script = Script({"exit_code": exit_code, "status": "timeout"})
-    ended, _ = invoke(tmp_path, {"run": script}, "run", "-l", "bash", "-c", "false")
-    assert ended.exit_code == 1
-    assert ("timeout" if exit_code is None else f"exit code {exit_code}") in ended.stderr
-
-
-def test_why_a_program_failed_is_said_on_stderr(tmp_path: Path) -> None:
-    script = Script({"exit_code": 1, "name": "desk", "error": "line 1\nZeroDivisionError: 1/0\n"})
-    ended, _ = invoke(tmp_path, {"run": script}, "run", "-l", "python", "-c", "1/0")
-    assert ended.stdout == ""
-    assert ended.stderr.startswith("line 1\nZeroDivisionError: 1/0\nexit code 1 on desk")
-
-
-def test_run_takes_code_and_its_arguments_or_stdin(tmp_path: Path) -> None:
-    ok = Script({"exit_code": 0})
-    _, by_flag = invoke(tmp_path, {"run": ok}, "run", "-l", "python", "-c", "1", "one", "two")
-    assert request_of(by_flag)["args"] == ["one", "two"]
-    _, by_stdin = invoke(tmp_path, {"run": ok}, "run", "-l", "python", "-", stdin=b"print(2)")
-    assert request_of(by_stdin)["code"] == "print(2)"
 
 
 FOLDED = Script(

@@ -137,6 +137,7 @@ def test_secrets_are_not_shown(bare: dict[str, str]) -> None:
         ('backends = ["ftp://h:1"]\n', ("backends.0", "URL")),
         ('ollama_host = "a b"\n', ("ollama_host",)),
         ('backends = ["http://h:99999"]\n', ("backends.0", "URL")),
+        ('repl_limits = ["memory=1"]\n', ("repl_limits.0", "memory is between")),
         ('name = "a\\u001bb"\n', ("name",)),
         ('log_level = "loud"\n', ("log_level", "'debug'")),
         ("name = \n", ("config.toml", "not TOML")),
@@ -195,6 +196,7 @@ def test_every_flag_field_and_variable_agree_with_the_type(bare: dict[str, str])
         "p2p_port": "1",
         "http_port": "1",
         "repl_slots": "1",
+        "repl_limits": "memory=1G, js.cell=5m",
         "http_origins": "https://chat.example",
         "no_http": "no",
         "no_mdns": "yes",
@@ -240,9 +242,9 @@ def test_a_share_of_the_processors_is_read_from_everywhere(
 ) -> None:
     file = written(tmp_path, "cpu_share = 0.5\nquiet_hours = '22:00-07:00'\non_battery = true\n")
     loaded, _ = load_config({}, bare, file)
-    assert loaded.owner_limits.cpu_share == 0.5
-    assert loaded.owner_limits.works_on_battery
-    assert loaded.owner_limits.quiet_hours[0].start == 22 * 60
+    assert loaded.availability.cpu_share == 0.5
+    assert loaded.availability.works_on_battery
+    assert loaded.availability.quiet_hours[0].start == 22 * 60
     loaded, _ = load_config({"cpu_share": 0.25}, {**bare, "KOWALSKI_CPU_SHARE": "0.75"}, file)
     assert loaded.cpu_share == 0.25
     loaded, _ = load_config({}, {**bare, "KOWALSKI_CPU_SHARE": "0.75"}, file)

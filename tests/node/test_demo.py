@@ -98,9 +98,13 @@ def test_an_interrupted_demonstration_leaves_nothing_running(
     cluster.spoken.append(process)
     assert process.stdout is not None
     try:
+        said: list[str] = []
         for line in process.stdout:
-            if " is up: " in json.loads(line)["text"]:
+            said.append(json.loads(line)["text"])
+            if " is up: " in said[-1]:
                 break
+        else:
+            pytest.fail(f"no node came up: {said}")
         assert processes_of(temporary)
         process.send_signal(end)
         assert process.wait(timeout=30) == 130

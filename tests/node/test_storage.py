@@ -361,13 +361,16 @@ def test_who_asked_who_held_and_how_often_it_was_lost_come_back(storage: LedgerS
 
 
 def test_what_tasks_refer_to_is_known_as_long_as_they_are(storage: LedgerStorage) -> None:
-    inputs = {one.content.hash for one in FULL_SPEC.inputs}
+    inputs = [one.content for one in FULL_SPEC.inputs]
     task = replace(fresh_task(), spec=FULL_SPEC)
     storage.save(task)
     assert storage.contents() == {TASK: inputs}
     after, entry = next_of(task)
-    storage.append(after, entry, after.last_digest, [content_hash(b"output")])
-    assert storage.contents() == {TASK: {*inputs, content_hash(b"output")}}
+    output = ContentRef(hash=content_hash(b"output"), bytes_total=6)
+    storage.append(after, entry, after.last_digest, [output])
+    assert sorted(ref.hash for ref in storage.contents()[TASK]) == sorted(
+        ref.hash for ref in [*inputs, output]
+    )
     storage.delete([TASK])
     assert storage.contents() == {}
     assert storage.tasks() == []
@@ -387,6 +390,21 @@ def test_ended_tasks_are_told_with_when_they_ended_and_what_they_weigh(path: Pat
         body = len(storage.entries(TaskId("one"))[0].body)
         spec = len(task.spec.model_dump_json(exclude_defaults=True))
         assert ended.size_bytes == body + spec
+
+
+def test_a_task_and_its_past_are_there_together_or_not_at_all(storage: LedgerStorage) -> None:
+    first, entry = next_of(fresh_task())
+    second, other = next_of(first)
+    task = replace(second, term=1, state="waiting")
+    storage.save_with_past(task, [entry, other], [])
+    assert storage.tasks() == [task]
+    with pytest.raises(StorageError, match="UNIQUE"):
+        storage.save_with_past(replace(task, term=9), [entry, other], [])
+    assert storage.tasks() == [task]
+    broken = replace(task, id=TaskId("b"), digests=(task.digests[0], None))  # type: ignore[arg-type]
+    with pytest.raises(StorageError, match="NOT NULL"):
+        storage.save_with_past(broken, [entry, other], [])
+    assert storage.task(TaskId("b")) is None
 
 
 def append_to_new(storage: LedgerStorage, name: str) -> Task:

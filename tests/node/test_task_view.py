@@ -7,15 +7,26 @@ from typing import Any
 import pytest
 
 from kowalski.node.control_line import ExitCode, encode
+from kowalski.node.core.announced_tasks import Elsewhere
 from kowalski.node.core.task_ledger import Task, TaskState
 from kowalski.node.services.submitter import Seen
-from kowalski.node.task_view import HEAD_CHARS, NOBODY_CAN, Event, TaskView, exit_code, headline
+from kowalski.node.task_view import (
+    HEAD_CHARS,
+    NOBODY_CAN,
+    Event,
+    TaskView,
+    exit_code,
+    headline,
+    headline_elsewhere,
+    journal_lines,
+)
+from kowalski.protocol import codec
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.inference import Usage
-from kowalski.protocol.messages.task import Entry, Progress, TaskSpec
-from kowalski.rlm.journal import GENESIS, entry_of
+from kowalski.protocol.messages.task import Entry, Progress, TaskHeadline, TaskSpec
+from kowalski.rlm.journal import GENESIS, digest, entry_of
 
 BOX = PeerId("12D3KooWBox")
 LAP = PeerId("12D3KooWLap")
@@ -54,6 +65,12 @@ def note(text: str) -> list[Event]:
 STARTED = journal.CellStarted(cell=3, language="bash", code="ls", peer=BOX, why="it is idle")
 ON_BOX = {"kind": "cell", "cell": 3, "language": "bash", "peer": BOX, "name": "box"}
 FINISHED = journal.CellFinished(cell=3, peer=BOX, status="ok", output="", duration_s=0.5)
+
+
+def child(event: journal.SessionEvent) -> journal.ChildHappened:
+    return journal.ChildHappened(cell=3, ordinal=0, event=codec.encode(event))
+
+
 OUTCOMES: dict[str, tuple[journal.SessionEvent, list[Event]]] = {
     "opened with a model": (
         journal.Opened(mode="rlm", model="m", why="there is a model"),
@@ -82,13 +99,32 @@ OUTCOMES: dict[str, tuple[journal.SessionEvent, list[Event]]] = {
     ),
     "sub-call answered": (
         journal.SubCallAnswered(
-            cell=3, ordinal=0, prompt=GENESIS, model="m", peer=LAP, text="x", usage=USAGE
+            cell=3,
+            ordinal=0,
+            prompt=GENESIS,
+            model="m",
+            peer=LAP,
+            text="x",
+            usage=USAGE,
+            attempts=1,
         ),
         [{"kind": "call", "model": "m", "peer": LAP, "name": "lap"}],
     ),
     "sub-call in error": (
         journal.SubCallAnswered(cell=3, ordinal=0, prompt=GENESIS, error="no"),
         [],
+    ),
+    "child begins": (
+        child(journal.Opened(mode="rlm", model="m")),
+        note("cell 3 begins a child session"),
+    ),
+    "a child's child asks": (
+        child(child(journal.ModelReplied(call=0, text="", model="m", peer=LAP, usage=USAGE))),
+        [{"kind": "call", "model": "m", "peer": LAP, "name": "lap"}],
+    ),
+    "diverged": (
+        journal.CellDiverged(cell=3, language="bash", peer=LAP, names=("now",)),
+        note("cell 3: run again, it left other variables behind than the first time (now)"),
     ),
     "folded": (
         journal.Folded(text="x", original=ORIGINAL, source_tokens=900, tokens=30, peer=LAP),
@@ -145,10 +181,6 @@ PROGRESS: dict[str, tuple[dict[str, object], list[Event]]] = {
     "restart": (
         {"kind": "restart", "why": "box: reset"},
         note("another peer begins anew: box: reset"),
-    ),
-    "diverged": (
-        {"kind": "diverged", "cell": 3, "why": "not the same"},
-        note("cell 3: not the same"),
     ),
     "of a newer peer": ({"kind": "thought_of", "text": "what we cannot show"}, []),
 }
@@ -228,6 +260,7 @@ def test_the_result_says_what_ran_where_and_what_it_cost() -> None:
         "state": "answered",
         "answer": "all of it",
         "reason": "",
+        "score": None,
         "exit_code": 0,
         "mode": "rlm",
         "term": 2,
@@ -238,6 +271,11 @@ def test_the_result_says_what_ran_where_and_what_it_cost() -> None:
             "cells": 2,
             "turns": 1,
             "calls": 2,
+            "attempts": 2,
+            "sub_calls": 1,
+            "repeated": 0,
+            "children": 0,
+            "folds": 0,
             "prompt_tokens": 140,
             "completion_tokens": 14,
         },
@@ -246,6 +284,7 @@ def test_the_result_says_what_ran_where_and_what_it_cost() -> None:
             {"what": "cell 3 (bash)", "peer": BOX, "name": "box", "why": "it is idle"},
             {"what": "cell 4 (python)", "peer": LAP, "name": "lap", "why": "best"},
         ],
+        "files": [],
     }
 
 
@@ -309,9 +348,11 @@ def test_a_task_without_an_end_has_not_succeeded() -> None:
 
 
 def test_a_headline_is_one_row() -> None:
-    row = headline(task(term=1, coordinator=BOX, entries=4), name_of, 1010.5)
+    row = headline(task(term=1, coordinator=BOX, entries=4), name_of, 1010.5, submitter=LAP)
     assert row == {
         "task": "t",
+        "submitter": LAP,
+        "submitter_name": "lap",
         "state": "running",
         "mode": "auto",
         "term": 1,
@@ -322,7 +363,35 @@ def test_a_headline_is_one_row() -> None:
         "prompt_head": "sum it up",
     }
     long = TaskSpec(prompt="word " * 100, max_iterations=1, timeout_s=1.0)
-    early = headline(task(spec=long), name_of, 900.0)
+    early = headline(task(spec=long), name_of, 900.0, submitter=LAP)
     assert len(str(early["prompt_head"])) == HEAD_CHARS
     assert early["submitted_s_ago"] == 0.0, "a clock that was set back"
     assert early["coordinator_name"] is None
+
+
+def test_a_task_of_somebody_else_is_the_same_kind_of_row() -> None:
+    told = TaskHeadline(
+        task=TaskId("t"),
+        term=1,
+        state="running",
+        coordinator=BOX,
+        mode="auto",
+        entries=4,
+        head="sum it up",
+        submitter_name="lap",
+        age_s=10.5,
+    )
+    ours = headline(task(term=1, coordinator=BOX, entries=4), name_of, 1010.5, submitter=LAP)
+    assert headline_elsewhere(Elsewhere(LAP, LAP, told, 10.5), name_of) == ours
+
+
+def test_a_journal_is_told_entry_by_entry() -> None:
+    finished = journal.CellFinished(cell=0, peer=BOX, status="ok", output="1\n", duration_s=0.5)
+    first = entry_of(1, 0, GENESIS, journal.Opened(mode="blocks", why="it has blocks"))
+    second = entry_of(2, 1, digest(TaskId("t"), first), finished)
+    rows = journal_lines(TaskId("t"), [first, second], name_of)
+    assert [row["kind"] for row in rows] == ["journal/opened", "journal/cell-finished"]
+    assert [(row["index"], row["term"]) for row in rows] == [(0, 1), (1, 2)]
+    assert rows[1]["digest"] == digest(TaskId("t"), second)
+    assert (rows[1]["peer"], rows[1]["peer_name"], rows[1]["output"]) == (BOX, "box", "1\n")
+    assert encode({"rows": rows}), "it has a form in JSON"

@@ -10,14 +10,12 @@ import trio
 
 from kowalski.node import verbs
 from kowalski.node.control import error_reply
-from kowalski.node.repl.scripted_sessions import ScriptedCell, ScriptedState
 from kowalski.protocol.errors import KowalskiError
 from kowalski.protocol.ids import Address
 from kowalski.protocol.join_line import parse as parse_join_line
-from simulations.toy_cells import toy_script
 from simulations.virtual_time import JumpingClock
 from simulations.world import UNIX_EPOCH_S, Part, World, open_world
-from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block, blocks
+from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block
 
 pytestmark = pytest.mark.trio
 
@@ -118,217 +116,7 @@ async def test_peers_are_listed_with_what_they_offer_and_why_they_are_not_here(
         assert by_name["node-3"]["why_not"]
 
 
-async def test_tasks_are_listed_and_one_is_shown_with_what_ran_where(
-    virtual_time: JumpingClock,
-) -> None:
-    async with open_world(ALL) as world:
-        for name in ("a", "b", "c"):
-            task = world.submit(0, block("say hi"), mode="blocks", task=name)
-            await world.result(0, task)
-        rows = (await ask(world, "tasks", limit=2))["tasks"]
-        assert isinstance(rows, list)
-        assert [row["task"] for row in rows] == ["c", "b"]
-        shown = await ask(world, "task", task="a")
-        assert (shown["state"], shown["exit_code"]) == ("answered", 0)
-        ran = shown["ran"]
-        assert isinstance(ran, list)
-        assert [(row["what"], row["name"]) for row in ran] == [
-            ("cell 0 (python)", "node-2"),
-            ("call 0 (m)", "node-3"),
-        ]
-
-
-# --- tasks --------------------------------------------------------------------------------------
-
-
-async def test_submit_shows_the_task_as_it_goes_and_returns_its_result(
-    virtual_time: JumpingClock,
-) -> None:
-    async with open_world(ALL) as world:
-        emit = Emitted()
-        prompt = blocks("say one", "wait 5\nsay two")
-        result = await ask(world, "submit", emit, prompt=prompt, mode="blocks", task_id="t")
-        assert (result["state"], result["exit_code"], result["term"]) == ("answered", 0, 1)
-        assert "two" in str(result["answer"])
-        assert emit.events[0] == {"kind": "submitted", "task": "t", "mode": "blocks"}
-        assert [event["name"] for event in emit.of("coordinator")] == ["node-1"]
-        assert [event["status"] for event in emit.of("cell")] == [
-            "started",
-            "done",
-            "started",
-            "done",
-        ]
-        assert "".join(str(event["text"]) for event in emit.of("output")) == "one\ntwo\n"
-        stats = result["stats"]
-        assert isinstance(stats, dict)
-        assert (stats["cells"], stats["calls"]) == (2, 1)
-
-
-async def test_submit_without_following_returns_at_once_and_a_later_one_follows(
-    virtual_time: JumpingClock,
-) -> None:
-    async with open_world(ALL) as world:
-        request = {"prompt": block("wait 20\nsay hi"), "mode": "blocks", "task_id": "t"}
-        before = trio.current_time()
-        detached = await ask(world, "submit", follow=False, **request)
-        assert detached == {"task": "t", "state": "running"}
-        assert trio.current_time() == before
-        result = await ask(world, "submit", **request)
-        assert result["state"] == "answered"
-        assert len(world.cells) == 1
-        again = await ask(world, "submit", **request)
-        assert again == result, "who asks after the end is told the same"
-
-
-async def test_hanging_up_leaves_the_task_going(virtual_time: JumpingClock) -> None:
-    async with open_world(ALL) as world:
-        with trio.move_on_after(1):
-            await ask(world, "submit", prompt=block("wait 5"), mode="blocks", task_id="t")
-        assert (await ask(world, "task", task="t"))["state"] == "running"
-        await trio.sleep(10)
-        assert (await ask(world, "task", task="t"))["state"] == "answered"
-
-
-async def test_an_asker_that_reads_slower_than_things_happen_is_told_the_end(
-    virtual_time: JumpingClock,
-) -> None:
-    calls = 1100
-
-    class Slow(Emitted):
-        """Reads nothing until all calls are made."""
-
-        async def __call__(self, event: Reply) -> None:
-            if not self.events:
-                await world.until(lambda: len(world.calls) == calls)
-                await trio.sleep(1.0)
-            await super().__call__(event)
-
-    fast = dataclasses.replace(THINKER, model_slots=64)
-    async with open_world([ASKER, LEADER, WORKER, fast]) as world:
-        emit = Slow()
-        result = await ask(
-            world,
-            "submit",
-            emit,
-            prompt=block(f"ask-many {calls} q\nwait 25\nsay done"),
-            mode="blocks",
-            model="none",
-        )
-        stats = result["stats"]
-        assert isinstance(stats, dict)
-        assert (result["state"], stats["calls"]) == ("answered", calls)
-        assert len(emit.of("call")) < calls, "some were too many"
-
-
-async def test_a_task_that_nobody_can_do_ends_with_the_code_for_that(
-    virtual_time: JumpingClock,
-) -> None:
-    async with open_world([ASKER, LEADER]) as world:
-        result = await ask(world, "submit", prompt="what is it?", mode="direct")
-        assert (result["state"], result["exit_code"]) == ("failed", 5)
-        assert str(result["reason"]).startswith("no_model: ")
-
-
-async def test_context_files_reach_the_cells(virtual_time: JumpingClock, tmp_path: Path) -> None:
-    names: list[tuple[str, ...]] = []
-
-    def looks(code: str, state: ScriptedState) -> ScriptedCell:
-        names.append(tuple(sorted(state.inputs)))
-        return toy_script(code, state)
-
-    path = tmp_path / "notes.txt"
-    path.write_bytes(b"n" * 700_000)
-    worker = dataclasses.replace(WORKER, script=looks)
-    async with open_world([ASKER, LEADER, worker]) as world:
-        result = await ask(
-            world,
-            "submit",
-            prompt=block("say hi"),
-            mode="blocks",
-            context=[{"name": "notes.txt", "path": str(path)}],
-        )
-        assert result["state"] == "answered"
-        assert names == [("notes.txt",)]
-
-
-async def test_cancel_returns_what_there_is_of_an_answer(virtual_time: JumpingClock) -> None:
-    async with open_world(ALL) as world:
-        prompt = blocks("say first", "wait 500")
-        world.submit(0, prompt, mode="blocks", task="t")
-        await world.until(lambda: len(world.cells) == 2)
-        cancelled = await ask(world, "cancel", task="t")
-        assert cancelled["state"] == "cancelled"
-        assert "first" in str(cancelled["answer"])
-        assert (await ask(world, "cancel", task="t")) == cancelled
-
-
-async def test_a_task_id_stands_for_one_task(virtual_time: JumpingClock) -> None:
-    async with open_world(ALL) as world:
-        request: Reply = {"prompt": block("say hi"), "mode": "blocks", "task_id": "t"}
-        await ask(world, "submit", **request)
-        for other in ({"prompt": "something else"}, {"max_iterations": 9}, {"timeout_s": 5.0}):
-            reply = await refusal(world, "submit", **{**request, **other})
-            assert reply["code"] == "conflict"
-        assert len(world[0].submitter.tasks) == 1
-        first = await ask(world, "submit", follow=False, prompt="x", mode="direct")
-        second = await ask(world, "submit", follow=False, prompt="x", mode="direct")
-        assert first["task"] != second["task"], "who names none gets one each time"
-
-
-async def test_an_answer_that_goes_by_its_hash_is_shown_whole_or_says_what_is_missing(
-    virtual_time: JumpingClock,
-) -> None:
-    letter = "\N{CJK UNIFIED IDEOGRAPH-6F22}"
-    big = dataclasses.replace(THINKER, tells=lambda _asked: block(f"answer-big 90000 {letter}"))
-    async with open_world([ASKER, LEADER, WORKER, big]) as world:
-        task = world.submit(0, "write much", mode="rlm", task="t")
-        await world.result(0, task)
-        await world.kill(1)
-        lost = await ask(world, "task", task="t")
-        assert str(lost["answer"]).startswith(letter * 10)
-        assert "[the rest cannot be had: " in str(lost["answer"])
-        await world.start(1)
-        await world.meet()
-        assert (await ask(world, "task", task="t"))["answer"] == letter * 90_000
-        await world.kill(1)
-        assert (await ask(world, "task", task="t"))["answer"] == letter * 90_000
-
-
 # --- single pieces of work ----------------------------------------------------------------------
-
-
-async def test_run_runs_a_program_on_the_best_peer(virtual_time: JumpingClock) -> None:
-    async with open_world(ALL) as world:
-        emit = Emitted()
-        done = await ask(world, "run", emit, language="py", code="say hi\nkeep x 1")
-        assert (done["exit_code"], done["status"], done["name"]) == (0, "ok", "node-2")
-        assert emit.of("output") == [{"kind": "output", "stream": "stdout", "text": "hi\n"}]
-        alone = await ask(world, "run", language="python", code="show x")
-        assert (alone["exit_code"], alone["error"]) == (1, "NameError: x")
-
-
-async def test_run_goes_on_elsewhere_when_its_peer_dies(virtual_time: JumpingClock) -> None:
-    async with open_world([ASKER, WORKER, WORKER]) as world, trio.open_nursery() as nursery:
-
-        async def kill_the_first() -> None:
-            await world.until(lambda: len(world.cells) == 1)
-            await world.kill(1 if world.places[1].cells else 2)
-
-        nursery.start_soon(kill_the_first)
-        emit = Emitted()
-        done = await ask(world, "run", emit, language="python", code="wait 5\nsay hi")
-        assert (done["exit_code"], done["attempts"]) == (0, 2)
-        assert "another peer begins anew" in str(emit.of("note")[0]["text"])
-
-
-async def test_run_gives_programs_their_arguments(virtual_time: JumpingClock) -> None:
-    async with open_world(ALL) as world:
-        await ask(world, "run", language="bash", code="say hi", args=["a b", "'"])
-        await ask(world, "run", language="python", code="say hi", args=["a b"])
-        assert world.cells == [
-            "set -- 'a b' ''\"'\"''\nsay hi",
-            "import sys; sys.argv[1:] = ['a b']\nsay hi",
-        ]
 
 
 async def test_ask_streams_a_reply_and_counts_its_tokens(virtual_time: JumpingClock) -> None:
@@ -417,7 +205,7 @@ BAD: list[tuple[str, Reply, str]] = [
     ("run", {"language": "py thon", "code": "x"}, "usage"),
     ("run", {"language": "python", "code": BIG}, "usage"),
     ("run", {"language": "rust", "code": "x"}, "no_peer"),
-    ("run", {"language": "rust", "code": "x", "args": ["a"]}, "usage"),
+    ("run", {"language": "rust", "code": "x", "args": ["a"] * 999}, "usage"),
     ("run", {"language": "python", "code": "x", "timeout_s": -1}, "usage"),
     ("ask", {"prompt": ""}, "usage"),
     ("ask", {"prompt": "x" * 400_000}, "usage"),
@@ -427,6 +215,7 @@ BAD: list[tuple[str, Reply, str]] = [
     ("fold", {"text": "x", "path": "/etc/hosts"}, "usage"),
     ("fold", {"text": "x", "ratio": 0.5, "budget_tokens": 5}, "usage"),
     ("fold", {"path": "/no/such/file"}, "usage"),
+    ("files", {"task": "nothing"}, "unknown"),
     ("fold", {"path": "/dev/zero"}, "usage"),
     ("fold", {"path": "/"}, "usage"),
     ("fold", {"text": "x", "question": BIG * 2}, "usage"),

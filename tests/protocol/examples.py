@@ -22,6 +22,7 @@ from kowalski.protocol.messages import (
     task,
     telemetry,
     trust,
+    watching,
 )
 
 SUBMITTER: Final = PeerId("12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA")
@@ -35,6 +36,7 @@ HOME: Final = (Address("/ip4/192.168.1.7/tcp/4170"), Address("/ip6/fd00::7/tcp/4
 BOOT: Final = "00c0ffee00c0ffee"
 REF: Final = content.ContentRef(hash=HASH, bytes_total=104_857_600, holders=(SUBMITTER, WORKER))
 INPUTS: Final = (repl.Input(name="novel.txt", content=REF),)
+WORK_FILES: Final = (repl.WorkFile(name="data/größe.csv", content=REF),)
 CLAIM: Final = placement.Claim(submitter=SUBMITTER, priority="interactive", reservation=7)
 USAGE: Final = inference.Usage(
     prompt_tokens=1200,
@@ -123,6 +125,14 @@ SPEC: Final = task.TaskSpec(
     failover="queue",
     retry=task.RetryPolicy(retries_max=4, delay_s=0.5, is_exponential=False),
     submitter_gone="abort",
+    budget=task.Budget(calls=200, tokens=1_000_000, depth=2),
+    quality=task.Quality(threshold=0.8, patience=2, model="qwen3:8b"),
+    shape=task.Shape(json_schema='{"type":"integer"}', tries=5),
+    asking=task.Asking(
+        drafts=3, sub_model="qwen3:8b", temperature=0.5, reply_tokens=2048, answers_once=False
+    ),
+    window_tokens=32_768,
+    output_chars=2000,
     side_effects="at_most_once",
 )
 CELL_STARTED: Final = journal.CellStarted(
@@ -312,8 +322,14 @@ _ALL: Final[tuple[base.Message, ...]] = (
         can_pull=True,
         held_s=0.25,
     ),
-    inference.PullAsked(model="llama3.2:3b", backend="ollama", remaining_s=3600.0),
+    inference.PullAsked(
+        model="llama3.2:3b", backend="ollama", is_on_demand=True, remaining_s=3600.0
+    ),
     journal.BudgetSpent(limit="iterations", detail="30 of 30"),
+    journal.CellDiverged(
+        cell=3, language="python", peer=WORKER, names=("now",), detail="1 of 4 variables differ"
+    ),
+    journal.ChildHappened(cell=1, ordinal=2, question=HASH, event=encode(CELL_STARTED)),
     journal.CancelHeard(reason="the owner pressed Ctrl-C"),
     journal.CellFailed(cell=3, code="unsupported", detail="no peer speaks cobol"),
     journal.CellFinished(
@@ -323,24 +339,28 @@ _ALL: Final[tuple[base.Message, ...]] = (
         output="Traceback …",
         output_bytes=1_000_000,
         full=REF,
+        files=WORK_FILES,
         answer=ANSWER,
         variables_digest="ab" * 32,
+        variables=(repl.Variable(name="x", digest="01234567"),),
+        clock=(1_795_000_000_500_000,),
         exit_code=-9,
         is_session_alive=False,
         duration_s=0.75,
     ),
     CELL_STARTED,
-    journal.Closed(outcome="answered", answer="17", full=REF, detail="after 3 turns"),
+    journal.Closed(outcome="answered", answer="17", full=REF, score=0.75, detail="after 3 turns"),
     journal.Folded(
         text="[turns 1 to 4 folded]", original=REF, source_tokens=90_000, tokens=900, peer=WORKER
     ),
-    journal.ModelFailed(call=4, code="timeout", detail="no reply within 60 s"),
+    journal.ModelFailed(call=4, code="timeout", detail="no reply within 60 s", attempts=3),
     journal.ModelReplied(
         call=3,
         text="```python\nprint(1)\n```",
         model="qwen3:8b",
         peer=WORKER,
         usage=USAGE,
+        attempts=2,
         duration_s=3.5,
     ),
     journal.Opened(mode="rlm", model="qwen3:8b", seed=42, why="the context is long"),
@@ -350,9 +370,14 @@ _ALL: Final[tuple[base.Message, ...]] = (
         prompt=HASH,
         model="qwen3:8b",
         peer=WORKER,
+        kind="rlm",
         text="a whale",
         error="cut short",
+        code="timeout",
+        is_repeated=True,
         usage=USAGE,
+        attempts=3,
+        duration_s=1.5,
     ),
     membership.Hello(
         certificate=SIGNED,
@@ -406,7 +431,13 @@ _ALL: Final[tuple[base.Message, ...]] = (
         inputs=INPUTS,
         after=(1, 2, 3),
         keeps_session=False,
+        name="sum.py",
+        arguments=("--fast", "größe"),
+        stdin=REF,
+        files=WORK_FILES,
+        wants_files=False,
         seed=42,
+        clock=(1_795_000_000_500_000, 1_795_000_001_000_000),
         timeout_s=30.0,
         remaining_s=480.5,
         claim=CLAIM,
@@ -424,6 +455,10 @@ _ALL: Final[tuple[base.Message, ...]] = (
         error="KeyboardInterrupt",
         answer=ANSWER,
         variables_digest="ab" * 32,
+        variables=(repl.Variable(name="x", digest="01234567"),),
+        clock=(1_795_000_000_500_000,),
+        files=WORK_FILES,
+        files_omitted=3,
         exit_code=137,
         is_session_alive=True,
         duration_s=30.0,
@@ -434,7 +469,10 @@ _ALL: Final[tuple[base.Message, ...]] = (
     repl.SessionClosed(task=TASK, term=2),
     repl.SubCallsAnswered(
         batch=1,
-        results=(repl.SubCallResult(text="a whale"), repl.SubCallResult(error="no model")),
+        results=(
+            repl.SubCallResult(text="a whale"),
+            repl.SubCallResult(error="no model", code="no_peer"),
+        ),
     ),
     repl.SubCallsAsked(
         batch=1,
@@ -445,9 +483,12 @@ _ALL: Final[tuple[base.Message, ...]] = (
     ),
     task.Accepted(task=TASK, term=2, index=5, digest=HASH),
     task.Announced(
+        boot=BOOT,
+        sequence=17,
         tasks=(
             task.TaskHeadline(
                 task=TASK,
+                submitter=SUBMITTER,
                 term=2,
                 state="running",
                 coordinator=COORDINATOR,
@@ -455,8 +496,9 @@ _ALL: Final[tuple[base.Message, ...]] = (
                 entries=6,
                 head="How often does Ishmael say “sea”?",
                 submitter_name="laptop",
+                age_s=12.5,
             ),
-        )
+        ),
     ),
     task.CancelTask(task=TASK, term=2, reason="the owner pressed Ctrl-C"),
     task.EntryOffered(task=TASK, entry=ENTRY),
@@ -498,6 +540,24 @@ _ALL: Final[tuple[base.Message, ...]] = (
     trust.RenewalAsked(),
     REVOCATION,
     ROSTER,
+    watching.CancelAsked(task=TASK, submitter=SUBMITTER, reason="the owner pressed Ctrl-C"),
+    watching.ResumeAsked(task=TASK, submitter=SUBMITTER, timeout_s=60.0, max_iterations=9),
+    watching.TraceAsked(task=TASK, submitter=SUBMITTER),
+    watching.Traced(task=TASK, lines=("0.000 Submitted", "0.001 GrantTerm 1")),
+    watching.WatchAsked(task=TASK, submitter=SUBMITTER, start=3, is_following=False),
+    watching.WatchOpened(
+        task=TASK, submitter=SUBMITTER, submitter_name="laptop", spec=SPEC, age_s=3.5
+    ),
+    watching.WatchSeen(
+        task=TASK,
+        state="answered",
+        term=2,
+        coordinator=COORDINATOR,
+        why="its coordinator has left",
+        entries=(ENTRY,),
+        progress=task.Progress(task=TASK, term=2, kind="delta", text="Call me"),
+        answer=journal.Closed(outcome="answered", answer="17"),
+    ),
 )
 
 EXAMPLES: Final[dict[str, base.Message]] = {message.KIND: message for message in _ALL}

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from kowalski.protocol.codec import encode
 from kowalski.protocol.join_line import JoinLine
-from kowalski.protocol.messages import task, trust
+from kowalski.protocol.messages import journal, task, trust
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.registry import MESSAGES
 
@@ -133,6 +133,11 @@ _BY_TYPE: Final[dict[str, _Make]] = {
 
 # Bytes that are frames themselves.
 _FRAMES: Final[dict[tuple[type[BaseModel], str], SearchStrategy[bytes]]] = {
+    (journal.ChildHappened, "event"): st.sampled_from(
+        [kind for kind in JOURNAL_KINDS if kind != "journal/child-happened"]
+    )
+    .flatmap(messages)
+    .map(encode),
     (task.Entry, "body"): st.sampled_from(JOURNAL_KINDS).flatmap(messages).map(encode),
     (trust.SignedCertificate, "frame"): st.deferred(
         lambda: messages("trust/certificate").map(encode)

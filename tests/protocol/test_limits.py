@@ -26,6 +26,7 @@ SENDER_MEASURES = {
     "inference/embeddings-done": "speeds of 64 models with the longest names",
     "inference/previews": "32 ways with the longest words",
     "inference/model-ready": "speeds of 64 models with the longest names",
+    "journal/cell-finished": "files beyond 16 MiB of them are left out",
     "membership/ready": "members beyond a frame are learned from others",
     "membership/welcome": "members beyond a frame are learned from others",
     "placement/offer": "speeds of 64 models with the longest names",
@@ -38,6 +39,8 @@ SENDER_MEASURES = {
     "telemetry/hot": "speeds of 64 models with the longest names",
     "telemetry/profile": "128 models with the longest names",
     "trust/join-granted": "members beyond a frame are learned from others",
+    "watching/seen": "as many entries as fit",
+    "watching/traced": "as many lines as fit",
 }
 
 

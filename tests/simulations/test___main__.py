@@ -2,39 +2,108 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
+from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
-from simulations.__main__ import main, tell
-from simulations.scenario import ABLE
+from simulations import artefacts, plan, story
+from simulations.__main__ import main
+from simulations.scenarios import load
+
+SHORT = """
+about = "a short one"
+seconds = 4
+work = { every_s = 1.0 }
+[[devices]]
+count = 3
+name = "device"
+"""
+NO_SPEED = f"{SHORT}token_ms = 50000.0\n"
 
 
-def test_run_prints_seed_hash_and_counts() -> None:
-    done = CliRunner().invoke(main, ["run", "--seed", "5", "--minutes", "0.2"])
-    assert done.exit_code == 0
-    assert re.search(r"^seed 5: trace [0-9a-f]{16}, ", done.output, re.MULTILINE)
-    assert re.search(r"^\d+ tasks answered, \d+ terms, ", done.output, re.MULTILINE)
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(one) for one in arguments])
 
 
-def test_run_with_trace_prints_what_happened() -> None:
-    done = CliRunner().invoke(main, ["run", "--seed", "5", "--minutes", "0.2", "--trace"])
-    assert re.search(r"^\d+\.\d{3} task-0: (direct|blocks) at node \d$", done.output, re.MULTILINE)
+@pytest.fixture
+def short(tmp_path: Path) -> Path:
+    path = tmp_path / "short.toml"
+    path.write_text(SHORT)
+    return path
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """An artefact of a story in which no task ends."""
+    path = tmp_path / "slow.toml"
+    path.write_text(f"settle_s = 20\n{NO_SPEED}")
+    out = tmp_path / "out"
+    done = run("run", "--scenario", path, "--seed", 5, "--out", out)
+    assert done.exit_code == 1
+    assert re.search(r"^seed 5: no_lost_ack: 20 s after everything had healed", done.output)
+    assert f"replay: python -m simulations replay {out / 'slow-5.json'}" in done.output
+    return out / "slow-5.json"
+
+
+def test_run_tells_how_it_went_in_numbers(short: Path) -> None:
+    done = run("run", "--scenario", short, "--seed", 5, "--seeds", 2, "--jobs", 1)
+    assert done.exit_code == 0, done.output
+    assert "short: 2 seeds, 0 broken" in done.output
+    assert re.search(r"^tasks: \d+ answered.*; p50 ", done.output, re.MULTILINE)
+    assert re.search(r"^looked at: .*visible_once \d+", done.output, re.MULTILINE)
+
+
+def test_run_with_trace_prints_what_happened(short: Path) -> None:
+    done = run("run", "--scenario", short, "--seed", 5, "--trace")
+    assert "task/grant" in done.output
     assert "healed" in done.output
 
 
-def test_a_broken_promise_is_1_and_prints_the_command_that_replays_it(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    without_models = dataclasses.replace(ABLE, models=())
-    assert tell(4, 5, 0.3, is_traced=False, part=without_models) == 1
-    output = capsys.readouterr().out
-    assert "seed 5: task-" in output
-    assert "replay: python -m simulations run --nodes 4 --seed 5 --minutes 0.3 " in output
+def test_a_broken_story_is_replayed_to_the_last_byte(broken: Path) -> None:
+    done = run("replay", broken)
+    assert done.exit_code == 1
+    assert f"trace {artefacts.load(broken).trace_hash}" in done.output
+    assert "broken: no_lost_ack" in done.output
+    assert "the file has" not in done.output
+    assert "task/grant" in run("replay", broken, "--trace").output
 
 
-@pytest.mark.parametrize("bad", [["--nodes", "1"], ["--minutes", "0"], ["--seed", "-1"]])
-def test_what_makes_no_story_is_refused(bad: list[str]) -> None:
-    assert CliRunner().invoke(main, ["run", *bad]).exit_code == 2
+def test_a_story_that_comes_out_otherwise_is_3(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    scenario = load("home").model_copy(update={"seconds": 1.0, "faults": None})
+    report = story.tell(plan.draw(scenario, 1))
+    artefacts.save(report, path)
+    assert run("replay", path).exit_code == 0
+    path.write_text(path.read_text().replace(report.trace_hash, "0" * 16))
+    done = run("replay", path)
+    assert done.exit_code == 3
+    assert "the file has 0000" in done.output
+
+
+def test_a_broken_story_is_made_smaller(broken: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small.json"
+    done = run("shrink", broken, "--out", small, "--tries", 12)
+    assert done.exit_code == 0, done.output
+    read = artefacts.load(small)
+    assert read.plan.faults == ()
+    assert len(read.plan.asks) <= len(artefacts.load(broken).plan.asks)
+    assert read.violation is not None
+    assert run("replay", small).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "complaint"),
+    [
+        (["run", "--scenario", "nowhere"], "there are "),
+        (["run", "--seeds", "0"], "Invalid value for '--seeds'"),
+        (["run", "--seed", "-1"], "Invalid value for '--seed'"),
+        (["replay", "nowhere.json"], "No such file"),
+        (["shrink", "pyproject.toml"], "Invalid value for 'FILE'"),
+    ],
+)
+def test_what_makes_no_story_is_refused(bad: list[str], complaint: str) -> None:
+    done = run(*bad)
+    assert done.exit_code == 2
+    assert complaint in done.output

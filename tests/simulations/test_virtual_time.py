@@ -156,6 +156,33 @@ async def test_a_frozen_node_does_nothing_and_then_all_at_once_with_its_clock_go
     assert [at for at, name in log if name == "frozen"] == [22.0, 32.0, 42.0]
 
 
+def test_the_clock_of_a_sleeper_stands_still_and_never_goes_back() -> None:
+    time = NodeTime(rate=2.0, offset_s=5.0)
+    time.sleep(10.0, until=25.0)
+    assert [time.read(at) for at in (9.0, 10.0, 20.0, 25.0, 26.0)] == [23.0, 25.0, 25.0, 25.0, 27.0]
+    assert (time.when(25.0), time.when(27.0)) == (10.0, 26.0)
+    time.sleep(20.0, until=30.0)
+    assert [time.read(at) for at in (25.0, 30.0, 31.0)] == [25.0, 25.0, 27.0]
+    time.sleep(40.0, until=41.0)
+    assert [time.read(at) for at in (40.0, 41.0, 42.0)] == [45.0, 45.0, 47.0]
+
+
+@pytest.mark.trio
+async def test_a_sleeper_wakes_with_the_time_of_when_it_fell_asleep(
+    virtual_time: JumpingClock,
+) -> None:
+    sleeper = NodeTime()
+
+    async def close_the_lid() -> None:
+        await trio.sleep(5)
+        sleeper.sleep(5.0, until=105.0)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(close_the_lid)
+        log = await ticks(virtual_time, sleeper=sleeper)
+    assert [at for at, _ in log] == [110.0, 120.0, 130.0]
+
+
 @pytest.mark.trio
 async def test_deadlines_set_before_and_after_are_kept(virtual_time: JumpingClock) -> None:
     ended: list[float] = []

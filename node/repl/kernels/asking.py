@@ -4,11 +4,19 @@
 import queue
 
 CALLS_PER_FRAME = 256
+PIECE_CHARS_MIN = 16 * 1024  # a shorter piece is the last one
 CHARS_PER_FRAME = 1024 * 1024
 
 
 class LLMError(Exception):
-    """A sub-call that got no answer. `llm_query` raises it, `llm_query_batched` returns it."""
+    """A sub-call that got no answer. `llm_query` raises it, `llm_query_batched` returns it.
+
+    `code` is a word for programs: `budget_spent`, `no_peer`, `busy`, `too_long`...
+    """
+
+    def __init__(self, words, code="failed"):
+        super().__init__(words)
+        self.code = code
 
 
 class Inputs(dict):
@@ -141,7 +149,23 @@ def _split(calls):
 
 def _text_or_error(answer):
     text = answer.get("text")
-    return text if isinstance(text, str) else LLMError(answer.get("error") or "no answer")
+    if isinstance(text, str):
+        return text
+    return LLMError(answer.get("error") or "no answer", answer.get("code") or "failed")
+
+
+def unfold(bridge, handle):
+    """All of what was folded away under this handle; it comes in pieces."""
+    pieces, size = [], 0
+    while True:
+        place = f"{handle}:{size}" if size else str(handle)
+        (piece,) = bridge.ask([{"kind": "unfold", "prompt": place, "model": None}])
+        if isinstance(piece, LLMError):
+            raise piece
+        pieces.append(piece)
+        size += len(piece)
+        if len(piece) < PIECE_CHARS_MIN:
+            return "".join(pieces)
 
 
 class History:

@@ -57,13 +57,17 @@ class Channel:
         return b"".join(chunks)
 
 
-def be_modest():
-    """First to go when memory is short, last to run when the processor is."""
+def go_first():
+    """When memory is short."""
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
     except OSError:
         pass
+
+
+def run_last():
+    """When the processor is wanted by others."""
     try:
         os.nice(10)
     except OSError:

@@ -11,8 +11,10 @@ KINDS = {
     "llm_query": "llm",
     "llm_query_batched": "llm",
     "rlm_query": "rlm",
+    "rlm_query_batched": "rlm",
     "unfold": "unfold",
     "folded_history": "history",
+    "budget": "budget",
 }
 
 ASK = r"""#!/bin/sh
@@ -20,8 +22,9 @@ ASK = r"""#!/bin/sh
 # llm_query_batched [-m MODEL] [-z] [PROMPT...]
 #                                            each word is a question, or else each line of standard
 #                                            input; answers in order, -z: each ends with a zero byte
-# rlm_query [-m MODEL] [QUESTION...]         the same, of a session of its own
-# unfold HANDLE, folded_history              what was folded away
+# rlm_query, rlm_query_batched               the same, each question in a session of its own
+# unfold HANDLE[:FROM], folded_history       what was folded away; of a long text a piece
+# budget                                     what is left of calls, tokens and seconds
 name=${0##*/} model= end='\n'
 while getopts m:z option; do
   case $option in
@@ -35,7 +38,9 @@ dir=$(mktemp -d "$KOWALSKI_ASK/q.XXXXXX") || exit 1
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM
 count=0
-if [ "$name" = llm_query_batched ]; then
+batched= bare=
+case $name in *_batched) batched=yes ;; folded_history | budget) bare=yes ;; esac
+if [ "$batched" ]; then
   if [ $# -gt 0 ]; then
     for prompt; do count=$((count + 1)); printf %s "$prompt" >"$dir/$count"; done
   else
@@ -44,7 +49,7 @@ if [ "$name" = llm_query_batched ]; then
     done
   fi
   [ $count -gt 0 ] || exit 0
-elif [ $# -gt 0 ] || [ "$name" = folded_history ]; then
+elif [ $# -gt 0 ] || [ "$bare" ]; then
   count=1; printf %s "$*" >"$dir/1"
 else
   count=1; cat >"$dir/1"
@@ -56,12 +61,12 @@ status=0 number=1
 while [ $number -le $count ]; do
   if [ -e "$dir/$number.text" ]; then
     # In one piece: others may write to the same place.
-    case $name in unfold | folded_history) ;; *) printf "$end" >>"$dir/$number.text" ;; esac
+    case $name in unfold | folded_history | budget) ;; *) printf "$end" >>"$dir/$number.text" ;; esac
     cat "$dir/$number.text"
   else
     status=1
     { printf 'LLMError: '; cat "$dir/$number.error" 2>/dev/null || printf 'no answer'; echo; } >&2
-    [ "$name" = llm_query_batched ] && printf "$end"
+    [ "$batched" ] && printf "$end"
   fi
   number=$((number + 1))
 done

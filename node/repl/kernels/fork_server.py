@@ -96,9 +96,11 @@ class ForkServer:
             os.environ.clear()
             os.environ.update(order["environment"])
             sys.argv = ["", str(channel)]
-            be_modest()
+            go_first()
             self._confinement.enter(order)
             self._confinement.lead()
+            # Not before: somebody waits for it, and until here nothing of anybody else has run.
+            run_last()
             exec(self._kernels[order["kernel"]], {"__name__": "__main__"})
         except BaseException:
             traceback.print_exc()

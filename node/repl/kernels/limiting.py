@@ -61,5 +61,6 @@ def begin():
     if len(sys.argv) > 2:
         # A fork server sees to that before it forks.
         limit_self(json.loads(sys.argv[2]))
-        be_modest()
+        go_first()
+        run_last()
     return channel

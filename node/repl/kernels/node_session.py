@@ -71,6 +71,18 @@ const one = (kind) => (prompt, model = null) => {
   if (result instanceof LLMError) throw result;
   return result;
 };
+const many = (kind) => (prompts, model = null) =>
+  ask([...prompts].map((prompt) => ({kind, prompt: String(prompt), model})));
+const unfold = (handle) => {
+  // In pieces; a short one is the last. Places are counted in code points.
+  for (let text = '', size = 0;;) {
+    const piece = one('unfold')(size ? `${handle}:${size}` : handle);
+    const count = [...piece].length;
+    text += piece;
+    size += count;
+    if (count < 16 * 1024) return text;
+  }
+};
 const history = () => JSON.parse(one('history')(''));
 const described = (value) => {
   const kind = value === null ? 'null' : Array.isArray(value) ? 'Array' : typeof value;
@@ -83,9 +95,8 @@ const asText = (value) => typeof value === 'string' ? value
 const own = new Set(Object.getOwnPropertyNames(globalThis));
 const reserved = {
   require, LLMError,
-  llm_query: one('llm'), rlm_query: one('rlm'), unfold: (handle) => one('unfold')(handle),
-  llm_query_batched: (prompts, model = null) =>
-    ask([...prompts].map((prompt) => ({kind: 'llm', prompt: String(prompt), model}))),
+  llm_query: one('llm'), rlm_query: one('rlm'), unfold, budget: () => JSON.parse(one('budget')('')),
+  llm_query_batched: many('llm'), rlm_query_batched: many('rlm'),
   FINAL: (value) => { globalThis.answer = {content: asText(value), ready: true}; },
   FINAL_VAR: (name) => {
     if (typeof name !== 'string') return reserved.FINAL(name);

@@ -52,9 +52,20 @@ my $context;
 $main::answer = {content => '', ready => JSON::PP::false};
 *main::llm_query = sub { one('llm', @_) };
 *main::rlm_query = sub { one('rlm', @_) };
-*main::unfold = sub { one('unfold', @_) };
+*main::unfold = sub {
+  my ($handle) = @_;
+  my $text = '';
+  while (1) {
+    my $piece = one('unfold', length $text ? "$handle:" . length $text : $handle);
+    $text .= $piece;
+    return $text if length $piece < 16 * 1024;
+  }
+};
+*main::budget = sub { $json->decode(Encode::encode('UTF-8', one('budget', ''))) };
 *main::history = sub { @{$json->decode(Encode::encode('UTF-8', one('history', '')))} };
-*main::llm_query_batched = sub { my ($prompts, $model) = @_; ask(map { {kind => 'llm', prompt => "$_", model => $model} } @$prompts) };
+sub many { my ($kind, $prompts, $model) = @_; ask(map { {kind => $kind, prompt => "$_", model => $model} } @$prompts) }
+*main::llm_query_batched = sub { many('llm', @_) };
+*main::rlm_query_batched = sub { many('rlm', @_) };
 *main::context = sub {
   return '' unless %inputs;
   $context //= keys %inputs == 1 ? slurp(values %inputs) : {map { $_ => slurp($inputs{$_}) } keys %inputs};

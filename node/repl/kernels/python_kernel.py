@@ -55,6 +55,8 @@ class Session:
             "llm_query": self._llm_query,
             "llm_query_batched": self._llm_query_batched,
             "rlm_query": self._rlm_query,
+            "rlm_query_batched": self._rlm_query_batched,
+            "budget": self._budget,
             "unfold": self._unfold,
             "SHOW_VARS": self._show_vars,
             "FINAL": self._final,
@@ -220,15 +222,25 @@ class Session:
 
     def _llm_query_batched(self, prompts, model=None):
         """Answers in the order of `prompts`; a failed one is an LLMError in its place."""
-        return self._bridge.ask(
-            [{"kind": "llm", "prompt": str(prompt), "model": model} for prompt in prompts]
-        )
+        return self._ask_many("llm", prompts, model)
 
     def _rlm_query(self, prompt, model=None):
         return self._ask_one("rlm", prompt, model)
 
+    def _rlm_query_batched(self, prompts, model=None):
+        """As `llm_query_batched`, of sessions of their own."""
+        return self._ask_many("rlm", prompts, model)
+
     def _unfold(self, handle):
-        return self._ask_one("unfold", handle, None)
+        return unfold(self._bridge, handle)
+
+    def _budget(self):
+        return json.loads(self._ask_one("budget", "", None))
+
+    def _ask_many(self, kind, prompts, model):
+        return self._bridge.ask(
+            [{"kind": kind, "prompt": str(prompt), "model": model} for prompt in prompts]
+        )
 
     def _ask_one(self, kind, prompt, model):
         (result,) = self._bridge.ask([{"kind": kind, "prompt": str(prompt), "model": model}])

@@ -63,10 +63,20 @@ CELLS = Module.new do
   Object.class_eval do
     define_method(:llm_query) { |prompt, model = nil| one.call('llm', prompt, model) }
     define_method(:rlm_query) { |prompt, model = nil| one.call('rlm', prompt, model) }
-    define_method(:unfold) { |handle| one.call('unfold', handle, nil) }
+    define_method(:unfold) do |handle|
+      text = String.new
+      loop do
+        piece = one.call('unfold', text.empty? ? handle : "#{handle}:#{text.length}", nil)
+        text << piece
+        break text if piece.length < 16 * 1024
+      end
+    end
+    define_method(:budget) { JSON.parse(one.call('budget', '', nil)) }
     define_method(:history) { JSON.parse(one.call('history', '', nil)) }
-    define_method(:llm_query_batched) do |prompts, model = nil|
-      ask.call(prompts.map { |prompt| {kind: 'llm', prompt: prompt.to_s, model: model} })
+    {llm_query_batched: 'llm', rlm_query_batched: 'rlm'}.each do |name, kind|
+      define_method(name) do |prompts, model = nil|
+        ask.call(prompts.map { |prompt| {kind: kind, prompt: prompt.to_s, model: model} })
+      end
     end
     define_method(:context) do
       context ||= case inputs.length
@@ -91,7 +101,7 @@ CELLS = Module.new do
       lines.unshift("context: #{size} bytes") unless inputs.empty?
       Listing.new(lines.empty? ? 'no variables yet' : lines.join("\n"))
     end
-    private :llm_query, :rlm_query, :unfold, :history, :llm_query_batched, :context, :FINAL, :FINAL_VAR, :SHOW_VARS
+    private :llm_query, :rlm_query, :unfold, :history, :budget, :llm_query_batched, :rlm_query_batched, :context, :FINAL, :FINAL_VAR, :SHOW_VARS
   end
 
   told = lambda do |error|

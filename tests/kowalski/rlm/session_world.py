@@ -42,7 +42,7 @@ def spec(
     *,
     turns: int = 5,
     inputs: Iterable[str] = (),
-    model: str | None = None,
+    **more: object,
 ) -> TaskSpec:
     refs = tuple(
         Input(
@@ -51,9 +51,8 @@ def spec(
         )
         for name in inputs
     )
-    return TaskSpec(
-        prompt=prompt, mode=mode, max_iterations=turns, timeout_s=60.0, inputs=refs, model=model
-    )
+    asked = {"prompt": prompt, "mode": mode, "max_iterations": turns, "timeout_s": 60.0}
+    return TaskSpec.model_validate({**asked, "inputs": refs, **more})
 
 
 def finished(
@@ -91,10 +90,15 @@ def echo(cell: RunCell) -> CellFinished:
 
 @dataclass
 class World:
-    """`replies` are said in order, the last one again and again; `run` runs a cell."""
+    """`replies` are said in order, the last one again and again; `run` runs a cell.
+
+    A reply is chosen by the number of its question, so that it does not matter who asks. Where
+    each answer is judged, every other question is the judge's, and `judgements` are its replies.
+    """
 
     replies: tuple[Reply, ...] = ()
     run: Run = echo
+    judgements: tuple[Reply, ...] = ("1",)
     journal: list[SessionEvent] = field(default_factory=list)
     asked: list[AskModel] = field(default_factory=list)
     cells: list[RunCell] = field(default_factory=list)
@@ -104,7 +108,7 @@ class World:
         match effect:
             case AskModel(call=call):
                 self.asked.append(effect)
-                reply = self.replies[min(call, len(self.replies) - 1)]
+                reply = self._reply(effect)
                 if isinstance(reply, ModelFailed):
                     return (reply.model_copy(update={"call": call}),)
                 return (replied(call, reply),)
@@ -114,11 +118,17 @@ class World:
                 return (started, self.run(effect))
             case Fold(text=text, budget_tokens=budget):
                 return (folded(text, budget),)
-            case Finish(outcome=outcome, answer=answer, detail=detail):
-                return (Closed(outcome=outcome, answer=answer, detail=detail),)
+            case Finish(outcome=outcome, answer=answer, detail=detail, score=score):
+                return (Closed(outcome=outcome, answer=answer, detail=detail, score=score),)
             case Note(text=text):
                 self.notes.append(text)
                 return ()
+
+    def _reply(self, effect: AskModel) -> Reply:
+        replies, number = self.replies, effect.call
+        if effect.purpose == "evaluate":
+            replies, number = self.judgements, effect.call // 2
+        return replies[min(number, len(replies) - 1)]
 
     def live(
         self,
@@ -160,7 +170,7 @@ class World:
         self.live(state, effects, take=take)
         closed = self.journal[-1]
         assert isinstance(closed, Closed)
-        return Finish(closed.outcome, closed.answer, closed.detail)
+        return Finish(closed.outcome, closed.answer, closed.detail, closed.score)
 
 
 def folded(text: str, budget_tokens: int) -> Folded:

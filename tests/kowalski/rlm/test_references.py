@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from kowalski.protocol.codec import encode
 from kowalski.protocol.messages.base import Record
 from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.journal import ChildHappened
 from kowalski.protocol.messages.registry import MESSAGES
 from kowalski.rlm.references import contents_of, refs_of
 from tests.protocol.examples import EXAMPLES, HASH, REF, SPEC
@@ -38,3 +40,14 @@ def test_a_reference_is_one_itself_and_two_to_the_same_are_one_content() -> None
     both = Two(one=REF, other=REF.model_copy(update={"holders": ()}))
     assert len(list(refs_of(both))) == 2
     assert contents_of(both) == {HASH}
+
+
+def test_what_a_child_session_refers_to_is_kept_with_its_parents() -> None:
+    inner = EXAMPLES["journal/folded"]
+    event = ChildHappened(cell=0, ordinal=0, event=encode(inner))
+    outer = ChildHappened(cell=1, ordinal=2, event=encode(event))
+    assert contents_of(outer) == contents_of(inner) == {HASH}
+
+
+def test_what_a_newer_peer_says_of_a_child_refers_to_nothing_that_we_know() -> None:
+    assert contents_of(ChildHappened(cell=0, ordinal=0, event=b"\x00")) == frozenset()

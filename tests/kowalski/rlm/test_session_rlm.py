@@ -300,7 +300,7 @@ def test_a_spent_budget_gives_the_partial_answer_if_there_is_one() -> None:
 def test_what_was_spent_is_counted_as_the_journal_has_it() -> None:
     state = opened()
     state, _ = session.step(state, replied(0, block("x")))
-    assert (state.spent.model_calls, state.spent.prompt_tokens) == (1, 10)
+    assert (state.spent.calls, state.spent.prompt_tokens) == (1, 10)
 
 
 def test_notes_tell_what_a_turn_brought() -> None:

@@ -105,6 +105,27 @@ def test_a_long_question_is_shown_by_its_ends_and_is_part_of_the_context() -> No
     assert "- prompt: 100000 bytes" in said
 
 
-def test_a_text_too_long_to_refine_is_shown_by_its_ends() -> None:
-    said = wording.blocks_question(opened("?"), "word " * 100_000)
-    assert len(said) < 160_000
+def test_a_text_too_long_for_a_question_is_cut_into_parts_between_lines() -> None:
+    limits = session.SessionLimits(window_tokens=2000)
+    text = "".join(f"line {number}\n" for number in range(1000))
+    assert wording.is_too_long(text, limits)
+    parts = wording.parts(text, limits, 16)
+    assert "".join(parts) == text
+    assert all(len(part) <= 3000 and part.endswith("\n") for part in parts)
+
+
+def test_a_text_without_lines_is_cut_all_the_same() -> None:
+    limits = session.SessionLimits(window_tokens=2000)
+    parts = wording.parts("x" * 10_000, limits, 8)
+    assert [len(part) for part in parts] == [3000, 3000, 3000, 1000]
+
+
+def test_what_no_number_of_parts_holds_loses_its_middle_and_says_so() -> None:
+    limits = session.SessionLimits(window_tokens=2000)
+    text = "".join(f"line {number:06d}\n" for number in range(100_000))
+    parts = wording.parts(text, limits, 4)
+    assert len(parts) <= 4
+    assert all(len(part) <= 3000 for part in parts)
+    assert parts[0].startswith("line 000000\n")
+    assert parts[-1].endswith("line 099999\n")
+    assert "characters left out" in "".join(parts)

@@ -247,3 +247,44 @@ def test_a_choice_says_what_it_was_made_from(need: Need, words: str) -> None:
     best = rank(need, [candidate(occupancy=busy("code", running=2))]).best
     assert best is not None
     assert best.why == words
+
+
+# --- what is loaded -----------------------------------------------------------------------------
+
+SMALL = Need("inference", model="small")
+WARM, COLD = frozenset({"small"}), frozenset[str]()
+
+
+def test_a_peer_that_has_the_model_loaded_comes_before_any_that_has_not() -> None:
+    slow = candidate("slow", warm=WARM, tokens_per_s={"small": 2.0}, memory_used=0.9)
+    fast = candidate("fast", warm=COLD, tokens_per_s={"small": 99.0}, memory_used=0.0)
+    ranking = rank(SMALL, [fast, slow])
+    assert names(ranking) == ["slow", "fast"]
+    assert ranking.choices[1].why.endswith("not loaded there")
+
+
+def test_one_that_is_full_is_no_better_for_having_it_loaded() -> None:
+    full = candidate("full", warm=WARM, occupancy=busy("inference", 4))
+    idle = candidate("idle", warm=COLD)
+    assert names(rank(SMALL, [full, idle])) == ["idle", "full"]
+    sent = candidate("sent", warm=WARM, own_in_flight={"inference": 4})
+    assert names(rank(SMALL, [sent, idle])) == ["idle", "sent"]
+
+
+def test_a_peer_that_does_not_tell_what_it_has_loaded_is_believed() -> None:
+    assert all(one.is_ready for one in rank(SMALL, [candidate()]).choices)
+
+
+def test_another_spelling_of_what_is_loaded_will_do() -> None:
+    spelled = candidate(
+        "exo",
+        models=frozenset({"mlx-community/Llama-3.2-3B-Instruct-4bit"}),
+        warm=frozenset({"mlx-community/Llama-3.2-3B-Instruct-4bit"}),
+    )
+    ranking = rank(Need("inference", model="llama3.2:3b"), [spelled])
+    assert [one.is_ready for one in ranking.choices] == [True]
+
+
+def test_for_code_and_folding_nothing_has_to_be_loaded() -> None:
+    for need in (PYTHON, FOLDING):
+        assert all(one.is_ready for one in rank(need, [candidate(warm=COLD)]).choices)

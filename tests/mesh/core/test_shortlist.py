@@ -22,7 +22,7 @@ from kowalski.mesh.core.shortlist import (
     widened,
 )
 from kowalski.protocol.messages.telemetry import Occupancy
-from tests.mesh.core.test_placement import PYTHON, busy, candidate
+from tests.mesh.core.test_placement import COLD, PYTHON, SMALL, WARM, busy, candidate
 
 
 def peers(count: int, **changes: object) -> list[Candidate]:
@@ -157,3 +157,22 @@ def test_need_without_a_language_is_no_obstacle() -> None:
     need = Need("folding")
     ranked = rank(need, peers(10))
     assert straight_to(need, ranked, 0.01, "draw") in ranked.choices
+
+
+@pytest.mark.parametrize("count", [4, 40])
+def test_nobody_is_asked_to_load_a_model_while_another_has_it_loaded_and_free(count: int) -> None:
+    """However fast the cold ones are, and whatever chance says."""
+    cold = peers(count, warm=COLD, tokens_per_s={"small": 99.0})
+    warm = [candidate("warm", warm=WARM, tokens_per_s={"small": 1.0}, memory_used=0.9)]
+    ranked = rank(SMALL, [*cold, *warm])
+    for draw in range(100):
+        assert names(shortlist(SMALL, ranked, f"{draw}")) == ["warm"]
+        assert straight_to(SMALL, ranked, 0.01, f"{draw}").name == "warm"
+    # When it has refused, the others have their turn.
+    asked = shortlist(SMALL, ranked, "draw")
+    assert all(one.name != "warm" for one in widened(SMALL, ranked, asked, "draw"))
+
+
+def test_where_nobody_has_it_loaded_all_are_asked() -> None:
+    ranked = rank(SMALL, peers(4, warm=COLD))
+    assert len(shortlist(SMALL, ranked, "draw")) == 4

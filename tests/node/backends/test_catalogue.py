@@ -94,7 +94,7 @@ async def test_a_rate_follows_the_measurements_slowly(autojump_clock: MockClock)
     house = device(backend)
     async with open_catalogue(house.places(), house.look) as catalogue:
         await run_to_end(catalogue, "m")
-        backend._delay_per_token_s = 0.2
+        backend.delay_per_token_s = 0.2
         await run_to_end(catalogue, "m")
         assert catalogue.listings()[0].tokens_per_s == pytest.approx(0.7 * 10 + 0.3 * 5)
 
@@ -217,6 +217,20 @@ async def test_the_errors_of_the_caller_are_not_the_servers_fault() -> None:
                 raise BackendError("unreachable", "another one")
         assert names(catalogue) == [("m", "s")]
         assert catalogue.listings()[0].in_flight == 0
+
+
+@pytest.mark.trio
+async def test_a_model_that_answers_is_loaded_and_told_so_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    house = device(server("s", COLD, ModelInfo("other")))
+    async with (
+        open_catalogue(house.places(), house.look) as catalogue,
+        catalogue.complete(question(model="m"), idle_timeout_s=9) as stream,
+    ):
+        await anext(stream)
+        warm = {one.model.name: one.model.is_warm for one in catalogue.listings()}
+        assert warm == {"m": True, "other": False}
 
 
 @pytest.mark.trio

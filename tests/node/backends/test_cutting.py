@@ -31,9 +31,12 @@ def test_an_answer_ends_before_the_first_stop_wherever_it_is_cut(
     text: str, stops: list[str], data: st.DataObject
 ) -> None:
     sizes = data.draw(st.lists(st.integers(0, 4), max_size=6))
-    ends = [at for stop in stops if (at := text.find(stop)) >= 0]
-    expected = text[: min(ends)] if ends else text
-    assert stopped(stops, pieces_of(text, sizes)) == (expected, bool(ends))
+    # Letter by letter, as it is written: the first letter that completes a stop ends it.
+    written = [text[:end] for end in range(len(text) + 1)]
+    ended = next((so_far for so_far in written if so_far.endswith(tuple(stops))), None)
+    longest = max((len(stop) for stop in stops if (ended or "").endswith(stop)), default=0)
+    expected = text if ended is None else ended[: len(ended) - longest]
+    assert stopped(stops, pieces_of(text, sizes)) == (expected, ended is not None)
 
 
 def test_only_what_may_become_a_stop_is_held_back() -> None:

@@ -119,6 +119,10 @@ class LedgerWorld:
         match effect:
             case tl.Save(task=task):
                 self.write(task)
+            case tl.SaveWithPast(task=task, entries=entries):
+                self.write(task)
+                self.entries[task.id] = list(entries)
+                assert {entry.term for entry in entries} == {1}
             case tl.Append(task=task, entry=entry):
                 self.write(task)
                 self.entries.setdefault(task.id, []).append(entry)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from kowalski.node.core.model_catalogue import (
     OnDisk,
     averaged,
     choose,
+    load_s,
     make_room,
     preference,
     slots,
@@ -109,6 +112,17 @@ def test_a_speed_follows_the_measurements_slowly_and_never_beyond_reason() -> No
     assert averaged(None, 10.0) == 10.0
     assert averaged(10.0, 20.0) == pytest.approx(13.0)
     assert averaged(None, 1e9) == 100_000.0
+
+
+def test_a_cold_model_takes_as_long_as_last_time_or_as_its_size_says() -> None:
+    cold = listing(is_warm=False)
+    large = replace(cold, model=replace(cold.model, size_bytes=5 * 10**9))
+    seen = replace(large, load_s=4.0)
+    assert load_s([large]) == pytest.approx(12.0)
+    assert load_s([large, seen]) == 4.0
+    assert load_s([seen, listing()]) == 0.0
+    assert load_s([seen, listing(free=0)]) == 4.0
+    assert load_s([]) == 0.0
 
 
 # --- making room --------------------------------------------------------------------------------

@@ -27,3 +27,11 @@ def test_the_owner_says_who(
 
 def test_a_stranger_to_the_settings_is_careful() -> None:
     assert ModelRules() == ModelRules("owner", bytes_max=None, evict="never")
+
+
+@pytest.mark.parametrize("who", ["nobody", "owner", "members"])
+def test_what_nobody_wished_for_by_name_is_fetched_only_where_any_member_may_have_it(
+    who: WhoMayChange,
+) -> None:
+    why_not = ModelRules(who).why_not(is_self=True, roles=("admin",), is_on_demand=True)
+    assert (why_not == "") is (who == "members")

@@ -10,7 +10,8 @@ async def nothing(_exchange: Exchange, _parts: dict[str, str]) -> None: ...
 
 ROUTES = (
     Route("GET", "/a/{b}/{c+}", nothing, "Look <here>", "Some"),
-    Route("POST", "/a", nothing, "Make", "Some"),
+    Route("POST", "/a", nothing, "Make", "Some", {"properties": {"n": {"type": "integer"}}}),
+    Route("GET", "/some", nothing, "List", "Some", query=("limit",)),
     Route("GET", "/hidden", nothing),
 )
 
@@ -18,11 +19,15 @@ ROUTES = (
 def test_routes_with_a_summary_are_told_of() -> None:
     told = openapi(ROUTES)["paths"]
     assert isinstance(told, dict)
-    assert set(told) == {"/a/{b}/{c}", "/a"}
+    assert set(told) == {"/a/{b}/{c}", "/a", "/some"}
     get = told["/a/{b}/{c}"]["get"]
     assert [one["name"] for one in get["parameters"]] == ["b", "c"]
     assert (get["tags"], get["operationId"]) == (["Some"], "get_a_b_c")
-    assert "requestBody" in told["/a"]["post"]
+    (content,) = told["/a"]["post"]["requestBody"]["content"].values()
+    assert content == {"schema": {"type": "object", "properties": {"n": {"type": "integer"}}}}
+    assert [(one["name"], one["in"]) for one in told["/some"]["get"]["parameters"]] == [
+        ("limit", "query")
+    ]
 
 
 def test_the_page_tells_the_same_and_takes_nothing_for_markup() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,25 @@ async def test_watchers_see_the_mesh_whole_and_then_what_changes(
 
         await world.until(is_gone)
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.trio
+async def test_a_program_gets_texts_that_came_along_and_its_files_come_back(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world(MESH) as world:
+        room = open_room(world, tmp_path)
+        body: dict[str, object] = {"language": "python", "code": "leave a.txt 12", "args": ["x"]}
+        texts = {"files": [{"name": "in.txt", "text": "ä"}], "stdin": "s", "wants_files": True}
+        done = await ask(room, "POST", "/run", {**body, **texts})
+        assert (done.status, done.json["exit_code"]) == (200, 0)
+        (left,) = done.json["files"]
+        assert (left["name"], left["bytes"]) == ("a.txt", len(base64.b64decode(left["base64"])))
+        assert "path" not in left
+        assert list(tmp_path.iterdir()) == []
+        for bad in ({"stdin": 5}, {"files": [{"name": "a", "path": "/etc/passwd"}]}, {"files": 5}):
+            told = await ask(room, "POST", "/run", {**body, **bad})
+            assert told.status == 400
 
 
 @pytest.mark.trio

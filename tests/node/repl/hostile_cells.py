@@ -48,7 +48,9 @@ class Hostile:
     ends: tuple[str, ...] = OK
     must_say: bool = True
     language: str = "python"
-    timeout_s: float = 5.0
+    timeout_s: float = 60.0
+    crowds: bool = False
+    """Takes as many processes as it gets, which are everybody's where there are no namespaces."""
 
 
 def _bomb(name: str, code: str, *ends: str, timeout_s: float = 5.0) -> Hostile:
@@ -177,6 +179,7 @@ PROCESSES = (
         "        count += 1\n"
         "except OSError: pass\n"
         "'contained' if count < 300 else count",
+        crowds=True,
     ),
     Hostile(
         "starts threads without end",
@@ -187,6 +190,7 @@ PROCESSES = (
         "        started += 1\n"
         "except RuntimeError: pass\n"
         "'contained' if started < 300 else started",
+        crowds=True,
     ),
     Hostile(
         "leaves a crowd of the dead",
@@ -197,6 +201,7 @@ PROCESSES = (
         "        try: os.fork()\n"
         "        finally: os._exit(0)\n"
         "'contained'",
+        crowds=True,
     ),
     Hostile(
         "leaves a daemon behind",
@@ -399,6 +404,7 @@ OTHER_LANGUAGES = (
         must_say=False,
         language="bash",
         timeout_s=0.5,
+        crowds=True,
     ),
     Hostile(
         "bash: a loop that no signal ends",

@@ -27,7 +27,6 @@ from kowalski.node.repl.limits import CellLimits, Limits, SessionLimits
 from kowalski.node.repl.sandbox import Sandbox
 from kowalski.node.repl.seam import CellOutcome, SubCall, SubCallResult
 from kowalski.node.repl.sessions import KernelHost, open_sessions_host
-from kowalski.protocol.errors import RequestFailedError
 from tests.node.repl.hostile_cells import HOSTILE_CELLS, PRELUDE, Hostile
 
 MIB = 1024 * 1024
@@ -46,9 +45,10 @@ LIMITS = Limits(
 )
 LANGUAGES = ("python", "bash", "js")
 AT_ONCE = 10
-OPENINGS_MAX = 25
 SECRET = "nothing of value"
 BEAT_S = 0.02
+PATIENCE_S = 60.0
+"""For what takes no time at all on a machine that has nothing else to do."""
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class Report:
     complaints: list[str] = field(default_factory=list)
     cells: int = 0
     lag_s: float = 0.0
-    """The longest that the node's event loop did not answer."""
+    """The longest that the node's event loop did not answer although it had a processor."""
     neighbour_s: float = 0.0
     """The longest that a harmless cell of somebody else took."""
 
@@ -97,10 +97,10 @@ def bait() -> Iterator[dict[str, object]]:
 async def run_one(
     host: KernelHost, hostile: Hostile, places: dict[str, object], report: Report
 ) -> None:
-    session = await open_session(host, hostile.language)
+    session = await host.open(hostile.language, {}, 0)
     try:
         if hostile.language == "python":
-            await run_cell(session, PRELUDE, 10.0)
+            await run_cell(session, PRELUDE, PATIENCE_S)
         code = hostile.code
         for name, place in places.items():
             code = code.replace(f"{{{name}}}", str(place))
@@ -114,23 +114,13 @@ async def run_one(
             report.complaints.append(f"{hostile.name}: {told(outcome)}")
         elif outcome.status == "ok" and outcome.value == "False":
             report.complaints.append(f"{hostile.name}: too much")
-        elif took > hostile.timeout_s + 3:
+        elif took > hostile.timeout_s + PATIENCE_S:
             report.complaints.append(f"{hostile.name}: took {took:.1f} s")
-        for artefact in await session.collect(files_max=3000, bytes_max=64 * MIB):
+        for artefact in (await session.collect(files_max=3000, bytes_max=64 * MIB)).files:
             if SECRET.encode() in artefact.data:
                 report.complaints.append(f"{hostile.name}: collected as {artefact.name}")
     finally:
         await session.close()
-
-
-async def open_session(host: KernelHost, language: str) -> KernelSession:
-    """Where sessions share their user with everybody, a bomb next door may be in the way."""
-    for _ in range(OPENINGS_MAX - 1):
-        try:
-            return await host.open(language, {}, 0)
-        except RequestFailedError:
-            await trio.sleep(0.2)
-    return await host.open(language, {}, 0)
 
 
 async def run_cell(session: KernelSession, code: str, timeout_s: float) -> CellOutcome:
@@ -149,16 +139,22 @@ def told(outcome: CellOutcome) -> str:
 
 async def beat(report: Report) -> None:
     while True:
-        began = trio.current_time()
+        began, waited_s = trio.current_time(), queued_s()
         await trio.sleep(BEAT_S)
-        report.lag_s = max(report.lag_s, trio.current_time() - began - BEAT_S)
+        took_s = trio.current_time() - began - (queued_s() - waited_s)
+        report.lag_s = max(report.lag_s, took_s - BEAT_S)
+
+
+def queued_s() -> float:
+    """How long this thread has waited for a processor so far, which is the machine's business."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
 async def live_next_door(host: KernelHost, report: Report) -> None:
     session = await host.open("python", {}, 0)
     while True:
         began = trio.current_time()
-        outcome = await run_cell(session, "6 * 7", 30.0)
+        outcome = await run_cell(session, "6 * 7", PATIENCE_S)
         report.neighbour_s = max(report.neighbour_s, trio.current_time() - began)
         if outcome.value != "42":
             report.complaints.append(f"the neighbour is harmed: {outcome}")
@@ -192,8 +188,11 @@ async def run_all(
 
             async with trio.open_nursery() as inner:
                 for hostile in hostiles:
-                    if hostile.language in languages:
+                    if hostile.language in languages and not hostile.crowds:
                         inner.start_soon(one, hostile)
+            for hostile in hostiles:
+                if hostile.language in languages and hostile.crowds:
+                    await one(hostile)
             nursery.cancel_scope.cancel()
         after = (secret.read_text(), secret.stat())
         if before[0] != after[0] or before[1][:9] != after[1][:9]:

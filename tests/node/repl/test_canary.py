@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import struct
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,16 @@ ALLOW_EVERYTHING = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
 
 
 async def test_the_canary_cannot_get_out_of_a_working_sandbox() -> None:
+    async with kernel_source() as source:
+        assert await canary.escapes(source) == ()
+
+
+async def test_a_long_way_to_temporary_files_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("deep" * 25)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
     async with kernel_source() as source:
         assert await canary.escapes(source) == ()
 

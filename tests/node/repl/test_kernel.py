@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from kowalski.node.repl.canary import PYTHON_KERNEL
+from kowalski.node.repl.detection import bubblewrap_here, landlock_here
 from kowalski.node.repl.kernel import start_kernel
 from kowalski.node.repl.limits import SessionLimits
 from kowalski.protocol.errors import RequestFailedError
@@ -46,6 +47,27 @@ async def test_a_kernel_that_does_not_come_up_is_told_in_its_words_and_leaves_no
             await start_kernel(started_from, "test", limits=SessionLimits(), slot=0, timeout_s=0.5)
     assert list(tmp_path.iterdir()) == []
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+async def test_a_kernel_cannot_speak_of_files_that_are_not_its_sessions_own(
+    tmp_path: Path,
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    for sandbox in (landlock_here(), bubblewrap_here()):
+        if isinstance(sandbox, str):
+            continue
+        async with kernel_source(sandbox) as source:
+            kernel = await start_kernel(
+                source, PYTHON, limits=SessionLimits(), slot=0, timeout_s=10
+            )
+            try:
+                for path in (str(secret), f"/tmp/../{secret}", "/etc/passwd", "secret"):
+                    found = kernel.read(path, bytes_max=99)
+                    assert found is None or b"nologin" in found
+                assert kernel.read(f"{kernel.places.job}/none", bytes_max=99) is None
+            finally:
+                await kernel.close()
 
 
 async def test_inputs_are_linked_where_possible_and_never_changed(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from kowalski.node.repl.seam import SubCall, SubCallResult
 from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
 from tests.node.repl.rooms import Talk, real_host, sandbox_here, talk_to, until
 
@@ -105,6 +106,29 @@ async def test_a_full_host_and_an_unknown_language_are_refused() -> None:
             await host.open("cobol", {}, 0)
         await session.close()
         await (await host.open("python", {}, 0)).close()
+
+
+async def test_a_cell_that_waits_for_sub_calls_is_in_no_other_sessions_way() -> None:
+    async with real_host(slots=1) as host:
+        outer = Talk(await host.open("python", {}, 0))
+        inner: list[str] = []
+
+        async def answer(calls: tuple[SubCall, ...]) -> tuple[SubCallResult, ...]:
+            session = await host.open("python", {}, 0)
+            with pytest.raises(RequestRefusedError, match="busy"):
+                await host.open("python", {}, 0)
+            inner.append((await Talk(session)("6 * 7")).value or "")
+            await session.close()
+            return tuple(SubCallResult(text=inner[-1]) for _ in calls)
+
+        outcome = await outer.session.run_cell(
+            "int(llm_query('x')) + 1",
+            timeout_s=10,
+            on_output=lambda _stream, _data: None,
+            on_sub_calls=answer,
+        )
+        assert outcome.value == "43"
+        assert host.slots_free == 0
 
 
 async def test_a_session_that_begins_to_close_has_given_up_its_place() -> None:

@@ -23,7 +23,7 @@ async def test_cells_run_and_keep_state_with_inputs_and_artefacts(tmp_path: Path
         cell = Talk(await host.open("python", {"in": tmp_path / "in"}, 0))
         await cell("x = context.upper()\nopen('out', 'w').write(x)")
         assert (await cell("x")).value == "'TEXT'"
-        (artefact,) = await cell.session.collect(files_max=5, bytes_max=100)
+        (artefact,) = (await cell.session.collect(files_max=5, bytes_max=100)).files
         assert (artefact.name, artefact.data) == ("out", b"TEXT")
         bash = Talk(await host.open("bash", {}, 0))
         assert (await bash("echo hello")).stdout == b"hello\n"

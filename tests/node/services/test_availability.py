@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from kowalski.mesh.core.placement import Need
-from kowalski.node.core.owner_limits import OwnerLimits, parse_hours
+from kowalski.node.core.availability import Availability, parse_hours
 from kowalski.node.services.availability import Watched, keep_availability, local_minute
 from kowalski.node.services.gate import Gate, Resources
 from kowalski.protocol.errors import RequestRefusedError
@@ -84,7 +84,7 @@ async def test_a_battery_pauses_and_a_plug_ends_it(virtual_time: JumpingClock) -
         watched = Watched(lambda: 0.0, lambda: on_battery)
 
         async def keep() -> None:
-            await keep_availability(gate, world[0].mesh, OwnerLimits(), watched, stands_by=False)
+            await keep_availability(gate, world[0].mesh, Availability(), watched, stands_by=False)
 
         nursery.start_soon(keep)
         await until(lambda: gate.paused == "on battery")

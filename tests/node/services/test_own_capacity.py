@@ -32,11 +32,12 @@ def virtual_time() -> JumpingClock:
 
 @asynccontextmanager
 async def open_capacity(
-    roles: frozenset[Role] = ALL, *, with_host: bool = True
+    roles: frozenset[Role] = ALL, *, with_host: bool = True, cold: str | None = None
 ) -> AsyncIterator[OwnCapacity]:
     models = (
         ModelInfo("llama3.2:3b", is_warm=True, slots=4),
         ModelInfo("qwen3:8b", is_warm=True, slots=2),
+        *([ModelInfo(cold)] if cold else []),
     )
     backend = InMemoryBackend(lambda _asked: "", models=models, url="memory://")
 
@@ -84,3 +85,9 @@ async def test_what_cannot_be_done_is_said(virtual_time: JumpingClock) -> None:
 async def test_a_model_that_served_nothing_has_no_speed_yet(virtual_time: JumpingClock) -> None:
     async with open_capacity() as own:
         assert own.speeds("qwen3:8b") == Speeds()
+
+
+async def test_a_model_that_is_not_loaded_costs_its_loading(virtual_time: JumpingClock) -> None:
+    async with open_capacity(cold="phi4") as own:
+        assert own.speeds("phi4").load_s >= 2
+        assert own.speeds("qwen3:8b").load_s == 0

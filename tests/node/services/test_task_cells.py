@@ -27,6 +27,7 @@ from kowalski.protocol.messages.task import (
     TaskSpec,
 )
 from kowalski.rlm.journal import GENESIS, digest, entry_of, event_of
+from simulations.checkers.terms import Leases
 from simulations.virtual_time import JumpingClock
 from simulations.world import World, open_world
 from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block, blocks, heard
@@ -424,3 +425,27 @@ async def test_the_next_coordinator_finds_the_session_where_it_was(
         assert worker_of(world, task) == before
         ran = [number for number in (3, 4) if world.places[number].cells]
         assert ran == [before], "no other worker had to begin anew"
+
+
+# --- a lease that ends --------------------------------------------------------------------------
+
+
+async def test_a_cell_whose_stream_takes_longer_to_open_than_the_lease_lasts_waits_for_another(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        world.witness.checkers.append(Leases(world.witness))
+        storm, (asker, leader, worker) = world.wires.storm, map(world.peer, range(3))
+        storm.slow_s[(leader, worker)] = storm.slow_s[(worker, leader)] = 2.2
+        task = world.submit(0, block("say x"), mode="blocks")
+        await world.until(lambda: bool(world[0].submitter.entries(task)))
+        storm.silent[(asker, leader)] = storm.silent[(leader, asker)] = 1
+        await trio.sleep(6)
+        assert not world.cells, "it was sent in a term that nobody vouches for any more"
+        storm.silent.clear()
+        storm.slow_s.clear()
+        world.network.release(asker, leader)
+        world.network.release(leader, asker)
+        assert "x" in await answer(world, task)
+        assert not world.witness.violations
+        assert world.witness.evaluated["lease_stop"] >= 1

@@ -8,10 +8,17 @@ from pydantic import ValidationError
 from kowalski.protocol.codec import decode, encode
 from kowalski.protocol.limits import INPUTS_MAX, PROMPT_BYTES_MAX
 from kowalski.protocol.messages.task import Announced, Grant, Settle, TaskHeadline, TaskSpec
-from tests.protocol.examples import EXAMPLES, INPUTS, PARENT, TASK
+from tests.protocol.examples import BOOT, EXAMPLES, INPUTS, PARENT, TASK
 
 HEADLINE = TaskHeadline(
-    task=TASK, term=1, state="running", mode="rlm", entries=9, head="x" * 80, submitter_name="n"
+    task=TASK,
+    term=1,
+    state="running",
+    mode="rlm",
+    entries=9,
+    head="x" * 80,
+    submitter_name="n",
+    age_s=1.0,
 )
 
 
@@ -53,4 +60,4 @@ def test_every_message_to_or_from_a_coordinator_names_its_task() -> None:
 
 
 def test_a_hundred_headlines_fit_what_gossip_carries() -> None:
-    assert decode(encode(Announced(tasks=(HEADLINE,) * 100)))
+    assert decode(encode(Announced(boot=BOOT, sequence=1, tasks=(HEADLINE,) * 100)))

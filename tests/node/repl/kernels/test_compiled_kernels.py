@@ -106,7 +106,7 @@ async def test_a_program_reads_what_it_is_given_and_its_files_stay(tmp_path: Pat
         assert written.status == "ok", written.stderr
         again = await cell('print!("{}", std::fs::read_to_string("out")?);')
         assert again.stdout == b"SOME WORDS"
-        (artefact,) = await cell.session.collect(files_max=5, bytes_max=1000)
+        (artefact,) = (await cell.session.collect(files_max=5, bytes_max=1000)).files
         assert (artefact.name, artefact.data) == ("out", b"SOME WORDS")
 
 

@@ -27,7 +27,7 @@ class Hours:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnerLimits:
+class Availability:
     """`cpu_share` of the processors at most, in whole ones, one at least."""
 
     cpu_share: float = 1.0

@@ -2,9 +2,9 @@
 
 import pytest
 
-from kowalski.node.core.owner_limits import Hours, OwnerLimits, parse_hours
+from kowalski.node.core.availability import Availability, Hours, parse_hours
 
-NIGHT = OwnerLimits(quiet_hours=parse_hours("22:00-07:00"))
+NIGHT = Availability(quiet_hours=parse_hours("22:00-07:00"))
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ def test_quiet_hours_may_go_over_midnight(minute: int, why: str) -> None:
 
 
 def test_there_is_no_work_on_battery_unless_the_owner_says_so() -> None:
-    assert OwnerLimits().why_paused(0, on_battery=True) == "on battery"
-    assert OwnerLimits().why_paused(0, on_battery=False) == ""
-    assert OwnerLimits(works_on_battery=True).why_paused(0, on_battery=True) == ""
+    assert Availability().why_paused(0, on_battery=True) == "on battery"
+    assert Availability().why_paused(0, on_battery=False) == ""
+    assert Availability(works_on_battery=True).why_paused(0, on_battery=True) == ""
 
 
 @pytest.mark.parametrize(
@@ -63,4 +63,4 @@ def test_there_is_no_work_on_battery_unless_the_owner_says_so() -> None:
 def test_a_share_of_the_processors_is_whole_ones_and_one_at_least(
     share: float, slots: int, left: int
 ) -> None:
-    assert OwnerLimits(cpu_share=share).slots(slots) == left
+    assert Availability(cpu_share=share).slots(slots) == left

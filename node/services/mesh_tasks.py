@@ -1,0 +1,388 @@
+"""Every task of the mesh, from any peer: found, followed, cancelled, resumed, traced.
+
+A task is its submitter's: this room answers for those that were submitted here, and asks the peer
+that holds any other. Which peer that is, gossip tells; where it has not told yet, all are asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import structlog
+import trio
+
+from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.core.blame import Weather
+from kowalski.mesh.mesh import Mesh
+from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.core.announced_tasks import Elsewhere
+from kowalski.node.core.portions import portion
+from kowalski.node.core.task_ledger import Task, TaskState
+from kowalski.node.services.submitter import Seen, SubmitterRoom
+from kowalski.node.services.task_gossip import TaskGossip
+from kowalski.protocol.errors import (
+    PeerUnreachableError,
+    RemoteProtocolError,
+    RequestRefusedError,
+)
+from kowalski.protocol.ids import PeerId, TaskId
+from kowalski.protocol.messages import watching as wire
+from kowalski.protocol.messages.base import Message
+from kowalski.protocol.messages.task import Entry
+
+log = structlog.get_logger(__name__)
+
+PROTOCOL = "/kowalski/tasks/1"
+FIND_S = 3.0
+REPLY_S = 10.0
+CANCEL_S = 20.0
+AGAIN_S = 1.0
+
+OnSeen = Callable[[Seen], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a task is: whom to ask for it, and whose it is."""
+
+    holder: PeerId
+    submitter: PeerId
+    task: TaskId
+
+
+class MeshTasks:
+    """Serves `/kowalski/tasks/1`, and the owner of this node."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        submitter: SubmitterRoom,
+        gossip: TaskGossip,
+        *,
+        unix_clock: Callable[[], float],
+    ) -> None:
+        self._mesh = mesh
+        self._submitter = submitter
+        self._gossip = gossip
+        self._unix_clock = unix_clock
+
+    # --- for this node's owner ------------------------------------------------------------------
+
+    def elsewhere(self) -> tuple[Elsewhere, ...]:
+        """Tasks that others have submitted, the latest first."""
+        return self._gossip.listed()
+
+    async def find(self, task: TaskId, submitter: PeerId | None = None) -> Place:
+        """Where a task is.
+
+        Raises:
+            RequestRefusedError: `unknown`; `ambiguous`, several submitters call theirs so.
+        """
+        if submitter in {None, self._mesh.me}:
+            try:
+                self._submitter.find(task)
+            except RequestRefusedError:
+                log.debug("not-here", task=task)
+            else:
+                return Place(self._mesh.me, self._mesh.me, task)
+        told = [
+            Place(one.origin, one.submitter, task)
+            for one in self._gossip.find(task)
+            if submitter in {None, one.submitter} and self._mesh.is_routable(one.origin)
+        ]
+        return self._only(task, told or await self._ask_all(task, submitter))
+
+    def _only(self, task: TaskId, places: list[Place]) -> Place:
+        names = sorted({self._mesh.name_of(place.submitter) for place in places})
+        if not places:
+            raise RequestRefusedError("unknown", f"no peer that can be reached has a task {task}")
+        if len({place.submitter for place in places}) > 1:
+            words = f"{', '.join(names)} have tasks of that name; say {task}@{names[0]}"
+            raise RequestRefusedError("ambiguous", words)
+        return places[0]
+
+    async def _ask_all(self, task: TaskId, submitter: PeerId | None) -> list[Place]:
+        found: list[Place] = []
+        asked = wire.WatchAsked(task=task, submitter=submitter, is_following=False)
+
+        async def ask(peer: PeerId) -> None:
+            try:
+                async with self._mesh.converse(peer, PROTOCOL, asked) as conversation:
+                    opened = await conversation.receive()
+            except Weather as error:
+                log.debug("not-there", task=task, peer=peer, why=str(error))
+                return
+            if isinstance(opened, wire.WatchOpened):
+                found.append(Place(peer, opened.submitter, task))
+
+        with trio.move_on_after(FIND_S):
+            async with open_plain_nursery() as nursery:
+                for facts in self._mesh.facts():
+                    if facts.is_routable and not facts.is_self:
+                        nursery.start_soon(ask, facts.peer)
+        return found
+
+    async def look(self, place: Place) -> tuple[Task, list[Entry]]:
+        """The task as it stands, with its journal. Raises what a conversation raises."""
+        entries: list[Entry] = []
+
+        async def take(seen: Seen) -> None:
+            await trio.lowlevel.checkpoint()
+            if seen.entry is not None:
+                entries.append(seen.entry)
+
+        if place.holder == self._mesh.me:
+            return self._submitter.find(place.task), self._submitter.entries(place.task)
+        asked = wire.WatchAsked(task=place.task, submitter=place.submitter, is_following=False)
+        return await _Watching(place, self._unix_clock).watch(self._mesh, asked, take), entries
+
+    async def follow(self, place: Place, on_seen: OnSeen) -> Task:
+        """Tell all that has happened to the task and happens, until it is over.
+
+        A holder that is lost is looked for again: the task outlives its absence.
+
+        Raises:
+            RequestRefusedError: it is known there no more.
+        """
+        if place.holder == self._mesh.me:
+            return await follow_here(self._submitter, place.task, 0, on_seen)
+        watching = _Watching(place, self._unix_clock)
+        while True:
+            asked = wire.WatchAsked(
+                task=place.task, submitter=place.submitter, start=watching.entries
+            )
+            try:
+                task = await watching.watch(self._mesh, asked, on_seen)
+            except (PeerUnreachableError, RemoteProtocolError) as lost:
+                if not watching.is_open:
+                    raise
+                log.info("holder-lost", task=place.task, peer=place.holder, why=str(lost))
+                await on_seen(watching.seen_lost(self._mesh.name_of(place.holder)))
+                await trio.sleep(AGAIN_S)
+                continue
+            if task.is_over:
+                return task
+
+    async def cancel(self, place: Place, reason: str) -> Task:
+        """Stop it; how it ended. Raises what a conversation raises."""
+        if place.holder == self._mesh.me:
+            return await self._cancel_here(place.task, reason)
+        asked = wire.CancelAsked(task=place.task, submitter=place.submitter, reason=reason)
+        seen = await self._mesh.request(
+            place.holder, PROTOCOL, asked, wire.WatchSeen, timeout_s=CANCEL_S
+        )
+        task, _ = await self.look(place)
+        return replace(task, state=_state(seen.state), answer=seen.answer)
+
+    async def resume(
+        self, place: Place, *, timeout_s: float | None, max_iterations: int | None
+    ) -> TaskId:
+        """Go on with it; under which name. Raises what a conversation raises."""
+        if place.holder == self._mesh.me:
+            return self._submitter.resume(
+                place.task, timeout_s=timeout_s, max_iterations=max_iterations
+            ).id
+        asked = wire.ResumeAsked(
+            task=place.task,
+            submitter=place.submitter,
+            timeout_s=timeout_s,
+            max_iterations=max_iterations,
+        )
+        opened = await self._mesh.request(
+            place.holder, PROTOCOL, asked, wire.WatchOpened, timeout_s=REPLY_S
+        )
+        return opened.task
+
+    async def trace(self, place: Place) -> tuple[str, ...]:
+        """What the ledger of its submitter remembers. Raises what a conversation raises."""
+        if place.holder == self._mesh.me:
+            return self._submitter.trace(place.task)
+        asked = wire.TraceAsked(task=place.task, submitter=place.submitter)
+        traced = await self._mesh.request(
+            place.holder, PROTOCOL, asked, wire.Traced, timeout_s=REPLY_S
+        )
+        return traced.lines
+
+    async def _cancel_here(self, task: TaskId, reason: str) -> Task:
+        self._submitter.cancel(task, reason)
+        return await follow_here(self._submitter, task, 0, _unheeded)
+
+    # --- for other peers ------------------------------------------------------------------------
+
+    async def answer(self, conversation: Conversation, request: Message) -> Message:
+        match request:
+            case wire.WatchAsked():
+                self._check_ours(request.submitter)
+                return await self._show(conversation, request)
+            case wire.CancelAsked():
+                self._check_ours(request.submitter)
+                by = f"cancelled from {self._mesh.name_of(conversation.peer)}"
+                task = await self._cancel_here(request.task, request.reason or by)
+                return _seen_of(Seen(task))
+            case wire.ResumeAsked():
+                self._check_ours(request.submitter)
+                resumed = self._submitter.resume(
+                    request.task,
+                    timeout_s=request.timeout_s,
+                    max_iterations=request.max_iterations,
+                )
+                return self._opened(resumed)
+            case wire.TraceAsked():
+                self._check_ours(request.submitter)
+                self._submitter.find(request.task)
+                return wire.Traced(task=request.task, lines=self._submitter.trace(request.task))
+            case _:
+                raise RemoteProtocolError(f"{request.KIND} in a conversation about tasks")
+
+    def _check_ours(self, submitter: PeerId | None) -> None:
+        if submitter not in {None, self._mesh.me}:
+            raise RequestRefusedError("unknown", "it was not submitted here")
+
+    async def _show(self, conversation: Conversation, request: wire.WatchAsked) -> wire.WatchSeen:
+        task = self._submitter.find(request.task)
+        await conversation.send(self._opened(task))
+        start = request.start
+        while entries := portion(self._submitter.entries(task.id, start)):
+            seen = _seen_of(Seen(self._submitter.find(task.id)))
+            # However many there are: it is not over before the last of them is shown.
+            state = "running" if seen.answer is not None else seen.state
+            await conversation.send(
+                seen.model_copy(update={"entries": entries, "answer": None, "state": state})
+            )
+            start += len(entries)
+        if not request.is_following:
+            return _seen_of(Seen(self._submitter.find(task.id)))
+
+        async def tell(seen: Seen) -> None:
+            if not seen.task.is_over or seen.entry is not None:
+                await conversation.send(replace_end(_seen_of(seen)))
+
+        ended = await follow_here(self._submitter, task.id, start, tell)
+        return _seen_of(Seen(ended))
+
+    def _opened(self, task: Task) -> wire.WatchOpened:
+        return wire.WatchOpened(
+            task=task.id,
+            submitter=self._mesh.me,
+            submitter_name=self._mesh.name_of(self._mesh.me),
+            spec=task.spec,
+            age_s=max(0.0, self._unix_clock() - task.submitted_unix_s),
+        )
+
+
+async def _unheeded(_seen: Seen) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+async def follow_here(submitter: SubmitterRoom, task: TaskId, start: int, on_seen: OnSeen) -> Task:
+    """Tell what happens to one of our tasks, from entry `start` on, until it is over.
+
+    Every entry is told once and in order, however slowly; of progress some may be left out.
+    """
+    told = start
+    while True:
+        with submitter.watch(task) as seen:
+            now = submitter.find(task)
+            for entry in submitter.entries(task, told):
+                await on_seen(Seen(now, entry))
+                told += 1
+            if (now := submitter.find(task)).is_over and told >= now.entries:
+                return now
+            async for one in seen:
+                if one.entry is not None and one.entry.index < told:
+                    continue
+                if one.entry is not None and one.entry.index > told:
+                    break  # more happened than was kept for us
+                told += one.entry is not None
+                await on_seen(one)
+                if one.task.is_over and told >= one.task.entries:
+                    return one.task
+
+
+class _Watching:
+    """One task of another peer, as it is shown to us over one conversation after the other."""
+
+    def __init__(self, place: Place, unix_clock: Callable[[], float]) -> None:
+        self._place = place
+        self._unix_clock = unix_clock
+        self._task: Task | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._task is not None
+
+    @property
+    def entries(self) -> int:
+        return self._task.entries if self._task else 0
+
+    def seen_lost(self, holder: str) -> Seen:
+        assert self._task is not None
+        words = f"{holder} cannot be reached; the task goes on without it"
+        return Seen(replace(self._task, state="waiting", why_waiting=words))
+
+    async def watch(self, mesh: Mesh, asked: wire.WatchAsked, on_seen: OnSeen) -> Task:
+        """Until the other side has said its last; the task as it is then."""
+        async with mesh.converse(self._place.holder, PROTOCOL, asked) as conversation:
+            opened = await conversation.receive()
+            if not isinstance(opened, wire.WatchOpened):
+                raise RemoteProtocolError(f"{opened.KIND} in answer to {asked.KIND}")
+            self._open(opened)
+            while True:
+                seen = await conversation.receive()
+                if not isinstance(seen, wire.WatchSeen):
+                    raise RemoteProtocolError(f"{seen.KIND} from one who shows a task")
+                task = await self._take(seen, on_seen)
+                if task.is_over or (not asked.is_following and not seen.entries):
+                    return task
+
+    def _open(self, opened: wire.WatchOpened) -> None:
+        if self._task is None:
+            submitted = int(self._unix_clock() - opened.age_s)
+            self._task = Task(opened.task, opened.spec, submitted_unix_s=submitted)
+
+    async def _take(self, seen: wire.WatchSeen, on_seen: OnSeen) -> Task:
+        assert self._task is not None
+        task = self._task = replace(
+            self._task,
+            state=_state(seen.state),
+            term=seen.term,
+            coordinator=seen.coordinator,
+            why_waiting=seen.why,
+            answer=seen.answer,
+        )
+        for entry in seen.entries:
+            if entry.index != task.entries:
+                raise RemoteProtocolError(f"entry {entry.index} where {task.entries} was due")
+            task = self._task = replace(task, entries=task.entries + 1)
+            await on_seen(Seen(task, entry))
+        if seen.progress is not None or not seen.entries:
+            await on_seen(Seen(task, progress=seen.progress))
+        return task
+
+
+def _seen_of(seen: Seen) -> wire.WatchSeen:
+    task = seen.task
+    return wire.WatchSeen(
+        task=task.id,
+        state=task.state,
+        term=task.term,
+        coordinator=task.coordinator,
+        why=task.why_waiting[:1024],
+        entries=(seen.entry,) if seen.entry is not None else (),
+        progress=seen.progress,
+        answer=task.answer,
+    )
+
+
+def replace_end(seen: wire.WatchSeen) -> wire.WatchSeen:
+    """The end is said last, and by itself."""
+    if seen.answer is None:
+        return seen
+    return seen.model_copy(update={"state": "running", "answer": None})
+
+
+def _state(word: str) -> TaskState:
+    """A state that we do not know is one of a newer peer: as long as it is open, it runs."""
+    return word if word in get_args(TaskState) else "running"  # type: ignore[return-value]

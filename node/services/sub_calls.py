@@ -1,0 +1,206 @@
+"""What a cell asks of the outside, answered: models, child sessions, folds, history, the budget.
+
+Weather is an answer, too: an error that a program can tell from a text. Each answer is journalled
+before the cell hears it. What was asked in this task before, word for word, is answered from then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from kowalski.mesh.content_store import ContentStore
+from kowalski.mesh.mesh import Mesh
+from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.services.purse import BudgetSpentError, Purse
+from kowalski.node.services.session_term import Term
+from kowalski.protocol.errors import PeerUnreachableError, RequestRefusedError
+from kowalski.protocol.ids import ContentHash
+from kowalski.protocol.messages import journal
+from kowalski.protocol.messages.base import line
+from kowalski.protocol.messages.inference import ChatMessage
+from kowalski.protocol.messages.repl import SubCall, SubCallResult
+from kowalski.rlm.sub_calls import Place, SubCallBook, question_of
+
+HISTORY_BYTES_MAX = 256 * 1024
+"""Of what `history` holds in a cell; older messages are there by their handles."""
+
+UNFOLD_CHARS = 64 * 1024
+"""Of an original that is handed over at once; four bytes each at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came of a question, before it is an entry."""
+
+    text: str | None = None
+    error: str | None = None
+    code: str | None = None
+    facts: dict[str, object] = field(default_factory=dict)
+    """More fields of the entry: who answered, what it used."""
+
+
+AskModel = Callable[[str | None, tuple[ChatMessage, ...]], Awaitable[Reply]]
+"""Ask a model, by name or the session's choice. Never raises for weather."""
+
+AskChild = Callable[[Place, SubCall], Awaitable[Reply]]
+"""Have a child session answer. Never raises for weather."""
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """A question that waits for its answer; who asks the same waits with it."""
+
+    answered: trio.Event = field(default_factory=trio.Event)
+
+
+class SubCalls:
+    """Answers the cells of one session. `ask_child` None: there are no children below it."""
+
+    def __init__(
+        self,
+        term: Term,
+        purse: Purse,
+        *,
+        mesh: Mesh,
+        store: ContentStore,
+        ask_model: AskModel,
+        ask_child: AskChild | None,
+        depth: int,
+    ) -> None:
+        self._term = term
+        self._purse = purse
+        self._mesh = mesh
+        self._store = store
+        self._ask_model = ask_model
+        self._ask_child = ask_child
+        self._depth = depth
+        self.book = SubCallBook()
+        self._under_way: dict[ContentHash, _UnderWay] = {}
+
+    def of_cell(
+        self, cell: int
+    ) -> Callable[[tuple[SubCall, ...]], Awaitable[tuple[SubCallResult, ...]]]:
+        """For one run of a cell: answers a batch all at once, each slot for itself, in order."""
+        run = self.book.run_of(cell)
+
+        def answer(calls: tuple[SubCall, ...]) -> Awaitable[tuple[SubCallResult, ...]]:
+            # Numbered as they come, whatever order they are answered in.
+            slots = [(call, replayed) for call in calls for replayed in [run.replayed(call)]]
+            return self._answer_all([(c, r, None if r else run.place(c)) for c, r in slots])
+
+        return answer
+
+    async def _answer_all(
+        self, slots: list[tuple[SubCall, SubCallResult | None, Place | None]]
+    ) -> tuple[SubCallResult, ...]:
+        results = [replayed or SubCallResult() for _, replayed, _ in slots]
+
+        async def answer(slot: int, call: SubCall, place: Place) -> None:
+            results[slot] = await self._answer(place, call)
+
+        async with open_plain_nursery() as nursery:
+            for slot, (call, _, place) in enumerate(slots):
+                if place is not None:
+                    nursery.start_soon(answer, slot, call, place)
+        return tuple(results)
+
+    async def _answer(self, place: Place, call: SubCall) -> SubCallResult:
+        match call.kind:
+            case "unfold":
+                return await self._unfold(call)  # there again whenever it is asked
+            case "history":
+                return self._record(place, call, Reply(text=self._history()))
+            case "budget":
+                return self._record(place, call, Reply(text=self._left()))
+            case "llm" | "rlm":
+                return await self._answer_once(place, call)
+            case _:
+                return SubCallResult(error=f"nobody answers {call.kind}", code="unsupported")
+
+    def _record(self, place: Place, call: SubCall, reply: Reply) -> SubCallResult:
+        """Journal it; only then the cell may know."""
+        entry = {
+            "cell": place.cell,
+            "ordinal": place.ordinal,
+            "prompt": question_of(call),
+            "kind": call.kind,
+            "text": reply.text,
+            "error": None if reply.error is None else line(reply.error),
+            "code": reply.code,
+        }
+        answered = journal.SubCallAnswered.model_validate({**entry, **reply.facts})
+        self._term.record(answered)
+        return self.book.result(answered)
+
+    # --- questions to models --------------------------------------------------------------------
+
+    async def _answer_once(self, place: Place, call: SubCall) -> SubCallResult:
+        if not self._term.spec.asking.answers_once:
+            return await self._ask(place, call)
+        repeated = self.book.repeated(call)
+        question = question_of(call)
+        if repeated is None and (under_way := self._under_way.get(question)):
+            await under_way.answered.wait()
+            repeated = self.book.repeated(call)
+        if repeated is not None:
+            return self._record(place, call, Reply(facts={"is_repeated": True}))
+        under_way = self._under_way.setdefault(question, _UnderWay())
+        try:
+            return await self._ask(place, call)
+        finally:
+            if self._under_way.get(question) is under_way:
+                del self._under_way[question]
+            under_way.answered.set()
+
+    async def _ask(self, place: Place, call: SubCall) -> SubCallResult:
+        if call.kind == "rlm" and self._ask_child is not None:
+            return self._record(place, call, await self._ask_child(place, call))
+        model = call.model or self._term.spec.asking.sub_model
+        message = ChatMessage(role="user", content=call.prompt)
+        try:
+            with self._purse.call():
+                return self._record(place, call, await self._ask_model(model, (message,)))
+        except BudgetSpentError as spent:
+            return self._record(place, call, Reply(error=str(spent), code="budget_spent"))
+
+    # --- what the session itself knows ----------------------------------------------------------
+
+    def _history(self) -> str:
+        """All messages; of those beyond a bound, only that they were there."""
+        room = HISTORY_BYTES_MAX
+        told: list[str] = []
+        for message in reversed(self._term.session().history):
+            room -= len(message.content.encode()) + 8
+            left_out = f"(left out: {len(message.content)} characters)"
+            told.append(message.content if room > 0 else left_out)
+        return json.dumps(told[::-1])
+
+    def _left(self) -> str:
+        session = self._term.session()
+        return json.dumps(
+            {
+                **self._purse.left(),
+                "seconds": round(self._term.remaining_s(), 1),
+                "turns": session.spec.max_iterations - session.turns,
+                "depth": self._depth if self._ask_child is not None else 0,
+            }
+        )
+
+    async def _unfold(self, call: SubCall) -> SubCallResult:
+        """`HANDLE`, or `HANDLE:FROM` for a piece of the original; empty behind its end."""
+        handle, _, start = call.prompt.partition(":")
+        folds = self._term.session().folds
+        ref = next((fold for fold in folds if fold.hash == handle), None)
+        if ref is None or not (start or "0").isdecimal():
+            return SubCallResult(error=f"no fold has the handle {call.prompt[:80]}", code="unknown")
+        try:
+            await self._store.fetch(self._term.holders(ref), self._mesh)
+        except (PeerUnreachableError, RequestRefusedError) as lost:
+            return SubCallResult(error=line(str(lost)), code="lost")
+        text = (await self._store.read(ref)).decode(errors="replace")
+        begin = int(start or "0")
+        return SubCallResult(text=text[begin : begin + UNFOLD_CHARS])

@@ -1,0 +1,1 @@
+"""What must hold, watched from outside: each module hears the witness and names its invariants."""

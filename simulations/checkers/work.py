@@ -1,0 +1,87 @@
+"""What is done: how often a cell runs and a model is asked, and that nothing is left over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from kowalski.node.repl.scripted_sessions import ScriptedState
+from simulations.plan import Ask
+from simulations.witness import NoChecker, Witness
+from simulations.world import World
+
+EXECUTIONS_MAX = 40
+"""Of one cell, whatever happens: terms, moves and replays are all bounded."""
+
+STREAMS_PER_PEER_MAX = 16
+"""Kept open between two nodes: one for each protocol and direction."""
+
+
+class Executions(NoChecker):
+    """`attempt_budget`: no cell runs twice in one session, nor without a fault at all."""
+
+    def __init__(self, witness: Witness, asks: Iterable[Ask]) -> None:
+        super().__init__(witness)
+        self.begun: Counter[str] = Counter()
+        self._known = {code for ask in asks for _, code in ask.cells}
+
+    def began_cell(self, number: int, code: str, state: ScriptedState) -> None:
+        """A `places.OnCell` of each node."""
+        code = code.strip()
+        if code not in self._known:
+            return  # a stranger's
+        self.begun[code] += 1
+        self.witness.check(
+            "attempt_budget",
+            holds=code not in {one.strip() for one in state.codes}
+            and self.begun[code] <= EXECUTIONS_MAX,
+            words=f"node {number} runs {code.splitlines()[-1]!r} again, "
+            f"{self.begun[code]} times in all",
+        )
+
+    def check_all(self, asks: list[Ask], *, is_quiet: bool) -> None:
+        """After the story: where nothing went wrong, each cell ran exactly once."""
+        for ask in asks:
+            for _, code in ask.cells:
+                times = self.begun[code]
+                self.witness.check(
+                    "attempt_budget",
+                    holds=times == 1 if is_quiet else times >= 1,
+                    words=f"{ask.task}: {code.splitlines()[-1]!r} ran {times} times",
+                )
+
+
+def check_calls(world: World, asks: list[Ask], *, is_quiet: bool) -> None:
+    """`calls_budget`: where nothing went wrong, each call reached one model, once."""
+    calls = Counter(world.calls)
+    for ask in asks:
+        wanted = f"part {ask.task.rpartition('-')[2]}" if ask.cells else ask.prompt
+        times = calls[wanted]
+        world.witness.check(
+            "calls_budget",
+            holds=times == 1 if is_quiet else 1 <= times <= EXECUTIONS_MAX,
+            words=f"{ask.task}: {wanted!r} was asked {times} times",
+        )
+
+
+def leftovers(world: World) -> list[str]:
+    """What is still held although every task is over, in words."""
+    found: list[str] = []
+    for place in world.places:
+        if place.node is None or place.hands is None or place.transport is None:
+            continue
+        host, who = place.hands.host, f"node {place.number}"
+        if host is not None and host.slots_free != host.slots:
+            found.append(f"{who}: {host.slots - host.slots_free} sessions")
+        if place.backend.in_flight:
+            found.append(f"{who}: {place.backend.in_flight} model calls")
+        hot = world.as_node(place.number, lambda node: node.mesh.facts_of(node.mesh.me).hot)
+        if hot is not None:
+            rooms = {"repl": hot.repl, "inference": hot.inference, "folding": hot.folding}
+            for name, at in rooms.items():
+                if at.running or at.queued:
+                    found.append(f"{who}: {name} {at.running} running, {at.queued} queued")
+        streams = place.transport.streams_open
+        if streams > STREAMS_PER_PEER_MAX * (len(world.places) + 1):
+            found.append(f"{who}: {streams} streams")
+    return found

@@ -1,0 +1,100 @@
+"""A node's disk as the simulator has it: watched, and at times full, slow, or gone in mid-write."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from inspect import signature
+from typing import Protocol, cast
+
+from kowalski.node.storage import LedgerStorage, StorageError
+
+WRITING_THREADS = frozenset({"_write", "write", "write_bytes"})
+"""Functions that nodes run in threads and that need room on the disk."""
+
+
+class DiskWatcher(Protocol):
+    def stored(self, number: int, method: str, arguments: tuple[object, ...]) -> None:
+        """Node `number` has written something to its ledger: what, by the name of the method."""
+        ...
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+@dataclass(slots=True)
+class Disk:
+    """What is wrong with one disk now. `halt` ends its node, `stall` lets it stand still."""
+
+    number: int
+    halt: Callable[[], None] = _nothing
+    stall: Callable[[float], None] = _nothing
+    is_full: int = 0
+    slow_s: float = 0.0
+    writes_left: float = float("inf")
+    """Until the node dies in one: in the middle, if it is half a write."""
+    is_gone: bool = False
+    watchers: list[DiskWatcher] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """A new process: the disk is as the last one left it."""
+        self.is_gone = False
+        self.writes_left = float("inf")
+
+    def write(self, method: str, arguments: tuple[object, ...], do: Callable[[], object]) -> None:
+        """Raises StorageError: as a bad disk would."""
+        if self.is_gone:
+            raise StorageError("the process is dead")
+        if self.is_full:
+            raise StorageError("simulated: database or disk is full")
+        if self.slow_s:
+            self.stall(self.slow_s)
+        self.writes_left -= 1
+        if self.writes_left < 0:
+            self._die()
+        do()
+        for watcher in self.watchers:
+            watcher.stored(self.number, method, arguments)
+        if self.writes_left <= 0:
+            self._die()
+
+    def _die(self) -> None:
+        self.is_gone = True
+        self.halt()
+        raise StorageError("the process is dead")
+
+    def obstruct(self, function: Callable[..., object]) -> None:
+        """Meet the work of a thread; see `determinism.work_of_threads`."""
+        name = getattr(getattr(function, "func", function), "__name__", "")
+        if name not in WRITING_THREADS:
+            return
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "simulated: no space left on device")
+        if self.slow_s:
+            self.stall(self.slow_s)
+
+
+class _Watched:
+    """A `LedgerStorage` whose writes go through a disk. A method that returns nothing writes."""
+
+    def __init__(self, storage: LedgerStorage, disk: Disk) -> None:
+        self._storage = storage
+        self._disk = disk
+
+    def __getattr__(self, name: str) -> object:
+        method = getattr(self._storage, name)
+        if not callable(method) or signature(method).return_annotation not in {None, "None"}:
+            return method
+
+        def write(*arguments: object) -> None:
+            self._disk.write(name, arguments, lambda: method(*arguments))
+
+        self.__dict__[name] = write
+        return write
+
+
+def on_disk(storage: LedgerStorage, disk: Disk) -> LedgerStorage:
+    """The same storage on a disk of the simulator's."""
+    return cast("LedgerStorage", _Watched(storage, disk))

@@ -1,0 +1,206 @@
+"""Named bugs, each of which some story must find: else stories and checkers are worth little.
+
+`python -m simulations mutants` hunts them, each in a process of its own, for which
+`python -m simulations.mutants NAME` is the command: the bug is in the code from the first import.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from simulations.mutation import Change, StaleMutantError, install
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """`scenario` and the number of seeds in which it must be found."""
+
+    about: str
+    changes: tuple[Change, ...]
+    scenario: str = "trouble"
+    seeds: int = 60
+
+
+def _mutant(
+    about: str, path: str, old: str, new: str, *, scenario: str = "trouble", seeds: int = 60
+) -> Mutant:
+    return Mutant(about, (Change(path, old, new),), scenario, seeds)
+
+
+LEDGER = "node/core/task_ledger.py"
+TERMS = "node/core/task_ledger_terms.py"
+DESK = "node/core/worker_desk.py"
+LEASE = "node/core/coordinator_lease.py"
+CONNECTIVITY = "mesh/core/connectivity.py"
+
+MUTANTS: dict[str, Mutant] = {
+    "no-fence": _mutant(
+        "the submitter takes entries of deposed coordinators",
+        LEDGER,
+        'if task.state != "running" or entry.term != task.term:',
+        'if task.state != "running":',
+    ),
+    "no-order": _mutant(
+        "the submitter takes entries in any order",
+        LEDGER,
+        "if entry.index != task.entries or entry.parent != task.last_digest:",
+        "if entry.index < task.entries:",
+    ),
+    "term-not-saved": _mutant(
+        "a term is granted that is not on disk",
+        TERMS,
+        "return put(state, task), (Save(task), GrantTerm(task, standbys, before), Show(task))",
+        "return put(state, task), (GrantTerm(task, standbys, before), Show(task))",
+    ),
+    "term-saved-late": _mutant(
+        "a term is saved after it was granted",
+        TERMS,
+        "return put(state, task), (Save(task), GrantTerm(task, standbys, before), Show(task))",
+        "return put(state, task), (GrantTerm(task, standbys, before), Save(task), Show(task))",
+    ),
+    "term-kept": _mutant(
+        "the next coordinator gets the term of the last",
+        TERMS,
+        "term, before = task.term + 1, task.holders",
+        "term, before = max(task.term, 1), task.holders",
+    ),
+    "no-patience": _mutant(
+        "silence of a coordinator is never noticed",
+        "node/core/task_ledger_state.py",
+        "silence_s: float = 4.0",
+        "silence_s: float = 1e9",
+    ),
+    "no-fence-at-worker": _mutant(
+        "workers and coordinators serve any term",
+        "node/core/fences.py",
+        "if term < highest:",
+        "if term < 0:",
+    ),
+    "lease-for-ever": _mutant(
+        "a coordinator goes on although its lease is over",
+        LEASE,
+        "return now < self.until",
+        "return True",
+    ),
+    "no-dedupe": _mutant(
+        "a cell that was run is run again when it is asked for again",
+        DESK,
+        "return desk, AnswerAgain(done) if done and asked.cell in ran else RunOn()",
+        "return desk, RunOn()",
+    ),
+    "any-session": _mutant(
+        "a cell runs in whatever session there is, whatever that has run",
+        DESK,
+        "if ran is not None and (asked.after == ran or (done and asked.after == ran[:-1])):",
+        "if ran is not None:",
+    ),
+    "forgets-tasks": _mutant(
+        "a node that was restarted does not know its tasks",
+        "node/services/submitter.py",
+        "self._driver.handle(task_ledger.Restored(task))",
+        "pass",
+    ),
+    "never-redials": _mutant(
+        "a peer that was lost is not dialled again",
+        CONNECTIVITY,
+        "act_at=max(now + wait_s + _yield_s(state, known.id), known.shunned_until),",
+        "act_at=inf,",
+    ),
+    "strangers-served": _mutant(
+        "whoever is connected counts as a member",
+        "mesh/membership_certificates.py",
+        "Ed25519PublicKey.from_public_bytes(public_key).verify(signature, data)",
+        "pass",
+        scenario="liar",
+    ),
+    "no-sequence-window": _mutant(
+        "old gossip that comes again counts as news",
+        "mesh/core/telemetry_view.py",
+        "return sequence > known.sequence",
+        "return True",
+        scenario="replay",
+    ),
+    "beyond-reason": _mutant(
+        "telemetry may say what is no number",
+        "protocol/messages/base.py",
+        "Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]",
+        "Fraction = float",
+        scenario="liar",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hunt:
+    """How it went with one mutant. `found`: the promise it broke first, empty if it survived."""
+
+    name: str
+    found: str
+    seeds: int
+    """Stories that were told, the last one included."""
+    wall_s: float
+
+
+def hunt(name: str) -> Hunt:
+    """Tell stories with the bug in the code until one breaks a promise. Once in a process.
+
+    Raises:
+        StaleMutantError: the line that it changes is not there any more.
+    """
+    mutant = MUTANTS[name]
+    for change in mutant.changes:
+        change.check()
+    install(mutant.changes)
+    from simulations import scenarios, seeds  # noqa: PLC0415 after the change
+
+    began = time.perf_counter()
+    scenario = scenarios.load(mutant.scenario)
+    told, found = 0, ""
+    for outcome in seeds.run(scenario, range(1, mutant.seeds + 1), jobs=1):
+        told += 1
+        if not outcome.is_fine:
+            crash = outcome.crash.strip().rpartition("\n")[2]
+            found = str(outcome.violation) if outcome.violation else f"fell over: {crash}"
+            break
+    return Hunt(name, found, told, time.perf_counter() - began)
+
+
+def hunt_all(names: Iterable[str], *, jobs: int) -> Iterator[Hunt]:
+    """Hunt each in a process of its own, so many at a time; as they are done.
+
+    Raises:
+        StaleMutantError: of the first that is, before any is hunted.
+    """
+    wanted = list(names)
+    for name in wanted:
+        for change in MUTANTS[name].changes:
+            change.check()
+    with ThreadPoolExecutor(jobs) as pool:
+        for done in as_completed([pool.submit(_hunt_elsewhere, name) for name in wanted]):
+            yield done.result()
+
+
+def _hunt_elsewhere(name: str) -> Hunt:
+    done = subprocess.run(
+        [sys.executable, "-m", "simulations.mutants", name],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise StaleMutantError(f"{name}: {done.stderr.strip().rpartition(chr(10))[2]}")
+    return Hunt(**json.loads(done.stdout))
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(hunt(sys.argv[1]))))

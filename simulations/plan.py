@@ -1,0 +1,169 @@
+"""A scenario and a seed make a plan: what is asked when, what goes wrong when. Data, all of it.
+
+What is asked and what goes wrong are drawn by dice of their own, so that a plan with fewer faults
+is the same plan otherwise. A plan can be written down, told again, and shrunk.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from kowalski.protocol.messages.task import Mode
+from simulations.menu import Fault, draw_faults, draw_swarm
+from simulations.scenarios import Scenario, Work
+
+AskKind = Literal["submit", "again", "conflict", "cancel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One thing that a person does. `node` is where, or the next one that is up.
+
+    `cells` are the (language, code) of the task's cells, none where it is one model call; `wanted`
+    is what must stand in its answer.
+    """
+
+    kind: AskKind
+    at_s: float
+    node: int
+    task: str
+    prompt: str = ""
+    mode: Mode = "auto"
+    cells: tuple[tuple[str, str], ...] = ()
+    wanted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Of one node: how fast it runs, and what it showed when the world began."""
+
+    rate: float
+    offset_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    scenario: Scenario
+    seed: int
+    asks: tuple[Ask, ...]
+    faults: tuple[Fault, ...]
+    clocks: tuple[Clock, ...]
+
+    def without(self, faults: frozenset[int]) -> Plan:
+        """The same without the faults of these numbers."""
+        kept = tuple(fault for number, fault in enumerate(self.faults) if number not in faults)
+        return replace(self, faults=kept)
+
+
+def draw(scenario: Scenario, seed: int) -> Plan:
+    """The plan of a seed: always the same one."""
+    faults: tuple[Fault, ...] = ()
+    if scenario.faults is not None:
+        dice = random.Random(f"{seed} {scenario.name} faults")
+        kinds = scenario.faults.kinds
+        if scenario.faults.is_swarm:
+            kinds = draw_swarm(dice, kinds)
+        faults = draw_faults(
+            dice,
+            kinds=kinds,
+            nodes=scenario.nodes,
+            every_s=scenario.faults.every_s,
+            lasts_s_max=scenario.faults.lasts_s_max,
+            until_s=scenario.seconds,
+        )
+    return Plan(
+        scenario,
+        seed,
+        asks=tuple(_asks(scenario, random.Random(f"{seed} {scenario.name} asks"))),
+        faults=faults,
+        clocks=tuple(_clocks(scenario, random.Random(f"{seed} {scenario.name} clocks"))),
+    )
+
+
+def _clocks(scenario: Scenario, dice: random.Random) -> Iterator[Clock]:
+    for _ in range(scenario.nodes):
+        skew = dice.uniform(-scenario.clock_skew, scenario.clock_skew)
+        yield Clock(1.0 + skew, dice.uniform(0.0, 1e6) if scenario.clock_skew else 0.0)
+
+
+def _asks(scenario: Scenario, dice: random.Random) -> Iterator[Ask]:
+    work = scenario.work
+    at_s, ordinal = dice.expovariate(1 / work.every_s), 0
+    asks: list[Ask] = []
+    while at_s < scenario.seconds and ordinal < work.tasks_max:
+        submit = _submit(scenario, work, dice, ordinal, at_s)
+        asks.append(submit)
+        asks += _what_else(submit, scenario, dice)
+        ordinal += 1
+        at_s += dice.expovariate(1 / work.every_s)
+    yield from sorted(asks, key=lambda ask: ask.at_s)
+
+
+def _submit(scenario: Scenario, work: Work, dice: random.Random, ordinal: int, at_s: float) -> Ask:
+    task, node = f"task-{ordinal}", dice.randrange(scenario.nodes)
+    if dice.random() < work.direct:
+        prompt = f"question {ordinal}"
+        answer = f"reply to: {prompt}"
+        return Ask("submit", at_s, node, task, prompt, "direct", wanted=(answer,))
+    value = dice.randrange(1000)
+    waits = [f"wait {dice.uniform(0.0, work.cell_s_max):.2f}" for _ in range(3)]
+    cells = (
+        ("python", f"keep x {value}\n{waits[0]}\nsay {ordinal} begins"),
+        ("bash", f"{waits[1]}\nsay {ordinal} from bash"),
+        ("python", f"ask part {ordinal}"),
+        ("python", f"{waits[2]}\nshow x\nsay {ordinal} ends"),
+    )
+    prompt = "\n\n".join(f"```{language}\n{code}\n```" for language, code in cells)
+    wanted = (f"x is {value}", f"{ordinal} from bash", f"reply to: part {ordinal}")
+    return Ask("submit", at_s, node, task, prompt, "blocks", cells, wanted)
+
+
+def _what_else(submit: Ask, scenario: Scenario, dice: random.Random) -> Iterator[Ask]:
+    """Second thoughts about a task: asked again, with another prompt, or taken back."""
+    later_s = submit.at_s + dice.expovariate(1 / 4.0)
+    if dice.random() < scenario.work.repeated:
+        yield replace(submit, kind="again", at_s=later_s)
+        if dice.random() < 0.5:
+            prompt = f"{submit.prompt} or not"
+            yield replace(submit, kind="conflict", at_s=later_s, prompt=prompt)
+    if dice.random() < scenario.work.cancelled:
+        yield replace(submit, kind="cancel", at_s=later_s)
+
+
+# --- on paper -----------------------------------------------------------------------------------
+
+
+def to_json(plan: Plan) -> str:
+    """Everything that the story needs, readable by `from_json`."""
+    written = {
+        "scenario": plan.scenario.model_dump(mode="json"),
+        "seed": plan.seed,
+        "asks": [asdict(ask) for ask in plan.asks],
+        "faults": [asdict(fault) for fault in plan.faults],
+        "clocks": [asdict(clock) for clock in plan.clocks],
+    }
+    return json.dumps(written, indent=1)
+
+
+def from_json(text: str) -> Plan:
+    """Raises ValueError: this is no plan."""
+    try:
+        read: dict[str, Any] = json.loads(text)
+        return Plan(
+            scenario=Scenario.model_validate(read["scenario"]),
+            seed=int(read["seed"]),
+            asks=tuple(_ask(one) for one in read["asks"]),
+            faults=tuple(Fault(**{**one, "nodes": tuple(one["nodes"])}) for one in read["faults"]),
+            clocks=tuple(Clock(**one) for one in read["clocks"]),
+        )
+    except (KeyError, TypeError) as wrong:
+        raise ValueError(f"this is no plan: {wrong}") from wrong
+
+
+def _ask(read: dict[str, Any]) -> Ask:
+    cells = tuple((language, code) for language, code in read["cells"])
+    return Ask(**{**read, "cells": cells, "wanted": tuple(read["wanted"])})

@@ -1,0 +1,133 @@
+"""Scenarios: who is there, on what network, with what to do, and what may go wrong. TOML files.
+
+    scenario = load("home")            # simulations/scenarios/home.toml, or a path
+
+A scenario and a seed make a plan (`plan.py`), which is told in one of the tiers.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kowalski.node.control_messages import ROLES, Role
+from simulations.menu import MENU
+
+FOLDER = Path(__file__).parent / "scenarios"
+
+Chance = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(ge=0.0, le=86_400.0)]
+
+
+class ScenarioError(Exception):
+    """A file that is no scenario: where, and what is wrong with it."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Devices(_Part):
+    """So many devices of one kind."""
+
+    count: Annotated[int, Field(ge=1, le=10_000)]
+    name: str
+    languages: tuple[str, ...] = ("python", "bash")
+    models: tuple[str, ...] = ("m",)
+    roles: tuple[Role, ...] = ROLES
+    slots: Annotated[int, Field(ge=1, le=1000)] = 4
+    model_slots: Annotated[int, Field(ge=1, le=1000)] = 16
+    token_ms: Annotated[float, Field(ge=0.0)] = 0.0
+    """How long its model takes for a token."""
+    slowness: Annotated[float, Field(ge=0.01, le=1000.0)] = 1.0
+    """How many times as long as another a cell takes here."""
+    speaks_newer: bool = False
+    """A later version: says more than we know, and asks for what we do not have."""
+
+
+class Network(_Part):
+    latency_ms: Annotated[float, Field(ge=0.0)] = 2.0
+    jitter_ms: Annotated[float, Field(ge=0.0)] = 8.0
+    packet_loss: Chance = 0.0
+    gossip_loss: Chance = 0.0
+    gossip_replayed: Chance = 0.0
+    """Old messages that come again, after half a minute to a minute."""
+    mbit_per_s: Annotated[float, Field(gt=0.0)] | None = None
+    grain_ms: Annotated[float, Field(ge=0.0)] = 4.0
+    """What arrives within it arrives at once: fewer turns, a faster simulation."""
+
+
+class Work(_Part):
+    """What people ask of it."""
+
+    every_s: Annotated[float, Field(gt=0.0)] = 3.0
+    tasks_max: Annotated[int, Field(ge=0)] = 1000
+    direct: Chance = 0.3
+    """How many tasks are one model call; the others are cells with variables and sub-calls."""
+    repeated: Chance = 0.1
+    """How many are submitted again: most the same, some with another prompt."""
+    cancelled: Chance = 0.05
+    cell_s_max: Seconds = 4.0
+
+
+class Faults(_Part):
+    every_s: Annotated[float, Field(gt=0.0)] = 8.0
+    lasts_s_max: Seconds = 15.0
+    kinds: tuple[str, ...] = tuple(MENU)
+    is_swarm: bool = True
+    """Each seed draws which of the kinds it knows at all: rare pairs become common."""
+
+
+class Scenario(_Part):
+    name: str
+    about: str
+    tier: Literal["A", "B"] = "A"
+    seconds: Annotated[float, Field(gt=0.0)] = 30.0
+    """The safety phase; afterwards everything heals."""
+    devices: Annotated[tuple[Devices, ...], Field(min_length=1)]
+    network: Network = Network()
+    work: Work = Work()
+    faults: Faults | None = Faults()
+    clock_skew: Chance = 0.05
+    """Clocks run up to so much faster or slower than the world's."""
+    settle_s: Seconds = 90.0
+    """In which every task ends once all faults have."""
+
+    @property
+    def nodes(self) -> int:
+        return sum(one.count for one in self.devices)
+
+
+def names() -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+
+
+def load(name: str) -> Scenario:
+    """One of ours by its name, or a file.
+
+    Raises:
+        ScenarioError: there is none, or it is not one.
+    """
+    path = FOLDER / f"{name}.toml" if name in names() else Path(name)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        known = ", ".join(names())
+        raise ScenarioError(f"{path}: {error.strerror}; there are {known}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{path}: {error}") from error
+    try:
+        scenario = Scenario.model_validate({"name": path.stem, **raw})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise ScenarioError(f"{path}: {where}: {first['msg']}") from error
+    unknown = set(scenario.faults.kinds if scenario.faults else ()) - MENU.keys()
+    if unknown:
+        raise ScenarioError(
+            f"{path}: faults.kinds: no fault is called {min(unknown)}; there are {', '.join(MENU)}"
+        )
+    return scenario

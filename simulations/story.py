@@ -1,0 +1,444 @@
+"""Tells a plan in a world of real nodes (tier A): people ask, things break, all heals, all ends.
+
+First safety: whatever breaks, nothing wrong becomes visible. Then everything heals, and liveness:
+every task ends, everybody knows everybody, and nothing is left over.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+
+import trio
+
+from kowalski.mesh.loopback_wires import Weather
+from kowalski.node.core.task_ledger import Task
+from kowalski.node.repl.scripted_sessions import Script
+from kowalski.node.storage import StorageError
+from kowalski.protocol.errors import RequestRefusedError
+from kowalski.protocol.ids import TaskId
+from simulations.checkers.journals import Journals
+from simulations.checkers.terms import Fences, Leases, Terms
+from simulations.checkers.views import Beliefs, disagreements, ghosts
+from simulations.checkers.work import Executions, check_calls, leftovers
+from simulations.determinism import decided_by
+from simulations.injection import Injection
+from simulations.logs import told_to
+from simulations.menu import Fault
+from simulations.places import Model, Part, as_said, terse
+from simulations.plan import Ask, Plan
+from simulations.scenarios import Devices
+from simulations.toy_cells import toy_script
+from simulations.virtual_time import JumpingClock
+from simulations.wires import Gossiping
+from simulations.witness import Violation, Witness
+from simulations.world import World, open_world
+
+LOOK_EVERY_S = 0.25
+QUIET_S = 5.0
+"""After the last task, until what was kept for a moment must be gone."""
+CONVERGE_S = 60.0
+LEFT_OVER_S = 700.0
+"""Sessions of whose end nobody has told their host are closed when they were idle for 600 s."""
+TASK_TIMEOUT_S = 3600.0
+CELL_TIMEOUT_S = 600.0
+"""Longer than any slow worker takes: what is slow shall end right."""
+STEPS_SHOWN = 30
+"""Of each machine, when a promise was broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nature:
+    """What is not in a plan: how scripts and models behave. Tests put worse ones in."""
+
+    script: Script = toy_script
+    tells: Model = terse
+
+
+@dataclass(slots=True)
+class Taken:
+    """A task that a node has taken in: it said so, and it is on its disk."""
+
+    ask: Ask
+    number: int
+    at_s: float
+    is_cancelled: bool = False
+    ended_s: float = inf
+    last_seen: Task | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """How a story went. `violation` is the first promise that was broken."""
+
+    plan: Plan
+    trace_hash: str = ""
+    violation: Violation | None = None
+    fired: dict[str, int] = field(default_factory=dict)
+    evaluated: Counter[str] = field(default_factory=Counter)
+    messages: Counter[str] = field(default_factory=Counter)
+    stream_bytes: int = 0
+    gossip_bytes: int = 0
+    lasted_s: float = 0.0
+    """Virtual time."""
+    ends: Counter[str] = field(default_factory=Counter)
+    """Tasks by how they ended; `lost` with their submitter."""
+    task_s: list[float] = field(default_factory=list)
+    """From the submit to the end of each task."""
+    terms: int = 0
+    entries: int = 0
+    cells_begun: int = 0
+    cells_visible: int = 0
+    calls: int = 0
+    events: list[str] = field(default_factory=list)
+    trace: list[str] | None = None
+    recorders: dict[str, list[str]] = field(default_factory=dict)
+    """The last steps of every machine, of nodes as they were at the end."""
+
+
+def tell(plan: Plan, *, nature: Nature | None = None, keeps_trace: bool = False) -> Report:
+    """Tell the story of a plan in virtual time. It is the same story every time."""
+    story = _Story(plan, nature or Nature(), keeps_trace=keeps_trace)
+    try:
+        with decided_by(plan.seed), told_to(story.witness):
+            trio.run(story.tell, clock=JumpingClock())
+    except BaseExceptionGroup:
+        if not story.witness.violations:
+            raise
+    story.sum_up()
+    return story.report
+
+
+def parts_of(devices: tuple[Devices, ...], nature: Nature) -> list[Part]:
+    return [
+        Part(
+            languages=dict.fromkeys(one.languages, "1.0"),
+            models=one.models,
+            roles=one.roles,
+            slots=one.slots,
+            model_slots=one.model_slots,
+            delay_per_token_s=one.token_ms / 1000,
+            slowness=one.slowness,
+            speaks_newer=one.speaks_newer,
+            tells=nature.tells,
+            script=nature.script,
+        )
+        for one in devices
+        for _ in range(one.count)
+    ]
+
+
+class _Story:
+    def __init__(self, plan: Plan, nature: Nature, *, keeps_trace: bool) -> None:
+        self.report = Report(plan)
+        self.witness = Witness()
+        self._plan = plan
+        self._parts = parts_of(plan.scenario.devices, nature)
+        self._taken: dict[str, Taken] = {}
+        self._keeps_trace = keeps_trace
+        self._world: World
+        self._injection: Injection
+        self._beliefs: Beliefs
+        self._journals: Journals
+        self._executions: Executions
+
+    async def tell(self) -> None:
+        scenario, network = self._plan.scenario, self._plan.scenario.network
+        witness = self.witness
+        if self._keeps_trace:
+            witness.trace = self.report.trace = []
+        self._journals = Journals(witness)
+        self._executions = Executions(witness, self._plan.asks)
+        witness.checkers += [
+            Terms(witness),
+            Fences(witness),
+            Leases(witness),
+            self._journals,
+            self._executions,
+        ]
+        weather = Weather(
+            latency_s=network.latency_ms / 1000,
+            jitter_s=network.jitter_ms / 1000,
+            gossip_loss=network.gossip_loss,
+        )
+        async with open_world(
+            self._parts,
+            seed=self._plan.seed,
+            weather=weather,
+            witness=witness,
+            clocks=[(clock.rate, clock.offset_s) for clock in self._plan.clocks],
+            grain_s=network.grain_ms / 1000,
+        ) as self._world:
+            storm = self._world.wires.storm
+            storm.packet_loss = network.packet_loss
+            replayed = Gossiping(replayed=network.gossip_replayed, replayed_s=30.0)
+            storm.gossip = storm.usual_gossip = replayed
+            if network.mbit_per_s is not None:
+                storm.bytes_per_s = network.mbit_per_s * 125_000
+            for place in self._world.places:
+                place.on_cell.append(partial(self._executions.began_cell, place.number))
+            self._injection = Injection(self._world)
+            self._beliefs = Beliefs(witness)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._stop_when_violated, nursery.cancel_scope)
+                nursery.start_soon(self._look)
+                await self._safety(scenario.seconds)
+                witness.note("healed")
+                await self._liveness(scenario.settle_s)
+                nursery.cancel_scope.cancel()
+            self._count()
+
+    async def _stop_when_violated(self, scope: trio.CancelScope) -> None:
+        await self.witness.is_violated.wait()
+        scope.cancel()
+
+    # --- safety ---------------------------------------------------------------------------------
+
+    async def _safety(self, lasts_s: float) -> None:
+        """The story's events, each in its time. Those that last longer are ended.
+
+        One begins after the other, so that what is still to come changes nothing before it does:
+        else no story could be made shorter.
+        """
+        began_at = trio.current_time()
+        events: list[Fault | Ask] = [*self._plan.faults, *self._plan.asks]
+        events.sort(key=lambda one: one.at_s)
+        async with trio.open_nursery() as nursery:
+            for event in events:
+                await trio.sleep_until(began_at + event.at_s)
+                if isinstance(event, Fault):
+                    nursery.start_soon(self._injection.inject, event)
+                else:
+                    nursery.start_soon(self._do, event)
+            await trio.sleep_until(began_at + lasts_s)
+            nursery.cancel_scope.cancel()
+        for place in self._world.places:
+            if place.node is None and place.number not in self._injection.lost:
+                await place.ended.wait()
+                await self._world.start(place.number)
+
+    async def _do(self, ask: Ask) -> None:
+        if ask.kind == "submit":
+            await self._submit(ask)
+        elif taken := self._taken.get(ask.task):
+            await self._think_again(ask, taken)
+
+    async def _awake(self, number: int) -> bool:
+        """Wait until a node can hear its user; whether it is up then."""
+        world = self._world
+        while (until := world.places[number].time.frozen_until) > world.wires.now():  # noqa: ASYNC110
+            await trio.sleep_until(until)
+        return world.is_up(number)
+
+    async def _submit(self, ask: Ask) -> None:
+        count = len(self._world.places)
+        for step in range(count):
+            number = (ask.node + step) % count
+            if await self._awake(number) and self._hand_over(ask, number):
+                return
+
+    def _hand_over(self, ask: Ask, number: int) -> bool:
+        world = self._world
+        try:
+            self._say(ask, number)
+        except (StorageError, RequestRefusedError) as no:
+            self.witness.note(f"{ask.task}: not taken by node {number}: {no}")
+            # It may have died with the task on its disk; then it is its own again, or nobody's.
+            return not world.is_up(number)
+        self._taken[ask.task] = Taken(ask, number, trio.current_time())
+        self.witness.note(f"{ask.task}: {ask.mode} at node {number}")
+        return True
+
+    def _say(self, ask: Ask, number: int) -> None:
+        self._world.submit(
+            number,
+            ask.prompt,
+            task=ask.task,
+            mode=ask.mode,
+            timeout_s=TASK_TIMEOUT_S,
+            cell_timeout_s=CELL_TIMEOUT_S,
+        )
+
+    async def _think_again(self, ask: Ask, taken: Taken) -> None:
+        world, check = self._world, self.witness.check
+        if not await self._awake(taken.number):
+            return
+        task = TaskId(ask.task)
+        try:
+            if ask.kind == "cancel":
+                world.as_node(
+                    taken.number, lambda node: node.submitter.cancel(task, "changed my mind")
+                )
+                taken.is_cancelled = True
+                self.witness.note(f"{ask.task}: cancelled")
+                return
+            before = world[taken.number].submitter.find(task)
+            self._say(ask, taken.number)
+            after = world[taken.number].submitter.find(task)
+        except StorageError:
+            return
+        except RequestRefusedError as no:
+            check(
+                "id_idempotent",
+                holds=ask.kind == "conflict" and no.reason == "conflict",
+                words=f"{ask.task}: {ask.kind} was refused: {no}",
+            )
+            return
+        check(
+            "id_idempotent",
+            holds=ask.kind == "again" and _is_same(before, after),
+            words=f"{ask.task}: {ask.kind} made {after} of {before}",
+        )
+
+    # --- looking --------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """What nodes show of their tasks, again and again."""
+        looks = 0
+        while True:
+            await trio.sleep(LOOK_EVERY_S)
+            looks += 1
+            if looks % 4 == 0:
+                self._beliefs.look(self._world)
+            for taken in self._taken.values():
+                if taken.ended_s == inf and self._world.is_up(taken.number):
+                    self._show(taken)
+
+    def _show(self, taken: Taken) -> Task | None:
+        """The task, if its node is up, after a look at all that is visible of it."""
+        node = self._world[taken.number]
+        task_id = TaskId(taken.ask.task)
+        try:
+            task = node.submitter.find(task_id)
+        except RequestRefusedError as no:
+            self.witness.check("no_lost_ack", holds=False, words=f"{task_id}: {no}")
+            return None
+        if task is not taken.last_seen:
+            taken.last_seen = task
+            self._journals.look(task, node.submitter.entries(task_id))
+            if task.is_over:
+                taken.ended_s = min(taken.ended_s, trio.current_time())
+        return task
+
+    # --- liveness -------------------------------------------------------------------------------
+
+    @property
+    def _due(self) -> list[Taken]:
+        """Tasks whose submitter is here, or will be."""
+        lost = self._injection.lost
+        return [taken for taken in self._taken.values() if taken.number not in lost]
+
+    async def _liveness(self, settle_s: float) -> None:
+        await self._wait("no_lost_ack", settle_s, self._unfinished)
+        for taken in self._due:
+            self._check_end(taken)
+        await self._wait("views_converge", CONVERGE_S, lambda: disagreements(self._world))
+        await self._wait("no_ghosts", CONVERGE_S, lambda: ghosts(self._world))
+        await trio.sleep(QUIET_S)
+        await self._wait(
+            "nothing_is_left_over", LEFT_OVER_S, lambda: leftovers(self._world), every_s=5.0
+        )
+        is_quiet = not self._injection.fired
+        whole = [taken.ask for taken in self._due if not taken.is_cancelled]
+        self._executions.check_all(whole, is_quiet=is_quiet)
+        check_calls(self._world, whole, is_quiet=is_quiet)
+
+    async def _wait(
+        self,
+        invariant: str,
+        within_s: float,
+        left: Callable[[], list[str]],
+        *,
+        every_s: float = LOOK_EVERY_S,
+    ) -> None:
+        """Until nothing is left to say against it, or it is broken."""
+        with trio.move_on_after(within_s):
+            while left():  # noqa: ASYNC110 virtual time costs nothing
+                await trio.sleep(every_s)
+        words = left()
+        self.witness.check(
+            invariant,
+            holds=not words,
+            words=f"{within_s:g} s after everything had healed: {'; '.join(words[:5])}",
+        )
+        await trio.lowlevel.checkpoint()
+
+    def _unfinished(self) -> list[str]:
+        found: list[str] = []
+        for taken in self._due:
+            if self._world.is_up(taken.number):
+                task = self._show(taken)
+                if task is not None and not task.is_over:
+                    found.append(f"{task.id} is {task.state}, term {task.term}: {task.why_waiting}")
+            else:
+                found.append(f"node {taken.number} is down")
+        return found
+
+    def _check_end(self, taken: Taken) -> None:
+        task = self._show(taken)
+        if task is None or task.answer is None:
+            return
+        answer, wanted = task.answer.answer, taken.ask.wanted
+        said = as_said(answer)
+        missing = [words for words in wanted if as_said(words) not in said]
+        is_excused = "its_process_died" in said and "kill-sessions" in self._injection.fired
+        is_fine = (task.state == "answered" and (is_excused or not missing)) or (
+            taken.is_cancelled and task.state == "cancelled"
+        )
+        self.witness.check(
+            "answers_are_right",
+            holds=is_fine,
+            words=f"{task.id}: {task.state} {task.answer.detail!r}, "
+            f"{missing} not in {answer!r:.300}",
+        )
+
+    # --- the report -----------------------------------------------------------------------------
+
+    def _count(self) -> None:
+        """What only an open world can tell."""
+        report = self.report
+        report.fired = dict(sorted(self._injection.fired.items()))
+        report.lasted_s = self._world.wires.now()
+        report.cells_begun = self._executions.begun.total()
+        report.calls = len(self._world.calls)
+        for taken in self._taken.values():
+            if taken.number in self._injection.lost or not self._world.is_up(taken.number):
+                report.ends["lost"] += 1
+                continue
+            task = self._world[taken.number].submitter.find(TaskId(taken.ask.task))
+            report.ends[task.state] += 1
+            report.terms += task.term
+            report.entries += task.entries
+            if taken.ended_s < inf:
+                report.task_s.append(taken.ended_s - taken.at_s)
+            if task.state == "answered":
+                report.cells_visible += len(taken.ask.cells)
+
+    def sum_up(self) -> None:
+        """What the witness has seen."""
+        report, witness = self.report, self.witness
+        report.trace_hash = witness.trace_hash
+        report.violation = witness.violations[0] if witness.violations else None
+        report.evaluated = witness.evaluated
+        report.messages = witness.messages
+        report.stream_bytes, report.gossip_bytes = witness.stream_bytes, witness.gossip_bytes
+        report.events = list(witness.events)
+        for number, recorders in sorted(witness.recorders.items()):
+            for one in recorders:
+                name = f"node {number} {one.machine.rpartition('.')[2]}"
+                report.recorders[name] = [
+                    f"{now:.4f} {event!r:.300} -> {effects!r:.500}"
+                    for now, event, effects in list(one.recorder)[-STEPS_SHOWN:]
+                ]
+
+
+def _is_same(before: Task, after: Task) -> bool:
+    """Whether it is one task, which may have gone on meanwhile, and not a second begun."""
+    return (
+        (before.spec, before.submitted_unix_s) == (after.spec, after.submitted_unix_s)
+        and after.term >= before.term
+        and after.digests[: before.entries] == before.digests
+    )

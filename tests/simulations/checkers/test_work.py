@@ -1,0 +1,79 @@
+"""Work done too often, and what is left over, is seen."""
+
+from __future__ import annotations
+
+import pytest
+
+from kowalski.node.repl.scripted_sessions import ScriptedState
+from simulations.checkers.work import EXECUTIONS_MAX, Executions, check_calls, leftovers
+from simulations.plan import Ask
+from simulations.virtual_time import JumpingClock
+from simulations.world import Part, open_world
+from tests.simulations.looking import broken, witness_of
+
+CODE = "say it"
+ASK = Ask("submit", 0.0, 0, "task-7", "prompt", "blocks", (("python", CODE),), ())
+
+
+def state(*codes: str) -> ScriptedState:
+    return ScriptedState("python", {}, 0, codes)
+
+
+def test_once_is_right_where_nothing_went_wrong() -> None:
+    witness = witness_of()
+    executions = Executions(witness, [ASK])
+    executions.began_cell(0, f"{CODE}\n", state())
+    executions.check_all([ASK], is_quiet=True)
+    assert not broken(witness)
+
+
+def test_twice_is_not_unless_something_went_wrong() -> None:
+    witness = witness_of()
+    executions = Executions(witness, [ASK])
+    for number in (0, 1):
+        executions.began_cell(number, CODE, state())
+    executions.check_all([ASK], is_quiet=False)
+    assert not broken(witness)
+    executions.check_all([ASK], is_quiet=True)
+    assert broken(witness) == ["attempt_budget"]
+
+
+def test_never_is_never_right() -> None:
+    witness = witness_of()
+    Executions(witness, [ASK]).check_all([ASK], is_quiet=False)
+    assert broken(witness) == ["attempt_budget"]
+
+
+def test_twice_in_one_session_and_too_often_at_all() -> None:
+    witness = witness_of()
+    executions = Executions(witness, [ASK])
+    executions.began_cell(0, CODE, state("x", CODE))
+    assert broken(witness) == ["attempt_budget"]
+    for _ in range(EXECUTIONS_MAX):
+        executions.began_cell(0, CODE, state())
+    assert len(broken(witness)) == 2
+
+
+def test_what_a_stranger_runs_is_not_counted() -> None:
+    witness = witness_of()
+    Executions(witness, [ASK]).began_cell(0, "say hello", state("say hello"))
+    assert not broken(witness)
+
+
+@pytest.mark.trio
+async def test_calls_and_leftovers_of_a_world(virtual_time: JumpingClock) -> None:
+    async with open_world([Part(models=("m",))]) as world:
+        witness = world.witness
+        assert not leftovers(world)
+        world.places[0].calls += ["part 7"]
+        check_calls(world, [ASK], is_quiet=True)
+        assert not broken(witness)
+        world.places[0].calls += ["part 7"]
+        check_calls(world, [ASK], is_quiet=True)
+        assert broken(witness) == ["calls_budget"]
+        hands = world.places[0].hands
+        assert hands is not None
+        assert hands.host is not None
+        await hands.host.open("python", {}, 0)
+        world.places[0].backend.in_flight = 1
+        assert leftovers(world) == ["node 0: 1 sessions", "node 0: 1 model calls"]

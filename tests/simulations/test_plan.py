@@ -1,0 +1,58 @@
+"""Plans: drawn from a seed, written down, read again, with less in them."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulations.menu import MENU
+from simulations.plan import draw, from_json, to_json
+from simulations.scenarios import Faults, Work, load
+
+BUSY = load("home").model_copy(
+    update={
+        "seconds": 200.0,
+        "work": Work(every_s=1.0, repeated=0.5, cancelled=0.3),
+        "faults": Faults(every_s=1.0, is_swarm=False),
+    }
+)
+
+
+def test_a_seed_has_one_plan() -> None:
+    assert draw(BUSY, 5) == draw(BUSY, 5) != draw(BUSY, 6)
+
+
+def test_a_plan_has_of_everything() -> None:
+    plan = draw(BUSY, 5)
+    assert {ask.kind for ask in plan.asks} == {"submit", "again", "conflict", "cancel"}
+    assert {ask.mode for ask in plan.asks} == {"direct", "blocks"}
+    assert [ask.at_s for ask in plan.asks] == sorted(ask.at_s for ask in plan.asks)
+    assert len({fault.kind for fault in plan.faults}) > len(MENU) / 2
+    assert all(0.95 <= clock.rate <= 1.05 for clock in plan.clocks)
+    assert len({clock.rate for clock in plan.clocks}) == 3
+
+
+def test_no_two_cells_of_a_plan_are_the_same() -> None:
+    submits = [ask for ask in draw(BUSY, 5).asks if ask.kind == "submit"]
+    codes = [code for ask in submits for _, code in ask.cells]
+    assert len(codes) == len(set(codes)) > 100
+
+
+def test_with_fewer_faults_nothing_else_changes() -> None:
+    plan = draw(BUSY, 5)
+    fewer = plan.without(frozenset({0, 2}))
+    assert fewer.faults == (plan.faults[1], *plan.faults[3:])
+    assert (fewer.asks, fewer.clocks) == (plan.asks, plan.clocks)
+    quiet = draw(BUSY.model_copy(update={"faults": None}), 5)
+    assert not quiet.faults
+    assert quiet.asks == plan.asks
+
+
+def test_a_plan_can_be_written_down_and_read_again() -> None:
+    plan = draw(BUSY, 7)
+    assert from_json(to_json(plan)) == plan
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "7", "{", '{"scenario": {}}'])
+def test_what_is_no_plan_is_said_so(text: str) -> None:
+    with pytest.raises(ValueError, match=r"plan|Expecting|validation error"):
+        from_json(text)

@@ -1,0 +1,61 @@
+"""Stories made shorter: what matters stays, and nothing else."""
+
+from __future__ import annotations
+
+from simulations.plan import Plan, draw
+from simulations.scenarios import Faults, load
+from simulations.shrinking import shrink
+
+LONG = draw(
+    load("home").model_copy(
+        update={"seconds": 100.0, "faults": Faults(every_s=2.0, is_swarm=False)},
+    ),
+    3,
+)
+
+
+def test_the_pair_of_faults_that_matters_is_found_and_made_short() -> None:
+    first, second = LONG.faults[5], LONG.faults[20]
+    kinds = {first.kind, second.kind}
+
+    def breaks(plan: Plan) -> bool:
+        return kinds <= {fault.kind for fault in plan.faults if fault.lasts_s >= 0.5}
+
+    small = shrink(LONG, breaks)
+    assert sorted(fault.kind for fault in small.faults) == sorted(kinds)
+    assert all(fault.lasts_s == 0.5 for fault in small.faults)
+    assert small.asks == ()
+
+
+def test_asks_that_matter_stay() -> None:
+    wanted = LONG.asks[4]
+    small = shrink(LONG, lambda plan: wanted in plan.asks)
+    assert small.faults == ()
+    assert small.asks == (wanted,)
+
+
+def test_what_came_after_the_end_goes_in_one_try() -> None:
+    tried: list[Plan] = []
+
+    def breaks(plan: Plan) -> bool:
+        tried.append(plan)
+        return LONG.asks[0] in plan.asks
+
+    shrink(LONG, breaks, broken_at_s=LONG.asks[2].at_s, tries_max=1)
+    assert tried[0].asks == LONG.asks[:3]
+    assert all(fault.at_s <= LONG.asks[2].at_s for fault in tried[0].faults)
+
+
+def test_where_everything_matters_nothing_goes() -> None:
+    assert shrink(LONG, lambda plan: plan == LONG) == LONG
+
+
+def test_it_tries_no_more_often_than_it_may() -> None:
+    tried: list[Plan] = []
+
+    def breaks(plan: Plan) -> bool:
+        tried.append(plan)
+        return len(plan.faults) > 3
+
+    shrink(LONG, breaks, tries_max=7)
+    assert len(tried) == 7
