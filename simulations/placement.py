@@ -7,7 +7,7 @@ times with the same jobs: by nodes, by the naive best score, and by an omniscien
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
@@ -110,6 +110,27 @@ def _work_s(cluster: Cluster, story: Story) -> float:
     return cluster.jobs.expovariate(1 / story.work_s)
 
 
+def amplification(told: Told) -> float:
+    """Requests that reached or missed a worker, for each job that was asked for."""
+    return told.sent.requests / max(1, len(told.jobs))
+
+
+def recovered_after_s(told: Told, *, from_s: float, step_s: float = 5.0) -> float:
+    """From `from_s` on, how long until p99 is what it was before, and all that is asked is done.
+
+    Before: up to 40 s, when the stories' trouble begins. Looked at in windows of `step_s`.
+    """
+    usual_s = told.quantile(0.99, 10.0, 40.0)
+    last = max(job.asked_at for job in told.jobs)
+    start = recovered = from_s
+    while start < last:
+        end = start + step_s
+        if told.share_done(start, end) < 1.0 or told.quantile(0.99, start, end) > 1.5 * usual_s:
+            recovered = end
+        start = end
+    return recovered - from_s
+
+
 # --- stories ------------------------------------------------------------------------------------
 
 
@@ -138,6 +159,8 @@ def all_heal(cluster: Cluster) -> None:
         worker.is_broken = False
 
 
+LIAR = Story(load=((0.0, 0.5),), lasts_s=60.0, events=((20.0, one_liar),))
+SLOW_THIRD = Story(load=((0.0, 0.3),), lasts_s=60.0, events=((10.0, slow_third),))
 OUTAGE = Story(
     load=((0.0, 0.6),),
     lasts_s=120.0,
@@ -179,6 +202,32 @@ def main() -> None:
             best = found["omniscient"][1]
             cells = "  ".join(f"{p99:9.2f} ({p99 / best:5.2f}x)" for _, p99 in found.values())
             print(f"{name:36} {at:.0%}  {cells}", flush=True)
+    print()
+    for name, value, goal in trouble(options.seeds):
+        print(f"{name:62} {value:8.3f}  goal {goal}", flush=True)
+
+
+def trouble(seeds: int) -> Iterator[tuple[str, float, str]]:
+    """Each figure of the stories in which something goes wrong, the worst of all seeds."""
+    liars, thirds, outages, overloads = (
+        [tell(story, "offers", seed) for seed in range(seeds)]
+        for story in (LIAR, SLOW_THIRD, OUTAGE, OVERLOAD)
+    )
+    shares = [told.share_of(_slow_ones(told)[0], 30.0, 60.0) for told in liars]
+    yield "one 10 x slower than it says: its share, 10 s later", max(shares), "0.05"
+    shares = [sum(told.share_of(one, 20.0, 60.0) for one in _slow_ones(told)) for told in thirds]
+    yield "a third 10 x slower: their share, 10 s later", max(shares), ""
+    yield "nobody works for 30 s: requests for each job", max(map(amplification, outages)), "1.25"
+    healed = [1.0 - told.share_done(75.0, 120.0) for told in outages]
+    yield "  not done of what was asked for 5 s after it healed", max(healed), "0"
+    times = [recovered_after_s(told, from_s=100.0) for told in overloads]
+    yield "150 % for 60 s, then 70 %: as before after (s)", max(times), "30"
+    late = [float(sum(one.late for one in told.cluster.workers.values())) for told in overloads]
+    yield "  begun after its deadline", max(late), "0"
+
+
+def _slow_ones(told: Told) -> list[str]:
+    return [peer for peer, one in told.cluster.workers.items() if one.slowness > 1.0]
 
 
 if __name__ == "__main__":
