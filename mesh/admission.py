@@ -75,6 +75,7 @@ class Proven:
     addresses: tuple[Address, ...]
     members: tuple[KnownMember, ...]
     profile: Profile | None
+    incarnation: int
 
 
 OnRefused = Callable[[PeerId, str, str, str], None]
@@ -137,7 +138,12 @@ class Admission:
                 except CertificateError as no:
                     await self._say_revoked(asked, no)
                     raise
-                ready = Ready(members=ours.members, profile=ours.profile, roster=ours.roster)
+                ready = Ready(
+                    members=ours.members,
+                    profile=ours.profile,
+                    roster=ours.roster,
+                    incarnation=ours.incarnation,
+                )
                 await asked.send(ready)
                 last = await asked.receive()
                 if not isinstance(last, Ready):
@@ -202,6 +208,7 @@ class Admission:
             who.addresses,
             what.members,
             what.profile,
+            what.incarnation,
         )
 
 

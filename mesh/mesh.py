@@ -1,70 +1,72 @@
 """A node's mesh: who is here, what they are, and asking them things.
 
-The shell around `core.connectivity`: it dials, proves and measures as that says, and gives rooms
-above one way to find a peer and talk to it. The local node is a peer like the others, reached
+Puts the rooms of this folder together (connections, failure detection, trust, telemetry) and gives
+rooms above one way to find a peer and talk to it. The local node is a peer like the others, reached
 without a wire.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-import structlog
 import trio
 
 from kowalski.mesh import conversation
-from kowalski.mesh.admission import (
-    MEMBERSHIP_PROTOCOL,
-    MembershipError,
-    Proven,
-)
+from kowalski.mesh.admission import Proven
+from kowalski.mesh.candidates import Candidates
+from kowalski.mesh.connections import Connections, Timeouts
 from kowalski.mesh.conversation import Answer, Asker, Conversation, Request, open_asker
 from kowalski.mesh.core import announcements, connectivity
-from kowalski.mesh.core.connectivity import Connectivity, MemberArrived, MemberLeft
+from kowalski.mesh.core import failure_detector_events as detector
+from kowalski.mesh.core import failure_detector_state as detector_state
+from kowalski.mesh.core.connectivity import MemberConnected, MemberDisconnected
+from kowalski.mesh.core.failure_detector_events import MemberChanged
+from kowalski.mesh.core.latency import Latency, measure
+from kowalski.mesh.core.membership import State
 from kowalski.mesh.core.placement import Candidate, Kind, Need, Ranking, rank
-from kowalski.mesh.driver import Driver
+from kowalski.mesh.failure_detection import SWIM_PROTOCOL, FailureDetection, Neighbourhood
+from kowalski.mesh.incarnations import IncarnationBook
 from kowalski.mesh.invites import InviteBook
 from kowalski.mesh.membership_certificates import Membership
 from kowalski.mesh.own_conversation import converse_with_ourselves
 from kowalski.mesh.peer_facts import PeerFacts
+from kowalski.mesh.sleep_watch import SleepWatch
 from kowalski.mesh.telemetry_gossip import Self, TelemetryGossip
-from kowalski.mesh.transport import Connected, Transport
+from kowalski.mesh.transport import Transport
 from kowalski.mesh.trust import Keeping, Surroundings, Trust
 from kowalski.mesh.twins import TwinWatch
 from kowalski.protocol import ids
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RemoteProtocolError,
-    RequestFailedError,
     RequestRefusedError,
 )
-from kowalski.protocol.ids import Address, PeerId
+from kowalski.protocol.ids import PeerId
 from kowalski.protocol.limits import ADDRESSES_MAX
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentAsked, ContentChunk
-from kowalski.protocol.messages.membership import RoundTrip, Welcome
-from kowalski.protocol.messages.telemetry import Hot, Occupancy, Profile
-from kowalski.protocol.messages.trust import Role
+from kowalski.protocol.messages.membership import Welcome
+from kowalski.protocol.messages.telemetry import Hot
+from kowalski.protocol.messages.trust import KnownMember, Role
 
-__all__ = ["CONTENT_PROTOCOL", "Mesh", "PeerFacts", "Timeouts", "open_mesh"]
-
-log = structlog.get_logger(__name__)
+__all__ = ["CONTENT_PROTOCOL", "Mesh", "PeerFacts", "Timeouts", "Tuning", "open_mesh"]
 
 M = TypeVar("M", bound=Message)
 
 CONTENT_PROTOCOL = "/kowalski/content/1"
-DIALS_AT_A_TIME = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Timeouts:
-    dial_s: float = 3.0
-    membership_s: float = 5.0
-    measure_s: float = 2.0
-    telemetry_tick_s: float = 0.5
+class Tuning:
+    """Times and limits, for those who want others; `clock_with_sleep` see `sleep_watch`."""
+
+    connectivity: connectivity.Params = field(default_factory=connectivity.Params)
+    detection: detector_state.Params = field(default_factory=detector_state.Params)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    clock_with_sleep: Callable[[], float] = trio.current_time
 
 
 class Mesh:
@@ -80,8 +82,7 @@ class Mesh:
         asker: Asker,
         nursery: trio.Nursery,
         unix_clock: Callable[[], float],
-        params: connectivity.Params,
-        timeouts: Timeouts,
+        tuning: Tuning,
         keeping: Keeping,
         around: Callable[[str, Answer], Answer],
     ) -> None:
@@ -91,8 +92,6 @@ class Mesh:
         self._about = about
         self._asker = asker
         self._nursery = nursery
-        self._unix_clock = unix_clock
-        self._timeouts = timeouts
         self.trust = Trust(
             transport,
             membership,
@@ -101,20 +100,23 @@ class Mesh:
                 introduce=self._introduce,
                 on_proven=self._on_proven,
                 on_fallen=self._on_fallen,
-                members=self._members,
+                members=lambda: self._connections.members,
             ),
             asker=asker,
             unix_clock=unix_clock,
             keeping=keeping,
         )
         self.twins = TwinWatch(
-            self.me, lambda: transport.addresses, ask=self._ask_membership, nursery=nursery
+            self.me,
+            lambda: transport.addresses,
+            ask=self._prove_again,
+            nursery=nursery,
         )
         self._rooms: dict[str, Answer] = {}
-        self._listeners: list[Callable[[MemberArrived | MemberLeft], None]] = []
-        self._in_flight: dict[tuple[PeerId, Kind], list[float]] = {}
-        """When each request that is still on its way or under way was sent."""
-        self._dials = trio.CapacityLimiter(DIALS_AT_A_TIME)
+        self._listeners: list[Callable[[MemberConnected | MemberDisconnected], None]] = []
+        self._membership_listeners: list[Callable[[MemberChanged], None]] = []
+        self._candidates = Candidates()
+        self._latencies: dict[PeerId, Latency] = {}
         self._telemetry = TelemetryGossip(
             transport,
             ids.topic(membership.mesh, "telemetry"),
@@ -122,15 +124,49 @@ class Mesh:
             admits=self.trust.book.admits,
             on_boot=self.twins.heard,
             params=announcements.Params(),
-            tick_s=timeouts.telemetry_tick_s,
+            tick_s=tuning.timeouts.telemetry_tick_s,
         )
-        self._driver: Driver[Connectivity, connectivity.Event, connectivity.Effect] = Driver(
-            Connectivity(self.me, membership.mesh, params),
-            step=connectivity.step,
-            wake_at=connectivity.wake_at,
-            time_passed=connectivity.TimePassed(),
-            perform=self._perform,
+        self._connections = self._open_connections(membership, tuning)
+        self.detection = self._open_detection(keeping, tuning)
+        self.serve(SWIM_PROTOCOL, self.detection.answer)
+
+    def _open_connections(self, membership: Membership, tuning: Tuning) -> Connections:
+        return Connections(
+            self._transport,
+            membership.mesh,
+            ask=self._ask_membership,
+            tell=self._on_connection,
+            asker=self._asker,
+            nursery=self._nursery,
+            params=tuning.connectivity,
+            timeouts=tuning.timeouts,
         )
+
+    def _open_detection(self, keeping: Keeping, tuning: Tuning) -> FailureDetection:
+        around = Neighbourhood(
+            admits=self.trust.book.admits,
+            known_members=self.trust.known_members,
+            introduce=self._meet,
+            on_changed=self._on_changed,
+            on_missed=lambda peer: self._connections.handle(connectivity.Missed(peer)),
+            on_measured=self._on_measured,
+            on_back=lambda: self._connections.handle(connectivity.Woke()),
+        )
+        return FailureDetection(
+            self.me,
+            self._asker,
+            around,
+            IncarnationBook(keeping.incarnation_path),
+            nursery=self._nursery,
+            sleep_watch=SleepWatch(tuning.clock_with_sleep),
+            params=tuning.detection,
+        )
+
+    async def _prove_again(self, peer: PeerId) -> None:
+        await self._connections.ask_membership(peer)
+
+    async def _ask_membership(self, peer: PeerId, timeout_s: float) -> None:
+        await self.trust.admission.ask(peer, self._asker, timeout_s=timeout_s)
 
     # --- for the rooms above --------------------------------------------------------------------
 
@@ -142,11 +178,19 @@ class Mesh:
     def is_member(self, peer: PeerId) -> bool:
         """Whether it is connected, and its certificate has not ended meanwhile."""
         return peer == self.me or (
-            self._driver.state.is_member(peer) and self.trust.book.admits(peer)
+            self._connections.state.is_member(peer) and self.trust.book.admits(peer)
         )
 
     def is_routable(self, peer: PeerId) -> bool:
-        return peer == self.me or self._driver.state.is_routable(peer)
+        """Whether requests can go there from here, now; what the mesh thinks is `state_of`."""
+        return peer == self.me or self._connections.state.is_routable(peer)
+
+    def state_of(self, peer: PeerId) -> State | None:
+        """What the mesh thinks of it: alive, suspect, failed, left; None if it never heard of it.
+
+        A peer may be alive and yet not routable from here, and the other way round for a moment.
+        """
+        return self.detection.table.state_of(peer)
 
     def roles_of(self, peer: PeerId) -> tuple[str, ...]:
         """What its certificate lets it ask for; nothing for strangers."""
@@ -158,13 +202,20 @@ class Mesh:
         heard = self._telemetry.view.peers.get(peer)
         return heard.profile.name if heard else self.trust.book.name(peer)
 
-    def listen(self, listener: Callable[[MemberArrived | MemberLeft], None]) -> None:
-        """Call `listener`, which must not block, whenever a member comes or goes."""
+    def listen(self, listener: Callable[[MemberConnected | MemberDisconnected], None]) -> None:
+        """Call `listener`, which must not block, when we get or lose a connection to a member."""
         self._listeners.append(listener)
+
+    def listen_to_membership(self, listener: Callable[[MemberChanged], None]) -> None:
+        """Call `listener`, which must not block, when the mesh thinks differently of a member.
+
+        `failed` is the mesh's verdict that it is gone; a lost connection alone is not.
+        """
+        self._membership_listeners.append(listener)
 
     def sighted(self, sighting: connectivity.Sighted) -> None:
         """Tell of an address: from discovery, the owner, or the last run."""
-        self._driver.handle(sighting)
+        self._connections.handle(sighting)
 
     def serve(
         self, protocol: str, answer: Answer, *, askers: frozenset[Role] | None = None
@@ -226,86 +277,34 @@ class Mesh:
         """The peers that can do `need`, best first, ourselves among them."""
         return rank(need, self.candidates(), excluding=excluding)
 
-    @contextmanager
-    def sending(self, peer: PeerId, kind: Kind) -> Iterator[None]:
-        """Count a request as on its way to `peer`, for the choices made meanwhile."""
-        started, sent_at = self._in_flight.setdefault((peer, kind), []), trio.current_time()
-        started.append(sent_at)
-        try:
-            yield
-        finally:
-            started.remove(sent_at)
-
     def hear_reply(self, peer: PeerId, hot: Hot | None) -> None:
         """Take the values that came with a reply."""
         self._telemetry.hear_reply(peer, hot)
 
     def candidates(self) -> tuple[Candidate, ...]:
-        facts = (self.facts_of(peer) for peer in (self.me, *self._driver.state.members))
-        return tuple(self._candidate(one, one.profile) for one in facts if one.profile)
+        facts = (self.facts_of(peer) for peer in (self.me, *self._connections.state.members))
+        return tuple(self._candidates.of(one, one.profile) for one in facts if one.profile)
 
-    def _candidate(self, facts: PeerFacts, profile: Profile) -> Candidate:
-        hot = facts.hot or profile.hot
-        occupancy: dict[Kind, Occupancy] = {
-            "code": hot.repl,
-            "inference": hot.inference,
-            "folding": hot.folding,
-        }
-        return Candidate(
-            peer=facts.peer,
-            name=facts.name,
-            roles=frozenset(facts.roles),
-            languages=frozenset(language.name for language in profile.languages),
-            models=frozenset(model.name for model in profile.models),
-            occupancy=occupancy,
-            memory_used=hot.memory_used,
-            tokens_per_s=dict(hot.tokens_per_s),
-            rtt_s=facts.rtt_s,
-            is_routable=facts.is_routable,
-            own_in_flight={
-                kind: self._unheard_of(facts, kind, at) for kind, at in occupancy.items()
-            },
-            is_self=facts.is_self,
-            paused="" if facts.is_self else hot.paused,
-            speed=profile.speed,
-            warm=frozenset(model.name for model in profile.models if model.is_warm),
-        )
-
-    def _unheard_of(self, facts: PeerFacts, kind: Kind, at: Occupancy) -> int:
-        """How many of our requests the peer's values cannot tell of yet."""
-        sent = self._in_flight.get((facts.peer, kind), [])
-        if facts.is_self:
-            # Our own values are never stale; only what has not reached its room is missing.
-            return max(0, len(sent) - at.running - at.queued)
-        heard_at = trio.current_time() - (facts.age_s or 0.0)
-        return sum(sent_at >= heard_at for sent_at in sent)
+    def sending(self, peer: PeerId, kind: Kind) -> AbstractContextManager[None]:
+        """Count a request as on its way to `peer`, for the choices made meanwhile."""
+        return self._candidates.sending(peer, kind)
 
     def facts(self) -> tuple[PeerFacts, ...]:
         """Everybody we know of, ourselves first."""
-        return tuple(self.facts_of(peer) for peer in (self.me, *self._driver.state.peers))
+        known = dict.fromkeys((*self._connections.state.peers, *self.detection.table.members))
+        return tuple(self.facts_of(peer) for peer in (self.me, *known))
 
     def facts_of(self, peer: PeerId) -> PeerFacts:
         """What we know of one peer; of one that was forgotten, that it is absent."""
         if peer == self.me:
-            profile = self._about.profile(0)
-            return PeerFacts(
-                peer=peer,
-                name=self._about.name,
-                is_self=True,
-                state="member",
-                is_routable=True,
-                why_not=self.twins.warning(peer),
-                addresses=self._transport.addresses,
-                roles=profile.roles,
-                rtt_s=0.0,
-                age_s=0.0,
-                profile=profile,
-                hot=self._about.hot(),
-            )
-        known = self._driver.state.peers.get(peer) or connectivity.Peer(peer)
+            return self._own_facts()
+        now = trio.current_time()
+        known = self._connections.peer(peer)
         heard = self._telemetry.view.peers.get(peer)
-        routable = self._driver.state.is_routable(peer)
+        routable = self._connections.state.is_routable(peer)
         state = "refused" if known.is_refused else known.standing.name.lower()
+        member = self.detection.table.members.get(peer)
+        latency = self._latencies.get(peer)
         return PeerFacts(
             peer=peer,
             name=self.name_of(peer),
@@ -315,88 +314,34 @@ class Mesh:
             why_not=self.twins.warning(peer) or ("" if routable else known.complaint or state),
             addresses=known.addresses,
             roles=heard.profile.roles if heard else self.roles_of(peer),
-            rtt_s=known.rtt_s,
-            age_s=trio.current_time() - heard.heard_at if heard else None,
+            rtt_s=latency.smooth_s if latency else None,
+            age_s=now - heard.heard_at if heard else None,
             profile=heard.profile if heard else None,
             hot=heard.hot if heard else None,
+            membership=member.state if member else None,
+            incarnation=member.incarnation if member else 0,
+            membership_age_s=now - member.since if member else None,
+            latency=latency,
         )
 
-    # --- performing what the core decides -------------------------------------------------------
-
-    def _perform(self, effect: connectivity.Effect) -> None:
-        match effect:
-            case connectivity.Dial():
-                self._nursery.start_soon(self._dial, effect)
-            case connectivity.AskMembership(peer=peer):
-                self._nursery.start_soon(self._ask_membership, peer)
-            case connectivity.Measure(peer=peer):
-                self._nursery.start_soon(self._measure, peer)
-            case connectivity.HangUp(peer=peer, why=why):
-                log.info("hang-up", peer=peer, why=why)
-                self._nursery.start_soon(self._transport.disconnect, peer)
-            case MemberArrived(peer=peer):
-                self._transport.admit(peer)
-                log.info("member-arrived", peer=peer, name=self.name_of(peer))
-                self._tell(effect)
-            case MemberLeft(peer=peer):
-                self._transport.dismiss(peer)
-                log.info("member-left", peer=peer, name=self.name_of(peer))
-                self._tell(effect)
-
-    def _tell(self, effect: MemberArrived | MemberLeft) -> None:
-        for listener in self._listeners:
-            listener(effect)
-
-    async def _dial(self, dial: connectivity.Dial) -> None:
-        complaint = "no address"
-        for address in dial.addresses:
-            try:
-                async with self._dials:
-                    await self._transport.connect(
-                        dial.peer, address, timeout_s=self._timeouts.dial_s
-                    )
-            except PeerUnreachableError as error:
-                complaint = f"{address}: {error}"
-            else:
-                # Unless it was lost again, and told of, before this task came to run.
-                if dial.peer in self._transport.connections:
-                    self._driver.handle(connectivity.ConnectionOpened(dial.peer))
-                    return
-                complaint = f"{address}: it hung up"
-        self._driver.handle(connectivity.DialFailed(dial.peer, complaint))
-
-    async def _ask_membership(self, peer: PeerId) -> None:
-        timeout_s = self._timeouts.membership_s
-        try:
-            with trio.move_on_after(timeout_s) as patience:
-                await self.trust.admission.ask(peer, self._asker, timeout_s=timeout_s)
-            if patience.cancelled_caught:
-                self._driver.handle(connectivity.AskingFailed(peer, "it did not answer"))
-        except MembershipError as no:
-            self._driver.handle(connectivity.MembershipRefused(peer, str(no)))
-        except (PeerUnreachableError, RemoteProtocolError, RequestFailedError) as weather:
-            self._driver.handle(connectivity.AskingFailed(peer, str(weather)))
-
-    async def _measure(self, peer: PeerId) -> None:
-        started = trio.current_time()
-        try:
-            await self._asker.request(
-                peer,
-                MEMBERSHIP_PROTOCOL,
-                RoundTrip(),
-                RoundTrip,
-                timeout_s=self._timeouts.measure_s,
-            )
-        except (
-            PeerUnreachableError,
-            RemoteProtocolError,
-            RequestFailedError,
-            RequestRefusedError,
-        ) as missed:
-            log.debug("measure-missed", peer=peer, why=str(missed))
-            self._driver.handle(connectivity.MeasureMissed(peer))
-        else:
-            self._driver.handle(connectivity.Measured(peer, trio.current_time() - started))
+    def _own_facts(self) -> PeerFacts:
+        profile, table = self._about.profile(0), self.detection.table
+        return PeerFacts(
+            peer=self.me,
+            name=self._about.name,
+            is_self=True,
+            state="member",
+            is_routable=True,
+            why_not=self.twins.warning(self.me),
+            addresses=self._transport.addresses,
+            roles=profile.roles,
+            rtt_s=0.0,
+            age_s=0.0,
+            profile=profile,
+            hot=self._about.hot(),
+            membership=table.state_of(self.me),
+            incarnation=table.incarnation,
+        )
 
     # --- what we say and hear -------------------------------------------------------------------
 
@@ -409,37 +354,57 @@ class Mesh:
             members=self.trust.known_members(),
             profile=self._telemetry.profile(),
             roster=self.trust.book.roster,
+            incarnation=self.detection.table.incarnation,
         )
 
-    def _members(self) -> dict[PeerId, tuple[Address, ...]]:
-        peers = self._driver.state.peers
-        return {peer: peers[peer].addresses for peer in self._driver.state.members}
-
     def _on_proven(self, proven: Proven) -> None:
-        book = self.trust.book
-        book.enter(proven.peer, proven.signed, proven.certificate, proven.name)
-        self.twins.met(proven.peer, proven.boot, proven.addresses)
-        self._telemetry.hear_profile(proven.peer, proven.profile)
-        self._driver.handle(connectivity.MembershipProven(proven.peer, proven.addresses))
-        for member in proven.members:
-            if peer := book.meet(member):
+        peer, book = proven.peer, self.trust.book
+        book.enter(peer, proven.signed, proven.certificate, proven.name)
+        self.twins.met(peer, proven.boot, proven.addresses)
+        self._telemetry.hear_profile(peer, proven.profile)
+        self._connections.handle(connectivity.MembershipProven(peer, proven.addresses))
+        self._meet(proven.members)
+        self.detection.handle(detector.MemberMet(peer, proven.incarnation))
+
+    def _meet(self, members: Iterable[KnownMember]) -> None:
+        """Others tell us of these: believe their certificates, and look for them."""
+        for member in members:
+            if peer := self.trust.book.meet(member):
                 self.sighted(connectivity.Sighted(peer, member.addresses))
 
     def _on_fallen(self, peer: PeerId, why: str) -> None:
-        self._driver.handle(connectivity.MembershipRefused(peer, why))
+        self._connections.handle(connectivity.MembershipRefused(peer, why))
+        self.detection.handle(detector.MemberExpelled(peer))
+        self._latencies.pop(peer, None)
+
+    def _on_connection(self, change: MemberConnected | MemberDisconnected) -> None:
+        if isinstance(change, MemberDisconnected):
+            self._latencies.pop(change.peer, None)
+            self.detection.handle(detector.ConnectionLost(change.peer))
+        for listener in self._listeners:
+            listener(change)
+
+    def _on_changed(self, change: MemberChanged) -> None:
+        if change.state == "failed":
+            self._connections.handle(connectivity.GivenUp(change.peer))
+        for listener in self._membership_listeners:
+            listener(change)
+
+    def _on_measured(self, peer: PeerId, rtt_s: float) -> None:
+        self._connections.handle(connectivity.Answered(peer))
+        if self._connections.state.is_member(peer):
+            before = self._latencies.get(peer)
+            self._latencies[peer] = measure(before, rtt_s, trio.current_time())
 
     async def announce_profile(self) -> None:
         """Gossip our profile now: languages or models have changed."""
         await self._telemetry.announce_profile()
 
-    # --- the tasks of an open mesh --------------------------------------------------------------
+    async def leave(self) -> None:
+        """Say goodbye, within half a second: the others need not find out by themselves."""
+        await self.detection.leave()
 
-    async def _follow_connections(self) -> None:
-        async for event in self._transport.connection_events:
-            if isinstance(event, Connected):
-                self._driver.handle(connectivity.ConnectionOpened(event.peer))
-            else:
-                self._driver.handle(connectivity.ConnectionClosed(event.peer))
+    # --- the tasks of an open mesh --------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Live, until cancelled. Ready once strangers can be answered and gossip is heard."""
@@ -447,10 +412,8 @@ class Mesh:
             await nursery.start(self._telemetry.listen)
             await nursery.start(self.trust.run)
             nursery.start_soon(self._telemetry.announce)
-            nursery.start_soon(self._driver.run)
-            nursery.start_soon(self._follow_connections)
-            for peer in self._transport.connections:
-                self._driver.handle(connectivity.ConnectionOpened(peer))
+            nursery.start_soon(self._connections.run)
+            nursery.start_soon(self.detection.run)
             task_status.started()
 
 
@@ -462,8 +425,7 @@ async def open_mesh(
     invites: InviteBook,
     *,
     unix_clock: Callable[[], float],
-    params: connectivity.Params | None = None,
-    timeouts: Timeouts | None = None,
+    tuning: Tuning | None = None,
     keeping: Keeping | None = None,
     furnish: Callable[[Mesh, trio.Nursery], None] | None = None,
     around: Callable[[str, Answer], Answer] = lambda _protocol, answer: answer,
@@ -483,8 +445,7 @@ async def open_mesh(
             asker=asker,
             nursery=nursery,
             unix_clock=unix_clock,
-            params=params or connectivity.Params(),
-            timeouts=timeouts or Timeouts(),
+            tuning=tuning or Tuning(),
             keeping=keeping or Keeping(),
             around=around,
         )

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kowalski.mesh.core.latency import Latency
+from kowalski.mesh.core.membership import State
 from kowalski.protocol.ids import Address, PeerId
 from kowalski.protocol.messages.telemetry import Hot, Profile
 
 
 @dataclass(frozen=True, slots=True)
 class PeerFacts:
-    """One peer as seen from here, now. Ages and round trips in seconds."""
+    """One peer as seen from here, now. Ages and round trips in seconds.
+
+    `state` is that of our connection, `membership` what the mesh thinks; None: it never heard of
+    the peer. `incarnation` and `membership_age_s` tell of which run, and for how long.
+    """
 
     peer: PeerId
     name: str
@@ -24,3 +30,7 @@ class PeerFacts:
     age_s: float | None
     profile: Profile | None
     hot: Hot | None
+    membership: State | None = None
+    incarnation: int = 0
+    membership_age_s: float | None = None
+    latency: Latency | None = None

@@ -66,12 +66,13 @@ class Keeping:
     """What outlives the process.
 
     `identity` signs where its owner is an admin, `roster_path` holds revocations, `on_renewed` is
-    told of a new certificate.
+    told of a new certificate, `incarnation_path` holds how often we started or contradicted.
     """
 
     identity: Identity | None = None
     roster_path: Path | None = None
     on_renewed: Callable[[Membership], None] = _forget_it
+    incarnation_path: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

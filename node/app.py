@@ -11,7 +11,7 @@ import platform
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ import structlog
 import trio
 
 from kowalski.mesh.content_store import ContentStore
-from kowalski.mesh.core.connectivity import MemberArrived, MemberLeft, Sighted
+from kowalski.mesh.core.connectivity import MemberConnected, MemberDisconnected, Sighted
 from kowalski.mesh.discovery import Discovery, open_discovery
 from kowalski.mesh.identity import Identity, load_or_create_identity
 from kowalski.mesh.invites import InviteBook
@@ -30,9 +30,10 @@ from kowalski.mesh.membership_certificates import (
     save_membership,
     verify,
 )
-from kowalski.mesh.mesh import CONTENT_PROTOCOL, Mesh, open_mesh
+from kowalski.mesh.mesh import CONTENT_PROTOCOL, Mesh, Tuning, open_mesh
 from kowalski.mesh.plain_nursery import first_error
 from kowalski.mesh.remembered_peers import RememberedPeers
+from kowalski.mesh.sleep_watch import time_with_sleep
 from kowalski.mesh.telemetry_gossip import Self
 from kowalski.mesh.transport import Transport
 from kowalski.mesh.trust import Keeping
@@ -115,21 +116,33 @@ async def run_node(config: NodeConfig) -> None:
         with control.claim_data_dir(config.data_dir):
             async with trio.open_nursery() as nursery:
                 notices = ServiceNotices(os.environ)
-                nursery.start_soon(_stop_at_signal, nursery.cancel_scope, notices)
-                await _run(config, notices)
+                last_words: list[Callable[[], Awaitable[None]]] = []
+                nursery.start_soon(_stop_at_signal, nursery.cancel_scope, notices, last_words)
+                await _run(config, notices, last_words)
     except BaseExceptionGroup as group:
         raise first_error(group) from group.__cause__
 
 
-async def _stop_at_signal(scope: trio.CancelScope, notices: ServiceNotices) -> None:
+async def _stop_at_signal(
+    scope: trio.CancelScope,
+    notices: ServiceNotices,
+    last_words: Sequence[Callable[[], Awaitable[None]]],
+) -> None:
+    """`last_words` are said before anything closes, and briefly."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
             log.info("stopping", signal=signal.Signals(number).name)
             notices.stopping()
+            for say in last_words:
+                await say()
             scope.cancel()
 
 
-async def _run(config: NodeConfig, notices: ServiceNotices) -> None:
+async def _run(
+    config: NodeConfig,
+    notices: ServiceNotices,
+    last_words: list[Callable[[], Awaitable[None]]],
+) -> None:
     started_at = trio.current_time()
     # What the operator mistyped is said before anything that takes time.
     line = parse_join_line(config.join.get_secret_value()) if config.join is not None else None
@@ -151,9 +164,17 @@ async def _run(config: NodeConfig, notices: ServiceNotices) -> None:
         membership = known or await new_membership(config, identity, line, transport)
         node = await stack.enter_async_context(
             open_node(
-                config, transport, membership, hands, storage, identity=identity, tracing=tracing
+                config,
+                transport,
+                membership,
+                hands,
+                storage,
+                identity=identity,
+                tracing=tracing,
+                clock_with_sleep=time_with_sleep,
             )
         )
+        last_words.append(node.mesh.leave)
         nursery = await stack.enter_async_context(trio.open_nursery())
         discovery: Discovery | None = None
         if not config.no_mdns:
@@ -229,6 +250,7 @@ async def _open_hands(config: NodeConfig, stack: AsyncExitStack) -> Hands:
             allow_none=config.unsafe_repl,
             offers_repl="repl" in config.roles,
             limits=limits,
+            network=config.repl_network,
         )
         tried.append(trial)
 
@@ -307,8 +329,12 @@ async def open_node(
     boot: str | None = None,
     device: Device | None = None,
     tracing: Tracing | None = None,
+    clock_with_sleep: Callable[[], float] = trio.current_time,
 ) -> AsyncIterator[verbs.Node]:
-    """The rooms that the owner and the certificate allow, open for the length of the block."""
+    """The rooms that the owner and the certificate allow, open for the length of the block.
+
+    `clock_with_sleep` goes on while the machine sleeps, see `mesh.sleep_watch`.
+    """
     boot = boot or secrets.token_hex(8)
     device = device or Device(read_profile(), HotSource().sample)
     tracing = tracing or NoTracing()
@@ -341,11 +367,8 @@ async def open_node(
                 about,
                 invites,
                 unix_clock=unix_clock,
-                keeping=Keeping(
-                    identity,
-                    config.roster_path,
-                    lambda renewed: save_membership(config.mesh_path, renewed),
-                ),
+                keeping=_keeping(config, identity),
+                tuning=Tuning(clock_with_sleep=clock_with_sleep),
                 furnish=furnish,
                 around=tracing.answering,
             ) as mesh,
@@ -360,6 +383,15 @@ async def open_node(
             nursery.start_soon(store.sweep)
             yield verbs.Node(mesh, submitting, work, store, invites, leading, tracing)
             nursery.cancel_scope.cancel()
+
+
+def _keeping(config: NodeConfig, identity: Identity | None) -> Keeping:
+    return Keeping(
+        identity,
+        config.roster_path,
+        lambda renewed: save_membership(config.mesh_path, renewed),
+        config.incarnation_path,
+    )
 
 
 def _certified(
@@ -472,8 +504,8 @@ def _look_for(mesh: Mesh, config: NodeConfig, remembered: RememberedPeers) -> No
         mesh.sighted(Sighted(static.peer, (static.address,), is_static=True))
 
 
-def _remember(remembered: RememberedPeers, change: MemberArrived | MemberLeft) -> None:
-    if isinstance(change, MemberArrived):
+def _remember(remembered: RememberedPeers, change: MemberConnected | MemberDisconnected) -> None:
+    if isinstance(change, MemberConnected):
         remembered.remember(change.peer, change.addresses)
 
 

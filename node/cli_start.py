@@ -36,6 +36,11 @@ from kowalski.protocol.errors import ConfigError
     metavar="NAME=VALUE",
     help="What programs may use: memory=512M, js.cell=5m; see docs/how-to/limits.md. Repeatable.",
 )
+@click.option(
+    "--repl-network",
+    type=click.Choice(["none", "internet", "lan"]),
+    help="What programs reach, by a proxy; nothing otherwise.",
+)
 @click.option("--no-mdns", is_flag=True, default=None, help="Neither announce nor look around.")
 @click.option("--peer", "peers", multiple=True, metavar="MULTIADDR", help="Repeatable.")
 @click.option("--backend", "backends", multiple=True, metavar="URL|GGUF", help="Repeatable.")

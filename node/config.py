@@ -133,6 +133,7 @@ class NodeConfig(BaseModel):
     repl_limits: Annotated[
         tuple[Annotated[str, AfterValidator(_repl_limit)], ...], Field(strict=False, max_length=200)
     ] = ()
+    repl_network: Literal["none", "internet", "lan"] = "none"
     backends: Annotated[tuple[Url, ...], Field(strict=False, max_length=100)] = ()
     # As Ollama's own variable: scheme and port may be missing; `backends.probing` reads it.
     ollama_host: Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]{1,300}$")] | None = None
@@ -178,6 +179,10 @@ class NodeConfig(BaseModel):
     @property
     def roster_path(self) -> Path:
         return self.data_dir / "roster.json"
+
+    @property
+    def incarnation_path(self) -> Path:
+        return self.data_dir / "incarnation"
 
     @property
     def peers_path(self) -> Path:

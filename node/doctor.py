@@ -126,7 +126,10 @@ async def examine(
 
 def sandbox_found(verdict: SandboxVerdict, *, is_offered: bool) -> SandboxFound:
     tier = None if verdict.sandbox is None else verdict.tier
-    return SandboxFound(tier, verdict.reason, is_offered)
+    reason = verdict.reason
+    if tier is not None and tier != "none" and verdict.passed_over:
+        reason += f"; better ones are not to be had: {'; '.join(verdict.passed_over)}"
+    return SandboxFound(tier, reason, is_offered)
 
 
 def backends_found(findings: Sequence[Finding]) -> tuple[BackendFound, ...]:

@@ -57,6 +57,12 @@ WORK_FILE_CHARS_MAX = 255
 MEMBERS_MAX = 256
 """Peers named in one message."""
 
+CLAIMS_MAX = 16
+"""Claims about members that ride on one probe; a sender puts in 9 at most."""
+
+ROWS_MAX = 1024
+"""Claims in one comparison of tables: 120 bytes each, at most."""
+
 ADDRESSES_MAX = 16
 """Addresses of one peer."""
 

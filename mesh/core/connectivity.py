@@ -1,9 +1,10 @@
 """Whom to dial, when, and who counts as here.
 
-A peer is heard of (mDNS, an address given by the owner, another member's word), dialled, asked to
-prove its membership, and from then on measured. Of two peers the one with the lower id dials and
-asks, since simultaneous dials leave two connections; the other waits a little, then does it
-itself. What this machine calls routable is instant, local, and never told to anybody.
+A peer is heard of (mDNS, an address given by the owner, another member's word), dialled, and asked
+to prove its membership. Of two peers the one with the lower id dials and asks, since simultaneous
+dials leave two connections; the other waits a little, then does it itself. What this machine calls
+routable is instant, local, and never told to anybody: whether the mesh has given a peer up is
+`failure_detector`'s business.
 """
 
 from __future__ import annotations
@@ -13,7 +14,62 @@ from enum import Enum, auto
 from hashlib import blake2b
 from math import inf
 
+from kowalski.mesh.core.connectivity_events import (
+    Answered,
+    AskingFailed,
+    AskMembership,
+    ConnectionClosed,
+    ConnectionOpened,
+    Dial,
+    DialFailed,
+    Effect,
+    Event,
+    EventOfKnown,
+    GivenUp,
+    HangUp,
+    MemberConnected,
+    MemberDisconnected,
+    MembershipProven,
+    MembershipRefused,
+    Missed,
+    Sighted,
+    TimePassed,
+    Verify,
+    Woke,
+)
 from kowalski.protocol.ids import Address, MeshId, PeerId
+
+__all__ = [
+    "Answered",
+    "AskMembership",
+    "AskingFailed",
+    "ConnectionClosed",
+    "ConnectionOpened",
+    "Connectivity",
+    "Dial",
+    "DialFailed",
+    "Effect",
+    "Event",
+    "EventOfKnown",
+    "GivenUp",
+    "HangUp",
+    "MemberConnected",
+    "MemberDisconnected",
+    "MembershipProven",
+    "MembershipRefused",
+    "Missed",
+    "Params",
+    "Peer",
+    "Sighted",
+    "Standing",
+    "Step",
+    "TimePassed",
+    "Verify",
+    "Woke",
+    "check",
+    "step",
+    "wake_at",
+]
 
 PEERS_MAX = 1024
 """That were heard of."""
@@ -36,8 +92,10 @@ class Params:
     """How long a connected peer may take to prove that it belongs; joining happens in it."""
     shun_s: float = 60.0
     """How long a peer that failed to prove it is left alone."""
-    measure_s: float = 2.0
     misses_max: int = 2
+    """Signs of life missed in a row, after which nothing is sent there."""
+    silence_s: float = 6.0
+    """Without a sign of life, after which the connection is given up; networks do hiccup."""
     forget_s: float = 24 * 3600.0
 
 
@@ -62,11 +120,13 @@ class Peer:
     """Connections in a row that ended before membership was proven on them."""
     shunned_until: float = -inf
     act_at: float = inf
-    """When to dial, to ask, or to measure next, by standing."""
+    """When to dial or to ask next, by standing."""
     since: float = 0.0
     seen_at: float = 0.0
     misses: int = 0
-    rtt_s: float | None = None
+    answered_at: float = -inf
+    """When it gave the last sign of life on this connection."""
+    is_hung_up: bool = False
     is_static: bool = False
     complaint: str = ""
 
@@ -99,124 +159,6 @@ class Connectivity:
         return self.is_member(peer) and self.peers[peer].misses < self.params.misses_max
 
 
-# --- events -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Sighted:
-    """Somebody says that `peer` is at `addresses`. A hint, never proof."""
-
-    peer: PeerId
-    addresses: tuple[Address, ...]
-    mesh: MeshId | None = None
-    is_static: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionOpened:
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionClosed:
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class DialFailed:
-    peer: PeerId
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class MembershipProven:
-    """Both sides have seen each other's certificate."""
-
-    peer: PeerId
-    addresses: tuple[Address, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MembershipRefused:
-    """The peer's certificate does not hold, or it would not take ours."""
-
-    peer: PeerId
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class AskingFailed:
-    """Weather, or a peer that has not joined yet."""
-
-    peer: PeerId
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    peer: PeerId
-    rtt_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class MeasureMissed:
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    pass
-
-
-EventOfKnown = (
-    ConnectionClosed
-    | DialFailed
-    | MembershipProven
-    | MembershipRefused
-    | AskingFailed
-    | Measured
-    | MeasureMissed
-)
-Event = Sighted | ConnectionOpened | TimePassed | EventOfKnown
-
-
-# --- effects ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Dial:
-    peer: PeerId
-    addresses: tuple[Address, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AskMembership:
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class HangUp:
-    peer: PeerId
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class MemberArrived:
-    peer: PeerId
-    addresses: tuple[Address, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MemberLeft:
-    peer: PeerId
-
-
-Effect = Dial | AskMembership | Measure | HangUp | MemberArrived | MemberLeft
 Step = tuple[Connectivity, tuple[Effect, ...]]
 
 
@@ -240,6 +182,8 @@ def step(state: Connectivity, event: Event, now: float) -> Step:
             return _time_passed(state, now)
         case ConnectionOpened(peer=peer):
             return _opened(state, peer, now)
+        case Woke():
+            return _woke(state, now)
         case _:
             known = state.peers.get(event.peer)
             return (state, ()) if known is None else _about(state, known, event, now)
@@ -261,10 +205,13 @@ def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) ->
             return _proven(state, known, addresses, now)
         case MembershipRefused(why=why):
             return _refused(state, known, why, now)
-        case Measured(rtt_s=rtt_s):
-            return _measured(state, known, rtt_s, now), ()
-        case MeasureMissed():
-            return _missed(state, known)
+        case Answered():
+            return _answered(state, known, now), ()
+        case Missed():
+            return _missed(state, known, now)
+        case GivenUp():
+            is_silent = known.misses >= state.params.misses_max
+            return _hang_up(state, known) if is_silent else (state, ())
 
 
 def _put(state: Connectivity, peer: Peer) -> Connectivity:
@@ -337,6 +284,8 @@ def _opened(state: Connectivity, peer_id: PeerId, now: float) -> Step:
         seen_at=now,
         attempts=0,
         misses=0,
+        answered_at=now,
+        is_hung_up=False,
     )
     return _due_now(_put(state, peer), peer, now)
 
@@ -351,17 +300,19 @@ def _closed(state: Connectivity, known: Peer, now: float) -> Step:
         unproven = 0 if was_member else known.unproven + 1
         # Soon where it was a member: a restarted peer is back within a second.
         wait_s = _backoff_s(state, known, unproven) if unproven else state.params.retry_s
+        wait_s += _yield_s(state, known.id)
+        if known.is_hung_up:
+            wait_s = 0.0  # it was us; the other side may know of nothing
         peer = replace(
             known,
             standing=Standing.ABSENT,
-            act_at=max(now + wait_s + _yield_s(state, known.id), known.shunned_until),
+            act_at=max(now + wait_s, known.shunned_until),
             since=now,
             attempts=0,
             unproven=unproven,
-            rtt_s=None,
         )
         state = _put(state, peer)
-    return state, (MemberLeft(known.id),) if was_member else ()
+    return state, (MemberDisconnected(known.id),) if was_member else ()
 
 
 def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], now: float) -> Step:
@@ -376,18 +327,18 @@ def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], no
         unproven=0,
         shunned_until=-inf,
         misses=0,
+        answered_at=now,
         since=now if known.standing is not Standing.MEMBER else known.since,
         seen_at=now,
-        act_at=now,
+        act_at=inf,
         complaint="",
     )
-    arrived = (MemberArrived(peer.id, merged),) if known.standing is not Standing.MEMBER else ()
-    state, measure = _due_now(_put(state, peer), peer, now)
-    return state, (*arrived, *measure)
+    arrived = (MemberConnected(peer.id, merged),) if known.standing is not Standing.MEMBER else ()
+    return _put(state, peer), arrived
 
 
 def _refused(state: Connectivity, known: Peer, why: str, now: float) -> Step:
-    left = (MemberLeft(known.id),) if known.standing is Standing.MEMBER else ()
+    left = (MemberDisconnected(known.id),) if known.standing is Standing.MEMBER else ()
     if known.addresses:
         shunned_until = now + state.params.shun_s
         shunned = replace(
@@ -397,7 +348,6 @@ def _refused(state: Connectivity, known: Peer, why: str, now: float) -> Step:
             shunned_until=shunned_until,
             since=now,
             seen_at=now,
-            rtt_s=None,
             complaint=why,
         )
         state = _put(state, shunned)
@@ -407,21 +357,46 @@ def _refused(state: Connectivity, known: Peer, why: str, now: float) -> Step:
     return state, (*left, HangUp(known.id, why))
 
 
-def _measured(state: Connectivity, known: Peer, rtt_s: float, now: float) -> Connectivity:
+def _answered(state: Connectivity, known: Peer, now: float) -> Connectivity:
     if known.standing is not Standing.MEMBER:
-        return state  # the measure of a connection that has ended
-    smooth_s = rtt_s if known.rtt_s is None else 0.7 * known.rtt_s + 0.3 * rtt_s
-    return _put(state, replace(known, misses=0, seen_at=now, rtt_s=smooth_s))
+        return state  # on a connection that has ended
+    return _put(state, replace(known, misses=0, seen_at=now, answered_at=now))
 
 
-def _missed(state: Connectivity, known: Peer) -> Step:
+def _missed(state: Connectivity, known: Peer, now: float) -> Step:
     if known.standing is not Standing.MEMBER:
         return state, ()
     peer = replace(known, misses=known.misses + 1)
-    if peer.misses == 2 * state.params.misses_max:
-        # A half-open link: drop it, so that dialling can begin anew.
-        return _put(state, peer), (HangUp(peer.id, f"{peer.misses} round trips unanswered"),)
+    if peer.misses > state.params.misses_max and now - peer.answered_at >= state.params.silence_s:
+        return _hang_up(state, peer)
     return _put(state, peer), ()
+
+
+def _hang_up(state: Connectivity, peer: Peer) -> Step:
+    """Drop a half-open link, so that dialling can begin anew."""
+    if peer.standing is not Standing.MEMBER or peer.is_hung_up:
+        return _put(state, peer), ()
+    why = f"{peer.misses} signs of life missed"
+    return _put(state, replace(peer, is_hung_up=True)), (HangUp(peer.id, why),)
+
+
+def _woke(state: Connectivity, now: float) -> Step:
+    """Dial at once those that are away; of the others one more miss is enough to hang up."""
+    effects: list[Effect] = []
+    for peer in tuple(state.peers.values()):
+        match peer.standing:
+            case Standing.ABSENT if peer.addresses:
+                soon = max(now, peer.shunned_until)
+                awaited = replace(peer, act_at=min(peer.act_at, soon), attempts=0)
+                state, more = _due_now(_put(state, awaited), awaited, now)
+                effects += more
+            case Standing.MEMBER:
+                doubted = replace(peer, misses=state.params.misses_max, answered_at=-inf)
+                state = _put(state, doubted)
+                effects.append(Verify(peer.id))
+            case _:
+                pass
+    return state, tuple(effects)
 
 
 def _time_passed(state: Connectivity, now: float) -> Step:
@@ -452,9 +427,7 @@ def _due_now(state: Connectivity, peer: Peer, now: float) -> Step:
             return _put(state, replace(peer, standing=Standing.ASKING, act_at=inf)), (
                 AskMembership(peer.id),
             )
-        case Standing.MEMBER:
-            return _put(state, replace(peer, act_at=now + params.measure_s)), (Measure(peer.id),)
-        case Standing.DIALLING | Standing.ASKING:
+        case Standing.DIALLING | Standing.ASKING | Standing.MEMBER:
             return state, ()
 
 
@@ -468,6 +441,5 @@ def check(state: Connectivity) -> None:
         assert len(set(peer.addresses)) == len(peer.addresses)
         assert state.is_routable(name) <= state.is_member(name)
         assert peer.standing is not Standing.DIALLING or peer.addresses
-        assert peer.standing is not Standing.MEMBER or peer.act_at < inf
-        waits = peer.standing in {Standing.DIALLING, Standing.ASKING}
+        waits = peer.standing in {Standing.DIALLING, Standing.ASKING, Standing.MEMBER}
         assert not waits or peer.act_at == inf, "somebody is at it"

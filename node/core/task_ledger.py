@@ -214,9 +214,9 @@ def _weights_changed(state: TaskLedger, event: WeightsChanged, now: float) -> St
     """Who has lost its coordinator is due from now on, and so is who waits for somebody to come."""
     has_come = bool(event.weights.keys() - state.weights.keys())
     is_deserted = not event.weights
-    state = replace(state, weights=event.weights, hosts=event.hosts)
+    state = replace(state, weights=event.weights, hosts=event.hosts, silent=event.silent)
     for task in tuple(state.tasks.values()):
-        if task.state == "running" and task.coordinator not in state.weights:
+        if task.state == "running" and not state.is_here(task.coordinator):
             state = put(state, replace(task, act_at=min(task.act_at, now)))
         elif task.state == "waiting":
             since = min(task.nobody_since, now) if is_deserted else inf
@@ -231,7 +231,7 @@ def _weights_changed(state: TaskLedger, event: WeightsChanged, now: float) -> St
 def _conversation_lost(state: TaskLedger, task: Task, why: str, now: float) -> Step:
     if task.is_over:
         return _settled(state, task)
-    if task.coordinator not in state.weights:
+    if not state.is_here(task.coordinator):
         return terms.lose(state, task, why, now)
     # It is still there: grant the same term again, until silence has lasted too long.
     task = replace(task, is_in_talks=False, act_at=now + state.params.retry_s, why_waiting=why)
@@ -339,7 +339,7 @@ def _may_write(state: TaskLedger, task: Task, now: float) -> bool:
     if task.is_over:
         return False
     is_silent = task.heard_at + state.params.silence_s <= now
-    is_left = task.coordinator not in state.weights  # that of a waiting task is None
+    is_left = not state.is_here(task.coordinator)  # that of a waiting task is None
     return is_left or is_silent or end_by(state, task) <= now
 
 
@@ -353,7 +353,7 @@ def _due_now(state: TaskLedger, task: Task, now: float) -> Step:
             return terms.end_here(state, task, "cancelled", task.cancel_reason)
         return terms.end_here(state, task, "failed", _why_out_of_time(state, task, now))
     assert due(state, task) <= now
-    if task.coordinator not in state.weights:
+    if not state.is_here(task.coordinator):
         return terms.lose(state, task, "its coordinator has left", now)
     if task.heard_at + params.silence_s <= now:
         silent_s = now - task.heard_at

@@ -88,10 +88,14 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class WeightsChanged:
-    """`hosts` tells which of the peers share a device; one that is not named has its own."""
+    """`hosts` tells which of the peers share a device; one that is not named has its own.
+
+    `silent` are those that cannot be reached at the moment, though nobody has given them up.
+    """
 
     weights: Mapping[PeerId, float]
     hosts: Mapping[PeerId, str] = field(default_factory=dict)
+    silent: frozenset[PeerId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,8 @@ class TaskLedger:
     weights: Mapping[PeerId, float] = field(default_factory=dict)
     """Peers that may coordinate now, with how much of it they should get."""
     hosts: Mapping[PeerId, str] = field(default_factory=dict)
+    silent: frozenset[PeerId] = frozenset()
+    """They get no tasks, and keep those they have until their silence has lasted too long."""
     tasks: dict[TaskId, Task] = field(default_factory=dict)
     """The open ones, and those that ended last."""
     fenced: int = 0
@@ -68,6 +70,10 @@ class TaskLedger:
     @property
     def running(self) -> int:
         return self.open_tasks - len(self.turns)
+
+    def is_here(self, peer: PeerId | None) -> bool:
+        """Whether a coordinator is not known to be gone."""
+        return peer in self.weights or peer in self.silent
 
     @property
     def has_room(self) -> bool:

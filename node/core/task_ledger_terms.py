@@ -147,7 +147,7 @@ def _busy(state: TaskLedger, task: Task, why: str, now: float) -> Step:
     assert task.coordinator is not None
     excluded = (*task.excluded, task.coordinator)
     others = rendezvous.order(task.id, state.weights, excluding=excluded)
-    if others or task.coordinator not in state.weights:
+    if others or not state.is_here(task.coordinator):
         return _replace(state, replace(task, excluded=excluded), why, now)
     params = state.params
     wait_s = min(params.busy_s_max, params.retry_s * 2.0 ** min(task.declined, 10))

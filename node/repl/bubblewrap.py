@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kowalski.node.repl.egress import PROXY_PORT, Network, environment
 from kowalski.node.repl.file_view import FileView
 from kowalski.node.repl.limits import SessionLimits
 from kowalski.node.repl.sandbox import Folders, Launch, Places, ServerPlan, inside_environment
@@ -41,9 +42,15 @@ class NamespacedSessions:
     as_root: bool
     first_uid: int
     system_call_filter: bytes
+    network: Network = "none"
 
     def settings(self) -> dict[str, object]:
-        return {"filter": self.system_call_filter, "scratch": SCRATCH}
+        proxy_port = 0 if self.network == "none" else PROXY_PORT
+        return {
+            "filter": self.system_call_filter,
+            "scratch": SCRATCH,
+            "proxy_port": proxy_port,
+        }
 
     def order(
         self, *, limits: SessionLimits, folders: Folders, scratch: Path, slot: int
@@ -52,7 +59,10 @@ class NamespacedSessions:
         return {
             "uid": self.first_uid + slot if self.as_root else None,
             "inputs": str(folders.inputs.relative_to(scratch)),
-            "environment": inside_environment(home=JOB, temporary=TMP, path=self.path),
+            "environment": {
+                **inside_environment(home=JOB, temporary=TMP, path=self.path),
+                **(environment() if self.network != "none" else {}),
+            },
             "rlimits": limits.rlimits(),
             "folder_bytes": limits.folder_bytes,
             "inodes": limits.inodes,
@@ -76,6 +86,10 @@ class BubblewrapSandbox:
     def path(self) -> str:
         return self.sessions.path
 
+    @property
+    def network(self) -> Network:
+        return self.sessions.network
+
     def plan(self, scratch: Path) -> ServerPlan:  # noqa: ARG002 - it is shown at a fixed place
         """See `sandbox.ForkingSandbox.plan`."""
         return ServerPlan(SERVER_PARTS, self.sessions.settings())
@@ -87,7 +101,8 @@ class BubblewrapSandbox:
         as_root = self.sessions.as_root
         if as_root:
             isolation = [*_UNSHARE_AS_ROOT, "--cap-drop", "ALL"]
-            for capability in _SERVER_CAPABILITIES:
+            further = () if self.network == "none" else ("CAP_NET_ADMIN",)
+            for capability in (*_SERVER_CAPABILITIES, *further):
                 isolation += ["--cap-add", capability]
         else:
             # Root of a namespace of its own, whose mounts it may add to for each session.

@@ -23,6 +23,7 @@ from pathlib import Path
 import trio
 
 from kowalski.node.repl.cell_run import CellOrder, CellRun
+from kowalski.node.repl.egress import PROXY_PORT, Network
 from kowalski.node.repl.kernel import Kernel, start_kernel
 from kowalski.node.repl.kernel_source import KernelSource
 from kowalski.node.repl.limits import CellLimits, SessionLimits
@@ -33,8 +34,9 @@ PROBE_SLOT = 63
 
 PYTHON_KERNEL = ("channel.py", "limiting.py", "asking.py", "python_kernel.py")
 
-_START_S = 10.0
-_CELL_S = 10.0
+# Ten times what it takes on a slow machine that has much else to do.
+_START_S = 20.0
+_CELL_S = 20.0
 _NAMESPACES = ("pid", "net", "mnt", "ipc")
 _BAIT_TEXT = "nothing of value"
 # Nobody but the owner and root may change it, and either may be whom the code runs as.
@@ -51,7 +53,8 @@ async def escapes(source: KernelSource) -> tuple[str, ...]:
         RequestFailedError: `sandbox`, nothing ran at all.
     """
     nonce = secrets.token_hex(8)
-    with _bait(owns_pids=source.owns_pids) as bait:
+    network: Network = "none" if source.egress is None else source.egress.network
+    with _bait(owns_pids=source.owns_pids, network=network) as bait:
         code = (resources.files("kowalski.node.repl") / "kernels" / "canary_cell.py").read_text()
         prelude = f"NONCE = {nonce!r}\nBAIT = {bait.told!r}\n"
         _, outcome = await run_probe(source, Probe(PYTHON_KERNEL[-1], prelude + code))
@@ -137,7 +140,7 @@ def _bait_place() -> str:
 
 
 @contextmanager
-def _bait(*, owns_pids: bool) -> Iterator[_Bait]:
+def _bait(*, owns_pids: bool, network: Network) -> Iterator[_Bait]:
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="kowalski-canary-", dir=_bait_place()))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -168,6 +171,7 @@ def _bait(*, owns_pids: bool) -> Iterator[_Bait]:
             "abstract": abstract,
             "pid": os.getpid(),
             "namespaces": _namespaces() if owns_pids else {},
+            "proxy": 0 if network == "none" else PROXY_PORT,
         }
         priority = os.getpriority(os.PRIO_PROCESS, 0)
         limit = resource.getrlimit(resource.RLIMIT_CORE)

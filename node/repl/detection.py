@@ -5,15 +5,17 @@ from __future__ import annotations
 import platform
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import trio
 
 from kowalski.node.repl import canary, seatbelt
 from kowalski.node.repl.bubblewrap import BubblewrapSandbox, NamespacedSessions, PlainBubblewrap
+from kowalski.node.repl.egress import Network
 from kowalski.node.repl.file_view import FileView, file_view
 from kowalski.node.repl.kernel_source import open_kernel_source
 from kowalski.node.repl.landlock import LandlockSandbox
@@ -22,11 +24,13 @@ from kowalski.node.repl.limits import Limits
 from kowalski.node.repl.namespaces import NamespacesSandbox
 from kowalski.node.repl.sandbox import (
     SYSTEM_PATH,
+    WORKS,
     Sandbox,
     SandboxVerdict,
     interpreter_prefix,
     is_passable,
     is_root,
+    reach_of,
 )
 from kowalski.node.repl.seatbelt import SeatbeltSandbox
 from kowalski.node.repl.seccomp import Machine, filter_program
@@ -39,6 +43,14 @@ _UIDS_PER_NODE = 64
 PROGRAMS_PATH = "/usr/bin:/usr/local/bin:/bin"
 """Where a sandbox may come from. Not $PATH: this program is the boundary."""
 
+_WAYS_OUT: Mapping[Network, str] = MappingProxyType(
+    {
+        "none": "",
+        "internet": "; reaches the internet by a proxy",
+        "lan": "; reaches the internet and our networks by a proxy",
+    }
+)
+
 Found = Sandbox | str
 """A sandbox, not tried yet, or why there can be none."""
 
@@ -50,6 +62,7 @@ async def detect_sandbox(
     languages: Sequence[str] = (),
     toolchains: Toolchains | None = None,
     limits: Limits | None = None,
+    network: Network = "none",
     candidates: Iterable[tuple[str, Callable[[], Found]]] | None = None,
 ) -> SandboxVerdict:
     """Try the tiers, best first, and `languages` in the one that works; takes about 0.2 s.
@@ -57,18 +70,21 @@ async def detect_sandbox(
     `toolchains` are what languages need that is not under /usr, `limits` what they will have.
     `candidates` None: all `tiers`.
 
+    `network` is what sessions may reach, in `bubblewrap` with a fork server and in `namespaces`.
+    In other tiers they reach nothing.
+
     `allow_none`: the owner asked for `--unsafe-repl`, so where no tier contains code the tier
     `none` will do.
     """
     details: dict[str, str] = {}
-    for name, find in tiers(toolchains) if candidates is None else candidates:
+    for name, find in tiers(toolchains, network=network) if candidates is None else candidates:
         found = await trio.to_thread.run_sync(find)
         if isinstance(found, str):
             details[name] = found
             continue
         verdict = await _try(name, found, scratch_path, languages, limits)
         if verdict.sandbox is not None:
-            return replace(verdict, details={**details, name: "works"})
+            return replace(verdict, details={**details, name: WORKS})
         details[name] = verdict.reason
     reason = "; ".join(details.values())
     if allow_none:
@@ -100,7 +116,7 @@ async def _try(
     return SandboxVerdict(
         sandbox,
         sandbox.tier,
-        f"{name}: contained, by trial",
+        f"{name}: contained, by trial{_WAYS_OUT[reach_of(sandbox)]}",
         languages=probe.versions,
         silent=probe.failures,
     )
@@ -117,25 +133,30 @@ def _hint(words: str) -> str:
 
 
 def tiers(
-    toolchains: Toolchains | None = None, *, programs_path: str = PROGRAMS_PATH
+    toolchains: Toolchains | None = None,
+    *,
+    programs_path: str = PROGRAMS_PATH,
+    network: Network = "none",
 ) -> Iterator[tuple[str, Callable[[], Found]]]:
     """Every tier by name, best first, with what looks for it. Inside, `toolchains` are shown."""
     shown = toolchains or Toolchains()
-    yield "bubblewrap", partial(bubblewrap_here, shown, programs_path)
+    yield "bubblewrap", partial(bubblewrap_here, shown, programs_path, network)
     yield "bubblewrap for each session", partial(plain_bubblewrap_here, shown, programs_path)
-    yield "namespaces", partial(namespaces_here, shown)
+    yield "namespaces", partial(namespaces_here, shown, network)
     yield "landlock", partial(landlock_here, shown)
     yield "seatbelt", partial(seatbelt_here, shown)
 
 
 def bubblewrap_here(
-    toolchains: Toolchains | None = None, programs_path: str = PROGRAMS_PATH
+    toolchains: Toolchains | None = None,
+    programs_path: str = PROGRAMS_PATH,
+    network: Network = "none",
 ) -> BubblewrapSandbox | str:
     """The sandbox, not tried yet, or why there can be none."""
     bwrap = shutil.which("bwrap", path=programs_path)
     if bwrap is None:
         return "bubblewrap is not installed: apt install bubblewrap"
-    inside = _inside(toolchains)
+    inside = _inside(toolchains, network)
     if isinstance(inside, str):
         return inside
     interpreter, view, sessions = inside
@@ -154,9 +175,11 @@ def plain_bubblewrap_here(
     return PlainBubblewrap(found.bwrap, found.interpreter, found.view, found.sessions)
 
 
-def namespaces_here(toolchains: Toolchains | None = None) -> NamespacesSandbox | str:
+def namespaces_here(
+    toolchains: Toolchains | None = None, network: Network = "none"
+) -> NamespacesSandbox | str:
     """See `bubblewrap_here`."""
-    inside = _inside(toolchains)
+    inside = _inside(toolchains, network)
     return inside if isinstance(inside, str) else NamespacesSandbox(*inside)
 
 
@@ -201,7 +224,7 @@ def _view(prefix: Path, toolchains: Toolchains | None) -> FileView:
 
 
 def _inside(
-    toolchains: Toolchains | None,
+    toolchains: Toolchains | None, network: Network
 ) -> tuple[str, FileView, NamespacedSessions] | str:
     """What is the same in all tiers with namespaces."""
     machine = _machine()
@@ -212,7 +235,8 @@ def _inside(
         path=_path(interpreter, toolchains),
         as_root=is_root(),
         first_uid=_first_uid(),
-        system_call_filter=filter_program(machine),
+        system_call_filter=filter_program(machine, with_network=network != "none"),
+        network=network,
     )
     return interpreter, _view(prefix, toolchains), sessions
 

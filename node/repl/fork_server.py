@@ -32,7 +32,7 @@ from kowalski.protocol.errors import RequestFailedError
 
 log = structlog.get_logger(__name__)
 
-_START_S = 10.0
+_START_S = 20.0
 _END_S = 2.0
 _MESSAGE_BYTES_MAX = 64 * 1024
 _WORDS_BYTES_MAX = 2000

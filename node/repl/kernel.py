@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from kowalski.node.repl.artefacts import read_inside
+from kowalski.node.repl.egress import WayOut
 from kowalski.node.repl.kernel_frames import KernelChannel, Ready
 from kowalski.node.repl.kernel_source import Ends, KernelSource, Started
 from kowalski.node.repl.limits import SessionLimits
@@ -37,13 +38,19 @@ class Kernel:
     """A started kernel. Whoever has it closes it."""
 
     def __init__(
-        self, started: Started, channel: KernelChannel, outputs: tuple[int, int], folder: Path
+        self,
+        started: Started,
+        channel: KernelChannel,
+        outputs: tuple[int, int],
+        folder: Path,
+        way_out: WayOut | None = None,
     ) -> None:
         self.tree = started.tree
         self.places = started.places
         self.channel = channel
         self.stdout, self.stderr = outputs
         self.folder = folder
+        self.way_out = way_out
         self.version = ""
         self._is_closed = False
 
@@ -61,6 +68,8 @@ class Kernel:
             with trio.move_on_after(_DEATH_S_MAX):
                 await self.tree.wait_dead()
             self.channel.close()
+            if self.way_out is not None:
+                self.way_out.close()
             for fd in (self.stdout, self.stderr):
                 trio.lowlevel.notify_closing(fd)
                 os.close(fd)
@@ -133,9 +142,12 @@ async def _try(
         is_ready = False
         try:
             frame = await started.channel.receive()
-            is_ready = isinstance(frame, Ready)
-            started.version = frame.version if isinstance(frame, Ready) else ""
-        except (PeerUnreachableError, RemoteProtocolError):
+            if isinstance(frame, Ready):
+                started.version = frame.version
+                if started.way_out is not None:
+                    started.way_out.open()
+                is_ready = True
+        except (PeerUnreachableError, RemoteProtocolError, OSError):
             error, words = LostAtStartError, "the kernel did not start"
         finally:
             if not is_ready:
@@ -171,11 +183,17 @@ async def _start_in(
 ) -> Kernel:
     ours, theirs = socket.socketpair()
     undo.callback(ours.close)
+    way_out = source.egress.way_out() if source.egress else None
+    if way_out is not None:
+        undo.callback(way_out.close)
     with theirs, _pipe(undo) as (stdout, stdout_w), _pipe(undo) as (stderr, stderr_w):
-        ends = Ends(theirs.fileno(), stdout_w, stderr_w)
+        way = way_out.theirs.fileno() if way_out else None
+        ends = Ends(theirs.fileno(), stdout_w, stderr_w, way)
         started = await source.start(kernel, limits=limits, slot=slot, folders=folders, ends=ends)
+    if way_out is not None:
+        way_out.is_passed()
     undo.pop_all()
-    return Kernel(started, KernelChannel(ours), (stdout, stderr), folder)
+    return Kernel(started, KernelChannel(ours), (stdout, stderr), folder, way_out)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import trio
 
+from kowalski.node.repl.egress import Egress, open_egress
 from kowalski.node.repl.fork_server import ForkServer, open_fork_server
 from kowalski.node.repl.kernel_images import PYTHON_OPTIONS, memory_file, program_of
 from kowalski.node.repl.limits import SessionLimits
@@ -37,11 +38,12 @@ _FOLDER_PREFIX = "kowalski-session-"
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """The kernel's ends of its three ways out; whoever made them closes them."""
+    """The kernel's ends of what connects it to us; whoever made them closes them."""
 
     channel: int
     stdout: int
     stderr: int
+    way_out: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,11 @@ class Started:
 class KernelSource(Protocol):
     @property
     def tier(self) -> str: ...
+
+    @property
+    def egress(self) -> Egress | None:
+        """What answers sessions that may reach something."""
+        ...
 
     @property
     def owns_pids(self) -> bool:
@@ -79,7 +86,8 @@ class KernelSource(Protocol):
 
 
 class _Scratch:
-    def __init__(self, path: Path, sandbox: Sandbox) -> None:
+    def __init__(self, path: Path, sandbox: Sandbox, egress: Egress | None = None) -> None:
+        self.egress = egress
         self.path = path
         self.tier = sandbox.tier
         self.owns_pids = sandbox.owns_pids
@@ -141,8 +149,10 @@ class SpawningSource(_Scratch):
 
 
 class ForkingSource(_Scratch):
-    def __init__(self, sandbox: ForkingSandbox, server: ForkServer, scratch: Path) -> None:
-        super().__init__(scratch, sandbox)
+    def __init__(
+        self, sandbox: ForkingSandbox, server: ForkServer, scratch: Path, egress: Egress | None
+    ) -> None:
+        super().__init__(scratch, sandbox, egress)
         self._sandbox = sandbox
         self._server = server
 
@@ -151,7 +161,9 @@ class ForkingSource(_Scratch):
     ) -> Started:
         """See `KernelSource.start`."""
         order = self._sandbox.order(limits=limits, folders=folders, scratch=self.path, slot=slot)
-        fds = (ends.channel, ends.stdout, ends.stderr)
+        fds: tuple[int, ...] = (ends.channel, ends.stdout, ends.stderr)
+        if ends.way_out is not None:
+            fds = (*fds, ends.way_out)
         tree = await self._server.fork(kernel, order, fds, self.storage(folders))
         return Started(tree, self._sandbox.places(folders))
 
@@ -171,8 +183,11 @@ async def open_kernel_source(
     path = await trio.to_thread.run_sync(_make_passable, prefix, scratch)
     try:
         if isinstance(sandbox, ForkingSandbox):
-            async with open_fork_server(sandbox, kernels, path) as server:
-                yield ForkingSource(sandbox, server, path)
+            async with (
+                open_egress(sandbox.network) as egress,
+                open_fork_server(sandbox, kernels, path) as server,
+            ):
+                yield ForkingSource(sandbox, server, path, egress)
         elif isinstance(sandbox, SpawningSandbox):
             yield SpawningSource(sandbox, kernels, path)
         else:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kowalski.node.repl.bubblewrap import SERVER_PARTS
+from kowalski.node.repl.egress import Network
 from kowalski.node.repl.file_view import FileView
 from kowalski.node.repl.limits import SessionLimits
 from kowalski.node.repl.sandbox import Folders, Launch, Places, ServerPlan, inside_environment
@@ -41,6 +42,7 @@ class LandlockSandbox:
     tier: str = "landlock"
     owns_pids: bool = False
     works_outside: bool = True
+    network: Network = "none"
 
     @property
     def walks_in(self) -> bool:

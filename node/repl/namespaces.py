@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kowalski.node.repl.bubblewrap import INPUTS, JOB, SCRATCH, SERVER_PARTS, NamespacedSessions
+from kowalski.node.repl.egress import Network
 from kowalski.node.repl.file_view import FileView
 from kowalski.node.repl.limits import SessionLimits
 from kowalski.node.repl.sandbox import Folders, Launch, Places, ServerPlan, inside_environment
@@ -29,6 +30,10 @@ class NamespacesSandbox:
     @property
     def path(self) -> str:
         return self.sessions.path
+
+    @property
+    def network(self) -> Network:
+        return self.sessions.network
 
     def plan(self, scratch: Path) -> ServerPlan:
         """See `sandbox.ForkingSandbox.plan`."""

@@ -11,9 +11,10 @@ import structlog
 import trio
 
 from kowalski.node.repl.detection import detect_sandbox
+from kowalski.node.repl.egress import Network
 from kowalski.node.repl.languages import LANGUAGES
 from kowalski.node.repl.limits import Limits
-from kowalski.node.repl.sandbox import SandboxVerdict
+from kowalski.node.repl.sandbox import SandboxVerdict, reach_of
 from kowalski.node.repl.sessions import KernelHost, open_sessions_host
 from kowalski.node.repl.toolchains import Toolchains, find_toolchains
 
@@ -29,7 +30,12 @@ class Trial:
 
 
 async def try_here(
-    *, scratch_path: Path, allow_none: bool, offers_repl: bool, limits: Limits | None = None
+    *,
+    scratch_path: Path,
+    allow_none: bool,
+    offers_repl: bool,
+    limits: Limits | None = None,
+    network: Network = "none",
 ) -> Trial:
     """Look around; about 0.3 s. Without `offers_repl` only for which sandbox there would be."""
     if not offers_repl:
@@ -43,11 +49,16 @@ async def try_here(
         languages=quick,
         toolchains=toolchains,
         limits=limits,
+        network=network,
     )
     if verdict.sandbox is None:
         log.warning("no-repl", why=verdict.reason)
     elif verdict.tier == "none":
         log.warning("UNSAFE-REPL", why="code of other peers runs here without a sandbox")
+    elif verdict.passed_over:
+        log.info("sandbox-degraded", tier=verdict.tier, why="; ".join(verdict.passed_over))
+    if network != "none" and reach_of(verdict.sandbox) == "none":
+        log.warning("repl-network-unavailable", tier=verdict.tier, why="it has no namespaces")
     for language, why in verdict.silent.items():
         log.info("language-does-not-work", language=language, why=why)
     return Trial(verdict, toolchains)

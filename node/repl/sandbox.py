@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from kowalski.node.repl.egress import Network
 from kowalski.node.repl.limits import SessionLimits
 from kowalski.protocol.errors import RequestFailedError
 
@@ -134,6 +135,11 @@ class ServerPlan:
 class ForkingSandbox(Sandbox, Protocol):
     """One fork server for all sessions; `scratch` holds the folders of all of them."""
 
+    @property
+    def network(self) -> Network:
+        """What sessions reach, by a proxy."""
+        ...
+
     def plan(self, scratch: Path) -> ServerPlan: ...
 
     def launch_server(
@@ -168,6 +174,20 @@ class SandboxVerdict:
     details: Mapping[str, str] = field(default_factory=dict[str, str])
     languages: Mapping[str, str] = field(default_factory=dict[str, str])
     silent: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def passed_over(self) -> tuple[str, ...]:
+        """Why each better tier will not do, in words."""
+        return tuple(why for why in self.details.values() if why != WORKS)
+
+
+WORKS = "works"
+"""In `SandboxVerdict.details`, of the tier that was taken."""
+
+
+def reach_of(sandbox: Sandbox | None) -> Network:
+    """What sessions reach by our proxy."""
+    return sandbox.network if isinstance(sandbox, ForkingSandbox) else "none"
 
 
 def interpreter_prefix() -> tuple[Path, str]:

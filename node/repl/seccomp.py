@@ -25,7 +25,7 @@ _AT_NUMBER, _AT_ARCH, _AT_FIRST_ARGUMENT, _AT_SECOND_ARGUMENT = 0, 4, 16, 24
 _KILL, _ALLOW, _ERRNO = 0x80000000, 0x7FFF0000, 0x00050000
 _EPERM, _ENOSYS, _EOPNOTSUPP, _EAFNOSUPPORT = 1, 38, 95, 97
 
-_AF_UNIX = 1
+_AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
 _CLONE_NEW_ANY = 0x7E020000
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _SET_FLAGS, _SET_ATTRIBUTES = 0x40086602, 0x401C5820
@@ -185,7 +185,13 @@ _IOPRIO_SET: Mapping[str, int] = MappingProxyType({"x86_64": 251, "aarch64": 30}
 _CLONE3 = 435
 
 
-def filter_program(machine: Machine, *, in_company: bool = False, as_owner: bool = False) -> bytes:
+def filter_program(
+    machine: Machine,
+    *,
+    in_company: bool = False,
+    as_owner: bool = False,
+    with_network: bool = False,
+) -> bytes:
     """The program for `machine`, ready for `--seccomp`.
 
     Sockets: AF_UNIX only (a network namespace does not cover AF_VSOCK). `clone3` is answered with
@@ -193,6 +199,7 @@ def filter_program(machine: Machine, *, in_company: bool = False, as_owner: bool
 
     `in_company`: there are no namespaces, so that processes, sockets and queues of the host are in
     reach. `as_owner`: the session has the uid of the node's owner, and the owner's files with it.
+    `with_network`: sockets of IP too, for sessions whose network has nothing in it but a proxy.
     """
     column = 0 if machine == "x86_64" else 1
     program = [
@@ -213,7 +220,7 @@ def filter_program(machine: Machine, *, in_company: bool = False, as_owner: bool
         program += _when(
             _SOCKET[machine],
             *_load(_AT_FIRST_ARGUMENT),
-            _jump(_JUMP_EQUAL, _AF_UNIX, 1, 0),
+            *_one_of(_AF_UNIX, *((_AF_INET, _AF_INET6) if with_network else ())),
             _return(_ERRNO | _EAFNOSUPPORT),
             _return(_ALLOW),
         )
@@ -301,6 +308,15 @@ def _in_company(machine: Machine, column: int) -> list[bytes]:
 def _when(number: int, *body: bytes) -> list[bytes]:
     """`body`, which must return on every way, for one system call."""
     return [_jump(_JUMP_EQUAL, number, 0, len(body)), *body]
+
+
+def _one_of(*values: int) -> list[bytes]:
+    """Past the next instruction for each of `values`."""
+    return [_jump(_JUMP_EQUAL, value, left, 0) for left, value in _countdown(values)]
+
+
+def _countdown(values: tuple[int, ...]) -> list[tuple[int, int]]:
+    return [(len(values) - at, value) for at, value in enumerate(values)]
 
 
 def _load(offset: int) -> tuple[bytes]:

@@ -236,7 +236,7 @@ async def open_sessions_host(
     compiled_path: Path | None = None,
     toolchains: Toolchains | None = None,
     book_path: Path | None = None,
-    start_timeout_s: float = 10.0,
+    start_timeout_s: float = 20.0,
 ) -> AsyncIterator[KernelHost]:
     """Sessions of `languages` (as `languages.probe_languages` found them), up to `slots` at a time.
 

@@ -18,7 +18,7 @@ import trio
 from kowalski.mesh.core import offers
 from kowalski.mesh.core.blame import Weather, is_peers_fault
 from kowalski.mesh.core.breaker import Breaker
-from kowalski.mesh.core.connectivity import MemberArrived, MemberLeft
+from kowalski.mesh.core.connectivity import MemberConnected, MemberDisconnected
 from kowalski.mesh.core.decisions import Decision
 from kowalski.mesh.core.experience import NOISE_S, Experience, Outcome
 from kowalski.mesh.core.hedging import Hedging
@@ -442,8 +442,8 @@ class Dispatch:
         if hedging := self._hedgings.get(need.work):
             self._hedgings[need.work] = hedging.answer(first_s)
 
-    def _heed(self, change: MemberArrived | MemberLeft) -> None:
-        if isinstance(change, MemberLeft):
+    def _heed(self, change: MemberConnected | MemberDisconnected) -> None:
+        if isinstance(change, MemberDisconnected):
             self.forget(change.peer)
 
     def forget(self, peer: PeerId) -> None:

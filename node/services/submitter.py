@@ -37,6 +37,7 @@ HEAD_CHARS = 80
 WEIGHTS_S = 0.5
 CONTENTS_AFTER_S = 1.0
 WEIGHT_MIN = 0.05
+GONE = frozenset({"failed", "left"})
 TIDY_S = 600.0
 """Between two looks for ended tasks that may be forgotten."""
 
@@ -315,19 +316,22 @@ class SubmitterRoom:
     # --- the tasks of an open room --------------------------------------------------------------
 
     def _refresh_weights(self) -> None:
-        leaders = [
-            one
-            for one in self._mesh.candidates()
-            if one.is_routable and "coordinate" in one.roles and not one.paused
-        ]
+        able = [one for one in self._mesh.candidates() if "coordinate" in one.roles]
+        leaders = [one for one in able if one.is_routable and not one.paused]
+        silent = frozenset(
+            one.peer
+            for one in able
+            if not one.is_routable and self._mesh.facts_of(one.peer).membership not in GONE
+        )
         weights = {
             one.peer: rendezvous.quantised(max(WEIGHT_MIN, 1.0 - 0.5 * min(load(one, "code"), 1.5)))
             for one in leaders
         }
-        if weights != self._driver.state.weights:
+        known = self._driver.state
+        if (weights, silent) != (known.weights, known.silent):
             hosts = {one.peer: _host(self._mesh.facts_of(one.peer).addresses) for one in leaders}
             named = {peer: host for peer, host in hosts.items() if host is not None}
-            self._driver.handle(task_ledger.WeightsChanged(weights, named))
+            self._driver.handle(task_ledger.WeightsChanged(weights, named, silent))
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Keep the ledger going until cancelled; ready once the disk's tasks are in it."""

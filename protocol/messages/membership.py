@@ -3,6 +3,8 @@
 The peer with the lower id asks, whoever dialled. Until both have proven it, nothing else is served.
 
     Hello ──►   ◄── Welcome   Ready ──►   ◄── Ready
+
+How members notice that others are gone stands in `swim`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from kowalski.protocol.limits import FRAME_BYTES_MAX
-from kowalski.protocol.messages.base import Boot, Message, Name
+from kowalski.protocol.messages.base import Boot, Count, Message, Name
 from kowalski.protocol.messages.telemetry import Profile
 from kowalski.protocol.messages.trust import Addresses, Members, Roster, SignedCertificate
 
@@ -27,7 +29,10 @@ class Hello(Message):
 
 
 class Welcome(Message):
-    """The same from the other side, once it has checked the asker's, and whom and what it knows."""
+    """The same from the other side, once it has checked the asker's, and whom and what it knows.
+
+    `incarnation` is the sender's own, see `swim`.
+    """
 
     KIND: ClassVar[str] = "membership/welcome"
     FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
@@ -39,6 +44,7 @@ class Welcome(Message):
     members: Members = ()
     profile: Profile | None = None
     roster: Roster | None = None
+    incarnation: Count = 0
 
 
 class Ready(Message):
@@ -54,6 +60,7 @@ class Ready(Message):
     members: Members = ()
     profile: Profile | None = None
     roster: Roster | None = None
+    incarnation: Count = 0
 
 
 class RoundTrip(Message):

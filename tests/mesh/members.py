@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kowalski.mesh.core.connectivity import MemberArrived, MemberLeft, Params, Sighted
+from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.core.connectivity import MemberConnected, MemberDisconnected, Sighted
+from kowalski.mesh.core.failure_detector_events import MemberChanged
 from kowalski.mesh.invites import InviteBook
 from kowalski.mesh.loopback_transport import LoopbackNetwork, LoopbackTransport
 from kowalski.mesh.membership_certificates import Membership, MeshRoot
-from kowalski.mesh.mesh import Mesh, open_mesh
+from kowalski.mesh.mesh import Mesh, Tuning, open_mesh
 from kowalski.mesh.telemetry_gossip import Self
 from kowalski.mesh.transport import Transport
+from kowalski.mesh.trust import Keeping
+from kowalski.protocol import ids
 from kowalski.protocol.ids import Address, PeerId
+from kowalski.protocol.messages.base import Message
+from kowalski.protocol.messages.content import ContentAsked, ContentChunk
 from kowalski.protocol.messages.telemetry import Hot, Language, Model, Occupancy, Profile
 from kowalski.protocol.messages.trust import ROLES, Role
+from tests.mesh import transport_promises
 from tests.mesh.wires import eventually
 
 NOW_UNIX_S = 1_700_000_000
+WORK = "/kowalski-test/work/1"
 ROOT = MeshRoot(bytes(range(32)))
 OTHER_ROOT = MeshRoot(bytes(range(1, 33)))
 
@@ -74,7 +82,8 @@ class Member:
     mesh: Mesh
     transport: Transport
     about: About
-    told: list[MemberArrived | MemberLeft]
+    told: list[MemberConnected | MemberDisconnected]
+    thoughts: list[MemberChanged]
 
     @property
     def peer(self) -> PeerId:
@@ -103,10 +112,14 @@ class Village:
         *,
         belongs: Membership | None = None,
         about: About | None = None,
-        params: Params | None = None,
+        tuning: Tuning | None = None,
+        keeps: bool = False,
         over: Callable[[LoopbackTransport], Transport] = lambda transport: transport,
     ) -> AsyncIterator[Member]:
-        """A member whose peer id is its name eight times over; `over` may wrap its transport."""
+        """A member whose peer id is its name eight times over; `over` may wrap its transport.
+
+        Where it `keeps`, its incarnation outlives it.
+        """
         peer = peer_of(name)
         about = about or About(name)
         invites = InviteBook(self._folder / f"{name}.json", wall_clock)
@@ -118,11 +131,14 @@ class Village:
                 Self(about.name, about.boot, about.profile, lambda: about.hot),
                 invites,
                 unix_clock=lambda: self.unix_s,
-                params=params,
+                tuning=tuning,
+                keeping=Keeping(incarnation_path=self._folder / name if keeps else None),
             ) as mesh:
-                told: list[MemberArrived | MemberLeft] = []
+                told: list[MemberConnected | MemberDisconnected] = []
+                thoughts: list[MemberChanged] = []
                 mesh.listen(told.append)
-                yield Member(mesh, transport, about, told)
+                mesh.listen_to_membership(thoughts.append)
+                yield Member(mesh, transport, about, told, thoughts)
 
 
 def peer_of(name: str) -> PeerId:
@@ -148,3 +164,35 @@ def busy(hot: Hot, running: int) -> Hot:
 
 def rebooted(about: About) -> About:
     return replace(about, boot="00000000000000b1")
+
+
+@asynccontextmanager
+async def members(village: Village, *names: str) -> AsyncIterator[list[Member]]:
+    """Members that know each other already."""
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(village.open_member(name)) for name in names]
+        for number, one in enumerate(opened):
+            one.meets(*opened[number + 1 :])
+        await become_members(*opened)
+        yield opened
+
+
+def asked(number: int = 0) -> ContentAsked:
+    return ContentAsked(hash=ids.content_hash(b""), offset=number, bytes_max=1)
+
+
+def said(number: int) -> ContentChunk:
+    return ContentChunk(data=b"", bytes_total=number)
+
+
+async def echo(conversation: Conversation, request: Message) -> Message:
+    assert isinstance(request, ContentAsked)
+    return said(request.offset)
+
+
+@asynccontextmanager
+async def stranger(village: Village, *, knows: Member) -> AsyncIterator[LoopbackTransport]:
+    """A peer called S, connected to a member, that has not joined."""
+    async with village.network.transport(peer_of("S")) as transport:
+        await transport_promises.join(transport, knows.transport)
+        yield transport

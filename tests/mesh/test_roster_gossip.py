@@ -11,10 +11,11 @@ import pytest
 import trio
 import trio.testing
 
-from kowalski.mesh.core.connectivity import Params, Sighted
+from kowalski.mesh.core.connectivity import Sighted
+from kowalski.mesh.core.failure_detector_state import Params
 from kowalski.mesh.loopback_transport import LoopbackNetwork, Weather, open_loopback_network
 from kowalski.mesh.membership_certificates import Admin, Membership, revoke
-from kowalski.mesh.mesh import Timeouts
+from kowalski.mesh.mesh import Timeouts, Tuning
 from kowalski.mesh.roster_gossip import ANNOUNCE_S, portions
 from kowalski.mesh.trust import Keeping
 from kowalski.protocol import codec
@@ -29,6 +30,12 @@ VirtualTime = trio.testing.MockClock
 PLAIN: tuple[Role, ...] = ("submit", "coordinate", "repl", "infer", "fold")
 
 
+QUIET = Tuning(
+    detection=Params(interval_s=120.0, timeout_s=10.0, sync_s=3600.0),
+    timeouts=Timeouts(telemetry_tick_s=120.0),
+)
+
+
 @dataclass
 class Town:
     """Houses from 0 on; 0 has the root key, 1 may be an admin. All know the addresses of all."""
@@ -37,8 +44,7 @@ class Town:
     nursery: trio.Nursery
     folder: Path
     memberships: list[Membership]
-    params: Params
-    timeouts: Timeouts
+    tuning: Tuning
     members: dict[int, Member] = field(default_factory=dict)
     offset_s: float = 0.0
     """By how much the clock on the wall was moved."""
@@ -75,8 +81,7 @@ class Town:
                 self.folder,
                 unix_clock=self.unix,
                 keeping=Keeping(identity, self.folder / f"{number}-roster.json", keep),
-                params=self.params,
-                timeouts=self.timeouts,
+                tuning=self.tuning,
             ) as member:
                 self._leaving[number] = scope, gone
                 for other in set(range(len(self.memberships))) - {number}:
@@ -121,9 +126,8 @@ async def open_town(
     weather: Weather | None = None,
     is_quiet: bool = False,
 ) -> AsyncIterator[Town]:
-    """`is_quiet`: nobody measures or tells much, so that days pass quickly."""
-    params = Params(measure_s=120.0) if is_quiet else Params()
-    timeouts = Timeouts(telemetry_tick_s=120.0) if is_quiet else Timeouts()
+    """`is_quiet`: nobody probes or tells much, so that days pass quickly."""
+    tuning = QUIET if is_quiet else Tuning()
     memberships = [membership(signed(person("house 0")), ROOT)]
     for number in range(1, houses):
         roles: tuple[Role, ...] = (*PLAIN, "admin") if admin and number == 1 else PLAIN
@@ -132,7 +136,7 @@ async def open_town(
         open_loopback_network(seed=7, weather=weather) as network,
         trio.open_nursery() as nursery,
     ):
-        yield Town(network, nursery, folder, memberships, params, timeouts)
+        yield Town(network, nursery, folder, memberships, tuning)
         nursery.cancel_scope.cancel()
 
 

@@ -11,14 +11,14 @@ from typing import Literal
 
 import trio
 
-from kowalski.mesh.conversation import Asker, Conversation, open_asker
-from kowalski.mesh.core.connectivity import Params
+from kowalski.mesh.conversation import Asker, Conversation, open_asker, serve
+from kowalski.mesh.failure_detection import SWIM_PROTOCOL
 from kowalski.mesh.identity import Identity, identity_from_seed
 from kowalski.mesh.invites import InviteBook
 from kowalski.mesh.libp2p_transport import open_libp2p_transport
 from kowalski.mesh.loopback_transport import open_loopback_network
 from kowalski.mesh.membership_certificates import Authority, Membership, MeshRoot, certify
-from kowalski.mesh.mesh import Mesh, Timeouts, open_mesh
+from kowalski.mesh.mesh import Mesh, Tuning, open_mesh
 from kowalski.mesh.telemetry_gossip import Self
 from kowalski.mesh.transport import Transport
 from kowalski.mesh.trust import Keeping
@@ -27,6 +27,7 @@ from kowalski.node.services.leading import SUBMITTERS
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.membership import RoundTrip
+from kowalski.protocol.messages.swim import ProbeAnswered
 from kowalski.protocol.messages.telemetry import Profile
 from kowalski.protocol.messages.trust import ROLES, Role, SignedCertificate
 from tests.mesh.wires import LOOPBACK
@@ -118,8 +119,7 @@ async def open_member(
     *,
     unix_clock: Callable[[], float],
     keeping: Keeping | None = None,
-    params: Params | None = None,
-    timeouts: Timeouts | None = None,
+    tuning: Tuning | None = None,
 ) -> AsyncIterator[Member]:
     name = identity.peer[-8:]
     invites = InviteBook(folder / f"{name}-invites.json", unix_clock)
@@ -132,8 +132,7 @@ async def open_member(
             invites,
             unix_clock=unix_clock,
             keeping=keeping or Keeping(identity),
-            params=params,
-            timeouts=timeouts,
+            tuning=tuning,
         ) as mesh,
     ):
         for protocol, askers in ROOMS.items():
@@ -168,9 +167,15 @@ class Visitor:
         return await self.ask(protocol, RoundTrip())
 
 
+async def _be_there(_asking: Conversation, _asked: Message) -> Message:
+    await trio.lowlevel.checkpoint()
+    return ProbeAnswered()
+
+
 @asynccontextmanager
 async def open_visitor(wires: Wires, identity: Identity, home: Member) -> AsyncIterator[Visitor]:
     async with wires(identity) as transport, open_asker(transport) as asker:
         await transport.connect(home.peer, home.transport.addresses[0], timeout_s=5)
         transport.admit(home.peer)  # the visitor keeps nothing from home; home is the one to judge
+        serve(transport, SWIM_PROTOCOL, _be_there)
         yield Visitor(identity, transport, asker, home.peer)

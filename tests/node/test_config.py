@@ -196,6 +196,7 @@ def test_every_flag_field_and_variable_agree_with_the_type(bare: dict[str, str])
         "p2p_port": "1",
         "http_port": "1",
         "repl_slots": "1",
+        "repl_network": "internet",
         "repl_limits": "memory=1G, js.cell=5m",
         "http_origins": "https://chat.example",
         "no_http": "no",

@@ -11,7 +11,8 @@ import trio
 from kowalski.node import doctor
 from kowalski.node.backends.probing import Finding
 from kowalski.node.doctor import BackendFound, Check, Interface, SandboxFound
-from kowalski.node.repl.sandbox import SandboxVerdict
+from kowalski.node.repl.sandbox import WORKS, SandboxVerdict
+from kowalski.node.repl.unsandboxed import Unsandboxed
 
 LOOPBACK = (Interface("lo", ("127.0.0.1",)),)
 LAN = Interface("eth0", ("192.168.1.7",))
@@ -108,6 +109,14 @@ def test_what_the_rooms_found_is_taken_over() -> None:
     ]
     (backend,) = doctor.backends_found(findings)
     assert (backend.url, backend.problem) == ("http://named", "refused")
+
+
+def test_a_sandbox_that_is_second_best_says_why_it_is_no_better() -> None:
+    details = {"bubblewrap": "bubblewrap is not installed", "landlock": WORKS}
+    verdict = SandboxVerdict(Unsandboxed("python"), "landlock", "landlock: contained", details)
+    found = doctor.sandbox_found(verdict, is_offered=True)
+    told = "landlock: contained; better ones are not to be had: bubblewrap is not installed"
+    assert doctor.check_sandbox(found) == Check("sandbox", "ok", told)
 
 
 def test_model_servers_are_listed_and_none_is_fine() -> None:

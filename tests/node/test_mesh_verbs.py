@@ -102,7 +102,7 @@ async def test_twins_and_refusals_are_warned_of(virtual_time: JumpingClock) -> N
         mesh, other = world[0].mesh, world[1].mesh.me
         assert warnings_of(mesh) == []
         mesh.twins.announced(THERE)
-        mesh._driver.handle(MembershipRefused(other, "it refuses us: revoked"))
+        mesh._connections.handle(MembershipRefused(other, "it refuses us: revoked"))
         await until(lambda: len(warnings_of(mesh)) == 2)
         found = warnings_of(mesh)
         assert "192.0.2.2" in found[0]

@@ -19,6 +19,7 @@ from kowalski.protocol.messages import (
     membership,
     placement,
     repl,
+    swim,
     task,
     telemetry,
     trust,
@@ -46,6 +47,11 @@ USAGE: Final = inference.Usage(
     thinking_tokens=200,
 )
 ANSWER: Final = repl.AnswerVariable(content="There are 17 of them.", is_ready=True)
+
+CLAIMS: Final = (
+    swim.MemberClaim(peer=SUBMITTER, state="alive", incarnation=12),
+    swim.MemberClaim(peer=WORKER, state="suspect", incarnation=3, accuser=COORDINATOR),
+)
 
 HOT: Final = telemetry.Hot(
     repl=telemetry.Occupancy(running=2, queued=1, slots=8),
@@ -385,7 +391,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         name="küche",
         addresses=HOME,
     ),
-    membership.Ready(members=MEMBERS, profile=PROFILE, roster=ROSTER),
+    membership.Ready(members=MEMBERS, profile=PROFILE, roster=ROSTER, incarnation=7),
     membership.RoundTrip(),
     membership.Welcome(
         certificate=SIGNED,
@@ -395,6 +401,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         members=MEMBERS,
         profile=PROFILE,
         roster=ROSTER,
+        incarnation=12,
     ),
     placement.Offer(
         reservation=7,
@@ -481,6 +488,14 @@ _ALL: Final[tuple[base.Message, ...]] = (
             repl.SubCall(kind="unfold", prompt=HASH),
         ),
     ),
+    swim.ClaimsHeard(claims=CLAIMS),
+    swim.ClaimsTold(claims=CLAIMS),
+    swim.HelpAnswered(has_reached=True, claims=CLAIMS),
+    swim.HelpAsked(target=WORKER, within_s=0.5, claims=CLAIMS),
+    swim.Probe(claims=CLAIMS),
+    swim.ProbeAnswered(claims=CLAIMS),
+    swim.SyncAnswered(digest="0123456789abcdef", rows=CLAIMS, members=MEMBERS),
+    swim.SyncAsked(digest="0123456789abcdef"),
     task.Accepted(task=TASK, term=2, index=5, digest=HASH),
     task.Announced(
         boot=BOOT,

@@ -34,6 +34,7 @@ SENDER_MEASURES = {
     "repl/cell-done": "stdout and stderr are cut to what is shown",
     "repl/sub-calls-answered": "long batches are split",
     "repl/sub-calls-asked": "long batches are split",
+    "swim/sync-answered": "members beyond a frame are learned from others",
     "task/announced": "the newest tasks that fit",
     "task/prefix": "as many entries as fit",
     "telemetry/hot": "speeds of 64 models with the longest names",

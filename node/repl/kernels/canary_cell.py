@@ -60,7 +60,8 @@ must_fail("connects to a unix socket", lambda: connect(socket.AF_UNIX, bait["soc
 must_fail(
     "connects to an abstract socket", lambda: connect(socket.AF_UNIX, "\0" + bait["abstract"])
 )
-for family in ("AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_VSOCK"):
+others = ("AF_NETLINK", "AF_PACKET", "AF_VSOCK")
+for family in others if bait["proxy"] else ("AF_INET", "AF_INET6", *others):
     if hasattr(socket, family):
         must_fail(
             f"opens {family} sockets",
@@ -69,6 +70,12 @@ for family in ("AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_VSOCK"):
                 socket.SOCK_RAW if family == "AF_PACKET" else socket.SOCK_DGRAM,
             ).close(),
         )
+if bait["proxy"]:
+    for host in ("127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"):
+        with socket.create_connection(("127.0.0.1", bait["proxy"]), 5) as asking:
+            asking.sendall(f"CONNECT {host}:{bait['port']} HTTP/1.1\r\n\r\n".encode())
+            if asking.recv(64).startswith(b"HTTP/1.1 2"):
+                found.append(f"is led to {host} by the proxy")
 must_fail(
     "opens core_pattern for writing", lambda: open_for_writing("/proc/sys/kernel/core_pattern")
 )

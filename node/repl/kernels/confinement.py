@@ -6,6 +6,8 @@
 # says no, and whoever calls it then ends the process: nothing runs half confined.
 
 import ctypes
+import fcntl
+import socket
 import struct
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -21,6 +23,9 @@ SECCOMP_FILTER = 2
 CAPABILITIES_VERSION = 0x20080522
 # What the fork server needs when it is root: kill, set uid and gid, limit itself, mount and unshare.
 CAPABILITIES = (5, 6, 7, 8, 21)
+# And to bring up the loopback of a network of its own.
+NETWORK_ADMIN = 12
+SET_INTERFACE_FLAGS, IS_UP = 0x8914, 1
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
 O_PATH = 0o10000000
 
@@ -76,6 +81,15 @@ def enter_namespaces(order):
     mount(f"{order['scratch']}/{order['inputs']}", "/inputs", None, BIND)
     # Other sessions' inputs are in there too.
     system("umount2", order["scratch"], DETACH)
+
+
+def make_way_out(fd, port):
+    """The network of our own gets its loopback and one listener, which goes out by `fd`."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        # struct ifreq: a name, and flags.
+        fcntl.ioctl(any_socket, SET_INTERFACE_FLAGS, struct.pack("@16sH22x", b"lo", IS_UP))
+    with socket.socket(fileno=fd) as way, socket.create_server(("127.0.0.1", port)) as listener:
+        socket.send_fds(way, [b"l"], [listener.fileno()])
 
 
 def drop_privileges(uid):

@@ -4,7 +4,7 @@
 #
 # It runs nobody's code itself and keeps the privileges that confining takes; each fork drops them
 # before it does anything else. The host asks over a socket of messages: `start`, with the descriptors
-# of channel, stdout and stderr, is answered by `started` with a pidfd, and later by `ended`.
+# of channel, stdout, stderr and maybe a way out, is answered by `started` with a pidfd, and later by `ended`.
 
 # What kernels need, imported once.
 import ast
@@ -54,7 +54,7 @@ class ForkServer:
             self._confinement.kill(pid)
 
     def _hear(self):
-        data, fds, _, _ = socket.recv_fds(self._control, ORDER_BYTES_MAX, 3)
+        data, fds, _, _ = socket.recv_fds(self._control, ORDER_BYTES_MAX, 4)
         if not data:
             return False
         order = json.loads(data)
@@ -92,12 +92,12 @@ class ForkServer:
     def _become(self, order, fds):
         """Never returns."""
         try:
-            channel = _keep_only(fds)
+            channel, way_out = _keep_only(fds)
             os.environ.clear()
             os.environ.update(order["environment"])
             sys.argv = ["", str(channel)]
             go_first()
-            self._confinement.enter(order)
+            self._confinement.enter(order, way_out)
             self._confinement.lead()
             # Not before: somebody waits for it, and until here nothing of anybody else has run.
             run_last()
@@ -109,15 +109,19 @@ class ForkServer:
 
 
 def _keep_only(fds):
-    """Standard input from nowhere, outputs and channel as given, nothing else. The channel's number."""
+    """Standard input from nowhere, the rest as given, nothing else.
+
+    The numbers of the channel, and of the way out where there is one.
+    """
     nothing = os.open("/dev/null", os.O_RDONLY)
-    channel, stdout, stderr = fds
+    channel, stdout, stderr, *way_out = fds
     # First out of the way of the numbers that are given out.
-    kept = [fcntl.fcntl(fd, fcntl.F_DUPFD, 4) for fd in (nothing, stdout, stderr, channel)]
+    given = (nothing, stdout, stderr, channel, *way_out)
+    kept = [fcntl.fcntl(fd, fcntl.F_DUPFD, 5) for fd in given]
     for at, fd in enumerate(kept):
         os.dup2(fd, at)
-    os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-    return 3
+    os.closerange(len(kept), os.sysconf("SC_OPEN_MAX"))
+    return 3, 4 if way_out else None
 
 
 def main():

@@ -10,6 +10,7 @@ class Confinement:
     def __init__(self, settings):
         self._filter = settings["filter"]
         self._scratch = settings["scratch"]
+        self._proxy_port = settings["proxy_port"]
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY)
 
     def fork(self):
@@ -20,8 +21,10 @@ class Confinement:
             system("setns", self._own_pids, NEW_PIDS)
         return pid
 
-    def enter(self, order):
+    def enter(self, order, way_out):
         enter_namespaces({**order, "scratch": self._scratch})
+        if way_out is not None:
+            make_way_out(way_out, self._proxy_port)
         drop_privileges(order["uid"])
         limit_self(order["rlimits"])
         filter_system_calls(self._filter)

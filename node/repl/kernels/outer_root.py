@@ -97,7 +97,8 @@ def build_outer_root():
     enter_outer_namespaces(settings)
     make_root(settings["view"])
     if settings["is_root"]:
-        keep_capabilities(CAPABILITIES)
+        further = (NETWORK_ADMIN,) if settings["proxy_port"] else ()
+        keep_capabilities((*CAPABILITIES, *further))
 
 
 build_outer_root()

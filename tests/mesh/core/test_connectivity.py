@@ -11,6 +11,7 @@ from kowalski.mesh.core.connectivity import (
     ADDRESSES_PER_PEER_MAX,
     PEERS_MAX,
     STRANGERS_MAX,
+    Answered,
     AskingFailed,
     AskMembership,
     ConnectionClosed,
@@ -20,18 +21,19 @@ from kowalski.mesh.core.connectivity import (
     DialFailed,
     Effect,
     Event,
+    GivenUp,
     HangUp,
-    Measure,
-    Measured,
-    MeasureMissed,
-    MemberArrived,
-    MemberLeft,
+    MemberConnected,
+    MemberDisconnected,
     MembershipProven,
     MembershipRefused,
+    Missed,
     Params,
     Sighted,
     Standing,
     TimePassed,
+    Verify,
+    Woke,
     check,
     step,
     wake_at,
@@ -139,7 +141,7 @@ def test_the_same_addresses_in_another_order_are_no_news() -> None:
 
 def test_a_lost_member_is_dialled_again_within_a_second() -> None:
     state, effects = step(member(), ConnectionClosed(HIGHER), 10.0)
-    assert effects == (MemberLeft(HIGHER),)
+    assert effects == (MemberDisconnected(HIGHER),)
     assert until(state, Dial, limit=100) == 10.0 + PARAMS.retry_s
 
 
@@ -207,7 +209,7 @@ def test_a_connected_stranger_has_only_so_long_to_prove_itself() -> None:
 def test_a_newcomer_that_joins_in_time_becomes_a_member() -> None:
     state = after(ConnectionOpened(HIGHER), AskingFailed(HIGHER, "does not speak it"))
     _, effects = step(state, MembershipProven(HIGHER, (HERE,)), PARAMS.stranger_s - 1)
-    assert effects[0] == MemberArrived(HIGHER, (HERE,))
+    assert effects[0] == MemberConnected(HIGHER, (HERE,))
 
 
 def test_passers_by_are_not_remembered() -> None:
@@ -229,55 +231,97 @@ def test_proof_on_a_connection_that_is_gone_counts_for_nothing() -> None:
 # --- members ------------------------------------------------------------------------------------
 
 
-def test_a_proven_peer_is_a_member_and_measured_from_then_on() -> None:
+def test_a_proven_peer_is_a_member_and_routable() -> None:
     state = after(ConnectionOpened(HIGHER))
     assert not state.is_member(HIGHER)
     state, effects = step(state, MembershipProven(HIGHER, (HERE,)), 1.0)
-    assert effects == (MemberArrived(HIGHER, (HERE,)), Measure(HIGHER))
+    assert effects == (MemberConnected(HIGHER, (HERE,)),)
     assert state.is_routable(HIGHER)
-    assert until(state, Measure, limit=100) == 1.0 + PARAMS.measure_s
 
 
 def test_a_member_that_proves_itself_again_does_not_arrive_again() -> None:
     _, effects = step(member(), MembershipProven(HIGHER, (HERE,)), 1.0)
-    assert MemberArrived(HIGHER, (HERE,)) not in effects
+    assert MemberConnected(HIGHER, (HERE,)) not in effects
 
 
-def test_two_misses_make_a_member_unroutable_and_one_measure_brings_it_back() -> None:
-    state = after(MeasureMissed(HIGHER), of=member())
+def test_two_misses_make_a_member_unroutable_and_one_answer_brings_it_back() -> None:
+    state = after(Missed(HIGHER), of=member())
     assert state.is_routable(HIGHER)
-    state = after(MeasureMissed(HIGHER), of=state)
+    state = after(Missed(HIGHER), of=state)
     assert not state.is_routable(HIGHER)
     assert state.is_member(HIGHER)
-    assert after(Measured(HIGHER, 0.01), of=state).is_routable(HIGHER)
+    assert after(Answered(HIGHER), of=state).is_routable(HIGHER)
 
 
-def test_a_link_that_stays_silent_is_hung_up_once() -> None:
-    state, told = member(), []
-    for _ in range(3 * PARAMS.misses_max):
-        state, effects = step(state, MeasureMissed(HIGHER), 0.0)
-        told += effects
-    assert told == [HangUp(HIGHER, "4 round trips unanswered")]
-    state = after(ConnectionClosed(HIGHER), now=1.0, of=state)
-    assert until(state, Dial, limit=10) == 1.0 + PARAMS.retry_s
+def test_a_link_that_stays_silent_is_hung_up_once_and_dialled_anew_at_once() -> None:
+    """By whoever hung up, for the other side may know of nothing."""
+    for peer in (LOWER, HIGHER):
+        state, told = member(peer), []
+        for second in range(10):
+            state, effects = step(state, Missed(peer), float(second))
+            told += [(second, effect) for effect in effects]
+        assert told == [(PARAMS.silence_s, HangUp(peer, "7 signs of life missed"))]
+        state = after(ConnectionClosed(peer), now=10.0, of=state)
+        assert until(state, Dial, limit=20) == 10.0
 
 
-def test_round_trips_are_smoothed_with_three_tenths_of_the_newest() -> None:
-    state = after(Measured(HIGHER, 0.1), Measured(HIGHER, 0.2), of=member())
-    assert state.peers[HIGHER].rtt_s == pytest.approx(0.7 * 0.1 + 0.3 * 0.2)
+def test_a_network_that_stands_still_for_a_while_costs_no_connection() -> None:
+    state = member()
+    for _ in range(20):
+        state, effects = step(state, Missed(HIGHER), PARAMS.silence_s - 0.1)
+        assert effects == ()
+    state = after(Answered(HIGHER), now=PARAMS.silence_s, of=state)
+    assert step(state, Missed(HIGHER), PARAMS.silence_s + 1)[1] == ()
+    assert state.is_routable(HIGHER)
 
 
-def test_misses_and_measures_of_an_ended_connection_do_not_count_on_the_next() -> None:
+def test_a_silent_link_to_a_member_that_the_mesh_gave_up_is_hung_up_and_one_that_works_is_not() -> (
+    None
+):
+    assert step(member(), GivenUp(HIGHER), 1.0)[1] == ()
+    state = after(Missed(HIGHER), Missed(HIGHER), of=member())
+    state, effects = step(state, GivenUp(HIGHER), 1.0)
+    assert effects == (HangUp(HIGHER, "2 signs of life missed"),)
+    assert step(state, GivenUp(HIGHER), 1.0)[1] == ()
+
+
+def test_misses_and_answers_of_an_ended_connection_do_not_count_on_the_next() -> None:
     state = after(ConnectionClosed(HIGHER), of=member())
-    state = after(Measured(HIGHER, 9.0), *[MeasureMissed(HIGHER)] * 5, of=state)
+    state = after(Answered(HIGHER), *[Missed(HIGHER)] * 5, of=state)
     state = after(ConnectionOpened(HIGHER), MembershipProven(HIGHER, ()), of=state)
     assert state.is_routable(HIGHER)
-    assert state.peers[HIGHER].rtt_s is None
+
+
+# --- after a sleep ------------------------------------------------------------------------------
+
+
+def test_after_a_sleep_a_member_is_verified_and_not_routable_until_it_has_answered() -> None:
+    state, effects = step(member(), Woke(), 50.0)
+    assert effects == (Verify(HIGHER),)
+    assert not state.is_routable(HIGHER)
+    assert after(Answered(HIGHER), of=state).is_routable(HIGHER)
+    assert step(state, Missed(HIGHER), 51.0)[1] == (HangUp(HIGHER, "3 signs of life missed"),)
+
+
+def test_after_a_sleep_those_that_are_away_are_dialled_at_once_whatever_failed_before() -> None:
+    state, now = after(Sighted(HIGHER, (HERE,))), 0.0
+    for _ in range(8):
+        state = after(DialFailed(HIGHER, "nobody"), now=now, of=state)
+        now = wake_at(state)
+        state, _ = step(state, TimePassed(), now)
+    state = after(DialFailed(HIGHER, "nobody"), now=now, of=state)
+    assert wake_at(state) > now + 5.0
+    assert step(state, Woke(), now + 0.1)[1] == (Dial(HIGHER, (HERE,)),)
+
+
+def test_a_sleep_is_no_reason_to_dial_whom_we_shun() -> None:
+    state = after(MembershipRefused(HIGHER, "expired"), ConnectionClosed(HIGHER), of=member())
+    assert step(state, Woke(), 1.0)[1] == ()
 
 
 def test_a_member_that_loses_its_membership_leaves_once() -> None:
     state, effects = step(member(), MembershipRefused(HIGHER, "expired"), 0.0)
-    assert effects == (MemberLeft(HIGHER), HangUp(HIGHER, "expired"))
+    assert effects == (MemberDisconnected(HIGHER), HangUp(HIGHER, "expired"))
     assert step(state, ConnectionClosed(HIGHER), 0.0)[1] == ()
 
 
@@ -342,10 +386,10 @@ class AnyHistory(RuleBasedStateMachine):
     def watch(self, before: Connectivity, effect: Effect) -> None:
         known = before.peers.get(effect.peer)
         match effect:
-            case MemberArrived(peer=peer):
+            case MemberConnected(peer=peer):
                 self.told[peer] += 1
                 self.shunned_until.pop(peer, None)
-            case MemberLeft(peer=peer):
+            case MemberDisconnected(peer=peer):
                 self.told[peer] -= 1
             case Dial(peer=peer, addresses=addresses):
                 assert addresses
@@ -387,14 +431,22 @@ class AnyHistory(RuleBasedStateMachine):
     def failed(self, peer: PeerId, make: type[DialFailed | AskingFailed]) -> None:
         self.happens(make(peer, "weather"))
 
-    @rule(peer=peers, rtt_s=st.floats(0, 10))
-    def measured(self, peer: PeerId, rtt_s: float) -> None:
-        self.happens(Measured(peer, rtt_s))
+    @rule(peer=peers)
+    def answered(self, peer: PeerId) -> None:
+        self.happens(Answered(peer))
 
     @rule(peer=peers, times=st.integers(1, 5))
     def missed(self, peer: PeerId, times: int) -> None:
         for _ in range(times):
-            self.happens(MeasureMissed(peer))
+            self.happens(Missed(peer))
+
+    @rule(peer=peers)
+    def given_up(self, peer: PeerId) -> None:
+        self.happens(GivenUp(peer))
+
+    @rule()
+    def woke(self) -> None:
+        self.happens(Woke())
 
     @rule(seconds=st.floats(0, 100_000))
     def time_goes_on(self, seconds: float) -> None:

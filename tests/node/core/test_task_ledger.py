@@ -235,6 +235,27 @@ def test_one_that_left_the_mesh_is_replaced_at_once(world: LedgerWorld) -> None:
     assert kinds(world.effects) == ["Revoke", "Save", "GrantTerm", "Show"]
 
 
+def test_one_that_is_silent_for_a_moment_keeps_its_tasks_and_gets_no_others(
+    world: LedgerWorld,
+) -> None:
+    first = running(world).coordinator
+    assert first is not None
+    others = {peer: 1.0 for peer in PEERS if peer != first}
+    world.handle(tl.WeightsChanged(others, silent=frozenset({first})))
+    for _ in range(3):
+        world.pass_time(1.0)
+        assert running(world).term == 1
+    world.weights(PEERS)
+    world.handle(tl.CoordinatorHeard(A, 1))
+    assert running(world).term == 1
+    # Its silence lasts too long, and another one gets the task.
+    world.handle(tl.WeightsChanged(others, silent=frozenset({first})))
+    while running(world).term == 1:
+        world.pass_time()
+    assert running(world).coordinator != first
+    assert world.now <= 3.0 + 4.0
+
+
 def test_one_that_left_when_its_conversation_broke_is_replaced_by_that(world: LedgerWorld) -> None:
     first = running(world).coordinator
     others = {peer: 1.0 for peer in PEERS if peer != first}

@@ -174,7 +174,13 @@ async def run_all(
         versions = dict.fromkeys(languages, "")
         async with (
             open_sessions_host(
-                sandbox, versions, slots=AT_ONCE + 1, limits=LIMITS, warm={}, scratch_path=scratch
+                sandbox,
+                versions,
+                slots=AT_ONCE + 1,
+                limits=LIMITS,
+                warm={},
+                scratch_path=scratch,
+                start_timeout_s=PATIENCE_S,
             ) as host,
             trio.open_nursery() as nursery,
         ):

@@ -109,6 +109,7 @@ async def real_host(
         limits=limits,
         scratch_path=scratch_path,
         compiled_path=compiled_path,
+        start_timeout_s=60.0,
     ) as host:
         yield host
 

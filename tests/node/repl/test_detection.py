@@ -26,6 +26,7 @@ async def test_what_works_here_is_found_by_trial() -> None:
     assert verdict.tier == "bubblewrap"
     assert verdict.sandbox is not None
     assert verdict.details == {"bubblewrap": "works"}
+    assert verdict.passed_over == ()
 
 
 async def test_a_missing_program_is_said_in_words_that_help(tmp_path: Path) -> None:
@@ -40,6 +41,15 @@ async def test_an_owner_who_insists_gets_none_and_reads_what_it_means(tmp_path: 
     assert verdict.sandbox is not None
     assert verdict.sandbox.tier == verdict.tier == "none"
     assert verdict.reason.startswith("code is not contained at all")
+
+
+@pytest.mark.real
+async def test_the_next_best_is_taken_and_why_the_best_was_not_is_known(tmp_path: Path) -> None:
+    sandbox_here()
+    here = [tier for tier in tiers() if tier[0] == "namespaces"]
+    verdict = await detect_sandbox(candidates=[*bubblewraps(tmp_path), *here])
+    assert verdict.tier == "namespaces"
+    assert verdict.passed_over == ("bubblewrap is not installed: apt install bubblewrap",) * 2
 
 
 @pytest.mark.real

@@ -159,9 +159,14 @@ def server_of(host: KernelHost) -> int:
 
 
 async def live_and_be_killed(plan: list[Strike], scratch: Path) -> None:
-    with trio.fail_after(PATIENCE_S):
+    with trio.fail_after(3 * PATIENCE_S):
         async with open_sessions_host(
-            sandbox_here(), VERSIONS, slots=2, warm={}, scratch_path=scratch
+            sandbox_here(),
+            VERSIONS,
+            slots=2,
+            warm={},
+            scratch_path=scratch,
+            start_timeout_s=PATIENCE_S,
         ) as host:
             await (await host.open("python", {}, 0)).close()
             async with open_plain_nursery() as nursery:
@@ -219,7 +224,12 @@ def test_unharmed_it_reaches_every_moment() -> None:
     async def live(scratch: Path) -> None:
         async with (
             open_sessions_host(
-                sandbox_here(), VERSIONS, slots=1, warm={}, scratch_path=scratch
+                sandbox_here(),
+                VERSIONS,
+                slots=1,
+                warm={},
+                scratch_path=scratch,
+                start_timeout_s=PATIENCE_S,
             ) as host,
             open_plain_nursery() as nursery,
         ):

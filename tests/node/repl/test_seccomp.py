@@ -35,11 +35,14 @@ def judge(
     arch: int | None = None,
     in_company: bool = False,
     as_owner: bool = False,
+    with_network: bool = False,
 ) -> int:
     call = struct.pack(
         "=iIQ6Q", number, arch or ARCH[machine], 0, *arguments, *[0] * (6 - len(arguments))
     )
-    code = filter_program(machine, in_company=in_company, as_owner=as_owner)
+    code = filter_program(
+        machine, in_company=in_company, as_owner=as_owner, with_network=with_network
+    )
     program = list(struct.iter_unpack("=HBBI", code))
     at, loaded = 0, 0
     while True:
@@ -118,6 +121,14 @@ def test_in_company_nobody_else_is_in_reach(machine: Machine) -> None:
         assert number is not None
         assert judge(machine, number, 0, in_company=True) == ALLOW
         assert judge(machine, number, 4711, in_company=True) == EPERM
+
+
+def test_with_a_network_sockets_of_ip_can_be_made_and_no_others() -> None:
+    for machine, number in (("x86_64", 41), ("aarch64", 198)):
+        for family in (1, 2, 10):
+            assert judge(machine, number, family, with_network=True) == ALLOW
+        for family in (0, 3, 16, 17, 38, 40):
+            assert judge(machine, number, family, with_network=True) == EAFNOSUPPORT
 
 
 def test_in_company_only_connected_pairs_of_sockets_can_be_made() -> None:

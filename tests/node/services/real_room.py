@@ -87,6 +87,7 @@ async def open_real_room(
             warm=warm or {},
             limits=limits,
             scratch_path=folder / "scratch",
+            start_timeout_s=PATIENCE_S,
         ) as host,
     ):
         room = ReplRoom(host, two.room.store, two.room.requester, two.nursery, hot=hot)

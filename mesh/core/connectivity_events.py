@@ -1,0 +1,144 @@
+"""What happens to `connectivity`, and what it wants done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kowalski.protocol.ids import Address, MeshId, PeerId
+
+# --- events -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sighted:
+    """Somebody says that `peer` is at `addresses`. A hint, never proof."""
+
+    peer: PeerId
+    addresses: tuple[Address, ...]
+    mesh: MeshId | None = None
+    is_static: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOpened:
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed:
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    peer: PeerId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipProven:
+    """Both sides have seen each other's certificate."""
+
+    peer: PeerId
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipRefused:
+    """The peer's certificate does not hold, or it would not take ours."""
+
+    peer: PeerId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskingFailed:
+    """Weather, or a peer that has not joined yet."""
+
+    peer: PeerId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """It has given a sign of life."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """It should have given one."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """The mesh has given it up: nobody probes it any more, so we cannot find out by ourselves."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """This machine was asleep or stopped: what it was connected to may be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    pass
+
+
+EventOfKnown = (
+    ConnectionClosed
+    | DialFailed
+    | MembershipProven
+    | MembershipRefused
+    | AskingFailed
+    | Answered
+    | Missed
+    | GivenUp
+)
+Event = Sighted | ConnectionOpened | Woke | TimePassed | EventOfKnown
+
+
+# --- effects ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    peer: PeerId
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AskMembership:
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Ask for a sign of life, now; `Answered` or `Missed` comes of it."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    peer: PeerId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberConnected:
+    peer: PeerId
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberDisconnected:
+    peer: PeerId
+
+
+Effect = Dial | AskMembership | Verify | HangUp | MemberConnected | MemberDisconnected

@@ -1,0 +1,319 @@
+"""Failure detectors by the thousand, on one heap of (time, event): the cores and nothing else.
+
+Every node is the pure machine of `mesh.core.failure_detector`. A message is an object that arrives
+later. A stream is reliable: loss shows as delay, a retransmission at a time, and a cut link or a
+dead process as silence. What is kept of the past are the changes that the nodes saw.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from math import inf
+
+from kowalski.mesh.core import failure_detector as detector
+from kowalski.mesh.core import membership
+from kowalski.mesh.core.failure_detector_events import (
+    Answer,
+    AnswerHelp,
+    AnswerSync,
+    AskHelp,
+    AskSync,
+    CheckConnections,
+    ConnectionLost,
+    Effect,
+    Event,
+    Heard,
+    HelpAnswered,
+    HelpAsked,
+    HelpFailed,
+    KeepIncarnation,
+    MemberChanged,
+    MemberMet,
+    PartitionOver,
+    PartitionSuspected,
+    PeerMissed,
+    Probe,
+    ProbeAnswered,
+    ProbeFailed,
+    ProbeHeard,
+    SyncAnswered,
+    SyncAsked,
+    Tell,
+    TimePassed,
+    Told,
+)
+from kowalski.mesh.core.failure_detector_state import FailureDetector, Params, new, shuffled
+from kowalski.mesh.core.membership import Claim
+from kowalski.mesh.core.rumours import Rumours
+from kowalski.protocol.ids import PeerId
+
+RTO_S = 0.2
+"""What Linux waits at least before it sends a lost segment again; it doubles each time."""
+
+RETRIES_MAX = 6
+
+MISSES_MAX = 2
+"""In a row, after which a node sends nothing any more to another (`connectivity`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """Of every link. `loss` is that of segments; streams turn it into delay."""
+
+    delay_s_min: float = 0.0005
+    delay_s_max: float = 0.004
+    loss: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one node came to think of another, and when."""
+
+    at: float
+    observer: int
+    about: int
+    state: membership.State
+    incarnation: int
+
+
+@dataclass(slots=True)
+class Node:
+    state: FailureDetector
+    is_up: bool = True
+    is_refusing: bool = False
+    """While it is down: its machine says so to whoever calls, as after a crash of the process."""
+    armed_at: float = inf
+    stalled_until: float = -inf
+    held: list[Event] = field(default_factory=list)
+    """What arrived during a stall."""
+    misses: dict[PeerId, int] = field(default_factory=dict)
+    """Signs of life of others that this node missed in a row."""
+
+
+class Detectors:
+    """`count` nodes that have met. Time begins at 0 and goes on in `run`."""
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        weather: Weather | None = None,
+        params: Params | None = None,
+    ) -> None:
+        self.now = 0.0
+        self.changes: list[Change] = []
+        self.messages = 0
+        self.unroutable: list[tuple[float, int, int]] = []
+        """When which node missed a second sign of life in a row of which other."""
+        self.partitions: list[tuple[float, int]] = []
+        self._weather = weather or Weather()
+        self._random = random.Random(seed)
+        self._heap: list[tuple[float, int, int, Event | None]] = []
+        self._order = 0
+        self._questions: dict[int, tuple[int, int]] = {}
+        """Who asked the question of this number, and under which number of its own."""
+        self._arrivals: dict[tuple[int, int], float] = {}
+        self._blocked: set[tuple[int, int]] = set()
+        self.peers = [PeerId(f"peer{number:08d}") for number in range(count)]
+        self._numbers = {peer: number for number, peer in enumerate(self.peers)}
+        self.nodes = [Node(new(peer, 1, params)) for peer in self.peers]
+        everybody = tuple(Claim(peer, "alive", 1) for peer in self.peers)
+        for number, node in enumerate(self.nodes):
+            node.state, _ = detector.step(node.state, Heard(node.state.me, everybody), 0.0)
+            # They met long ago: there is no news, and they take turns in an order of their own.
+            node.state = replace(shuffled(node.state), rumours=Rumours(), gossip_at=inf)
+            self._arm(number)
+
+    # --- what happens to them -------------------------------------------------------------------
+
+    def crash(self, number: int, *, is_silent: bool = True) -> None:
+        """End a node. Silently, as when the power goes, or with its connections closing."""
+        self.nodes[number].is_up = False
+        self.nodes[number].is_refusing = not is_silent
+        if not is_silent:
+            for other in range(len(self.nodes)):
+                if other != number and self.nodes[other].is_up:
+                    self._post(
+                        self.now + self._delay_s(), other, ConnectionLost(self.peers[number])
+                    )
+
+    def restart(self, number: int) -> None:
+        """Start it again, with an incarnation raised from what it had; it asks one who is up."""
+        before = self.nodes[number].state
+        after = new(before.me, before.table.incarnation + 1, before.params)
+        self.nodes[number] = Node(after)
+        for other in range(len(self.nodes)):
+            if other != number and self.nodes[other].is_up:
+                incarnation = self.nodes[other].state.table.incarnation
+                self._post(self.now, number, MemberMet(self.peers[other], incarnation))
+                self._post(self.now, other, MemberMet(before.me, after.table.incarnation))
+
+    def stall(self, number: int, seconds: float) -> None:
+        """Let a node stand still, as a stopped process does; what is sent to it waits."""
+        self.nodes[number].stalled_until = self.now + seconds
+        self._post(self.now + seconds, number, None)
+
+    def block(self, senders: Iterable[int], receivers: Iterable[int]) -> None:
+        """Let what those send to these vanish, in this direction alone."""
+        receivers = tuple(receivers)
+        self._blocked |= {(one, other) for one in senders for other in receivers if one != other}
+
+    def cut(self, ones: Iterable[int], others: Iterable[int]) -> None:
+        ones, others = tuple(ones), tuple(others)
+        self.block(ones, others)
+        self.block(others, ones)
+
+    def mend(self) -> None:
+        self._blocked.clear()
+
+    def reconnect(self, one: int, other: int) -> None:
+        """Let two nodes meet on a new connection."""
+        for here, there in ((one, other), (other, one)):
+            state = self.nodes[there].state
+            self._post(self.now, here, MemberMet(state.me, state.table.incarnation))
+
+    def tell(self, number: int, event: Event) -> None:
+        self._post(self.now, number, event)
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def run(self, until: float) -> None:
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            self.now, _, number, event = heappop(heap)
+            node = self.nodes[number]
+            if not node.is_up:
+                continue
+            if node.stalled_until > self.now:
+                if event is not None:
+                    node.held.append(event)
+                continue
+            if event is None:
+                self._tick(number, node)
+            else:
+                self._step(number, node, event)
+            self._arm(number)
+        self.now = until
+
+    def _tick(self, number: int, node: Node) -> None:
+        node.armed_at = inf
+        # After a stall the timer speaks first: reading what has arrived takes a moment.
+        if detector.wake_at(node.state) <= self.now:
+            self._step(number, node, TimePassed())
+        held, node.held = node.held, []
+        for event in held:
+            self._step(number, node, event)
+
+    def _arm(self, number: int) -> None:
+        node = self.nodes[number]
+        at = detector.wake_at(node.state)
+        if at < node.armed_at and at < inf:
+            node.armed_at = at
+            self._post(max(at, self.now), number, None)
+
+    def _post(self, at: float, number: int, event: Event | None) -> None:
+        self._order += 1
+        heappush(self._heap, (at, self._order, number, event))
+
+    def _delay_s(self) -> float:
+        weather, delay_s, rto_s = self._weather, 0.0, RTO_S
+        for _ in range(RETRIES_MAX):
+            if self._random.random() >= weather.loss:
+                break
+            delay_s += rto_s
+            rto_s *= 2
+        return delay_s + self._random.uniform(weather.delay_s_min, weather.delay_s_max)
+
+    def _post_message(self, sender: int, receiver: int, event: Event) -> None:
+        # In order, as on a stream: what follows a lost segment waits for it.
+        at = self.now + self._delay_s()
+        if self._weather.loss:
+            at = max(at, self._arrivals.get((sender, receiver), 0.0))
+            self._arrivals[sender, receiver] = at
+        self._post(at, receiver, event)
+
+    # --- what they do ---------------------------------------------------------------------------
+
+    def _step(self, number: int, node: Node, event: Event) -> None:
+        node.state, effects = detector.step(node.state, event, self.now)
+        for effect in effects:
+            self._perform(number, node, effect)
+
+    def _ask(
+        self,
+        number: int,
+        peer: PeerId,
+        question: Callable[[int], Event],
+        refusal: Event | None = None,
+        asked: int = 0,
+    ) -> None:
+        receiver = self._numbers[peer]
+        self.messages += 1
+        if (number, receiver) in self._blocked:
+            return
+        if self.nodes[receiver].is_up:
+            self._order += 1
+            self._questions[self._order] = (number, asked)
+            self._post_message(number, receiver, question(self._order))
+        elif self.nodes[receiver].is_refusing and refusal is not None:
+            self._post(self.now, number, refusal)
+
+    def _perform(self, number: int, node: Node, effect: Effect) -> None:
+        match effect:
+            case Probe() | Tell() | AskHelp() | AskSync():
+                self._question(number, node.state.me, effect)
+            case Answer() | AnswerHelp() | AnswerSync():
+                self._reply(number, node.state.me, effect)
+            case MemberChanged(peer=peer):
+                about = self._numbers[peer]
+                self.changes.append(
+                    Change(self.now, number, about, effect.state, effect.incarnation)
+                )
+            case PeerMissed(peer=peer):
+                node.misses[peer] = node.misses.get(peer, 0) + 1
+                if node.misses[peer] == MISSES_MAX:
+                    self.unroutable.append((self.now, number, self._numbers[peer]))
+            case PartitionSuspected():
+                self.partitions.append((self.now, number))
+            case KeepIncarnation() | PartitionOver() | CheckConnections():
+                pass
+
+    def _question(self, number: int, me: PeerId, effect: Probe | Tell | AskHelp | AskSync) -> None:
+        match effect:
+            case Probe(number=asked, peer=peer, claims=claims):
+                refusal = ProbeFailed(asked)
+                self._ask(number, peer, lambda key: ProbeHeard(key, me, claims), refusal, asked)
+            case Tell(peer=peer, claims=claims):
+                self._ask(number, peer, lambda key: Told(key, me, claims))
+            case AskHelp(number=asked, helper=helper, target=target, claims=claims):
+                within_s = effect.timeout_s
+                self._ask(
+                    number,
+                    helper,
+                    lambda key: HelpAsked(key, me, target, within_s, claims),
+                    HelpFailed(asked),
+                    asked,
+                )
+            case AskSync(peer=peer, digest=digest):
+                self._ask(number, peer, lambda key: SyncAsked(key, me, digest))
+
+    def _reply(self, number: int, me: PeerId, effect: Answer | AnswerHelp | AnswerSync) -> None:
+        asker, asked = self._questions.pop(effect.number)
+        self.messages += 1
+        if (number, asker) in self._blocked or not self.nodes[asker].is_up:
+            return
+        reply: Event
+        match effect:
+            case Answer(claims=claims):
+                if asked:
+                    self.nodes[asker].misses.pop(me, None)
+                reply = ProbeAnswered(asked, claims) if asked else Heard(me, claims)
+            case AnswerHelp(has_reached=has_reached, claims=claims):
+                reply = HelpAnswered(asked, has_reached, claims)
+            case AnswerSync(digest=digest, rows=rows):
+                reply = SyncAnswered(me, digest, rows)
+        self._post_message(number, asker, reply)

@@ -1,0 +1,96 @@
+"""The peers as placement sees them, and what is on its way to them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from kowalski.mesh.core.placement import Need
+from kowalski.mesh.loopback_transport import Weather, open_loopback_network
+from kowalski.protocol.messages.telemetry import Occupancy
+from tests.mesh.members import (
+    Village,
+    busy,
+    members,
+    peer_of,
+)
+
+pytestmark = pytest.mark.trio
+Clock = trio.testing.MockClock
+
+LATENCY_S = 0.02
+A, B, C = peer_of("A"), peer_of("B"), peer_of("C")
+
+
+@pytest.fixture
+async def village(tmp_path: Path) -> AsyncIterator[Village]:
+    async with open_loopback_network(weather=Weather(latency_s=LATENCY_S)) as network:
+        yield Village(network, tmp_path)
+
+
+async def test_candidates_are_the_members_and_we_ourselves_as_last_heard(
+    village: Village, autojump_clock: Clock
+) -> None:
+    async with members(village, "A", "B") as (a, b):
+        b.about.hot = busy(b.about.hot, 2).model_copy(update={"memory_used": 0.5})
+        await trio.sleep(3)
+        found = {candidate.peer: candidate for candidate in a.mesh.candidates()}
+        assert found.keys() == {A, B}
+        assert found[A].rtt_s == 0.0
+        assert found[B].rtt_s == pytest.approx(2 * LATENCY_S, rel=0.01)
+        assert found[B].occupancy["code"] == Occupancy(running=2, slots=4)
+        assert found[B].memory_used == 0.5
+        assert found[B].languages == {"python"}
+        assert found[B].models == {"small"}
+        assert found[B].roles == {"repl", "infer", "fold"}
+        assert found[B].is_routable
+
+
+async def test_our_own_requests_count_until_the_peer_has_spoken_again(
+    village: Village, autojump_clock: Clock
+) -> None:
+    async with members(village, "A", "B") as (a, _):
+
+        def own() -> int:
+            found = {candidate.peer: candidate for candidate in a.mesh.candidates()}
+            return found[B].own_in_flight["code"]
+
+        await trio.sleep(1)
+        with a.mesh.sending(B, "code"), a.mesh.sending(B, "inference"):
+            with a.mesh.sending(B, "code"):
+                assert own() == 2
+            assert own() == 1
+            await trio.sleep(6)
+            assert own() == 0
+        assert own() == 0
+
+
+async def test_our_own_values_count_what_has_not_reached_the_room_yet(
+    village: Village, autojump_clock: Clock
+) -> None:
+    async with village.open_member("A") as a:
+
+        def own() -> int:
+            (candidate,) = a.mesh.candidates()
+            return candidate.own_in_flight["code"]
+
+        with a.mesh.sending(A, "code"), a.mesh.sending(A, "code"):
+            assert own() == 2
+            a.about.hot = busy(a.about.hot, 1)
+            assert own() == 1
+
+
+async def test_work_goes_to_the_idle_member(village: Village, autojump_clock: Clock) -> None:
+    async with members(village, "A", "B", "C") as (a, b, _):
+        need = Need("code", language="python")
+        a.about.hot, b.about.hot = busy(a.about.hot, 4), busy(b.about.hot, 4)
+        await trio.sleep(3)
+        best = a.mesh.rank(need).best
+        assert best is not None
+        assert best.peer == C
+        ranking = a.mesh.rank(need, excluding=frozenset({C}))
+        assert {choice.peer for choice in ranking.choices} == {A, B}

@@ -1,0 +1,189 @@
+"""Connections to members are lost, noticed, and made anew."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from kowalski.mesh.admission import MEMBERSHIP_PROTOCOL
+from kowalski.mesh.conversation import Conversation, serve
+from kowalski.mesh.core.connectivity import Params, Sighted
+from kowalski.mesh.failure_detection import SWIM_PROTOCOL
+from kowalski.mesh.invites import InviteBook
+from kowalski.mesh.loopback_transport import LoopbackTransport, Weather, open_loopback_network
+from kowalski.mesh.mesh import open_mesh
+from kowalski.mesh.telemetry_gossip import Self
+from kowalski.mesh.transport import Stream
+from kowalski.protocol.errors import PeerUnreachableError
+from kowalski.protocol.ids import Address, PeerId
+from kowalski.protocol.messages.base import Message
+from kowalski.protocol.messages.content import ContentChunk
+from kowalski.protocol.messages.membership import Hello, Ready, Welcome
+from tests.mesh.members import (
+    WORK,
+    About,
+    Village,
+    asked,
+    become_members,
+    echo,
+    members,
+    membership,
+    peer_of,
+    said,
+    stranger,
+    wall_clock,
+)
+from tests.mesh.wires import eventually
+
+pytestmark = pytest.mark.trio
+Clock = trio.testing.MockClock
+
+LATENCY_S = 0.02
+A, B, C = peer_of("A"), peer_of("B"), peer_of("C")
+
+
+@pytest.fixture
+async def village(tmp_path: Path) -> AsyncIterator[Village]:
+    async with open_loopback_network(weather=Weather(latency_s=LATENCY_S)) as network:
+        yield Village(network, tmp_path)
+
+
+async def test_a_killed_member_is_unroutable_at_once_and_its_leaving_told_once(
+    village: Village, autojump_clock: Clock
+) -> None:
+    async with members(village, "A", "B", "C") as (a, _, c):
+        village.network.kill(B)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not a.mesh.is_routable(B)
+        assert not a.mesh.is_member(B)
+        assert B not in {candidate.peer for candidate in a.mesh.candidates()}
+        await trio.sleep(300)
+        for one in (a, c):
+            assert one.arrivals(B) == ["MemberConnected", "MemberDisconnected"]
+        assert a.mesh.is_routable(C)
+
+
+async def test_members_find_each_other_again_when_the_link_is_mended(
+    village: Village, autojump_clock: Clock
+) -> None:
+    async with members(village, "A", "B") as (a, b):
+        village.network.cut(A, B)
+        await trio.sleep(200)
+        assert not a.mesh.is_routable(B)
+        village.network.mend(A, B)
+        mended_at = trio.current_time()
+        await become_members(a, b)
+        assert trio.current_time() - mended_at <= Params().retry_s_max + 1
+        for one, other in ((a, B), (b, A)):
+            assert one.arrivals(other) == [
+                "MemberConnected",
+                "MemberDisconnected",
+                "MemberConnected",
+            ]
+        await b.mesh.announce_profile()
+        a.mesh.serve(WORK, echo)
+        assert await b.mesh.request(A, WORK, asked(1), ContentChunk, timeout_s=5) == said(1)
+
+
+async def test_a_peer_that_restarts_is_a_member_again_within_three_seconds(
+    village: Village, autojump_clock: Clock
+) -> None:
+    async with village.open_member("A") as a:
+        async with village.open_member("B") as b:
+            a.meets(b)
+            await become_members(a, b)
+        async with village.open_member("B") as b:
+            started = trio.current_time()
+            await become_members(a, b)
+            assert trio.current_time() - started < 3
+
+
+async def test_a_member_that_answers_nothing_is_unroutable_and_then_hung_up_on(
+    village: Village, autojump_clock: Clock
+) -> None:
+    async with village.open_member("A") as a, stranger(village, knows=a) as s:
+
+        async def say_nothing(_asking: Conversation, _asked: Message) -> Message:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        async def prove_only(conversation: Conversation, request: Message) -> Message:
+            if not isinstance(request, Hello):
+                await trio.sleep_forever()
+            welcome = Welcome(
+                certificate=membership(s.peer).certificate,
+                boot=About("").boot,
+                name="s",
+                addresses=s.addresses,
+            )
+            await conversation.send(welcome)
+            await conversation.receive()
+            return Ready()
+
+        serve(s, MEMBERSHIP_PROTOCOL, prove_only)
+        serve(s, SWIM_PROTOCOL, say_nothing)
+        await eventually(lambda: a.mesh.is_member(s.peer), within_s=20)
+        assert a.mesh.is_routable(s.peer)
+        await trio.sleep(3)
+        assert not a.mesh.is_routable(s.peer)
+        assert a.mesh.is_member(s.peer)
+        await trio.sleep(9)
+        assert a.arrivals(s.peer)[:2] == ["MemberConnected", "MemberDisconnected"]
+
+
+async def test_a_connection_lost_before_it_was_noticed_is_not_taken_for_one(
+    village: Village, autojump_clock: Clock
+) -> None:
+    dials: list[float] = []
+
+    class HangsUp(LoopbackTransport):
+        async def connect(self, peer: PeerId, address: Address, *, timeout_s: float) -> None:
+            dials.append(trio.current_time())
+            await super().connect(peer, address, timeout_s=timeout_s)
+            await self.disconnect(peer)
+            # Others run before the caller does.
+            await trio.testing.wait_all_tasks_blocked()
+
+    def hangs_up(transport: LoopbackTransport) -> LoopbackTransport:
+        transport.__class__ = HangsUp
+        return transport
+
+    async with village.open_member("A", over=hangs_up) as a, village.network.transport(B) as b:
+        a.mesh.sighted(Sighted(B, b.addresses))
+        await trio.sleep(Params().stranger_s / 2)
+        assert a.mesh.facts_of(B).state in {"absent", "dialling"}
+        assert len(dials) > 3
+
+
+async def test_leaving_the_mesh_ends_its_tasks_and_connections_stay_the_transports(
+    village: Village, tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with village.open_member("B") as b, village.network.transport(A) as transport:
+        about = About("A")
+        async with open_mesh(
+            transport,
+            membership(A),
+            Self("A", about.boot, about.profile, lambda: about.hot),
+            InviteBook(tmp_path / "a.json", wall_clock),
+            unix_clock=wall_clock,
+        ) as mesh:
+            mesh.sighted(Sighted(B, b.transport.addresses))
+            await eventually(lambda: mesh.is_member(B))
+        assert transport.connections == {B}
+
+
+async def test_streams_of_a_protocol_are_opened_to_members_that_just_left(
+    village: Village, autojump_clock: Clock
+) -> None:
+    async def never(stream: Stream) -> None:
+        await trio.sleep_forever()
+
+    async with members(village, "A", "B") as (a, b):
+        b.transport.serve(WORK, never)
+        village.network.kill(B)
+        with pytest.raises(PeerUnreachableError):
+            await a.mesh.request(B, WORK, asked(), ContentChunk, timeout_s=5)
