@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import structlog
 import trio
@@ -45,7 +44,6 @@ from kowalski.node.backends.model_files import is_model_file
 from kowalski.node.backends.probing import Candidate, Finding, candidates, probe
 from kowalski.node.config import NodeConfig
 from kowalski.node.copy_storage import CopyStorage, open_copy_storage
-from kowalski.node.core.activation import STANDBY
 from kowalski.node.core.model_policy import ModelRules
 from kowalski.node.http.room import Place, Rooms, open_http_room
 from kowalski.node.joining import known_membership, new_membership
@@ -60,7 +58,6 @@ from kowalski.node.service_notices import ServiceNotices
 from kowalski.node.services import folding, inference, placement, repl
 from kowalski.node.services.availability import Watched, keep_availability
 from kowalski.node.services.dispatch import Dispatch
-from kowalski.node.services.gate import Gate, Resources
 from kowalski.node.services.leading import Leading, open_leading
 from kowalski.node.services.model_requests import ModelRequests
 from kowalski.node.services.own_capacity import OwnCapacity
@@ -427,36 +424,17 @@ class _Rooms:
     nursery: trio.Nursery
     unix_clock: Callable[[], float]
 
-    def _open_gate(self, roles: tuple[Role, ...], code_slots: int) -> Gate:
-        """The door that all work passes, and the room that says when it would be let in."""
-        mesh, hands, config = self.mesh, self.hands, self.config
-        own = OwnCapacity(frozenset(roles), hands.host, hands.catalogue, code_slots, FOLDING_SLOTS)
-        gate = Gate(mesh.me, Resources(own.slots, own.speeds))
-        gate.pause(STANDBY if config.standby else "")
-        self.telemetry.rooms.paused = lambda: gate.paused
-        watched = Watched(self.unix_clock, lambda: self.telemetry.is_on_battery)
-        self.nursery.start_soon(gate.run)
-        self.nursery.start_soon(
-            partial(
-                keep_availability,
-                gate,
-                mesh,
-                config.availability,
-                watched,
-                stands_by=config.standby,
-            )
-        )
-        offers = placement.PlacementRoom(
-            gate, self.store, why_not=own.why_not, hot=self.telemetry.hot
-        )
-        mesh.serve(placement.PROTOCOL, offers.answer, askers=CLIENTS)
-        return gate
-
     def open(self, roles: tuple[Role, ...]) -> Leading | None:
         mesh, told, hot = self.mesh, self.telemetry.rooms, self.telemetry.hot
         mesh.serve(CONTENT_PROTOCOL, self.store.answer)
         code_slots = self.config.availability.slots(self.config.repl_slots)
-        gate = self._open_gate(roles, code_slots)
+        own = OwnCapacity(
+            frozenset(roles), self.hands.host, self.hands.catalogue, code_slots, FOLDING_SLOTS
+        )
+        gate = placement.open_gate(own, mesh, self.store, self.nursery, hot=hot, askers=CLIENTS)
+        told.paused = lambda: gate.paused
+        watched = Watched(self.unix_clock, lambda: self.telemetry.is_on_battery)
+        self.nursery.start_soon(keep_availability, gate, mesh, self.config.availability, watched)
         if "repl" in roles and self.hands.host is not None:
             host = self.hands.host
             cells = repl.ReplRoom(host, self.store, mesh, self.nursery, hot=hot)

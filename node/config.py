@@ -155,7 +155,9 @@ class NodeConfig(BaseModel):
 
     @property
     def availability(self) -> Availability:
-        return Availability(self.cpu_share, parse_hours(self.quiet_hours), self.on_battery)
+        return Availability(
+            self.cpu_share, parse_hours(self.quiet_hours), self.on_battery, self.standby
+        )
 
     @property
     def static_peers(self) -> tuple[StaticPeer, ...]:

@@ -33,6 +33,7 @@ class Availability:
     cpu_share: float = 1.0
     quiet_hours: tuple[Hours, ...] = ()
     works_on_battery: bool = False
+    stands_by: bool = False
 
     def slots(self, slots: int) -> int:
         """How many programs at a time, of those that there would be."""

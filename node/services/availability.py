@@ -36,14 +36,14 @@ class Watched:
 
 
 async def keep_availability(
-    gate: Gate, mesh: Mesh, availability: Availability, watched: Watched, *, stands_by: bool
+    gate: Gate, mesh: Mesh, availability: Availability, watched: Watched
 ) -> None:
     """Pause the gate when its owner's limits say so, or while nobody needs us; until cancelled."""
-    state = Activation(is_active=not stands_by)
+    state = Activation(is_active=not availability.stands_by)
     while True:
         minute = local_minute(watched.unix_clock())
         why = availability.why_paused(minute, on_battery=watched.is_on_battery())
-        if stands_by:
+        if availability.stands_by:
             candidates = mesh.candidates()
             roles = next((one.roles for one in candidates if one.is_self), frozenset[str]())
             kinds: list[Kind] = [kind for kind in _KINDS if ROLE_OF[kind] in roles]

@@ -84,7 +84,7 @@ async def test_a_battery_pauses_and_a_plug_ends_it(virtual_time: JumpingClock) -
         watched = Watched(lambda: 0.0, lambda: on_battery)
 
         async def keep() -> None:
-            await keep_availability(gate, world[0].mesh, Availability(), watched, stands_by=False)
+            await keep_availability(gate, world[0].mesh, Availability(), watched)
 
         nursery.start_soon(keep)
         await until(lambda: gate.paused == "on battery")
