@@ -151,6 +151,30 @@ class SubmitRequest(Request):
     retry_is_exponential: bool = True
     submitter_gone: Literal["hold", "abort"] = "hold"
     side_effects: Literal["repeatable", "at_most_once"] = "repeatable"
+    devices: Literal["all", "local", "network"] = "all"
+    seed: Annotated[int, Field(ge=0, le=2**53)] = 0
+    cell_timeout_s: Annotated[float, Field(gt=0, le=DAY_S, allow_inf_nan=False)] = 30.0
+    calls_max: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    tokens_max: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    depth: Annotated[int, Field(ge=0, le=8)] = 1
+    quality: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    quality_patience: Annotated[int, Field(ge=1, le=100)] = 3
+    quality_model: ModelName | None = None
+    json_schema: Annotated[str, Field(min_length=1, max_length=256 * 1024)] | None = None
+    schema_tries: Annotated[int, Field(ge=1, le=100)] = 3
+    drafts: Annotated[int, Field(ge=1, le=16)] = 1
+    sub_model: ModelName | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    reply_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    answers_once: bool = True
+    window_tokens: Annotated[int, Field(ge=256, le=10_000_000)] | None = None
+    output_chars: Annotated[int, Field(ge=100, le=1_000_000)] | None = None
+
+    @model_validator(mode="after")
+    def _what_models_do_needs_models(self) -> SubmitRequest:
+        if self.quality is None and self.quality_model is not None:
+            raise ValueError("quality_model without quality: say how good it must be")
+        return self
 
 
 class RunRequest(Request):

@@ -17,20 +17,16 @@ from kowalski.node.mesh_verbs import find_peer
 from kowalski.node.plain_files import check_is_plain
 from kowalski.node.services.mesh_tasks import MeshTasks, Place, follow_here
 from kowalski.node.services.submitter import Seen, SubmitterRoom
+from kowalski.node.task_request import check, spec_of
 from kowalski.node.task_view import Event, TaskView, headline, headline_elsewhere, journal_lines
 from kowalski.protocol import ids
 from kowalski.protocol.errors import ConfigError, PeerUnreachableError, RequestRefusedError
 from kowalski.protocol.ids import TaskId
-from kowalski.protocol.limits import INPUTS_MAX, PROMPT_BYTES_MAX
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.repl import Input
-from kowalski.protocol.messages.task import Entry, RetryPolicy, TaskSpec
+from kowalski.protocol.messages.task import Entry, TaskSpec
 
 Reply = dict[str, object]
-
-ITERATIONS_BLOCKS = 5
-ITERATIONS_RLM = 30
-NAME_CHARS_MAX = 128
 
 
 class TaskVerbs:
@@ -150,40 +146,12 @@ class TaskVerbs:
         return self._view(entries).result(task, await self._answer(task))
 
     async def _spec(self, request: asked.SubmitRequest) -> TaskSpec:
-        size = len(request.prompt.encode())
-        if size > PROMPT_BYTES_MAX:
-            raise ConfigError(
-                f"a prompt of {size} bytes; at most {PROMPT_BYTES_MAX}: give long text as --context"
-            )
-        if len(request.context) > INPUTS_MAX:
-            raise ConfigError(f"{len(request.context)} context files; at most {INPUTS_MAX}")
-        names = [one.name for one in request.context]
-        if long := next((name for name in names if len(name) > NAME_CHARS_MAX), None):
-            raise ConfigError(f"context file {long[:20]}...: a name of over {NAME_CHARS_MAX}")
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ConfigError(f"two context files are named {twice}")
+        check(request)
         inputs = [
             Input(name=one.name, content=await self._keep_file(Path(one.path)))
             for one in request.context
         ]
-        iterations = ITERATIONS_BLOCKS if request.mode == "blocks" else ITERATIONS_RLM
-        return TaskSpec(
-            prompt=request.prompt,
-            mode=request.mode,
-            model=request.model,
-            inputs=tuple(inputs),
-            max_iterations=request.max_iterations or iterations,
-            timeout_s=request.timeout_s,
-            priority=request.priority,
-            failover=request.failover,
-            retry=RetryPolicy(
-                retries_max=request.retries_max,
-                delay_s=request.retry_delay_s,
-                is_exponential=request.retry_is_exponential,
-            ),
-            submitter_gone=request.submitter_gone,
-            side_effects=request.side_effects,
-        )
+        return spec_of(request, tuple(inputs))
 
     async def _keep_file(self, path: Path) -> ContentRef:
         try:

@@ -49,6 +49,8 @@ class TaskLedger:
     weights: Mapping[PeerId, float] = field(default_factory=dict)
     """Peers that may coordinate now, with how much of it they should get."""
     hosts: Mapping[PeerId, str] = field(default_factory=dict)
+    me: PeerId | None = None
+    """Who keeps this ledger, and leads what may not leave the device."""
     silent: frozenset[PeerId] = frozenset()
     """They get no tasks, and keep those they have until their silence has lasted too long."""
     tasks: dict[TaskId, Task] = field(default_factory=dict)

@@ -35,10 +35,13 @@ def elect(state: TaskLedger, task: Task, why: str, now: float) -> Step:
     """Appoint the next coordinator: save the higher term, then grant it."""
     if task.cancel_reason is not None:
         return end_here(state, task, "cancelled", task.cancel_reason)
-    order = rendezvous.order(task.id, state.weights, excluding=task.excluded)
+    weights = state.weights
+    if task.spec.devices != "all":
+        weights = {peer: weight for peer, weight in weights.items() if peer == state.me}
+    order = rendezvous.order(task.id, weights, excluding=task.excluded)
     if not order:
         # Nobody is here, or everybody has failed once: then we start over, but not in a hurry.
-        nobody_since = task.nobody_since if state.weights else min(task.nobody_since, now)
+        nobody_since = task.nobody_since if weights else min(task.nobody_since, now)
         task = replace(task, excluded=(), nobody_since=nobody_since)
         return _wait(state, task, why or "no peer offers to coordinate", now, state.params.retry_s)
     former = task.former

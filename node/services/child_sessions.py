@@ -75,6 +75,7 @@ def child_spec(parent: TaskSpec, call: SubCall) -> TaskSpec:
         failover=parent.failover,
         retry=parent.retry,
         side_effects=parent.side_effects,
+        devices=parent.devices,
         budget=Budget(depth=max(0, parent.budget.depth - 1)),
         asking=parent.asking.model_copy(update={"drafts": Asking().drafts}),
         window_tokens=parent.window_tokens,

@@ -367,8 +367,8 @@ class Coordination:
         while True:
             opened = machine.open_session(
                 self._spec,
-                languages=session_inputs.languages(self._rooms.mesh),
-                models=session_inputs.models(self._rooms.mesh),
+                languages=session_inputs.languages(self._rooms.mesh, self._spec.devices),
+                models=session_inputs.models(self._rooms.mesh, self._spec.devices),
                 limits=outset.limits,
                 inputs=outset.texts,
             )

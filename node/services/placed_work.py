@@ -14,7 +14,7 @@ import trio
 
 from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.conversation import Request
-from kowalski.mesh.core.placement import Need
+from kowalski.mesh.core.placement import Devices, Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core.job import COMPLETION_TOKENS, PROMPT_SPEED, Job, Usual, request_of
@@ -136,6 +136,7 @@ class PlacedWork:
         may_begin_anew: bool = True,
         as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]] = _as_it_is,
         attempts: Attempts | None = None,
+        devices: Devices = "all",
     ) -> Completion:
         """One model call on the best peer that has the model; an empty model leaves the choice.
 
@@ -184,7 +185,7 @@ class PlacedWork:
             self._usual = self._usual.learn(job, 0.0, done)
             return whole.done(done, request)
 
-        work, job = self._model_work(asked)
+        work, job = self._model_work(asked, devices)
         ends = trio.current_time() + asked.remaining_s
 
         async def place() -> tuple[CompletionDone, Placed]:
@@ -214,7 +215,7 @@ class PlacedWork:
                 raise
         return await place()
 
-    def _model_work(self, asked: CompletionAsked) -> tuple[Work, Job]:
+    def _model_work(self, asked: CompletionAsked, devices: Devices) -> tuple[Work, Job]:
         request = request_of(asked)
         assert request is not None
         job = request.job
@@ -224,7 +225,9 @@ class PlacedWork:
         if asked.max_tokens is not None:
             reply_tokens = min(reply_tokens, asked.max_tokens)
         work = Work(
-            Need("inference", model=model, units=_units(prompt_tokens, reply_tokens)),
+            Need(
+                "inference", model=model, devices=devices, units=_units(prompt_tokens, reply_tokens)
+            ),
             claim=asked.claim,
             task=asked.task,
             prompt_tokens=prompt_tokens,
@@ -304,6 +307,7 @@ class PlacedWork:
         asked: FoldAsked,
         *,
         as_of_now: Callable[[FoldAsked], Awaitable[FoldAsked]] = _as_it_is,
+        devices: Devices = "all",
     ) -> Fold:
         """Fold on the nearest peer. `as_of_now` as in `complete`.
 
@@ -322,9 +326,9 @@ class PlacedWork:
             return await self._folded(done), done
 
         content = () if asked.content is None else (asked.content,)
-        kilobytes = max(1.0, _bytes_of(asked) / 1000)
+        need = Need("folding", devices=devices, units=max(1.0, _bytes_of(asked) / 1000))
         (text, done), placed = await self.placing.place(
-            Work(Need("folding", units=kilobytes), claim=asked.claim, content=content),
+            Work(need, claim=asked.claim, content=content),
             attempt,
             remaining_s=asked.remaining_s,
             on_restart=_ignore,

@@ -176,6 +176,7 @@ class SessionHands:
         """Raises `Weather`. What no server can do, and the answer does not need, is left out."""
         ask = partial(
             self._rooms.work.complete,
+            devices=self._term.spec.devices,
             attempts=attempts,
             on_delta=on_delta,
             on_restart=on_restart,
@@ -242,7 +243,7 @@ class SessionHands:
         no = child_sessions.why_not(call)
         if no is not None:
             return no
-        if "python" not in session_inputs.languages(self._rooms.mesh):
+        if "python" not in session_inputs.languages(self._rooms.mesh, self._term.spec.devices):
             message = ChatMessage(role="user", content=call.prompt)
             return await self._answer_sub_call(call.model, (message,))
         async with self._rooms.children[self._depth - 1]:
@@ -272,7 +273,9 @@ class SessionHands:
             claim=term.claim,
         )
         try:
-            folded = await self._rooms.work.fold(asked, as_of_now=self._fold_as_of_now)
+            folded = await self._rooms.work.fold(
+                asked, as_of_now=self._fold_as_of_now, devices=term.spec.devices
+            )
         except Weather as error:
             term.progress("note", text=f"nobody folds ({error}); it is done here")
             return await self._fold_here(effect, original)

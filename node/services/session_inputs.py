@@ -9,7 +9,7 @@ import structlog
 
 from kowalski.mesh.content_store import CHUNK_TIMEOUT_S, ContentStore
 from kowalski.mesh.core.blame import Weather
-from kowalski.mesh.core.placement import Need
+from kowalski.mesh.core.placement import Devices, Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.protocol.errors import PeerUnreachableError
 from kowalski.protocol.messages.content import ContentAsked, ContentRef
@@ -78,20 +78,22 @@ async def _head(ref: ContentRef, store: ContentStore, mesh: Mesh) -> bytes:
     raise PeerUnreachableError(f"no holder of input {ref.hash[:12]} can be reached")
 
 
-def languages(mesh: Mesh) -> frozenset[str]:
-    """What some peer runs now."""
+def languages(mesh: Mesh, devices: Devices = "all") -> frozenset[str]:
+    """What some peer runs now, of those that are wanted."""
     return frozenset(
         language
         for one in mesh.candidates()
-        if one.is_routable and "repl" in one.roles
+        if one.is_routable
+        and "repl" in one.roles
+        and (devices == "all" or one.is_self == (devices == "local"))
         for language in one.languages
     )
 
 
-def models(mesh: Mesh) -> tuple[str, ...]:
+def models(mesh: Mesh, devices: Devices = "all") -> tuple[str, ...]:
     """Everybody's, the best peer's first; each peer names its preferred one first."""
     names: list[str] = []
-    for choice in mesh.rank(Need("inference")).choices:
+    for choice in mesh.rank(Need("inference", devices=devices)).choices:
         profile = mesh.facts_of(choice.peer).profile
         names += [model.name for model in profile.models] if profile else []
     return tuple(dict.fromkeys(names))

@@ -73,7 +73,7 @@ class SubmitterRoom:
         self._onlookers: dict[TaskId, list[trio.MemorySendChannel[Seen]]] = {}
         self._nursery: trio.Nursery
         self._driver: Driver[TaskLedger, task_ledger.Event, task_ledger.Effect] = Driver(
-            TaskLedger(params or task_ledger.Params()),
+            TaskLedger(params or task_ledger.Params(), me=mesh.me),
             step=task_ledger.step,
             wake_at=task_ledger.wake_at,
             time_passed=task_ledger.TimePassed(),
@@ -107,7 +107,7 @@ class SubmitterRoom:
                 coordinator=task.coordinator,
                 mode=task.spec.mode,
                 entries=task.entries,
-                head=" ".join(task.spec.prompt[:400].split())[:HEAD_CHARS],
+                head=_head(task.spec),
                 submitter_name=name[:128],
                 age_s=max(0.0, now_unix_s - task.submitted_unix_s),
             )
@@ -382,3 +382,10 @@ def _host(addresses: tuple[Address, ...]) -> str | None:
     """The device behind addresses, as far as they tell."""
     parts = [address.split("/") for address in addresses]
     return next((one[2] for one in parts if len(one) > 2 and one[1] in {"ip4", "ip6"}), None)
+
+
+def _head(spec: wire.TaskSpec) -> str:
+    """How the prompt begins, unless nothing of the task may leave this device."""
+    if spec.devices == "local":
+        return ""
+    return " ".join(spec.prompt[:400].split())[:HEAD_CHARS]

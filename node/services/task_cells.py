@@ -215,7 +215,7 @@ class TaskCells:
     def _nobody(self, effect: RunCell, tries: Tries) -> journal.CellFailed:
         if tries.complaint:
             return _failed(effect, "peers_failed", tries.complaint)
-        choices = self._mesh.rank(Need("code", language=effect.language))
+        choices = self._mesh.rank(self._work_of(effect.language).need)
         detail = f"no peer runs {effect.language} ({choices.explain()})"
         return _failed(effect, UNSUPPORTED, detail)
 
@@ -242,7 +242,7 @@ class TaskCells:
 
     def _work_of(self, language: str) -> Work:
         return Work(
-            Need("code", language=language),
+            Need("code", language=language, devices=self._limits.spec.devices),
             claim=self._limits.claim,
             task=self._task,
             content=tuple(one.content for one in self.inputs),

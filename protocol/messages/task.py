@@ -65,6 +65,11 @@ Digest = ContentHashField
 Peers = Annotated[tuple[PeerIdField, ...], Field(strict=False, fail_fast=True, max_length=8)]
 
 
+Devices = Literal["all", "local", "network"]
+"""Where cells, model calls and folds of a task may go: anywhere, nowhere but the device it was
+submitted on, or anywhere but there. Unless it is `all`, that device leads the task itself."""
+
+
 class RetryPolicy(Record):
     """How often lost work is begun again elsewhere, and after what pause.
 
@@ -141,6 +146,7 @@ class TaskSpec(Record):
     retry: RetryPolicy = RetryPolicy()
     submitter_gone: SubmitterGone = "hold"
     side_effects: SideEffects = "repeatable"
+    devices: Devices = "all"
     budget: Budget = Budget()
     quality: Quality | None = None
     shape: Shape | None = None

@@ -131,6 +131,7 @@ SPEC: Final = task.TaskSpec(
     failover="queue",
     retry=task.RetryPolicy(retries_max=4, delay_s=0.5, is_exponential=False),
     submitter_gone="abort",
+    devices="network",
     budget=task.Budget(calls=200, tokens=1_000_000, depth=2),
     quality=task.Quality(threshold=0.8, patience=2, model="qwen3:8b"),
     shape=task.Shape(json_schema='{"type":"integer"}', tries=5),
