@@ -425,18 +425,16 @@ class _Rooms:
     unix_clock: Callable[[], float]
 
     def open(self, roles: tuple[Role, ...]) -> Leading | None:
-        mesh, told, hot = self.mesh, self.telemetry.rooms, self.telemetry.hot
+        mesh, hands, told, hot = self.mesh, self.hands, self.telemetry.rooms, self.telemetry.hot
         mesh.serve(CONTENT_PROTOCOL, self.store.answer)
         code_slots = self.config.availability.slots(self.config.repl_slots)
-        own = OwnCapacity(
-            frozenset(roles), self.hands.host, self.hands.catalogue, code_slots, FOLDING_SLOTS
-        )
+        own = OwnCapacity(frozenset(roles), hands.host, hands.catalogue, code_slots, FOLDING_SLOTS)
         gate = placement.open_gate(own, mesh, self.store, self.nursery, hot=hot, askers=CLIENTS)
         told.paused = lambda: gate.paused
-        watched = Watched(self.unix_clock, lambda: self.telemetry.is_on_battery)
+        watched = Watched(self.unix_clock, self.telemetry.is_on_battery)
         self.nursery.start_soon(keep_availability, gate, mesh, self.config.availability, watched)
-        if "repl" in roles and self.hands.host is not None:
-            host = self.hands.host
+        if "repl" in roles and hands.host is not None:
+            host = hands.host
             cells = repl.ReplRoom(host, self.store, mesh, self.nursery, hot=hot)
             mesh.serve(repl.PROTOCOL, gate.admitting(cells.answer), askers=CLIENTS)
             self.nursery.start_soon(cells.evict_idle)

@@ -55,7 +55,6 @@ class NodeTelemetry:
         self._sample = sample(trio.current_time())
         self._sampled_at = trio.current_time()
 
-    @property
     def is_on_battery(self) -> bool:
         """Whether the device has one and is not plugged in, as far as is known."""
         battery = self._sample.battery
