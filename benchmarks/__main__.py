@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-BENCHMARKS = ("nodes", "cells", "http", "dashboard", "folding", "trust")
+BENCHMARKS = ("nodes", "cells", "http", "dashboard", "folding", "rlm", "trust")
 
 for name in BENCHMARKS:
     print(f"\n=== {name}\n", flush=True)

@@ -1,7 +1,9 @@
 """How many planted facts survive a fold, and what it costs: `python -m benchmarks.folding`.
 
-Our folder beside cutting off the tail, random sentences and, where they are installed, sumy and
-summa. Every row is measured in the same run; times are the least of all runs, with the most.
+`weak model` stands for the checked fold of a model's summary. It is no model: it tells only how
+each part begins, which is worse than any. Our folder beside cutting off the tail, random sentences
+and, where they are installed, sumy and summa. Every row is measured in the same run; times are the
+least of all runs, with the most.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Final
 
+from kowalski.rlm import model_folding
+from kowalski.rlm.facts import facts_of
 from kowalski.rlm.folding import fold
 from kowalski.rlm.segmentation import segments
 from kowalski.rlm.tokens import estimate_tokens
@@ -36,6 +40,8 @@ PEER_LIMIT_S: Final = 60.0
 @dataclass(frozen=True, slots=True)
 class Measured:
     facts: int
+    stated: int
+    """Numbers, identifiers and names of the text that are still there."""
     ratio: float
     wall_s: float
     cpu_s: float
@@ -43,6 +49,13 @@ class Measured:
 
 def ours(text: str, budget_tokens: int) -> str:
     return fold(text, budget_tokens=budget_tokens).text
+
+
+def weak_model(text: str, budget_tokens: int) -> str:
+    """What is left of a model that tells only how each part begins, once it is checked."""
+    parts = model_folding.plan(text, budget_tokens=budget_tokens)
+    told = [model_folding.founded(part, part.text[:2000]) for part in parts]
+    return model_folding.joined(text, told, budget_tokens=budget_tokens).text
 
 
 def head(text: str, budget_tokens: int) -> str:
@@ -96,6 +109,7 @@ def summa(text: str, budget_tokens: int) -> str:
 
 OURS_AND_SIMPLE: Final[Mapping[str, Callable[[str, int], str]]] = {
     "ours": ours,
+    "weak model": weak_model,
     "head": head,
     "random": random_sentences,
 }
@@ -113,7 +127,8 @@ def measure(shorten: Callable[[str, int], str], text: str, percent: int) -> Meas
     short = shorten(text, source_tokens * percent // 100)
     cpu_s, wall_s = time.process_time() - cpu, time.perf_counter() - wall
     ratio = estimate_tokens(short) / source_tokens
-    return Measured(planted.survivors(short), ratio, wall_s, cpu_s)
+    stated = len(facts_of(text).all & facts_of(short).all)
+    return Measured(planted.survivors(short), stated, ratio, wall_s, cpu_s)
 
 
 def _measure_peer(answer: Connection, name: str, text: str, percent: int) -> None:
@@ -142,7 +157,8 @@ def line(name: str, text: str, percent: int, runs: list[Measured]) -> str:
     fewest, most = min(run.facts for run in runs), max(run.facts for run in runs)
     facts = str(most) if fewest == most else f"{fewest}-{most}"
     return (
-        f"{name:15} {text:7} {percent:3} %  {facts:>6} of 20  {runs[0].ratio:6.3f}"
+        f"{name:15} {text:7} {percent:3} %  {facts:>6} of 20  {runs[0].stated:5}"
+        f"  {runs[0].ratio:6.3f}"
         f"  {walls[0]:7.0f} ({walls[-1]:.0f}) ms wall  {cpus[0]:7.0f} ({cpus[-1]:.0f}) ms CPU"
     )
 
@@ -153,7 +169,8 @@ def main() -> None:
     runs = max(1, parser.parse_args().runs)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     print(f"{platform.platform()}, {os.cpu_count()} cores, load {load:.1f}")
-    print(f"Python {platform.python_version()}, {runs} runs: facts, ratio, least (most) time\n")
+    print(f"Python {platform.python_version()}, {runs} runs")
+    print("facts planted, facts stated, ratio, least (most) time\n")
     peers = [name for name, (module, _) in PEERS.items() if importlib.util.find_spec(module)]
     for text_name, load_text in TEXTS.items():
         texts = [planted.planted(load_text(), seed=seed) for seed in range(1, runs + 1)]

@@ -16,6 +16,7 @@ from kowalski import __version__
 from kowalski.node import (
     cli_ask,
     cli_doctor,
+    cli_folding,
     cli_http,
     cli_mcp,
     cli_models,
@@ -78,7 +79,8 @@ for _command in (
     cli_run.run,
     cli_ask.ask,
     cli_ask.embed,
-    cli_work.fold,
+    cli_folding.fold,
+    cli_folding.unfold,
     cli_models.models,
     cli_views.peers,
     cli_views.status,

@@ -60,7 +60,7 @@ async def _examine(config: NodeConfig) -> dict[str, object]:
     )
     async with open_http() as http:
         findings = await probe(places, http=http, estimate_tokens=estimate_tokens)
-    verdict = await detect_sandbox(allow_none=config.unsafe_repl)
+    verdict = await detect_sandbox(allow_none=config.unsafe_repl, network=config.repl_network)
     checks = await examination.examine(
         data_dir=config.data_dir,
         p2p_host=config.listen_host,

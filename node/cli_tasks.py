@@ -118,12 +118,17 @@ def resume(
 
 @click.command()
 @_task
+@click.option("--trajectory", is_flag=True, help="As JSON lines for the viewer of PyPI's rlms.")
 @with_session
-def trace(session: Session, task: str) -> None:
+def trace(session: Session, task: str, *, trajectory: bool) -> None:
     """The journal of a task, entry by entry.
 
     Below it, what its submitter did about it.
     """
+    if trajectory:
+        request = {"task": task, "as_trajectory": True}
+        session.ask_node("trace", request, on_event=lambda one: click.echo(one.get("text")))
+        return
     done = session.ask_node("trace", {"task": task})
     if session.as_json:
         session.print_json(done)
@@ -174,8 +179,9 @@ def print_answer(session: Session, done: Mapping[str, object]) -> None:
         counted = {what: n for what, n in stats.items() if n} if isinstance(stats, dict) else {}
         numbers = f": {render.text(counted)}" if counted else ""
         session.say(f"task {render.field(done, 'task')} {render.field(done, 'state')}{numbers}")
-        for name in ("reason", "error"):
-            if not has_answered and done.get(name):
+        # An answer may have a reservation: never marked as ready, not as good as was wanted.
+        for name in ("reason",) if has_answered else ("reason", "error"):
+            if done.get(name):
                 session.say(f"  {render.field(done, name)}")
     if not has_answered:
         # The node knows better than "failed" where nobody had a model, or nobody was allowed to.

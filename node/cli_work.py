@@ -1,16 +1,14 @@
-"""The commands that give the mesh work: submit, fold. The others are in `cli_run` and `cli_ask`."""
+"""The command that gives the mesh a task. Single pieces of work have modules of their own."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import click
 
 from kowalski.node import cli_render as render
+from kowalski.node.cli_loop_options import loop_options, loop_request
 from kowalski.node.cli_session import (
-    TEXT_BYTES_MAX,
     Session,
     duration_option,
     given,
@@ -19,9 +17,7 @@ from kowalski.node.cli_session import (
     text_of,
     with_session,
 )
-from kowalski.node.cli_tasks import ANSWER_GRACE_S, follow
-
-FOLD_BYTES_MAX = 1 << 30
+from kowalski.node.cli_tasks import follow
 
 _file = click.Path(path_type=Path, dir_okay=False)
 
@@ -54,6 +50,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
     help="When this node goes away: finish and keep the answer, or stop.",
 )
 @click.option("--at-most-once", is_flag=True, help="No cell may run twice, whatever is lost.")
+@loop_options
 @with_session
 def submit(
     session: Session,
@@ -73,6 +70,7 @@ def submit(
     retry_delay: float | None,
     if_submitter_goes: str | None,
     at_most_once: bool,
+    **loop: object,
 ) -> None:
     """Give the mesh a task and wait for its answer. PROMPT - reads stdin."""
     request = given(
@@ -91,6 +89,7 @@ def submit(
         submitter_gone=if_submitter_goes,
         side_effects="at_most_once" if at_most_once else None,
     )
+    request |= loop_request(loop)
     if not detach:
         follow(session, "submit", request, budget_s=timeout)
         return
@@ -110,58 +109,3 @@ def _context(files: tuple[Path, ...]) -> list[dict[str, str]]:
 
 def _is_ambiguous(path: Path, files: tuple[Path, ...]) -> bool:
     return sum(other.name == path.name for other in files) > 1
-
-
-@click.command()
-@click.argument("file", type=click.Path(allow_dash=True, dir_okay=False))
-@click.option("--budget-tokens", "-b", type=click.IntRange(min=1))
-@click.option("--ratio", "-r", type=click.FloatRange(0, 1, min_open=True))
-@click.option("--question", "-q", help="What the text is to be asked; what matters for it stays.")
-@duration_option("--timeout", "10m", "How long you will wait.")
-@with_session
-def fold(
-    session: Session,
-    *,
-    file: str,
-    budget_tokens: int | None,
-    ratio: float | None,
-    question: str | None,
-    timeout: float,
-) -> None:
-    """Compress a text until it fits a budget of tokens. FILE - reads stdin."""
-    if budget_tokens is not None and ratio is not None:
-        raise click.UsageError("give --budget-tokens or --ratio, not both")
-    request = given(budget_tokens=budget_tokens, ratio=ratio, question=question, timeout_s=timeout)
-    silence_s = timeout + ANSWER_GRACE_S
-    if file != "-":
-        read_bytes(Path(file), bytes_max=1)
-        request["path"] = str(Path(file).resolve())
-        done = session.ask_node("fold", request, silence_s=silence_s)
-    else:
-        done = _fold_stdin(session, request, silence_s)
-    if session.as_json:
-        session.print_json(done)
-        return
-    session.result(str(done.get("text") or ""))
-    session.say(
-        f"{render.field(done, 'source_tokens')} to {render.field(done, 'tokens')} tokens"
-        f" by {render.field(done, 'algorithm')} on {render.who(done)}"
-    )
-
-
-def _fold_stdin(
-    session: Session, request: dict[str, object], silence_s: float
-) -> dict[str, object]:
-    content = read_bytes(None, bytes_max=FOLD_BYTES_MAX + 1)
-    if len(content) > FOLD_BYTES_MAX:
-        raise click.UsageError(f"more than {FOLD_BYTES_MAX} bytes on stdin")
-    if len(content) <= TEXT_BYTES_MAX:
-        request["text"] = content.decode("utf-8", "replace")
-        return session.ask_node("fold", request, silence_s=silence_s)
-    # Too long for a line of the control socket: the node reads it from a file, made for it alone.
-    with tempfile.NamedTemporaryFile(prefix="kowalski-fold-") as spooled:
-        spooled.write(content)
-        spooled.flush()
-        os.fsync(spooled.fileno())
-        request["path"] = spooled.name
-        return session.ask_node("fold", request, silence_s=silence_s)

@@ -107,9 +107,12 @@ class AttachRequest(Request):
 
 
 class TraceRequest(Request):
+    """`as_trajectory`: events are the lines of a file for the viewer of the reference RLM."""
+
     VERB: ClassVar[str] = "trace"
 
     task: TaskName
+    as_trajectory: bool = False
 
 
 class ResumeRequest(Request):
@@ -280,6 +283,8 @@ class FoldRequest(Request):
     budget_tokens: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     ratio: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     question: str | None = None
+    model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """Whom to have it summarised by, and checked; None: no model, `*`: any."""
     timeout_s: TimeoutS = 600.0
 
     @model_validator(mode="after")
@@ -288,6 +293,23 @@ class FoldRequest(Request):
             raise ValueError("give either path or text")
         if self.budget_tokens is not None and self.ratio is not None:
             raise ValueError("give budget_tokens or ratio, not both")
+        return self
+
+
+class UnfoldRequest(Request):
+    """The original of a fold, or with a question only what may answer it."""
+
+    VERB: ClassVar[str] = "unfold"
+
+    handle: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    question: str | None = None
+    budget_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    timeout_s: TimeoutS = 60.0
+
+    @model_validator(mode="after")
+    def _a_budget_is_for_an_answer(self) -> UnfoldRequest:
+        if self.budget_tokens is not None and not self.question:
+            raise ValueError("budget_tokens goes with a question")
         return self
 
 
@@ -333,6 +355,7 @@ REQUESTS: Mapping[str, type[Request]] = {
         PreviewRequest,
         UnloadRequest,
         FoldRequest,
+        UnfoldRequest,
         InviteRequest,
         RevokeRequest,
     )

@@ -25,6 +25,8 @@ from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.repl import Input
 from kowalski.protocol.messages.task import Entry, TaskSpec
+from kowalski.rlm.journal import event_of
+from kowalski.rlm.trajectory import as_text, trajectory
 
 Reply = dict[str, object]
 
@@ -64,11 +66,15 @@ class TaskVerbs:
         row = headline(task, self._mesh.name_of, self._unix_clock(), submitter=place.submitter)
         return {**row, **await self._result(task, entries)}
 
-    async def trace(self, raw: Reply, _emit: Emit) -> Reply:
+    async def trace(self, raw: Reply, emit: Emit) -> Reply:
         """The journal, entry by entry, and what the ledger did about the task."""
         request = asked.parse(asked.TraceRequest, raw)
         place = await self._find(request.task)
         task, entries = await self._tasks.look(place)
+        if request.as_trajectory:
+            for line in trajectory(task.spec, [event_of(entry) for entry in entries]):
+                await emit({"kind": "line", "text": as_text(line)})
+            return {"task": task.id, "state": task.state}
         return {
             "task": task.id,
             "state": task.state,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 import trio
@@ -20,33 +20,23 @@ from kowalski.node import doctor
 from kowalski.node.backends.catalogue import Catalogue
 from kowalski.node.config import NodeConfig
 from kowalski.node.control import Emit, Verb
+from kowalski.node.folding_verbs import FoldingVerbs
 from kowalski.node.mesh_verbs import MeshVerbs, ends_in_s, load_of, warnings_of
 from kowalski.node.model_verbs import ModelVerbs
-from kowalski.node.plain_files import read_text
 from kowalski.node.program_verbs import ProgramVerbs
 from kowalski.node.repl.sandbox import SandboxVerdict
-from kowalski.node.services.folding import SOURCE_BYTES_MAX
 from kowalski.node.services.leading import Leading
 from kowalski.node.services.mesh_tasks import MeshTasks
 from kowalski.node.services.placed_work import PlacedWork
-from kowalski.node.services.placing import Placed
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.submitting import Submitting
 from kowalski.node.task_verbs import TaskVerbs
 from kowalski.node.tracing import NoTracing, Tracing
-from kowalski.protocol.errors import ConfigError
 from kowalski.protocol.ids import Address
-from kowalski.protocol.limits import (
-    TEXT_BYTES_MAX,
-)
-from kowalski.protocol.messages.base import LINE_CHARS_MAX, sayable
-from kowalski.protocol.messages.folding import FoldAsked
-from kowalski.rlm.tokens import estimate_tokens
+from kowalski.protocol.messages.base import sayable
 
 Reply = dict[str, object]
 R = TypeVar("R", bound=asked.Request)
-
-RATIO_DEFAULT = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +100,10 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
         "trace": of_tasks.trace,
         "run": programs.run,
         "files": programs.files,
-        "fold": verbs.fold,
         "doctor": verbs.doctor,
         "invite": of_mesh.invite,
         "revoke": of_mesh.revoke,
+        **FoldingVerbs(node.mesh, node.work, node.store).offered(),
         **ModelVerbs(node.mesh, node.work, node.store).offered(),
     }
     return {name: _hearing(verb) for name, verb in offered.items()}
@@ -178,6 +168,7 @@ class _Verbs:
             "warnings": warnings_of(mesh),
             "connections": sum(one.state == "member" and not one.is_self for one in mesh.facts()),
             "tasks": self._node.submitter.open_tasks,
+            "folding": dataclasses.asdict(self._node.work.fold_counts),
         }
 
     async def doctor(self, raw: Reply, _emit: Emit) -> Reply:
@@ -200,43 +191,6 @@ class _Verbs:
         )
         return doctor.as_reply(checks)
 
-    # --- single pieces of work ------------------------------------------------------------------
-
-    async def fold(self, raw: Reply, _emit: Emit) -> Reply:
-        request = asked.parse(asked.FoldRequest, raw)
-        if request.question and len(request.question) > LINE_CHARS_MAX:
-            raise ConfigError(f"a question of over {LINE_CHARS_MAX} characters")
-        text = request.text
-        if text is None:
-            assert request.path is not None, "the request was checked: either text or path"
-            text = await read_text(Path(request.path), bytes_max=SOURCE_BYTES_MAX)
-        budget = request.budget_tokens
-        if budget is None:
-            ratio = request.ratio or RATIO_DEFAULT
-            # A long text takes a second, in which a node must not be silent.
-            tokens = await trio.to_thread.run_sync(estimate_tokens, text)
-            budget = max(1, int(tokens * ratio))
-        data = text.encode()
-        is_long = len(data) > TEXT_BYTES_MAX
-        folded = await self._node.work.fold(
-            FoldAsked(
-                text=None if is_long else text,
-                content=await self._node.store.put(data) if is_long else None,
-                budget_tokens=min(budget, 10_000_000),
-                question=request.question,
-                remaining_s=request.timeout_s,
-            )
-        )
-        done = folded.done
-        return {
-            "text": folded.text,
-            "source_tokens": done.source_tokens,
-            "tokens": done.tokens,
-            "ratio": done.tokens / done.source_tokens if done.source_tokens else 1.0,
-            "algorithm": done.algorithm,
-            **_who(folded.placed),
-        }
-
 
 def _listening(addresses: Iterable[Address]) -> tuple[str, int] | None:
     """Host and port of the first address that is one of TCP."""
@@ -247,15 +201,6 @@ def _listening(addresses: Iterable[Address]) -> tuple[str, int] | None:
             case _:
                 pass
     return None
-
-
-def _who(placed: Placed) -> Reply:
-    return {
-        "peer": placed.peer,
-        "name": placed.name,
-        "why": placed.why,
-        "attempts": placed.attempts,
-    }
 
 
 def _discovery_words(discovery: Discovery | None) -> str:

@@ -81,6 +81,10 @@ def added(spent: Spent, event: SessionEvent) -> Spent:
                 folds=spent.folds + 1,
                 source_tokens=spent.source_tokens + event.source_tokens,
                 folded_tokens=spent.folded_tokens + event.tokens,
+                calls=spent.calls + event.calls,
+                attempts=spent.attempts + event.attempts,
+                prompt_tokens=spent.prompt_tokens + _prompt_tokens(event.usage),
+                completion_tokens=spent.completion_tokens + _completion_tokens(event.usage),
             )
         case ChildHappened():
             return _child_happened(spent, event)
@@ -93,9 +97,17 @@ def _called(spent: Spent, attempts: int, usage: Usage | None) -> Spent:
         spent,
         calls=spent.calls + 1,
         attempts=spent.attempts + attempts,
-        prompt_tokens=spent.prompt_tokens + (usage.prompt_tokens if usage else 0),
-        completion_tokens=spent.completion_tokens + (usage.completion_tokens if usage else 0),
+        prompt_tokens=spent.prompt_tokens + _prompt_tokens(usage),
+        completion_tokens=spent.completion_tokens + _completion_tokens(usage),
     )
+
+
+def _prompt_tokens(usage: Usage | None) -> int:
+    return usage.prompt_tokens if usage else 0
+
+
+def _completion_tokens(usage: Usage | None) -> int:
+    return usage.completion_tokens if usage else 0
 
 
 def _child_happened(spent: Spent, event: ChildHappened) -> Spent:

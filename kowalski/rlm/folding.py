@@ -12,7 +12,7 @@ import heapq
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -38,6 +38,8 @@ _COST_BASE = 200  # ... nor a fragment of two words rewarded (hundredths of a to
 _COST_LINEAR = 6000  # ... but beyond this a piece pays in full
 _TEMPLATE_FREE = 3  # so many lines alike but for their numbers count in full
 _AGAIN = 0.5  # what each further line of a template counts, compared with the one before
+_SAID = 0.1  # what a term is worth that the reader was told already ...
+_STRESS = 2.0  # ... and what one that is stressed
 _LAZINESS = 0.9  # a candidate this close to the next best is taken without looking further
 _QUESTION_BASE = 0.2  # how much the general score counts beside a question's ...
 _QUESTION_WEIGHT = 2.0  # ... each scaled to 1 at its best
@@ -68,10 +70,19 @@ class Folded:
     source_segments: int
 
 
-def fold(text: str, *, budget_tokens: int, question: str | None = None) -> Folded:
+def fold(
+    text: str,
+    *,
+    budget_tokens: int,
+    question: str | None = None,
+    said: str = "",
+    stressed: Collection[str] = (),
+) -> Folded:
     """At most `budget_tokens` of `text`, by estimate and with the marks; all of it if it fits.
 
-    With a `question`, what may answer it comes first. The result is empty if not even a mark fits.
+    With a `question`, what may answer it comes first. What the reader has been told already
+    (`said`) counts less, and `stressed` words, in lower case, more. The result is empty if not even
+    a mark fits.
     """
     source_tokens = estimate_tokens(text)
     source_hash = content_hash(text.encode("utf-8", "surrogatepass"))
@@ -81,7 +92,8 @@ def fold(text: str, *, budget_tokens: int, question: str | None = None) -> Folde
     folded = ""
     kept = bytearray(len(units))
     if budget_tokens * 100 >= _MARK_COST:
-        _Choice(_Corpus.of(units, question), budget_tokens * 100, kept).run()
+        corpus = _Corpus.of(units, question, said, stressed)
+        _Choice(corpus, budget_tokens * 100, kept).run()
         folded = _rendered(units, kept)
     tokens = estimate_tokens(folded)
     ratio = tokens / source_tokens
@@ -146,7 +158,9 @@ class _Corpus:
     """0 to 1, to the question, for its novelty; all 0 without one."""
 
     @staticmethod
-    def of(units: list[_Unit], question: str | None) -> _Corpus:
+    def of(
+        units: list[_Unit], question: str | None, said: str, stressed: Collection[str]
+    ) -> _Corpus:
         find = (_ASCII_TERM if all(unit.body.isascii() for unit in units) else _TERM).findall
         terms = [set(find(unit.body)) for unit in units]
         costs = [
@@ -159,12 +173,17 @@ class _Corpus:
         constant = {term: term if term.isalpha() else "" for term in frequency}
         templates = [frozenset(map(constant.__getitem__, in_unit)) for in_unit in terms]
         worth = _worth(frequency)
+        for term in stressed and [one for one in worth if one.lower() in stressed]:
+            worth[term] = int(worth[term] * _STRESS)
+        for term in worth.keys() & set(find(said)):
+            worth[term] = int(worth[term] * _SAID)
         novelty = _novelty(templates, [sum(map(worth.__getitem__, found)) for found in terms])
         scale = [new / _price(cost) for new, cost in zip(novelty, costs, strict=True)]
         relevant = [0.0] * len(units)
         if question:
             relevant = relevance(question, terms, costs)
-            relevant = [asked * new for asked, new in zip(relevant, novelty, strict=True)]
+            again = _again(templates, relevant)
+            relevant = [asked * new for asked, new in zip(relevant, again, strict=True)]
         return _Corpus(units, terms, costs, templates, worth, scale, relevant)
 
 
@@ -174,15 +193,20 @@ def _novelty(templates: list[frozenset[str]], gains: list[int]) -> list[float]:
     Known from the start, and not as lines are kept: else each choice would change thousands.
     """
     alike = Counter(templates)
+    return [
+        again * min(1.0, _TEMPLATE_FREE / alike[template])
+        for again, template in zip(_again(templates, gains), templates, strict=True)
+    ]
+
+
+def _again(templates: list[frozenset[str]], gains: Sequence[float]) -> list[float]:
+    """1 for the best line of each template, and for each further one a part of that before it."""
     before: Counter[frozenset[str]] = Counter()
-    novelty = [1.0] * len(templates)
+    again = [1.0] * len(templates)
     for at in sorted(range(len(gains)), key=gains.__getitem__, reverse=True):
-        template = templates[at]
-        if alike[template] > 1:
-            novelty[at] = math.pow(_AGAIN, before[template])
-            novelty[at] *= min(1.0, _TEMPLATE_FREE / alike[template])
-            before[template] += 1
-    return novelty
+        again[at] = math.pow(_AGAIN, before[templates[at]])
+        before[templates[at]] += 1
+    return again
 
 
 def _price(cost: int) -> float:

@@ -35,6 +35,8 @@ _STATEMENT = re.compile(
     r"|const|let|var|func|fn|public|private|static|#include|#define)\b.*[:=(]\s*\S*$|@\w|//|/\*)"
 )
 _OPERATOR = re.compile(r" [=!+<>-]?= |[-=]>|\w\(\w*\)$")
+_FIELDS_MIN = 2
+_NUMBERED = re.compile(r"([^\W\d_]{2,20}[ _#-]{0,2})\d")
 # What begins a line that stands alone: list marks, table bars, moments, levels, keys.
 _RECORD = re.compile(
     r"[ \t]*(?:[-*+\u2022|][ \t]|\d{1,3}[.)][ \t]|[\[(<]?\d{2,4}[-/:.]\d\d|[A-Z][a-z]{2} [ \d]\d "
@@ -203,10 +205,25 @@ def _continues(line: str, following: str, widest: int) -> bool:
         return False
     if any(pattern.match(following) for pattern in (_RECORD, _CONCLUSION, _TRACEBACK)):
         return False
-    if _is_code(following):
+    if _is_code(following) or _are_rows(line, following):
         return False
     # A wrapped line is nearly as wide as its paragraph; a short one followed by a capital ended.
     return bare[0].islower() or (len(line) < 200 and len(line) > 0.7 * min(widest, 100))
+
+
+def _are_rows(line: str, following: str) -> bool:
+    """Whether two lines belong to one table: of so many fields each, or numbered the same way."""
+    row, next_row = line.strip(), following.strip()
+    if "\t" in row and row.count("\t") == next_row.count("\t"):
+        return True
+    # Prose has a space behind its commas.
+    fields = row.count(",") - row.count(", ")
+    if fields >= _FIELDS_MIN and fields == next_row.count(",") - next_row.count(", "):
+        return True
+    if row.count("  ") >= _FIELDS_MIN and next_row.count("  ") >= _FIELDS_MIN:
+        return True
+    numbered = _NUMBERED.match(row)
+    return numbered is not None and next_row.startswith(numbered[1])
 
 
 def _pieces(text: str, start: int, end: int, kind: str) -> Iterator[Segment]:

@@ -25,6 +25,7 @@ from kowalski.node.backends.seam import (
     Fetched,
     ModelInfo,
 )
+from kowalski.node.backends.token_scales import Counted, TokenScales
 
 if TYPE_CHECKING:
     from kowalski.node.backends.http import HttpClient
@@ -73,6 +74,7 @@ class OllamaBackend:
         self.url = url
         self._http = http
         self._estimate_tokens = estimate_tokens
+        self._scales = TokenScales(estimate_tokens)
         self._context_tokens = context_tokens
         self._context_tokens_max = context_tokens_max
         self._keep_alive = keep_alive
@@ -128,7 +130,8 @@ class OllamaBackend:
             if reply.status != 200:
                 raise await failure(reply, has_key=False)
             reader = words.ChatLinesReader(Answer(request, self._estimate_tokens))
-            yield AnswerStream(reply, reader, idle_timeout_s=idle_timeout_s)
+            answer = AnswerStream(reply, reader, idle_timeout_s=idle_timeout_s)
+            yield Counted(answer, request, self._scales)
 
     async def embed(self, request: EmbeddingRequest, *, idle_timeout_s: float) -> Embedded:
         found: list[Embedded] = []
@@ -215,7 +218,7 @@ class OllamaBackend:
 
     def _context_for(self, request: CompletionRequest) -> int:
         most = self._context_max(request.model)
-        prompt = int(self._estimate_tokens(request.said) * ESTIMATE_MARGIN)
+        prompt = int(self._scales.estimate(request.model, request.said) * ESTIMATE_MARGIN)
         if prompt > most:
             detail = f"about {prompt} tokens; {request.model} reads {most} here"
             raise BackendError("too_long", detail)

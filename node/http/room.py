@@ -23,6 +23,7 @@ from kowalski.node.http.faces import anthropic, ollama, openai_replies
 from kowalski.node.http.mcp_routes import McpRoutes
 from kowalski.node.http.mesh_routes import MeshRoutes
 from kowalski.node.http.model_routes import ModelRoutes
+from kowalski.node.http.pull_routes import PullRoutes
 from kowalski.node.http.routing import Route, Router
 from kowalski.node.http.server import Limits, open_http_server
 from kowalski.node.http.tokens import TokenFile
@@ -85,6 +86,7 @@ class HttpRoom:
         )
         told = (
             *models.routes(),
+            *PullRoutes(rooms.verbs).routes(),
             *mesh_routes.routes(),
             *McpRoutes(mesh_routes.perform).routes(),
             *agents.routes(),

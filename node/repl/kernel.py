@@ -31,7 +31,8 @@ from kowalski.protocol.errors import (
 log = structlog.get_logger(__name__)
 
 _DEATH_S_MAX = 2.0
-_WORDS_BYTES_MAX = 2000
+_WORDS_BYTES_MAX = 64 * 1024  # all that a pipe holds
+_WORDS_CHARS_MAX = 2000
 
 
 class Kernel:
@@ -235,4 +236,4 @@ def _last_words(fd: int) -> str:
     except OSError:
         return ""
     # Of a traceback the last line says what went wrong.
-    return said.splitlines()[-1] if said else ""
+    return said.splitlines()[-1][-_WORDS_CHARS_MAX:] if said else ""

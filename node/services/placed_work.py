@@ -47,6 +47,8 @@ from kowalski.protocol.messages.repl import (
     SubCallsAnswered,
     SubCallsAsked,
 )
+from kowalski.rlm.fold_counts import FoldCounts
+from kowalski.rlm.model_folding import ModelFolded
 
 R = TypeVar("R")
 
@@ -125,6 +127,7 @@ class PlacedWork:
         self.placing = placing
         self._models = ModelWork(mesh)
         self._usual = Usual()
+        self.fold_counts = FoldCounts()
 
     async def complete(
         self,
@@ -334,7 +337,20 @@ class PlacedWork:
             on_restart=_ignore,
             may_hedge=True,
         )
+        self.fold_counts = self.fold_counts.folded(done.source_tokens, done.tokens)
         return Fold(text, done, placed)
+
+    def count_model_fold(self, folded: ModelFolded) -> None:
+        """One that was made with calls of `complete`."""
+        self.fold_counts = self.fold_counts.folded_by_model(
+            folded.source_tokens,
+            folded.tokens,
+            facts=folded.facts,
+            facts_kept=folded.facts_kept,
+        )
+
+    def count_unfold(self) -> None:
+        self.fold_counts = self.fold_counts.unfolded()
 
     async def _folded(self, done: FoldDone) -> str:
         if done.text is not None:

@@ -15,7 +15,7 @@ import trio
 from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.mesh import Mesh
-from kowalski.node.services import child_sessions, session_inputs
+from kowalski.node.services import child_sessions, session_folds, session_inputs
 from kowalski.node.services.child_sessions import ChildSession
 from kowalski.node.services.placed_work import ANY_MODEL, Attempts, Completion, PlacedWork
 from kowalski.node.services.purse import Purse
@@ -265,6 +265,8 @@ class SessionHands:
             original = await self._rooms.store.put(effect.text.encode())
         except Weather as full:
             return journal.BudgetSpent(limit="window", detail=line(f"folding: {full}"))
+        if term.spec.asking.fold_model is not None:
+            return await self._fold_by_model(term.spec.asking.fold_model, effect, original)
         asked = FoldAsked(
             content=original,
             budget_tokens=effect.budget_tokens,
@@ -285,6 +287,26 @@ class SessionHands:
             source_tokens=folded.done.source_tokens,
             tokens=folded.done.tokens,
             peer=folded.placed.peer,
+        )
+
+    async def _fold_by_model(
+        self, model: str, effect: machine.Fold, original: ContentRef
+    ) -> journal.Folded:
+        async def ask(
+            messages: tuple[ChatMessage, ...], reply_tokens: int, attempts: Attempts
+        ) -> Completion:
+            asked = self._asked(model, messages, 0)
+            return await self._complete(
+                asked.model_copy(update={"max_tokens": reply_tokens}), attempts
+            )
+
+        return await session_folds.fold_window(
+            effect,
+            original,
+            ask=ask,
+            purse=self._rooms.purse,
+            question=line(self._term.spec.prompt),
+            here=self._rooms.mesh.me,
         )
 
     async def _fold_here(self, effect: machine.Fold, original: ContentRef) -> journal.Folded:

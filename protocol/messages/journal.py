@@ -187,7 +187,10 @@ class ChildHappened(Message):
 
 
 class Folded(Message):
-    """The message window was folded; the original is behind `original`."""
+    """The message window was folded; the original is behind `original`.
+
+    With a model: `calls` of it, with `attempts` and `usage` of all of them together.
+    """
 
     KIND: ClassVar[str] = "journal/folded"
     FRAME_BYTES_MAX: ClassVar[int] = BIG
@@ -197,6 +200,9 @@ class Folded(Message):
     source_tokens: Count
     tokens: Count
     peer: PeerIdField
+    calls: Count = 0
+    attempts: Count = 0
+    usage: Usage | None = None
 
 
 class CancelHeard(Message):

@@ -116,7 +116,7 @@ class Asking(Record):
 
     `drafts`: so many answers at once, of which one more call makes one. `sub_model`: whom cells ask
     where they name none. `answers_once`: what is asked twice in a task, word for word, is answered
-    from the first time.
+    from the first time. `fold_model` summarises older turns; without it no model does.
     """
 
     drafts: Annotated[int, Field(ge=1, le=16)] = 1
@@ -124,6 +124,7 @@ class Asking(Record):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     reply_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     answers_once: bool = True
+    fold_model: ModelName | None = None
 
 
 class TaskSpec(Record):

@@ -89,6 +89,21 @@ def test_attach_shows_the_task_as_it_goes_and_ends_as_submit_does(tmp_path: Path
     assert "no_model: none" in failed.stderr
 
 
+def test_an_answer_with_a_reservation_says_so(tmp_path: Path) -> None:
+    done = {**ANSWERED, "reason": "unready: the session never marked it as ready"}
+    ended, _ = invoke(tmp_path, {"attach": Script(done, events=EVENTS)}, "attach", "T1")
+    assert (ended.exit_code, ended.stdout) == (0, "42\n")
+    assert "unready: the session never marked it as ready" in ended.stderr
+
+
+def test_a_trajectory_is_the_lines_that_the_node_sends_and_nothing_else(tmp_path: Path) -> None:
+    lines = ({"kind": "line", "text": '{"type": "metadata"}'}, {"kind": "line", "text": "{}"})
+    script = Script({"task": "T1", "state": "answered"}, events=lines)
+    ended, heard = invoke(tmp_path, {"trace": script}, "trace", "T1", "--trajectory")
+    assert ended.stdout == '{"type": "metadata"}\n{}\n'
+    assert heard == [("trace", {"task": "T1", "as_trajectory": True})]
+
+
 def test_attach_in_json_is_events_and_then_the_result(tmp_path: Path) -> None:
     ended, _ = invoke(tmp_path, {"attach": Script(ANSWERED, EVENTS)}, "attach", "T1", "--json")
     lines = [json.loads(line) for line in ended.stdout.splitlines()]

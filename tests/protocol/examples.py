@@ -136,7 +136,12 @@ SPEC: Final = task.TaskSpec(
     quality=task.Quality(threshold=0.8, patience=2, model="qwen3:8b"),
     shape=task.Shape(json_schema='{"type":"integer"}', tries=5),
     asking=task.Asking(
-        drafts=3, sub_model="qwen3:8b", temperature=0.5, reply_tokens=2048, answers_once=False
+        drafts=3,
+        sub_model="qwen3:8b",
+        temperature=0.5,
+        reply_tokens=2048,
+        answers_once=False,
+        fold_model="llama3.2",
     ),
     window_tokens=32_768,
     output_chars=2000,
@@ -358,7 +363,14 @@ _ALL: Final[tuple[base.Message, ...]] = (
     CELL_STARTED,
     journal.Closed(outcome="answered", answer="17", full=REF, score=0.75, detail="after 3 turns"),
     journal.Folded(
-        text="[turns 1 to 4 folded]", original=REF, source_tokens=90_000, tokens=900, peer=WORKER
+        text="[turns 1 to 4 folded]",
+        original=REF,
+        source_tokens=90_000,
+        tokens=900,
+        peer=WORKER,
+        calls=3,
+        attempts=4,
+        usage=inference.Usage(prompt_tokens=9000, completion_tokens=600, cached_tokens=12),
     ),
     journal.ModelFailed(call=4, code="timeout", detail="no reply within 60 s", attempts=3),
     journal.ModelReplied(

@@ -21,8 +21,7 @@ class Compiled:
         self.is_interrupted = False
 
     def begin(self):
-        told = subprocess.run(self.VERSION, capture_output=True, check=True)
-        words = re.findall(r"\d+(?:\.\d+)+", (told.stdout + told.stderr).decode("utf-8", "replace"))
+        words = re.findall(r"\d+(?:\.\d+)+", told_by(self.VERSION))
         return words[0] if words else "?"
 
     def open(self, message):

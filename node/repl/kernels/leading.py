@@ -60,6 +60,17 @@ class Child:
             os.close(fd)
 
 
+def told_by(argv):
+    """What a program says, on either stream. One that fails ends the kernel, in its words."""
+    told = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True)
+    words = [said.decode("utf-8", "replace").strip() for said in (told.stdout, told.stderr)]
+    if told.returncode:
+        raise SystemExit(
+            f"{argv[0]} ended with {told.returncode}: {' '.join(filter(None, words))[-500:]}"
+        )
+    return words[0] or words[1]
+
+
 def death_of(process):
     """A descriptor that becomes readable when it is gone."""
     if hasattr(os, "pidfd_open"):
@@ -97,8 +108,7 @@ class Led:
 
     def begin(self):
         """Before anybody knows what the session is for. The version of the language."""
-        told = subprocess.run(self.VERSION, capture_output=True, check=True).stdout
-        return told.decode("utf-8", "replace").strip()
+        return told_by(self.VERSION)
 
     def start(self):
         self.child = Child(self.argv(), self._stdin, self._has_groups)

@@ -25,6 +25,10 @@ from tests.kowalski.rlm.planted import (
 
 TEXTS = {"prose": prose(), "source and logs": source_and_logs()}
 FILLER = "".join(f"Sentence {n} speaks of subject {n * 7} at length.\n" for n in range(400))
+WORDS = (
+    "anchor", "barrel", "candle", "dagger", "ember", "feather", "goblet", "hammer", "ingot",
+    "jewel", "kettle", "lantern", "mirror", "needle", "oyster", "paddle", "quiver", "ribbon",
+)  # fmt: skip
 
 
 def share(text: str, percent: float, question: str | None = None) -> Folded:
@@ -142,6 +146,99 @@ def test_lines_of_one_template_do_not_crowd_out_the_rest() -> None:
     log = "".join(f"2024-01-01 job {n} done in {n * 37} ms, id {n * 7919:x}\n" for n in range(2000))
     folded = share(log + FILLER[:4000] + log, 5)
     assert folded.text.count("Sentence") > 20
+
+
+def test_the_one_line_of_thousands_alike_that_was_asked_for_is_kept() -> None:
+    log = "".join(f"2024-01-01 job {n} done in {n * 37} ms, id {n * 7919:x}\n" for n in range(2000))
+    for n in (777, 1234, 1999):
+        folded = fold(FILLER + log, budget_tokens=200, question=f"How long did job {n} take?")
+        assert f"job {n} done in {n * 37} ms" in folded.text
+
+
+def test_what_was_told_already_counts_less_and_what_is_stressed_more() -> None:
+    lines = [f"Station {n} has {word}s in store.\n" for n, word in enumerate(WORDS)]
+    text = "".join(lines * 3)
+    budget = estimate_tokens(text) // 9
+    kept = fold(text, budget_tokens=budget).text
+    told = fold(text, budget_tokens=budget, said=kept).text
+    assert len(set(kept.split()) & set(told.split()) & {f"{word}s" for word in WORDS}) <= 2
+    stressed = fold(text, budget_tokens=budget, stressed={f"{WORDS[7]}s"}).text
+    assert f"{WORDS[7]}s" in stressed
+
+
+TABLES = {
+    "csv": "name,city,amount,code\n" + "".join(
+        f"person{n},town {n % 40},{n * 37},c{n * 7919:x}\n" for n in range(900)
+    ),
+    "tab": "name\tcity\tamount\n" + "".join(
+        f"person{n}\ttown {n % 40}\t{n * 37}\n" for n in range(900)
+    ),
+    "markdown": "| name | city | amount |\n|---|---|---|\n" + "".join(
+        f"| person{n} | town {n % 40} | {n * 37} |\n" for n in range(900)
+    ),
+    "columns": "name          city       amount\n" + "".join(
+        f"person{n:<8}town {n % 40:<6}{n * 37:>8}\n" for n in range(900)
+    ),
+    "numbered": "".join(f"reading {n} at pump {n % 9} was {n * 37} bar\n" for n in range(900)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_keeps_whole_rows_its_head_and_the_row_that_is_asked_for(name: str) -> None:
+    table = TABLES[name]
+    rows = set(table.splitlines())
+    asked = "reading 613" if name == "numbered" else "person613"
+    folded = fold(table, budget_tokens=400, question=f"What is the number of {asked}?")
+    kept = [row for row in folded.text.splitlines() if row != MARK]
+    assert len(kept) > 5
+    assert set(kept) <= rows
+    assert kept[0] == table.splitlines()[0]
+    assert any(asked in row and "22681" in row for row in kept)
+
+
+LANGUAGES = {
+    "german": (
+        "Die Sitzung begann wie immer pünktlich und endete ohne Beschluss. ",
+        "Der Schlüssel zum Dachboden liegt unter der Gießkanne. ",
+        "Wo liegt der Schlüssel?",
+        "Gießkanne",
+    ),
+    "french": (
+        "La séance a commencé comme toujours et n'a rien décidé. ",
+        "Le poêle de l'atelier fume quand le vent vient du nord. ",
+        "Quand le poêle fume-t-il\u00a0?",
+        "du nord",
+    ),
+    "russian": (
+        "Заседание прошло как обычно. ",
+        "Ключ от чердака лежит под лейкой. ",
+        "Где ключ?",
+        "лейкой",
+    ),
+    "chinese": (
+        "会议照常开始\uff0c没有作出决定。",
+        "阁楼的钥匙放在花盆下面。",
+        "钥匙在哪里\uff1f",
+        "花盆",
+    ),
+    "japanese": (
+        "会議はいつもどおり始まりました。",
+        "屋根裏の鍵は植木鉢の下です。",
+        "屋根裏の鍵はどこ\uff1f",
+        "植木鉢",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_what_was_said_once_survives_in_every_language(name: str, *, is_asked: bool) -> None:
+    usual, fact, question, key = LANGUAGES[name]
+    sentences = [usual.replace(usual[-2], f" {n}{usual[-2]}", 1) for n in range(300)]
+    sentences.insert(201, fact)
+    folded = share("".join(sentences), 4, question if is_asked else None)
+    assert key in folded.text
+    assert fact.strip() in folded.text
 
 
 def test_the_same_text_folds_the_same_in_every_process() -> None:

@@ -248,3 +248,24 @@ async def test_models_are_removed_and_unloaded() -> None:
     async with open_faulty(lambda _: None) as (_network, http):
         with pytest.raises(BackendError, match="model_missing"):
             await ollama_at("http://h", http).remove("m")
+
+
+@pytest.mark.trio
+async def test_what_a_model_counted_makes_room_for_its_next_prompt() -> None:
+    end = (
+        b'{"message":{"role":"assistant","content":"x"},"done":true,"done_reason":"stop",'
+        b'"prompt_eval_count":12000,"eval_count":1}\n'
+    )
+
+    def give(asked: Asked) -> Recording | bytes | None:
+        return Recording("HTTP/1.1 200 OK", end) if "chat" in asked.path else listing(asked)
+
+    async with open_faulty(give) as (network, http):
+        backend = OllamaBackend("http://h", http=http, estimate_tokens=len)
+        await backend.list_models()
+        for _ in range(2):
+            await ask(backend, question("x" * 6000, model="llama3.2:3b", max_tokens=500))
+        asked = [one.body["options"]["num_ctx"] for one in network.asked if "chat" in one.path]
+        assert asked == [8192, 16384], "Ollama would have cut the second without a word"
+        error = await ask_in_vain(backend, question("x" * 20_000, model="llama3.2:3b"))
+        assert error.code == "too_long"

@@ -151,6 +151,58 @@ NETWORK = (
     ),
 )
 
+PROXY_PRELUDE = """
+def ask(head, size=64):
+    with socket.create_connection(('127.0.0.1', 3128), 30) as proxy:
+        proxy.sendall(head)
+        return proxy.recv(size)
+def is_refused(*heads):
+    told = [ask(head) for head in heads]
+    return 'contained' if all(each.startswith(b'HTTP/1.1 4') for each in told) else told
+"""
+
+# For sessions with a way out; the others have no proxy to ask.
+PROXY = (
+    Hostile(
+        "asks the proxy for what is the host's own",
+        PROXY_PRELUDE
+        + "is_refused(*(f'CONNECT {host}:{port} HTTP/1.1\\r\\n\\r\\n'.encode() for host in"
+        " ('127.0.0.1', 'localhost', '[::1]', '0.0.0.0', '[::]', '127.1', '2130706433', '0x7f.1',"
+        " '[::ffff:127.0.0.1]', '[::ffff:7f00:1]', '[fe80::1]', '169.254.169.254', '224.0.0.1')))",
+    ),
+    Hostile(
+        "asks the proxy for what is on the owner's networks",
+        PROXY_PRELUDE
+        + "is_refused(*(f'GET http://{host}/ HTTP/1.1\\r\\n\\r\\n'.encode() for host in"
+        " ('10.255.255.1', '172.31.255.1', '192.168.255.1', '100.64.0.1', '[fd00::1]')))",
+    ),
+    Hostile(
+        "tells the proxy nonsense",
+        PROXY_PRELUDE + "is_refused(b'\\r\\n\\r\\n', b'\\0' * 99 + b'\\r\\n\\r\\n',"
+        " b'GET / HTTP/1.1\\r\\n\\r\\n', b'CONNECT :1 HTTP/1.1\\r\\n\\r\\n',"
+        " b'GET file:///etc/passwd HTTP/1.1\\r\\n\\r\\n')",
+    ),
+    Hostile(
+        "holds every connection that it gets",
+        "kept = []\n"
+        "try:\n"
+        "    while len(kept) < 500:\n"
+        "        kept.append(socket.create_connection(('127.0.0.1', 3128), 1))\n"
+        "        kept[-1].send(b'CONNECT ')\n"
+        "except OSError: pass\n"
+        "'contained'",
+    ),
+    Hostile(
+        "never stops asking",
+        "asking = socket.create_connection(('127.0.0.1', 3128), 5)\n"
+        "try:\n"
+        "    for _ in range(2000): asking.sendall(b'x' * 10_000)\n"
+        "    found = 'it listens'\n"
+        "except OSError: found = 'contained'\n"
+        "found",
+    ),
+)
+
 PROCESSES = (
     Hostile("signals a process of the host", "attempt(os.kill, {pid}, 0)"),
     Hostile(

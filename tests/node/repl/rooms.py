@@ -91,6 +91,18 @@ async def until(condition: Callable[[], bool], *, within_s: float = 10.0) -> Non
             await trio.sleep(0.01)
 
 
+def processes_with(word: str) -> list[int]:
+    """Of the whole machine, those with `word` in their command lines."""
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if word.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
 @asynccontextmanager
 async def real_host(
     *,

@@ -12,23 +12,13 @@ import pytest
 
 from kowalski.node.repl.detection import tiers
 from kowalski.node.repl.kernel_source import remove_leftovers
+from tests.node.repl.rooms import processes_with
 from tests.node.repl.test_hostile import ROOT
 
 pytestmark = [pytest.mark.real]
 
 TIERS = tuple(name for name, _ in tiers() if name != "seatbelt")
 GONE_S_MAX = 60.0
-
-
-def processes_with(word: str) -> list[int]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if word.encode() in (folder / "cmdline").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
 
 
 @pytest.mark.parametrize("tier", TIERS)

@@ -8,7 +8,14 @@ import trio
 
 from kowalski.node.repl.seam import SubCall, SubCallResult
 from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
-from tests.node.repl.rooms import Talk, real_host, sandbox_here, talk_to, until
+from tests.node.repl.rooms import (
+    Talk,
+    processes_with,
+    real_host,
+    sandbox_here,
+    talk_to,
+    until,
+)
 
 pytestmark = [pytest.mark.real, pytest.mark.trio]
 
@@ -22,17 +29,6 @@ def children() -> set[int]:
     for thread in Path("/proc/self/task").iterdir():
         words = (thread / "children").read_text().split()
         found.update(int(word) for word in words)
-    return found
-
-
-def processes_with(word: str) -> list[int]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if word.encode() in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except OSError:
-            continue
     return found
 
 

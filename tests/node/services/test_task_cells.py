@@ -437,7 +437,8 @@ async def test_a_cell_whose_stream_takes_longer_to_open_than_the_lease_lasts_wai
         world.witness.checkers.append(Leases(world.witness))
         storm, (asker, leader, worker) = world.wires.storm, map(world.peer, range(3))
         storm.slow_s[(leader, worker)] = storm.slow_s[(worker, leader)] = 2.2
-        task = world.submit(0, block("say x"), mode="blocks")
+        # Whoever is silent for so long may be taken for lost; then the cell waits for it.
+        task = world.submit(0, block("say x"), mode="blocks", failover="queue")
         await world.until(lambda: bool(world[0].submitter.entries(task)))
         storm.silent[(asker, leader)] = storm.silent[(leader, asker)] = 1
         await trio.sleep(6)

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from kowalski.node.repl.kernel import start_kernel
+from kowalski.node.repl.kernel_images import text_of
+from kowalski.node.repl.languages import LANGUAGES
+from kowalski.node.repl.limits import SessionLimits
 from kowalski.node.repl.seam import Answer, Scene
-from tests.node.repl.rooms import Talk, real_host, sandbox_for, talk_to
+from kowalski.protocol.errors import RequestFailedError
+from tests.node.repl.rooms import Talk, kernel_source, real_host, sandbox_for, talk_to
 
 pytestmark = [pytest.mark.real, pytest.mark.trio]
 
@@ -116,3 +121,14 @@ async def test_an_endless_program_is_interrupted_and_the_session_goes_on() -> No
         assert (stopped.status, stopped.session_alive) == ("timeout", True)
         final = 'std::process::Command::new("FINAL").arg("done").status()?;'
         assert (await cell(final)).answer == Answer("done", ready=True)
+
+
+async def test_a_compiler_that_does_not_start_is_told_in_its_own_words() -> None:
+    text = text_of(LANGUAGES["rust"].kernel)
+    words = ("sh", "-c", "echo 'no room for the compiler' >&2; exit 3")
+    broken = text.replace('VERSION = ("rustc", "--version")', f"VERSION = {words}")
+    assert broken != text
+    kernels = {"broken": compile(broken, "<broken>", "exec")}
+    async with kernel_source(kernels=kernels) as source:
+        with pytest.raises(RequestFailedError, match="sh ended with 3: no room for the compiler"):
+            await start_kernel(source, "broken", limits=SessionLimits(), slot=0, timeout_s=60)

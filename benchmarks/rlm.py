@@ -1,0 +1,278 @@
+"""What the loop itself costs, and whether it counts right: `python -m benchmarks.rlm`.
+
+One node that is submitter, coordinator, worker and model peer at once, in a process of its own, so
+that its processor time is an upper bound of a coordinator's; the kernels are other processes. The
+model is a scripted server. With `--peers PYTHON` (an interpreter that has PyPI's `rlms`) the same
+scripts are run by that, against the same server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import machine
+from benchmarks.rlm_peers import CELL, TURNS
+from kowalski import ExecutionResult, RLMError, Task
+from kowalski.node import places
+from kowalski.node.control_client import converse
+from kowalski.node.core import coordinator_journal
+from kowalski.node.core.coordinator_journal import CoordinatorJournal
+from kowalski.protocol import codec
+from kowalski.protocol.ids import TaskId
+from kowalski.protocol.messages import journal
+from kowalski.rlm import session
+from kowalski.sync import Kowalski
+from tests.kowalski.rlm.session_world import LIMITS, World, spec
+
+ROOT = Path(__file__).resolve().parents[1]
+NEEDLE = "the needle is 4711\n"
+HAY = "a line of which nobody wants to know anything at all\n"
+CHUNK_CHARS = 100_000
+PEER_S_MAX = 300.0
+
+LOOK = f"""```python
+parts = [context[i : i + {CHUNK_CHARS}] for i in range(0, len(context), {CHUNK_CHARS})]
+asked = [part for part in parts if 'needle' in part]
+found = llm_query_batched(['which needle? ' + part[-200:] + part[:200] for part in asked])
+count = sum(part.count('\\n') for part in parts)
+FINAL([line for line in context.splitlines() if 'needle' in line][0] + f' of {{count}} lines')
+```"""
+BATCH = "```python\nfound = llm_query_batched([f'ECHO: {n}' for n in range(1000)])\n```"
+TREE = (
+    "```python\nfound = rlm_query_batched([f'child {n}' for n in range(10)])\n"
+    "FINAL(' '.join(map(str, found)))\n```"
+)
+CHILD = "```python\nFINAL(rlm_query('leaf of ' + context))\n```"
+LEAF = "```python\nFINAL(llm_query('ECHO: x ' + context))\n```"
+SCRIPT = {
+    "by_substring": {
+        "find it": LOOK,
+        "the whole tree": TREE,
+        "leaf of child": LEAF,
+        "child ": CHILD,
+        "ECHO": "",
+    },
+    "root": [CELL],
+    "otherwise": "done",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    node: psutil.Process
+    data_dir: Path
+    url: str
+    k: Kowalski
+
+    def stats(self) -> dict[str, int]:
+        with urllib.request.urlopen(f"{self.url}/stats", timeout=10) as reply:
+            found: dict[str, int] = json.load(reply)
+        return found
+
+    def cpu_s(self) -> float:
+        times = self.node.cpu_times()
+        return float(times.user + times.system)
+
+    def measured(self, act: Callable[[], Any]) -> tuple[float, float, Any]:
+        """Seconds of the node's processor, seconds on the clock, and what came of it."""
+        before, began = self.cpu_s(), time.perf_counter()
+        done = act()
+        return self.cpu_s() - before, time.perf_counter() - began, done
+
+
+@contextmanager
+def open_bench(folder: Path) -> Iterator[Bench]:
+    (folder / "script.json").write_text(json.dumps(SCRIPT))
+    command = [sys.executable, "-m", "tests.scripted_model_server"]
+    command += ["--script", str(folder / "script.json"), "--model", "scripted"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as server:
+        assert server.stdout is not None
+        url = json.loads(server.stdout.readline())["url"]
+        data_dir = folder / "node"
+        builder = Kowalski.builder().with_own_node("--backend", url).with_node(data_dir)
+        with builder.build() as k:
+            status = converse(places.control_path(data_dir), "status", {}, on_event=print)
+            yield Bench(psutil.Process(int(str(status["pid"]))), data_dir, url, k)
+        server.terminate()
+
+
+def turns(bench: Bench, runs: int) -> None:
+    print("\nturns, each with a cell     CPU of the node, ms a turn     clock, ms a turn")
+    for count in TURNS:
+        cpus, walls = [], []
+        for _ in range(runs):
+            cpu, wall, _ = bench.measured(
+                lambda count=count: bench.k.execute(  # type: ignore[misc]
+                    "go on", mode="rlm", max_iterations=count, window_tokens=1_000_000
+                )
+            )
+            cpus.append(1000 * cpu / count)
+            walls.append(1000 * wall / count)
+        print(
+            f"{count:5}  {min(cpus):23.2f} to {max(cpus):.2f}"
+            f" {min(walls):18.1f} to {max(walls):.1f}"
+        )
+
+
+def machine_alone(runs: int) -> None:
+    """What deciding and journalling cost, without wires, disks, models and cells."""
+    print("\nthe session machine and the journal alone, CPU ms a turn")
+    for count in TURNS:
+        costs = [1000 * _decided(count) / count for _ in range(runs)]
+        print(f"{count:5}  {min(costs):23.3f} to {max(costs):.3f}", flush=True)
+
+
+def _decided(count: int) -> float:
+    """Seconds for so many turns."""
+    world = World((CELL,))
+    task = spec("go on", "rlm", turns=count, inputs=["data.txt"])
+    state = session.new_session(task, limits=LIMITS)
+    kept = CoordinatorJournal(TaskId("t"), term=1)
+    waiting: list[journal.SessionEvent] = [journal.Opened(mode="rlm", model="m")]
+    spent = 0.0
+    while waiting:
+        event, began = waiting.pop(0), time.process_time()
+        kept, entry = coordinator_journal.record(kept, codec.encode(event))
+        kept = coordinator_journal.accept(kept, entry.index)
+        state, effects = session.step(state, event)
+        spent += time.process_time() - began
+        for effect in effects:
+            if not isinstance(effect, session.Finish):
+                waiting += world.answer(effect)
+    return spent
+
+
+def batch(bench: Bench, runs: int) -> None:
+    cpus, walls = [], []
+    for _ in range(runs):
+        before = bench.stats()["calls"]
+        cpu, wall, _ = bench.measured(lambda: bench.k.execute(BATCH, mode="blocks"))
+        assert bench.stats()["calls"] - before >= 1000
+        cpus.append(cpu)
+        walls.append(wall)
+    print(
+        f"\n1000 sub-calls in one batch: {min(cpus):.2f} to {max(cpus):.2f} s CPU,"
+        f" {min(walls):.2f} to {max(walls):.2f} s"
+    )
+
+
+def tree(bench: Bench) -> None:
+    before = bench.stats()["calls"]
+    cpu, wall, result = bench.measured(
+        lambda: bench.k.execute("the whole tree", mode="rlm", depth=2)
+    )
+    served = bench.stats()["calls"] - before
+    assert isinstance(result, ExecutionResult)
+    told = result.metrics
+    print(
+        f"\na tree of depth 2, 10 children: {told.children} sessions below the root; reported"
+        f" {told.calls} calls, {told.attempts} requests; the server counted {served};"
+        f" {cpu:.2f} s CPU, {wall:.1f} s"
+    )
+
+
+def long_context(bench: Bench, megabytes: int) -> None:
+    lines = megabytes * 1_000_000 // len(HAY)
+    hay = HAY * (lines // 2) + NEEDLE + HAY * (lines - lines // 2)
+    before, peak = _disk_bytes(bench.data_dir), 0
+    cpu, wall, result = bench.measured(
+        lambda: bench.k.execute("find it", mode="rlm", context=hay, cell_timeout_s=120.0)
+    )
+    peak = bench.node.memory_info().rss
+    right = result.text == f"{NEEDLE.strip()} of {lines + 1} lines"
+    grown = (_disk_bytes(bench.data_dir) - before) / 1e6
+    print(
+        f"{megabytes:4} MB: {'exact' if right else result.text[:60]}; {wall:.1f} s,"
+        f" {cpu:.2f} s CPU of the node, RSS {peak / 1e6:.0f} MB, disk +{grown:.1f} MB"
+    )
+
+
+def log_growth(bench: Bench) -> None:
+    context = HAY * (10_000_000 // len(HAY))
+    before = _disk_bytes(bench.data_dir)
+    bench.k.execute("go on", mode="rlm", context=context, max_iterations=20)
+    grown = (_disk_bytes(bench.data_dir) - before) / 1e6
+    print(f"\n20 turns over 10 MB: journal and blobs {grown:.2f} MB")
+
+
+def cancel(bench: Bench) -> None:
+    task = Task("```python\nimport time; time.sleep(60)\n```", "slow", mode="blocks")
+    with bench.k.subscribe_to_progress("slow") as updates:
+        import threading  # noqa: PLC0415
+
+        ended: list[float] = []
+
+        def work() -> None:
+            bench.k.execute_batch([task])
+            ended.append(time.perf_counter())
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        next(update for update in updates if update.kind == "cell")
+        began = time.perf_counter()
+        bench.k.cancel_task("slow")
+        thread.join(30)
+    print(f"\ncancelling a cell of 60 s: over after {ended[0] - began:.2f} s")
+
+
+def many(bench: Bench, count: int) -> None:
+    tasks = [Task("ECHO: x", mode="direct") for _ in range(count)]
+    cpu, wall, results = bench.measured(lambda: bench.k.execute_batch(tasks))
+    failed = sum(isinstance(one, RLMError) for one in results)
+    print(
+        f"\n{count} tasks of one call: {count / wall:.0f} tasks/s, {1000 * cpu / count:.1f} ms CPU"
+        f" each, {failed} failed"
+    )
+
+
+def peers(python: Path, url: str) -> None:
+    print(f"\nrlms, {python}, the same server", flush=True)
+    subprocess.run(
+        [python, "-P", ROOT / "benchmarks" / "rlm_peers.py", url], check=False, timeout=PEER_S_MAX
+    )
+
+
+def _disk_bytes(folder: Path) -> int:
+    """On the disk: what has two names there is counted once."""
+    found = {(path.stat().st_dev, path.stat().st_ino): path.stat() for path in folder.rglob("*")}
+    return sum(one.st_blocks * 512 for one in found.values())
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(prog="python -m benchmarks.rlm", description=__doc__)
+    arguments.add_argument("--runs", type=int, default=3)
+    arguments.add_argument("--megabytes", type=int, nargs="*", default=[1, 10])
+    arguments.add_argument("--tasks", type=int, default=200)
+    arguments.add_argument("--peers", type=Path, metavar="PYTHON")
+    options = arguments.parse_args()
+    print(machine.describe(), flush=True)
+    with tempfile.TemporaryDirectory() as made, open_bench(Path(made)) as bench:
+        machine_alone(options.runs)
+        turns(bench, options.runs)
+        batch(bench, options.runs)
+        tree(bench)
+        print("\na needle and a count in a long context")
+        for megabytes in options.megabytes:
+            long_context(bench, megabytes)
+        log_growth(bench)
+        cancel(bench)
+        many(bench, options.tasks)
+        if options.peers:
+            peers(options.peers, bench.url)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""What the control socket offers of folding: shorten a text, and get the original back."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from kowalski.mesh.content_store import PROTOCOL as CONTENT_PROTOCOL
+from kowalski.mesh.content_store import ContentStore
+from kowalski.mesh.core.blame import Weather
+from kowalski.mesh.mesh import Mesh
+from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node import control_messages as asked
+from kowalski.node.control import Emit, Verb
+from kowalski.node.emitting import emitting
+from kowalski.node.plain_files import read_text
+from kowalski.node.services.folding import SOURCE_BYTES_MAX
+from kowalski.node.services.model_folding import Summarised, fold_with_model
+from kowalski.node.services.placed_work import Completion, PlacedWork
+from kowalski.protocol.errors import ConfigError, RequestRefusedError
+from kowalski.protocol.ids import ContentHash, PeerId
+from kowalski.protocol.limits import TEXT_BYTES_MAX
+from kowalski.protocol.messages.base import LINE_CHARS_MAX
+from kowalski.protocol.messages.content import ContentAsked, ContentChunk, ContentRef
+from kowalski.protocol.messages.folding import FoldAsked
+from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
+from kowalski.rlm.folding import fold
+from kowalski.rlm.tokens import estimate_tokens
+
+Reply = dict[str, object]
+
+RATIO_DEFAULT: Final = 0.25
+BUDGET_TOKENS_MAX: Final = 10_000_000
+PASSAGE_TOKENS: Final = 1000
+"""Of an original, what is shown to a question if no budget is given."""
+
+LOOK_S: Final = 2.0
+"""How long a peer has to say whether it holds an original."""
+
+
+class FoldingVerbs:
+    def __init__(self, mesh: Mesh, work: PlacedWork, store: ContentStore) -> None:
+        self._mesh = mesh
+        self._work = work
+        self._store = store
+
+    def offered(self) -> dict[str, Verb]:
+        return {"fold": self.fold, "unfold": self.unfold}
+
+    async def fold(self, raw: Reply, emit: Emit) -> Reply:
+        request = asked.parse(asked.FoldRequest, raw)
+        _question(request.question)
+        text = request.text
+        if text is None:
+            assert request.path is not None, "the request was checked: either text or path"
+            text = await read_text(Path(request.path), bytes_max=SOURCE_BYTES_MAX)
+        budget = request.budget_tokens
+        if budget is None:
+            ratio = request.ratio or RATIO_DEFAULT
+            # A long text takes a second, in which a node must not be silent.
+            tokens = await trio.to_thread.run_sync(estimate_tokens, text)
+            budget = max(1, int(tokens * ratio))
+        budget = min(budget, BUDGET_TOKENS_MAX)
+        data = text.encode()
+        original = await self._kept(data)
+        if request.model is not None:
+            told = await self._by_model(request, text, budget, emit)
+        else:
+            told = await self._by_peer(request, text, budget, original)
+        return {
+            **told,
+            "handle": original.hash if original else None,
+            "bytes": len(data),
+        }
+
+    async def unfold(self, raw: Reply, _emit: Emit) -> Reply:
+        request = asked.parse(asked.UnfoldRequest, raw)
+        question = _question(request.question)
+        with trio.move_on_after(request.timeout_s):
+            return await self._unfolded(ContentHash(request.handle), question, request)
+        raise RequestRefusedError("timeout", f"no original within {request.timeout_s:g} s")
+
+    async def _by_peer(
+        self, request: asked.FoldRequest, text: str, budget: int, original: ContentRef | None
+    ) -> Reply:
+        is_long = len(text.encode()) > TEXT_BYTES_MAX
+        if is_long and original is None:
+            original = await self._store.put(text.encode())
+        folded = await self._work.fold(
+            FoldAsked(
+                text=None if is_long else text,
+                content=original if is_long else None,
+                budget_tokens=budget,
+                question=request.question,
+                remaining_s=request.timeout_s,
+            )
+        )
+        return {
+            "text": folded.text,
+            "source_tokens": folded.done.source_tokens,
+            "tokens": folded.done.tokens,
+            "ratio": _ratio(folded.done.tokens, folded.done.source_tokens),
+            "algorithm": folded.done.algorithm,
+            "peer": folded.placed.peer,
+            "name": folded.placed.name,
+            "why": folded.placed.why,
+            "attempts": folded.placed.attempts,
+        }
+
+    async def _by_model(
+        self, request: asked.FoldRequest, text: str, budget: int, emit: Emit
+    ) -> Reply:
+        assert request.model is not None
+        model, ends = request.model, trio.current_time() + request.timeout_s
+        done = 0
+        async with emitting(emit) as tell:
+
+            async def ask(messages: tuple[ChatMessage, ...], reply_tokens: int) -> Completion:
+                nonlocal done
+                reply = await self._work.complete(
+                    CompletionAsked(
+                        model=model,
+                        messages=messages,
+                        max_tokens=reply_tokens,
+                        temperature=0.0,
+                        remaining_s=max(0.1, ends - trio.current_time()),
+                    )
+                )
+                done += 1
+                tell({"kind": "progress", "parts_done": done, "name": reply.placed.name})
+                return reply
+
+            summarised = await fold_with_model(
+                text, budget_tokens=budget, question=request.question, ask=ask
+            )
+        self._work.count_model_fold(summarised.folded)
+        return {**_of_model(summarised), "model": model, **self._who(summarised.peers)}
+
+    def _who(self, peers: tuple[PeerId, ...]) -> Reply:
+        peers = peers or (self._mesh.me,)
+        names = [self._mesh.facts_of(peer).name for peer in peers]
+        return {"peer": peers[0], "name": ", ".join(names), "attempts": 1}
+
+    async def _kept(self, data: bytes) -> ContentRef | None:
+        """The original, for `unfold`; None where there is no room, which spoils no fold."""
+        try:
+            return await self._store.put(data)
+        except RequestRefusedError:
+            return None
+
+    async def _unfolded(
+        self, handle: ContentHash, question: str | None, request: asked.UnfoldRequest
+    ) -> Reply:
+        path = self._store.path(handle)
+        if path is None:
+            path = await self._store.fetch(await self._find(handle), self._mesh)
+        size = (await trio.Path(path).stat()).st_size
+        self._work.count_unfold()
+        told: Reply = {"handle": handle, "bytes": size}
+        if question is None and size > TEXT_BYTES_MAX:
+            return {**told, "files": [{"name": handle, "bytes": size, "path": str(path)}]}
+        if size > SOURCE_BYTES_MAX:
+            raise ConfigError(f"an original of {size} bytes; of {SOURCE_BYTES_MAX} at most, parts")
+        data = await trio.Path(path).read_bytes()
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            return {**told, "files": [{"name": handle, "bytes": size, "path": str(path)}]}
+        if question is None:
+            return {**told, "text": text}
+        budget = request.budget_tokens or PASSAGE_TOKENS
+        passages = await trio.to_thread.run_sync(
+            lambda: fold(text, budget_tokens=budget, question=question)
+        )
+        return {**told, "text": passages.text, "tokens": passages.tokens}
+
+    async def _find(self, handle: ContentHash) -> ContentRef:
+        """Who holds it: all peers are asked at once.
+
+        Raises:
+            RequestRefusedError: `unknown`, nobody who is reachable does.
+        """
+        holders: list[PeerId] = []
+        size = 0
+
+        async def look(peer: PeerId) -> None:
+            nonlocal size
+            try:
+                chunk = await self._mesh.request(
+                    peer,
+                    CONTENT_PROTOCOL,
+                    ContentAsked(hash=handle, offset=0, bytes_max=1),
+                    ContentChunk,
+                    timeout_s=LOOK_S,
+                )
+            except Weather:
+                return
+            holders.append(peer)
+            size = max(size, chunk.bytes_total)
+
+        async with open_plain_nursery() as nursery:
+            for one in self._mesh.facts():
+                if one.is_routable and not one.is_self:
+                    nursery.start_soon(look, one.peer)
+        if not holders:
+            raise RequestRefusedError("unknown", f"no peer holds an original {handle[:16]}...")
+        return ContentRef(hash=handle, bytes_total=size, holders=tuple(holders[:8]))
+
+
+def _question(question: str | None) -> str | None:
+    if question and len(question) > LINE_CHARS_MAX:
+        raise ConfigError(f"a question of over {LINE_CHARS_MAX} characters")
+    return question or None
+
+
+def _ratio(tokens: int, source_tokens: int) -> float:
+    return tokens / source_tokens if source_tokens else 1.0
+
+
+def _of_model(summarised: Summarised) -> Reply:
+    folded = summarised.folded
+    return {
+        **dataclasses.asdict(folded),
+        "ratio": _ratio(folded.tokens, folded.source_tokens),
+        "calls": summarised.calls,
+        "usage": summarised.usage.model_dump(),
+        "failure": summarised.failure,
+    }
