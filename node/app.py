@@ -56,9 +56,9 @@ from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.repl.seam import SessionsHost
 from kowalski.node.service_notices import ServiceNotices
 from kowalski.node.services import folding, inference, placement, repl
+from kowalski.node.services.availability import Watched, keep_availability
 from kowalski.node.services.dispatch import Dispatch
 from kowalski.node.services.draining import Draining, is_done_elsewhere
-from kowalski.node.services.gate import Gate, Resources
 from kowalski.node.services.leading import Leading, open_leading
 from kowalski.node.services.model_requests import ModelRequests
 from kowalski.node.services.own_capacity import OwnCapacity
@@ -339,7 +339,7 @@ async def open_node(
         def furnish(mesh: Mesh, nursery: trio.Nursery) -> None:
             work = PlacedWork(mesh, store, Placing(mesh.me, Dispatch(mesh, nursery)))
             rooms = _Rooms(config, mesh, work, store, copies, hands, telemetry, nursery, unix_clock)
-            furnished.append((work, *rooms.open(roles, config.repl_slots)))
+            furnished.append((work, *rooms.open(roles)))
 
         async with (
             open_mesh(
@@ -408,19 +408,20 @@ class _Rooms:
     nursery: trio.Nursery
     unix_clock: Callable[[], float]
 
-    def open(self, roles: tuple[Role, ...], code_slots: int) -> tuple[Leading | None, Draining]:
-        mesh, told, hot = self.mesh, self.telemetry.rooms, self.telemetry.hot
+    def open(self, roles: tuple[Role, ...]) -> tuple[Leading | None, Draining]:
+        mesh, hands, told, hot = self.mesh, self.hands, self.telemetry.rooms, self.telemetry.hot
         mesh.serve(CONTENT_PROTOCOL, self.store.answer)
-        own = OwnCapacity(
-            frozenset(roles), self.hands.host, self.hands.catalogue, code_slots, FOLDING_SLOTS
-        )
+        code_slots = self.config.availability.slots(self.config.repl_slots)
+        own = OwnCapacity(frozenset(roles), hands.host, hands.catalogue, code_slots, FOLDING_SLOTS)
         elsewhere = partial(is_done_elsewhere, mesh)
-        gate = Gate(mesh.me, Resources(own.slots, own.speeds, elsewhere))
-        self.nursery.start_soon(gate.run)
-        offers = placement.PlacementRoom(gate, self.store, why_not=own.why_not, hot=hot)
-        mesh.serve(placement.PROTOCOL, offers.answer, askers=CLIENTS)
+        gate = placement.open_gate(
+            own, mesh, self.store, self.nursery, hot=hot, askers=CLIENTS, elsewhere=elsewhere
+        )
+        told.paused = lambda: gate.paused
+        watched = Watched(self.unix_clock, self.telemetry.is_on_battery)
+        self.nursery.start_soon(keep_availability, gate, mesh, self.config.availability, watched)
         cells: repl.ReplRoom | None = None
-        if "repl" in roles and (host := self.hands.host) is not None:
+        if "repl" in roles and (host := hands.host) is not None:
             cells = repl.ReplRoom(host, self.store, mesh, self.nursery, hot=hot)
             mesh.serve(repl.PROTOCOL, gate.admitting(cells.answer), askers=CLIENTS)
             self.nursery.start_soon(lambda: cells.evict_idle(idle_s=self.hands.session_idle_s))

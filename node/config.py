@@ -27,6 +27,7 @@ from pydantic import (
 from kowalski.node import places
 from kowalski.node.backends.model_files import is_model_file
 from kowalski.node.control_messages import ROLES, Role, first_complaint
+from kowalski.node.core.availability import Availability, parse_hours
 from kowalski.node.repl import owner_limits
 from kowalski.protocol.errors import ConfigError
 from kowalski.protocol.ids import Address, PeerId
@@ -84,6 +85,11 @@ def _origin(text: str) -> str:
     return text
 
 
+def _quiet_hours(text: str) -> str:
+    parse_hours(text)
+    return text.strip()
+
+
 def _repl_limit(text: str) -> str:
     owner_limits.read(text)
     return text
@@ -119,6 +125,11 @@ class NodeConfig(BaseModel):
     roles: Annotated[tuple[Role, ...], Field(strict=False)] = ROLES
     unsafe_repl: bool = False
     repl_slots: Annotated[int, Field(ge=1, le=REPL_SLOTS_MAX)]
+    # When the device is its owner's alone, and how much of it is everybody's otherwise.
+    standby: bool = False
+    cpu_share: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0
+    quiet_hours: Annotated[str, AfterValidator(_quiet_hours)] = ""
+    on_battery: bool = False
     repl_limits: Annotated[
         tuple[Annotated[str, AfterValidator(_repl_limit)], ...], Field(strict=False, max_length=200)
     ] = ()
@@ -143,6 +154,12 @@ class NodeConfig(BaseModel):
     def _without_repl(cls, roles: tuple[Role, ...], info: ValidationInfo) -> tuple[Role, ...]:
         refused = {"repl"} if info.data.get("no_repl") else set[str]()
         return tuple(role for role in ROLES if role in roles and role not in refused)
+
+    @property
+    def availability(self) -> Availability:
+        return Availability(
+            self.cpu_share, parse_hours(self.quiet_hours), self.on_battery, self.standby
+        )
 
     @property
     def static_peers(self) -> tuple[StaticPeer, ...]:
@@ -329,8 +346,9 @@ _BOOLEANS: Mapping[str, bool] = {
     "0": False, "false": False, "no": False, "off": False,
 }  # fmt: skip
 
+_FLOATS = frozenset({"drain_s", "cpu_share"})
 _INTEGERS = frozenset({"p2p_port", "http_port", "repl_slots", "models_gb"})
-_SWITCHES = frozenset({"no_http", "no_mdns", "no_repl", "unsafe_repl"})
+_SWITCHES = frozenset({"no_http", "no_mdns", "no_repl", "unsafe_repl", "standby", "on_battery"})
 _LISTS = frozenset({"http_hosts", "http_origins", "peers", "roles", "repl_limits", "backends"})
 
 
@@ -340,6 +358,11 @@ def _from_text(key: str, text: str, source: str) -> object:
         if not re.fullmatch(r"\s*-?[0-9]{1,12}\s*", text):
             raise ConfigError(f"{source}: {key}: expected a whole number, not {text!r}")
         return int(text)
+    if key in _FLOATS:
+        try:
+            return float(text)
+        except ValueError:
+            raise ConfigError(f"{source}: {key}: expected a number, not {text!r}") from None
     if key in _SWITCHES:
         value = _BOOLEANS.get(text.strip().lower())
         if value is None:

@@ -81,6 +81,8 @@ class Part:
     """How many times as long as a script says its cells take."""
     speaks_newer: bool = False
     """Says more than our version knows, as a later one would."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """More of its `NodeConfig`."""
 
 
 @dataclass(slots=True)
@@ -184,11 +186,14 @@ def make_place(number: int, part: Part, root: MeshRoot, folder: Path, *, seed: i
             root.certify(identity.peer, ROLES, now_unix_s=int(UNIX_EPOCH_S)),
             root if number == 0 else None,
         ),
-        config=NodeConfig(
-            name=f"node-{number}",
-            data_dir=folder / f"node-{number}",
-            repl_slots=part.slots,
-            roles=part.roles,
+        config=NodeConfig.model_validate(
+            {
+                "name": f"node-{number}",
+                "data_dir": folder / f"node-{number}",
+                "repl_slots": part.slots,
+                "roles": part.roles,
+                **part.settings,
+            }
         ),
         backend=InMemoryBackend(
             answer, models=models, url=MEMORY_URL, delay_per_token_s=part.delay_per_token_s

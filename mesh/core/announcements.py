@@ -27,6 +27,8 @@ def hot_due_at(params: Params, last: Hot | None, now_hot: Hot, last_at: float) -
 
 def has_moved(params: Params, last: Hot, now_hot: Hot) -> bool:
     """Whether any value differs by a tenth: of its range, or of itself where it has none."""
+    if last.paused != now_hot.paused:
+        return True
     pairs = (
         (last.memory_used, now_hot.memory_used),
         (last.cpu_used, now_hot.cpu_used),

@@ -8,16 +8,23 @@ without contrary evidence. Nothing of this is gossiped.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import exp, inf, log
+from math import inf
 
 from kowalski.protocol.ids import PeerId
 
-WEIGHT = 0.3
-WEIGHT_OF_BAD_NEWS = 0.6
-"""Slowness is believed sooner than recovery: a request that crawls costs more than one not sent."""
+WEIGHT = 0.15
+"""Of the latest request in an average. Work that differs in length by nature must not look like
+peers that differ in honesty; a peer that takes ten times as long is found out all the same by two.
+"""
 
 SLOWNESS_MIN = 0.1
 SLOWNESS_MAX = 64.0
+BELIEVED = (0.5, 1.6)
+"""Between these a promise was about right: it is taken at its word."""
+
+OVERDUE_TIMES = 4.0
+"""An unanswered promise that is so many times overdue counts, as if it had been answered now."""
+
 HALF_LIFE_S = 30.0
 """After this long without evidence, half of the slowness (on a scale of logarithms) is forgiven."""
 
@@ -34,6 +41,7 @@ class Seen:
     unit_s: float
     slowness: float = 1.0
     at: float = -inf
+    count: int = 0
 
     def slowness_at(self, now: float) -> float:
         return float(self.slowness ** (0.5 ** (max(0.0, now - self.at) / HALF_LIFE_S)))
@@ -65,11 +73,12 @@ class Experience:
         ratio = (outcome.took_s + NOISE_S) / (outcome.promised_s + NOISE_S)
         ratio = min(SLOWNESS_MAX, max(SLOWNESS_MIN, ratio))
         before = self.seen.get(key)
-        if before is None:
-            updated = Seen(unit_s, _between(1.0, ratio), now)
-        else:
-            unit_s = before.unit_s + WEIGHT * (unit_s - before.unit_s)
-            updated = Seen(unit_s, _between(before.slowness_at(now), ratio), now)
+        count = 1 if before is None else before.count + 1
+        weight = max(WEIGHT, 1.0 / count)
+        if before is not None:
+            unit_s = before.unit_s + weight * (unit_s - before.unit_s)
+        told = 1.0 if before is None else before.slowness_at(now)
+        updated = Seen(unit_s, told + WEIGHT * (ratio - told), now, count)
         others = {name: one for name, one in self.seen.items() if name != key}
         if len(others) >= PEERS_MAX:
             others.pop(next(iter(others)))
@@ -93,12 +102,10 @@ class Experience:
         """
         one = self.seen.get((peer, work))
         told = 1.0 if one is None else one.slowness_at(now)
-        return min(SLOWNESS_MAX, max(told, overdue if overdue > 1.0 else 0.0))
+        if overdue > OVERDUE_TIMES:
+            told = max(told, overdue)
+        least, most = BELIEVED
+        return 1.0 if least <= told <= most else min(SLOWNESS_MAX, max(SLOWNESS_MIN, told))
 
     def forget(self, peer: PeerId) -> Experience:
         return replace(self, seen={key: one for key, one in self.seen.items() if key[0] != peer})
-
-
-def _between(before: float, ratio: float) -> float:
-    weight = WEIGHT_OF_BAD_NEWS if ratio > before else WEIGHT
-    return exp((1 - weight) * log(before) + weight * log(ratio))

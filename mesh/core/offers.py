@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from kowalski.mesh.core.placement import Choice, Need, Ranking, choice_of, round_trip_s
-from kowalski.mesh.core.shortlist import shortlist, uniform, widened
+from kowalski.mesh.core.shortlist import ASKED, shortlist, uniform, widened
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.placement import Offer
 from kowalski.protocol.messages.telemetry import Occupancy
@@ -24,6 +24,9 @@ ROUND_TRIPS = 3
 
 AGAIN_S = 0.02
 """Until those who held places have decided; spread, so that not all ask again at one instant."""
+
+LONG_WAIT_S = 0.05
+"""Where even the best would let us wait longer, as many others are asked, once."""
 
 SILENCE_S_MAX = 1.0
 """How long to wait where not even one answers."""
@@ -236,6 +239,10 @@ def _decide(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
 
     best = min(choices, key=order)
     offer = offers[best.peer]
+    if offer.wait_s > LONG_WAIT_S and not state.is_widened:
+        more = widened(need, state.ranking, state.asked, state.draw)[:ASKED]
+        if more:
+            return _ask(replace(state, is_widened=True), more, now)
     if _is_held_for_others(offer) and not state.is_asked_again:
         again_at = now + AGAIN_S * (0.5 + uniform(state.draw, "again"))
         return replace(state, is_asked_again=True, again_at=again_at), ()

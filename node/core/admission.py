@@ -26,7 +26,7 @@ RETRY_AFTER_S_MIN = 0.05
 RETRY_AFTER_S_MAX = 10.0
 PAUSED_RETRY_AFTER_S = 30.0
 
-COST_S_LEAST_SHARE = 0.25
+COST_S_LEAST_SHARE = 0.5
 """Of its expected time, what is assumed to be left of work that has run longer than expected."""
 
 PATIENCE_SHARE = 0.5

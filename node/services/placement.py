@@ -8,15 +8,36 @@ import trio
 
 from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.mesh import Mesh
 from kowalski.node.core.job import Job, job_of
-from kowalski.node.services.gate import Gate
+from kowalski.node.services.gate import Gate, Resources
+from kowalski.node.services.own_capacity import OwnCapacity
 from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.placement import Offer, OfferAsked
 from kowalski.protocol.messages.telemetry import Hot
+from kowalski.protocol.messages.trust import Role
 
 PROTOCOL = "/kowalski/placement/1"
 RESERVE_S_MAX = 5.0
+
+
+def open_gate(
+    own: OwnCapacity,
+    mesh: Mesh,
+    store: ContentStore,
+    nursery: trio.Nursery,
+    *,
+    hot: Callable[[], Hot],
+    askers: frozenset[Role],
+    elsewhere: Callable[[Job], bool],
+) -> Gate:
+    """The door that all work of this device passes, and the room that says when it would."""
+    gate = Gate(mesh.me, Resources(own.slots, own.speeds, elsewhere))
+    nursery.start_soon(gate.run)
+    offers = PlacementRoom(gate, store, why_not=own.why_not, hot=hot)
+    mesh.serve(PROTOCOL, offers.answer, askers=askers)
+    return gate
 
 
 class PlacementRoom:

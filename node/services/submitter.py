@@ -317,7 +317,9 @@ class SubmitterRoom:
 
     def _refresh_weights(self) -> None:
         able = [one for one in self._mesh.candidates() if "coordinate" in one.roles]
-        leaders = [one for one in able if one.is_routable and not one.is_draining]
+        leaders = [
+            one for one in able if one.is_routable and not one.is_draining and not one.paused
+        ]
         passed_over = frozenset(
             one.peer
             for one in able

@@ -30,6 +30,7 @@ class Rooms:
     inference: Callable[[], Occupancy] = Occupancy
     folding: Callable[[], Occupancy] = Occupancy
     is_draining: Callable[[], bool] = bool
+    paused: Callable[[], str] = str
 
 
 class NodeTelemetry:
@@ -54,6 +55,11 @@ class NodeTelemetry:
         self._addresses = addresses
         self._sample = sample(trio.current_time())
         self._sampled_at = trio.current_time()
+
+    def is_on_battery(self) -> bool:
+        """Whether the device has one and is not plugged in, as far as is known."""
+        battery = self._sample.battery
+        return battery is not None and battery.is_plugged is False
 
     def profile(self, sequence: int) -> Profile:
         device, rooms = self._device, self.rooms
@@ -87,6 +93,7 @@ class NodeTelemetry:
             memory_used=0.0 if available is None else 1.0 - available,
             cpu_used=cpu or 0.0,
             tokens_per_s=self.rooms.tokens_per_s(),
+            paused=self.rooms.paused(),
             prompt_tokens_per_s=self.rooms.prompt_tokens_per_s(),
             is_draining=self.rooms.is_draining(),
         )

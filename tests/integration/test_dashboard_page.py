@@ -133,6 +133,8 @@ def test_the_keyboard_is_enough(person: Person) -> None:
     person.do("press", keys=["Escape"])
     assert person.do("focused") == "invite-open"
     person.do("press", keys=["Tab"])
+    assert person.do("focused") == "drain"
+    person.do("press", keys=["Tab"])
     assert person.do("focused") == "prompt"
     person.do("fill", selector="#prompt", text="ECHO: typed")
     person.do("press", keys=["Control+Enter"])

@@ -201,6 +201,10 @@ def test_every_flag_field_and_variable_agree_with_the_type(bare: dict[str, str])
         "http_origins": "https://chat.example",
         "no_http": "no",
         "no_mdns": "yes",
+        "standby": "yes",
+        "cpu_share": "0.5",
+        "quiet_hours": "22:00-07:00",
+        "on_battery": "no",
         "no_repl": "off",
         "unsafe_repl": "1",
         "peers": PEER,
@@ -211,6 +215,7 @@ def test_every_flag_field_and_variable_agree_with_the_type(bare: dict[str, str])
         "model_changes": "nobody",
         "models_gb": "20",
         "models_evict": "any",
+        "drain_s": "2.5",
         "otlp_endpoint": "http://h:4318",
         "log_level": "debug",
         "log_format": "json",
@@ -232,3 +237,33 @@ def test_the_command_line_and_the_node_agree_where_the_node_lives(
                 loaded, _ = load_config({"data_dir": flag}, environ, named)
                 assert places.data_dir(flag, environ, named) == loaded.data_dir
                 assert places.control_path(loaded.data_dir) == loaded.control_path
+
+
+def test_a_share_of_the_processors_is_read_from_everywhere(
+    bare: dict[str, str], tmp_path: Path
+) -> None:
+    file = written(tmp_path, "cpu_share = 0.5\nquiet_hours = '22:00-07:00'\non_battery = true\n")
+    loaded, _ = load_config({}, bare, file)
+    assert loaded.availability.cpu_share == 0.5
+    assert loaded.availability.works_on_battery
+    assert loaded.availability.quiet_hours[0].start == 22 * 60
+    loaded, _ = load_config({"cpu_share": 0.25}, {**bare, "KOWALSKI_CPU_SHARE": "0.75"}, file)
+    assert loaded.cpu_share == 0.25
+    loaded, _ = load_config({}, {**bare, "KOWALSKI_CPU_SHARE": "0.75"}, file)
+    assert loaded.cpu_share == 0.75
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("KOWALSKI_CPU_SHARE", "half", "KOWALSKI_CPU_SHARE: cpu_share: expected a number"),
+        ("KOWALSKI_CPU_SHARE", "0", "KOWALSKI_CPU_SHARE: cpu_share: "),
+        ("KOWALSKI_QUIET_HOURS", "late", "quiet_hours: .*'late' is not like 22:00-07:00"),
+        ("KOWALSKI_STANDBY", "maybe", "expected true or false"),
+    ],
+)
+def test_limits_of_the_owner_that_make_no_sense_are_told(
+    bare: dict[str, str], variable: str, value: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_config({}, {**bare, variable: value})

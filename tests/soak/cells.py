@@ -123,11 +123,16 @@ async def run_session(room: RealRoom, task: str, kinds: list[Kind], tally: Tally
     await room.close(whole)
 
 
+def _children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
 async def soak(
     cells: int, seed: int, folder: Path, on_look: Callable[[Look], None] = lambda _: None
 ) -> Tally:
     tally = Tally(seed)
     began = time.monotonic()
+    others = _children()
     coming = enumerate(sessions(random.Random(seed), cells))
     async with open_real_room(
         folder, slots=TASKS_AT_ONCE, warm={"python": 2}, limits=LIMITS
@@ -150,8 +155,9 @@ async def soak(
     tally.took_s = time.monotonic() - began
     tally.complaints += complaints_of(tally.looks)
     left = [path.name for path in (folder / "scratch").iterdir()]
-    if left or psutil.Process().children(recursive=True):
-        tally.complaints.append(f"left behind: {left}, {psutil.Process().children(recursive=True)}")
+    children = [child for child in _children() if child not in others]
+    if left or children:
+        tally.complaints.append(f"left behind: {left}, {children}")
     return tally
 
 

@@ -44,25 +44,25 @@ def test_who_keeps_its_promises_is_believed() -> None:
     assert learned(*[as_promised(0.3)] * 5).slowness(ONE, PYTHON, 0.0) == pytest.approx(1.0)
 
 
-def test_who_takes_ten_times_as_long_is_found_out_within_three_requests() -> None:
+def test_who_takes_ten_times_as_long_is_found_out_by_its_first_request() -> None:
     found = [learned(*[TEN_TIMES] * n).slowness(ONE, PYTHON, 0.0) for n in (1, 2, 3)]
     assert found == sorted(found)
-    assert found[0] > 3.0
-    assert found[2] > 8.0
+    assert found[0] > 2.0
+    assert found[2] > 4.0
 
 
-def test_a_recovery_is_believed_more_slowly_than_a_decline() -> None:
-    slow = learned(*[TEN_TIMES] * 5)
-    better = slow.learn(ONE, PYTHON, as_promised(1.0), 0.0)
-    assert better.slowness(ONE, PYTHON, 0.0) > 10**0.6
-    assert learned(TEN_TIMES).slowness(ONE, PYTHON, 0.0) > 10**0.5
+def test_work_that_is_now_short_and_now_long_by_nature_is_no_lie() -> None:
+    """An exponential mix, in its order of size twice over, ends believed."""
+    lengths = [0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.7, 2.9]
+    mixed = [Outcome(1.0, took_s=length, promised_s=1.0) for length in lengths[::2] + lengths[1::2]]
+    assert learned(*mixed * 2).slowness(ONE, PYTHON, 0.0) == 1.0
 
 
 def test_slowness_is_forgiven_with_time() -> None:
     slow = learned(*[TEN_TIMES] * 10)
     at_first = slow.slowness(ONE, PYTHON, 0.0)
     assert slow.slowness(ONE, PYTHON, HALF_LIFE_S) == pytest.approx(at_first**0.5)
-    assert slow.slowness(ONE, PYTHON, 20 * HALF_LIFE_S) == pytest.approx(1.0, abs=1e-4)
+    assert slow.slowness(ONE, PYTHON, 20 * HALF_LIFE_S) == 1.0
 
 
 def test_a_peer_that_answers_nothing_is_found_out_by_what_is_overdue() -> None:

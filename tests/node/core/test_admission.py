@@ -103,7 +103,7 @@ def test_a_line_twice_as_long_as_the_slots_is_full_and_says_when_to_come_back() 
     desk.fills(2 + 2 * QUEUE_FACTOR)
     assert refusal(desk.arrives(wish())) == ("busy", 10.0)
     desk.now += 9.0
-    assert refusal(desk.arrives(wish())) == ("busy", 2.5)
+    assert refusal(desk.arrives(wish())) == ("busy", 5.0)
 
 
 def test_who_leaves_while_it_waits_leaves_no_gap() -> None:
@@ -188,7 +188,7 @@ def test_work_that_has_run_longer_than_expected_is_not_expected_to_end_at_once()
     desk = Desk()
     desk.fills(2)
     desk.now += 100.0
-    assert desk.offers(1, wish()) == Promise(1, 2.5)
+    assert desk.offers(1, wish()) == Promise(1, 5.0)
 
 
 def test_a_reserved_place_is_kept_for_who_reserved_it_and_for_nobody_else() -> None:

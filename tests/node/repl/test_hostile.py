@@ -43,7 +43,7 @@ def run_hostile(tier: str, *, as_root: bool) -> dict[str, object]:
     if not as_root and ("ModuleNotFoundError" in ended.stderr or "ImportError" in ended.stderr):
         pytest.skip("the system's python cannot import this environment's packages")
     assert ended.returncode == 0, ended.stderr[-3000:]
-    report: dict[str, object] = json.loads(ended.stdout)
+    report: dict[str, object] = json.loads(ended.stdout.splitlines()[-1])
     if "missing" in report:
         pytest.skip(f"no tier {tier} here: {report['missing']}")
     return report
