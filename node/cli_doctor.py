@@ -30,7 +30,7 @@ def doctor(session: Session) -> None:
     if session.as_json:
         session.print_json(done)
     else:
-        session.result(render.checks(done))
+        session.table(render.checks(done))
     if any(check.get("verdict") == "fail" for check in render.rows_of(done.get("checks"))):
         raise click.exceptions.Exit(ExitCode.FAILED)
 

@@ -26,7 +26,7 @@ def topology(session: Session) -> None:
     if session.as_json:
         session.print_json(done)
     else:
-        session.result(matrix(done, is_terminal=render.is_terminal()))
+        session.table(matrix(done, is_terminal=render.is_terminal()))
 
 
 @click.command()

@@ -47,7 +47,7 @@ def list_models(session: Session, query: str, loadable: bool) -> None:
     rows = [_row(row) for row in render.rows_of(done.get("models"))]
     if rows:
         head = ("MODEL", "PEER", "SERVER", "STATE", "CONTEXT", "SIZE", "TOKENS/S", "CAN")
-        session.result(render.table(head, rows, is_terminal=render.is_terminal()))
+        session.table(render.table(head, rows, is_terminal=render.is_terminal()))
     else:
         session.say("no model; start Ollama or exo, or a node with --backend x.gguf")
     for silent in render.rows_of(done.get("silent")):
@@ -156,7 +156,7 @@ def _preview(session: Session, request: dict[str, object]) -> None:
         for row in render.rows_of(done.get("options"))
     ]
     head = ("", "SHARDING", "LINK", "DEVICES", "MOST ON ONE", "WHY NOT")
-    session.result(render.table(head, rows, is_terminal=render.is_terminal()))
+    session.table(render.table(head, rows, is_terminal=render.is_terminal()))
     session.say(f"{render.field(done, 'model')}: {render.field(done, 'explanation')}")
 
 

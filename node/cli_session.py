@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import click
 
 from kowalski.node import places
+from kowalski.node.cli_colours import may_colour, paint
 from kowalski.node.control_client import (
     NodeGoneError,
     NodeNotRunningError,
@@ -76,6 +77,11 @@ class Session:
 
     def result(self, text: str, *, newline: bool = True) -> None:
         click.echo(_clean(text, is_terminal=sys.stdout.isatty()), nl=newline)
+
+    def table(self, text: str) -> None:
+        """A result of rows or fields: in colour where that is wanted."""
+        cleaned = _clean(text, is_terminal=sys.stdout.isatty())
+        click.echo(paint(cleaned) if may_colour(sys.stdout, os.environ) else cleaned)
 
     def say(self, text: str, *, newline: bool = True) -> None:
         click.echo(_clean(text, is_terminal=sys.stderr.isatty()), nl=newline, err=True)

@@ -54,7 +54,7 @@ def tasks(session: Session, *, task: str | None, limit: int, files: Path | None)
     if session.as_json:
         session.print_json(done)
     else:
-        session.result(render.tasks(done, is_terminal=render.is_terminal()))
+        session.table(render.tasks(done, is_terminal=render.is_terminal()))
 
 
 @click.command()
@@ -133,7 +133,7 @@ def trace(session: Session, task: str, *, trajectory: bool) -> None:
     if session.as_json:
         session.print_json(done)
     else:
-        session.result(cli_trace.trace(done, is_terminal=render.is_terminal()))
+        session.table(cli_trace.trace(done, is_terminal=render.is_terminal()))
 
 
 # --- following ----------------------------------------------------------------------------------

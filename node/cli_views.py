@@ -29,7 +29,7 @@ def peers(session: Session, pending: bool) -> None:
     if session.as_json:
         session.print_json(done)
     else:
-        session.result(render.peers(done, is_terminal=render.is_terminal()))
+        session.table(render.peers(done, is_terminal=render.is_terminal()))
 
 
 @click.command()
@@ -57,7 +57,7 @@ def show(session: Session) -> None:
         session.print_json({"settings": rows})
         return
     rows_shown = [(line.key, render.text(line.value), line.source) for line in lines]
-    session.result(
+    session.table(
         render.table(("KEY", "VALUE", "FROM"), rows_shown, is_terminal=render.is_terminal())
     )
 
@@ -66,4 +66,4 @@ def _print_fields(session: Session, done: Mapping[str, object]) -> None:
     if session.as_json:
         session.print_json(done)
     else:
-        session.result(render.fields(done))
+        session.table(render.fields(done))
