@@ -76,7 +76,7 @@ class Completions:
             HttpError: nothing has been answered yet.
         """
         request = await self._with_pictures(asked)
-        async with self._open(request) as call:
+        async with self._open(request, may_begin_anew=not asked.wants_stream) as call:
             if asked.wants_stream:
                 await self._stream(exchange, call, wording.stream(request.model), wording, headers)
             else:
@@ -97,8 +97,10 @@ class Completions:
         return Image(content=await self._store.put(picture.data))
 
     @asynccontextmanager
-    async def _open(self, request: CompletionAsked) -> AsyncIterator[_Call]:
-        call = _Call(self._work, request, self._on_end)
+    async def _open(
+        self, request: CompletionAsked, *, may_begin_anew: bool
+    ) -> AsyncIterator[_Call]:
+        call = _Call(self._work, request, self._on_end, may_begin_anew=may_begin_anew)
         async with open_plain_nursery() as nursery:
             nursery.start_soon(call.run)
             yield call
@@ -142,12 +144,21 @@ class Completions:
 
 
 class _Call:
-    """One model call under way. Its pieces wait here; a reply's size is bounded where it comes."""
+    """One model call under way. Its pieces wait here; a reply's size is bounded where it comes.
+
+    `may_begin_anew`: nobody sees the pieces, so that another peer may say it all once more.
+    """
 
     def __init__(
-        self, work: PlacedWork, request: CompletionAsked, on_end: Callable[[Completed], None]
+        self,
+        work: PlacedWork,
+        request: CompletionAsked,
+        on_end: Callable[[Completed], None],
+        *,
+        may_begin_anew: bool,
     ) -> None:
         self._work = work
+        self._may_begin_anew = may_begin_anew
         self._request = request
         self._on_end = on_end
         self._pieces_in, self._pieces = trio.open_memory_channel[CompletionDelta](inf)
@@ -160,7 +171,7 @@ class _Call:
         model, peer, outcome, usage = self._request.model, "", "cancelled", None
         try:
             whole = await self._work.complete(
-                self._request, on_piece=self._hear, may_begin_anew=False
+                self._request, on_piece=self._hear, may_begin_anew=self._may_begin_anew
             )
             self._completion = whole
             model, usage = whole.done.model, whole.done.usage

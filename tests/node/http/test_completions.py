@@ -107,6 +107,18 @@ async def test_an_answer_that_nobody_can_go_on_with_ends_in_an_error(
         assert told.is_ended
 
 
+async def test_who_waits_for_the_whole_answer_gets_it_from_another_peer_begun_anew(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world([ASKER, THINKER, THINKER]) as world:
+        first = best(world, INFERENCE)
+        Instead(world, inference.PROTOCOL, HALF, first)
+        Instead(world, inference.PROTOCOL, goes_on_with_nothing, 3 - first)
+        told = await ask(open_room(world, tmp_path), "POST", CHAT, chat())
+        assert told.status == 200
+        assert told.json["choices"][0]["message"]["content"] == "all anew"
+
+
 async def test_a_failure_before_the_first_word_is_a_status(
     virtual_time: JumpingClock, tmp_path: Path
 ) -> None:
