@@ -131,10 +131,14 @@ class Led:
         return done
 
     def first_report(self):
-        """What a child says when it is ready."""
+        """What a child says when it is ready. One that dies instead ends the kernel."""
         while True:
-            for line in self.child.reported():
+            ready, _, _ = select.select([self.child.reports, self.child.death], [], [])
+            for line in self.child.reported() if self.child.reports in ready else ():
                 return json.loads(line)
+            if self.child.death in ready:
+                code = self.child.process.wait()
+                raise SystemExit(f"{self.argv()[0]} ended before it was ready, with {code}")
 
     def _result(self):
         again = asked = None

@@ -31,24 +31,7 @@ def run_hostile(tier: str, *, as_root: bool) -> dict[str, object]:
         packages = next(path for path in sys.path if path.endswith("site-packages"))
         command = [*ORDINARY, "/usr/bin/python3"]
         environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{packages}"}
-    ended = _ended(command, tier, environment)
-    if tier == "landlock" and "no kernel within" in ended.stderr:
-        # Without namespaces processes are counted by user: what one cell has just filled up can
-        # be in the way of the next kernel, for longer than a busy machine waits for one.
-        ended = _ended(command, tier, environment)
-    if not as_root and ("ModuleNotFoundError" in ended.stderr or "ImportError" in ended.stderr):
-        pytest.skip("the system's python cannot import this environment's packages")
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    report: dict[str, object] = json.loads(ended.stdout.splitlines()[-1])
-    if "missing" in report:
-        pytest.skip(f"no tier {tier} here: {report['missing']}")
-    return report
-
-
-def _ended(
-    command: list[str], tier: str, environment: dict[str, str]
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    ended = subprocess.run(
         [*command, "-m", "tests.node.repl.hostile_run", tier],
         cwd=ROOT,
         env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
@@ -57,6 +40,13 @@ def _ended(
         check=False,
         timeout=600,
     )
+    if not as_root and ("ModuleNotFoundError" in ended.stderr or "ImportError" in ended.stderr):
+        pytest.skip("the system's python cannot import this environment's packages")
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    report: dict[str, object] = json.loads(ended.stdout.splitlines()[-1])
+    if "missing" in report:
+        pytest.skip(f"no tier {tier} here: {report['missing']}")
+    return report
 
 
 @pytest.mark.parametrize("as_root", [True, False], ids=["root", "user"])

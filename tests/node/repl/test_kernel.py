@@ -9,9 +9,11 @@ import trio
 from kowalski.node.repl.canary import PYTHON_KERNEL
 from kowalski.node.repl.detection import bubblewrap_here, landlock_here
 from kowalski.node.repl.kernel import start_kernel
+from kowalski.node.repl.languages import LANGUAGES
 from kowalski.node.repl.limits import SessionLimits
+from kowalski.node.repl.sandbox import LostAtStartError
 from kowalski.protocol.errors import RequestFailedError
-from tests.node.repl.rooms import kernel_source
+from tests.node.repl.rooms import kernel_source, sandbox_for
 
 pytestmark = [pytest.mark.real, pytest.mark.trio]
 
@@ -47,6 +49,18 @@ async def test_a_kernel_that_does_not_come_up_is_told_in_its_words_and_leaves_no
             await start_kernel(started_from, "test", limits=SessionLimits(), slot=0, timeout_s=0.5)
     assert list(tmp_path.iterdir()) == []
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+async def test_an_interpreter_that_dies_at_its_start_is_told_at_once_and_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    source, starved = sandbox_for("js"), SessionLimits(processes=3)
+    async with kernel_source(source, scratch_path=tmp_path) as started_from:
+        # Its threads are more than it may have.
+        with pytest.raises(LostAtStartError, match="ended before it was ready"):
+            await start_kernel(
+                started_from, LANGUAGES["js"].kernel[-1], limits=starved, slot=0, timeout_s=30
+            )
 
 
 async def test_a_kernel_cannot_speak_of_files_that_are_not_its_sessions_own(
