@@ -32,6 +32,7 @@ from kowalski.protocol.limits import FRAME_BYTES_MAX, GOSSIP_BYTES_MAX
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
 from kowalski.protocol.messages.membership import Hello, Ready, RoundTrip
+from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.repl import CellAsked, SessionClosed
 from kowalski.protocol.messages.task import Grant, TaskSpec
 from kowalski.protocol.messages.trust import SignedCertificate
@@ -170,7 +171,7 @@ async def show_an_unsigned_certificate(one: Rogue) -> None:
 async def _show(one: Rogue, certificate: SignedCertificate) -> None:
     with suppress(*NOES):
         one.served.append(await one.prove(certificate))
-    for protocol, message in _orders(TaskId("task-0"), term=1):
+    for protocol, message in _orders(one.home, TaskId("task-0"), term=1):
         await one.ask(protocol, message)
     one.world.witness.check(
         "strangers_get_nothing",
@@ -183,18 +184,21 @@ async def speak_of_old_terms(one: Rogue) -> None:
     """A deposed coordinator that has not heard of it: asks and closes in terms that are over."""
     for _ in range(10):
         nodes = [place.node for place in one.world.places if place.node is not None]
-        tasks = {task.id: task.term for node in nodes for task in node.submitter.tasks}
-        for task, term in sorted(tasks.items()):
+        tasks = {
+            (node.mesh.me, task.id): task.term for node in nodes for task in node.submitter.tasks
+        }
+        for (submitter, task), term in sorted(tasks.items()):
             if term > 1:
-                for protocol, message in _orders(task, term=one.dice.randrange(1, term)):
+                old = one.dice.randrange(1, term)
+                for protocol, message in _orders(submitter, task, term=old):
                     await one.ask(protocol, message, timeout_s=1.0)
         await trio.sleep(0.5)
 
 
-def _orders(task: TaskId, *, term: int) -> tuple[tuple[str, Message], ...]:
+def _orders(submitter: PeerId, task: TaskId, *, term: int) -> tuple[tuple[str, Message], ...]:
     """What only a coordinator, or a submitter, says."""
     spec = TaskSpec(prompt="mine", max_iterations=1, timeout_s=10.0)
-    closed = SessionClosed(task=task, term=term)
+    closed = SessionClosed(task=task, term=term, submitter=submitter)
     cell = CellAsked(
         task=task,
         term=term,
@@ -204,6 +208,7 @@ def _orders(task: TaskId, *, term: int) -> tuple[tuple[str, Message], ...]:
         keeps_session=False,
         timeout_s=1.0,
         remaining_s=1.0,
+        claim=Claim(submitter=submitter),
     )
     grant = Grant(
         task=task,
@@ -259,7 +264,7 @@ async def ask_too_much(one: Rogue) -> None:
     async with trio.open_nursery() as nursery:
         for ordinal in range(MANY):
             task = ids.TaskId(f"flood-{ordinal}")
-            _, (_, cell), _ = _orders(task, term=1)
+            _, (_, cell), _ = _orders(one.identity.peer, task, term=1)
             nursery.start_soon(one.ask, INFERENCE, call)
             nursery.start_soon(one.ask, REPL, cell)
             nursery.start_soon(one.ask, MEMBERSHIP_PROTOCOL, RoundTrip())

@@ -1,7 +1,8 @@
 """What a worker remembers of the cells it was asked to run: fences, sessions, finished work.
 
 A cell is known by (task, cell): asked again when it is finished, it is answered again and not run
-again. A term below the highest heard for a task is refused, whoever sends it.
+again. A term below the highest heard for a task is refused, whoever sends it. A task is known by
+its submitter and its name: two who call theirs the same have nothing to do with one another.
 """
 
 from __future__ import annotations
@@ -9,25 +10,32 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from kowalski.node.core.fences import Fences, Stale
-from kowalski.protocol.ids import TaskId
+from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.repl import CellAsked, CellDone
 
 FINISHED_MAX = 1000
 
-SessionKey = tuple[TaskId, str]
+WorkKey = tuple[PeerId | None, TaskId]
+"""For whom, and what they call it; None: whoever asks said nothing of it."""
+
+SessionKey = tuple[WorkKey, str]
 """Task and language."""
 
 
-def _nothing_heard() -> Fences[TaskId]:
+def key_of(asked: CellAsked) -> WorkKey:
+    return asked.claim.submitter, asked.task
+
+
+def _nothing_heard() -> Fences[WorkKey]:
     return Fences()
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerDesk:
-    fences: Fences[TaskId] = field(default_factory=_nothing_heard)
+    fences: Fences[WorkKey] = field(default_factory=_nothing_heard)
     ran: dict[SessionKey, tuple[int, ...]] = field(default_factory=dict)
     """Cells that each open session has run, in order."""
-    finished: dict[tuple[TaskId, int], CellDone] = field(default_factory=dict)
+    finished: dict[tuple[WorkKey, int], CellDone] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,32 +63,34 @@ class RunOn:
 Decision = Stale | AnswerAgain | SessionLost | RunAnew | RunOn
 
 
-def hear_term(desk: WorkerDesk, task: TaskId, term: int) -> tuple[WorkerDesk, Stale | None]:
+def hear_term(desk: WorkerDesk, task: WorkKey, term: int) -> tuple[WorkerDesk, Stale | None]:
     fences, stale = desk.fences.hear(task, term)
     return replace(desk, fences=fences), stale
 
 
 def ask(desk: WorkerDesk, asked: CellAsked) -> tuple[WorkerDesk, Decision]:
     """What to do with a request to run a cell."""
-    desk, stale = hear_term(desk, asked.task, asked.term)
+    task = key_of(asked)
+    desk, stale = hear_term(desk, task, asked.term)
     if stale is not None:
         return desk, stale
-    ran = desk.ran.get((asked.task, asked.language))
-    done = desk.finished.get((asked.task, asked.cell))
+    ran = desk.ran.get((task, asked.language))
+    done = desk.finished.get((task, asked.cell))
     if ran is not None and (asked.after == ran or (done and asked.after == ran[:-1])):
         # In the second case the cell itself was the last: the answer got lost on its way.
         return desk, AnswerAgain(done) if done and asked.cell in ran else RunOn()
     if asked.after:
         return desk, SessionLost(ran)
-    return lose(desk, (asked.task, asked.language)), RunAnew()
+    return lose(desk, (task, asked.language)), RunAnew()
 
 
 def finish(desk: WorkerDesk, asked: CellAsked, done: CellDone) -> WorkerDesk:
     """The cell has run; remember it as long as its session lives."""
-    key = (asked.task, asked.language)
+    task = key_of(asked)
+    key = (task, asked.language)
     if not done.is_session_alive or not asked.keeps_session:
         return lose(desk, key)
-    finished = {**desk.finished, (asked.task, asked.cell): done}
+    finished = {**desk.finished, (task, asked.cell): done}
     if len(finished) > FINISHED_MAX:
         finished.pop(next(iter(finished)))
     ran = (*desk.ran.get(key, ()), asked.cell) if asked.after else (asked.cell,)
@@ -101,7 +111,7 @@ def lose(desk: WorkerDesk, key: SessionKey) -> WorkerDesk:
     )
 
 
-def forget(desk: WorkerDesk, task: TaskId) -> WorkerDesk:
+def forget(desk: WorkerDesk, task: WorkKey) -> WorkerDesk:
     """The task is settled. Its fence stays, so that stragglers are still refused."""
     for key in [key for key in desk.ran if key[0] == task]:
         desk = lose(desk, key)

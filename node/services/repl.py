@@ -28,7 +28,6 @@ from kowalski.protocol.errors import (
     RequestFailedError,
     RequestRefusedError,
 )
-from kowalski.protocol.ids import TaskId
 from kowalski.protocol.limits import OUTPUT_CHARS_SHOWN, WORK_FILES_MAX
 from kowalski.protocol.messages import repl as wire
 from kowalski.protocol.messages.base import Message
@@ -118,10 +117,11 @@ class ReplRoom:
         if asked.language not in self._host.languages:
             known = ", ".join(sorted(self._host.languages)) or "no language"
             raise RequestRefusedError("unsupported", f"no {asked.language} here, only {known}")
-        self._hear_term(asked.task, asked.term)
-        key = (asked.task, asked.language)
+        task = worker_desk.key_of(asked)
+        self._hear_term(task, asked.term)
+        key = (task, asked.language)
         if not asked.keeps_session:
-            key = (asked.task, f"{asked.language} cell {asked.cell}")
+            key = (task, f"{asked.language} cell {asked.cell}")
         running = self._cells.get((key, asked.cell))
         if running is not None and not running.is_the_same(asked):
             running.stop()
@@ -157,7 +157,7 @@ class ReplRoom:
                 del self._cells[key, asked.cell]
             self._tidy(key)
 
-    def _hear_term(self, task: TaskId, term: int) -> None:
+    def _hear_term(self, task: worker_desk.WorkKey, term: int) -> None:
         self._desk, stale = worker_desk.hear_term(self._desk, task, term)
         if stale is not None:
             raise RequestRefusedError("stale", f"term {term}, {stale.term} was heard")
@@ -269,7 +269,7 @@ class ReplRoom:
             if no.reason != "busy" or idle is None:
                 raise RequestRefusedError(no.reason, no.detail, RETRY_AFTER_S) from no
         # Its journal makes it replayable, here or elsewhere.
-        log.info("session-evicted", task=idle[0], language=idle[1])
+        log.info("session-evicted", task=idle[0][1], language=idle[1])
         await self._drop(idle)
         return await self._host.open(asked.language, inputs, asked.seed, files)
 
@@ -308,10 +308,11 @@ class ReplRoom:
         )
 
     async def _close(self, request: wire.SessionClosed) -> wire.SessionClosed:
-        self._hear_term(request.task, request.term)
-        for key in [key for key in self._sessions if key[0] == request.task]:
+        task = (request.submitter, request.task)
+        self._hear_term(task, request.term)
+        for key in [key for key in self._sessions if key[0] == task]:
             await self._drop(key)
-        self._desk = worker_desk.forget(self._desk, request.task)
+        self._desk = worker_desk.forget(self._desk, task)
         return request
 
     async def _drop(self, key: worker_desk.SessionKey) -> None:
@@ -339,7 +340,7 @@ class ReplRoom:
             now = trio.current_time()
             for key, used_at in list(self._used_at.items()):
                 if used_at + idle_s <= now and not self._locks[key].locked():
-                    log.info("session-idle", task=key[0], language=key[1])
+                    log.info("session-idle", task=key[0][1], language=key[1])
                     await self._drop(key)
 
 

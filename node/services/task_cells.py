@@ -120,7 +120,8 @@ class TaskCells:
                 nursery.start_soon(self._close_sessions_at, peer, timeout_s)
 
     async def _close_sessions_at(self, peer: PeerId, timeout_s: float) -> None:
-        closed = SessionClosed(task=self._task, term=self._term())
+        submitter = self._limits.claim.submitter
+        closed = SessionClosed(task=self._task, term=self._term(), submitter=submitter)
         try:
             await self._mesh.request(
                 peer, repl.PROTOCOL, closed, SessionClosed, timeout_s=timeout_s

@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from kowalski.protocol.ids import TaskIdField
+from kowalski.protocol.ids import PeerIdField, TaskIdField
 from kowalski.protocol.limits import (
     ARGUMENT_BYTES_MAX,
     ARGUMENTS_MAX,
@@ -234,9 +234,13 @@ class CellDone(Message):
 
 
 class SessionClosed(Message):
-    """The asker is done with all sessions of `task`; answered with itself."""
+    """The asker is done with all sessions of `task`; answered with itself.
+
+    `submitter` as in the claims of its cells: names are their submitters' own choice.
+    """
 
     KIND: ClassVar[str] = "repl/session-closed"
 
     task: TaskIdField
     term: Term
+    submitter: PeerIdField | None = None

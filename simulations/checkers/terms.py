@@ -100,15 +100,14 @@ class Terms(NoChecker):
 
 
 Door = tuple[int, str, int | None, TaskId]
-"""Where a task is known: at a node, in a room, from a submitter (None: from anybody)."""
+"""Where a task is known: at a node, in a room, from a submitter (None: who asked named nobody)."""
 
 
 class Fences(NoChecker):
     """`fence_monotone`: who has heard a higher term answers a lower one `stale`, at each door.
 
     A term counts as heard from the first word in answer to it: one that is taken back at once may
-    never be read. The same name from two submitters is two tasks, where a coordinator is granted
-    one.
+    never be read. The same name from two submitters is two tasks.
     """
 
     def __init__(self, witness: Witness) -> None:
@@ -131,13 +130,23 @@ class Fences(NoChecker):
         if not said.is_first or (named := _named(said.message)) is None:
             return
         task, term = named
-        submitter = said.speaker if isinstance(said.message, Grant) else None
-        door = (said.hearer, type(said.message).KIND.partition("/")[0], submitter, task)
+        door = (said.hearer, type(said.message).KIND.partition("/")[0], self._whose(said), task)
         highest = self._highest.get(door, 0)
         if term < highest:
             self._must_be_stale[said.request] = (said.hearer, task, term, highest)
         elif said.speaker >= 0 or highest:
             self._asked[said.request] = (door, term)
+
+    def _whose(self, said: Said) -> int | None:
+        match said.message:
+            case Grant():
+                return said.speaker
+            case CellAsked(claim=claim) if claim.submitter is not None:
+                return self.witness.number_of(claim.submitter)
+            case SessionClosed(submitter=submitter) if submitter is not None:
+                return self.witness.number_of(submitter)
+            case _:
+                return None
 
     def said(self, said: Said) -> None:
         if said.by_asker:

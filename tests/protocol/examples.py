@@ -487,7 +487,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         hot=HOT,
     ),
     repl.CellOutput(stream="stderr", data=b"\xff\x00 not UTF-8"),
-    repl.SessionClosed(task=TASK, term=2),
+    repl.SessionClosed(task=TASK, term=2, submitter=SUBMITTER),
     repl.SubCallsAnswered(
         batch=1,
         results=(

@@ -19,10 +19,13 @@ from kowalski.node.core.worker_desk import (
     SessionLost,
     WorkerDesk,
 )
-from kowalski.protocol.ids import TaskId
+from kowalski.protocol.ids import PeerId, TaskId
+from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.repl import CellAsked, CellDone
 
 TASK = TaskId("task")
+MINE = (PeerId("12D3KooWMe"), TASK)
+YOURS = PeerId("12D3KooWYou")
 
 
 def asked(
@@ -33,6 +36,7 @@ def asked(
     task: str = TASK,
     language: str = "python",
     keeps_session: bool = True,
+    submitter: PeerId = MINE[0],
 ) -> CellAsked:
     return CellAsked(
         task=TaskId(task),
@@ -44,6 +48,7 @@ def asked(
         keeps_session=keeps_session,
         timeout_s=1.0,
         remaining_s=1.0,
+        claim=Claim(submitter=submitter),
     )
 
 
@@ -89,7 +94,7 @@ def test_a_higher_term_is_answered_again_and_the_lower_one_is_refused_from_then_
     desk, decision = worker_desk.ask(desk, asked(0, term=2))
     assert decision == AnswerAgain(done(0))
     assert worker_desk.ask(desk, asked(1, (0,), term=1))[1] == Stale(2)
-    assert worker_desk.hear_term(desk, TASK, 1)[1] == Stale(2)
+    assert worker_desk.hear_term(desk, MINE, 1)[1] == Stale(2)
 
 
 @pytest.mark.parametrize("after", [(0,), (0, 1, 2), (1, 0), (2, 1)])
@@ -131,14 +136,14 @@ def test_losing_one_session_keeps_the_other_of_the_task() -> None:
     desk = after_running(0)
     bash = asked(1, language="bash")
     desk = worker_desk.finish(worker_desk.ask(desk, bash)[0], bash, done(1))
-    desk = worker_desk.lose(desk, (TASK, "python"))
+    desk = worker_desk.lose(desk, (MINE, "python"))
     assert worker_desk.ask(desk, bash)[1] == AnswerAgain(done(1))
     assert worker_desk.ask(desk, asked(0))[1] == RunAnew()
 
 
 def test_a_settled_task_is_forgotten_but_its_fence_stays() -> None:
     desk, _ = worker_desk.ask(after_running(0), asked(0, term=3))
-    desk = worker_desk.forget(desk, TASK)
+    desk = worker_desk.forget(desk, MINE)
     assert (desk.ran, desk.finished) == ({}, {})
     assert worker_desk.ask(desk, asked(0, term=2))[1] == Stale(3)
 
@@ -146,9 +151,18 @@ def test_a_settled_task_is_forgotten_but_its_fence_stays() -> None:
 def test_of_too_many_finished_cells_the_oldest_are_run_again_if_asked() -> None:
     desk = after_running(*range(FINISHED_MAX + 1))
     worker_desk.check(desk)
-    assert (TASK, 0) not in desk.finished
+    assert (MINE, 0) not in desk.finished
     newest = asked(FINISHED_MAX, tuple(range(FINISHED_MAX)))
     assert worker_desk.ask(desk, newest)[1] == AnswerAgain(done(FINISHED_MAX))
+
+
+def test_two_submitters_that_call_their_tasks_the_same_share_no_session_and_no_fence() -> None:
+    desk = after_running(0, 1)
+    desk, _ = worker_desk.ask(desk, asked(2, (0, 1), term=5))
+    desk, decision = worker_desk.ask(desk, asked(0, submitter=YOURS))
+    assert decision == RunAnew(), "no answer of another's, and not stale"
+    desk = worker_desk.forget(desk, (YOURS, TASK))
+    assert worker_desk.ask(desk, asked(2, (0, 1), term=5))[1] == RunOn()
 
 
 # --- histories ----------------------------------------------------------------------------------
@@ -224,12 +238,12 @@ class Desks(RuleBasedStateMachine):
 
     @rule(language=st.sampled_from(["python", "bash"]))
     def evict(self, language: str) -> None:
-        self.desk = worker_desk.lose(self.desk, (TASK, language))
+        self.desk = worker_desk.lose(self.desk, (MINE, language))
         self.sessions.pop(language, None)
 
     @rule()
     def settle(self) -> None:
-        self.desk = worker_desk.forget(self.desk, TASK)
+        self.desk = worker_desk.forget(self.desk, MINE)
         self.sessions.clear()
 
     @invariant()
