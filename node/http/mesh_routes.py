@@ -52,6 +52,7 @@ VERB_ROUTES = (
     VerbRoute("GET", "/tasks/{task}/files", "files", "What its cells left"),
     VerbRoute("GET", "/tasks/{task}/trace", "trace", "Its journal"),
     VerbRoute("GET", "/tasks/{task}/explain", "explain", "Why each piece of it went where"),
+    VerbRoute("POST", "/tasks/dry-run", "dry_run", "Where a task would go now; nothing is begun"),
     VerbRoute("DELETE", "/tasks/{task}", "cancel", "Stop one, wherever it runs"),
     VerbRoute("POST", "/tasks/{task}/cancel", "cancel", "The same"),
     VerbRoute("POST", "/tasks/{task}/resume", "resume", "Go on with one"),
