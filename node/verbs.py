@@ -21,6 +21,7 @@ from kowalski.node.backends.catalogue import Catalogue
 from kowalski.node.config import NodeConfig
 from kowalski.node.control import Emit, Verb
 from kowalski.node.drain_verbs import DrainVerbs
+from kowalski.node.fold_book import FoldBook
 from kowalski.node.folding_verbs import FoldingVerbs
 from kowalski.node.mesh_verbs import MeshVerbs, warnings_of
 from kowalski.node.model_verbs import ModelVerbs
@@ -92,6 +93,7 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
     of_mesh = MeshVerbs(node.mesh, node.invites, here.unix_clock)
     of_tasks = TaskVerbs(node.mesh, node.submitter, node.tasks, node.store, here.unix_clock)
     programs = ProgramVerbs(node.work, node.store, node.mesh, of_tasks.journal, here.unix_clock)
+    folds = FoldBook(here.config.fold_book_path, here.unix_clock)
     offered: Mapping[str, Verb] = {
         "status": verbs.status,
         "peers": of_mesh.peers,
@@ -109,7 +111,7 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
         "invite": of_mesh.invite,
         "revoke": of_mesh.revoke,
         **DrainVerbs(node.draining).offered(),
-        **FoldingVerbs(node.mesh, node.work, node.store).offered(),
+        **FoldingVerbs(node.mesh, node.work, node.store, folds).offered(),
         **ModelVerbs(node.mesh, node.work, node.store).offered(),
     }
     return {name: _hearing(verb) for name, verb in offered.items()}

@@ -59,7 +59,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, s
     with open_cluster(folder) as cluster, _llama_server(folder, cluster.environment) as url:
         # The same weights once more, in a child of the node itself: that one has embeddings.
         own = f"{folder / 'tiny.gguf'}?threads=1&slots=1"
-        thinker = ("--roles", "submit,infer", "--backend", url, "--backend", own)
+        thinker = ("--roles", "submit,infer,fold", "--backend", url, "--backend", own)
         cluster.form({"asker": ("--roles", "submit"), "thinker": thinker})
         yield cluster, url
 
@@ -131,6 +131,23 @@ def test_texts_become_vectors_by_a_file_that_the_other_node_serves(cluster: Clus
     assert one != pytest.approx(other, abs=1e-2)
     assert told["usage"]["prompt_tokens"] > 10
     assert told["usage"]["is_estimate"] is False
+
+
+def test_a_fold_is_found_by_a_question_with_vectors_of_the_real_model(cluster: Cluster) -> None:
+    asker = cluster.named("asker")
+    filler = "the node and the mesh say nothing of it. " * 30
+    for fact in ("a red bird sang at noon. ", "the valve 4711 is shut. ", ""):
+        done = cluster.cli(asker, "fold", "-", "-b", "30", stdin=(filler + fact + filler).encode())
+        assert done.exit_code == 0, done
+    told = cluster.cli(asker, "unfold", "--json", "-q", "is valve 4711 shut?")
+    assert told.exit_code == 0, told
+    assert (told.result["model"], told.result["why_not"]) == (OWN, "")
+    assert told.result["searched"] == 3
+    assert told.result["usage"]["prompt_tokens"] > 1000
+    nearest = told.result["folds"][0]
+    assert "the valve 4711 is shut" in nearest["text"]
+    whole = cluster.cli(asker, "unfold", nearest["handle"])
+    assert whole.stdout == filler + "the valve 4711 is shut. " + filler
 
 
 def test_interrupting_the_command_frees_the_slot(
