@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from kowalski.errors import (
 )
 from kowalski.results import FoldResult, FoundFold
 
-Json = dict[str, Any]
+Json = Mapping[str, Any]
 Ask = Callable[[str, Json], Awaitable[Json]]
 """One request to the node, by its verb; raises the errors of the client."""
 

@@ -95,8 +95,8 @@ def by_words(question: str, pieces: Sequence[str]) -> list[float]:
     return relevance(question, terms, list(map(estimate_tokens, pieces)), neighbour=0.0)
 
 
-def by_vectors(question: bytes, pieces: Sequence[bytes | None]) -> list[float]:
-    """The cosine of each piece with the question, 0 at least; 0 where there is no vector.
+def by_vectors(question: bytes, pieces: Sequence[bytes | None]) -> list[float | None]:
+    """The cosine of each piece with the question, 0 at least; None where there is no vector.
 
     Vectors are 32-bit floats, little-endian as on the wire.
 
@@ -104,10 +104,10 @@ def by_vectors(question: bytes, pieces: Sequence[bytes | None]) -> list[float]:
         ValueError: they differ in length.
     """
     asked = _unit(question)
-    near: list[float] = []
+    near: list[float | None] = []
     for piece in pieces:
         if piece is None:
-            near.append(0.0)
+            near.append(None)
         elif len(piece) != len(question):
             raise ValueError(f"vectors of {len(question) // 4} and {len(piece) // 4} numbers")
         else:
@@ -116,12 +116,13 @@ def by_vectors(question: bytes, pieces: Sequence[bytes | None]) -> list[float]:
 
 
 def nearest(
-    texts: Sequence[Sequence[str]], rankings: Sequence[Sequence[float]], *, count: int
+    texts: Sequence[Sequence[str]], rankings: Sequence[Sequence[float | None]], *, count: int
 ) -> tuple[Near, ...]:
     """The `count` nearest of `texts`, each given in pieces.
 
-    Each ranking has one score for every piece of all texts, in their order; 0 is no hit. A text
-    is as near as its nearest piece; one that nothing hits is left out.
+    Each ranking has one score for every piece of all texts, in their order; 0 is no hit, None is
+    unknown, and then as near as by the first ranking. A text is as near as its nearest piece; one
+    that nothing hits is left out.
     """
     joined = _fused(rankings)
     found: list[Near] = []
@@ -136,16 +137,26 @@ def nearest(
     return tuple(Near(one.number, one.score / top, one.passage) for one in found[:count])
 
 
-def _fused(rankings: Sequence[Sequence[float]]) -> list[float]:
-    joined = [0.0] * max(map(len, rankings), default=0)
-    for ranking in rankings:
-        hits = sorted((-score, number) for number, score in enumerate(ranking) if score > 0)
-        rank, before = 0, math.inf
-        for place, (score, number) in enumerate(hits, 1):
-            # Those that are equally near share a rank.
-            rank, before = (rank, before) if score == before else (place, score)
-            joined[number] += 1.0 / (_RANK_BASE + rank)
-    return joined
+def _fused(rankings: Sequence[Sequence[float | None]]) -> list[float]:
+    points = list(map(_points, rankings))
+    return [
+        sum(
+            points[0][number] if ranking[number] is None else of_ranking[number]
+            for ranking, of_ranking in zip(rankings, points, strict=True)
+        )
+        for number in range(max(map(len, rankings), default=0))
+    ]
+
+
+def _points(ranking: Sequence[float | None]) -> list[float]:
+    points = [0.0] * len(ranking)
+    hits = sorted((-score, number) for number, score in enumerate(ranking) if score)
+    rank, before = 0, math.inf
+    for place, (score, number) in enumerate(hits, 1):
+        # Those that are equally near share a rank.
+        rank, before = (rank, before) if score == before else (place, score)
+        points[number] = 1.0 / (_RANK_BASE + rank)
+    return points
 
 
 def _passage(pieces: Sequence[str], scores: Sequence[float]) -> str:

@@ -146,7 +146,8 @@ class FoldSearch:
         """The `count` nearest of `originals`, of which the newest come first."""
         texts, lost, left_out = await self._read(originals)
         pieces = [piece for text in texts for piece in text.pieces]
-        rankings = [await trio.to_thread.run_sync(retrieval.by_words, question, pieces)]
+        words = await trio.to_thread.run_sync(retrieval.by_words, question, pieces)
+        rankings: list[Sequence[float | None]] = [words]
         why_not, cost = "", _Cost()
         if model is not None and pieces:
             try:
@@ -214,7 +215,7 @@ class FoldSearch:
             self._kept.keep(model, one.ref.hash, tuple(next(told) for _ in one.embedded))
         return asked
 
-    def _by_vectors(self, asked: bytes, texts: Sequence[_Text], model: str) -> list[float]:
+    def _by_vectors(self, asked: bytes, texts: Sequence[_Text], model: str) -> list[float | None]:
         vectors: list[bytes | None] = []
         for one in texts:
             known = self._kept.find(model, one.ref.hash) or ()

@@ -100,12 +100,18 @@ def test_what_a_model_wants_before_a_question_is_known_of_some() -> None:
     assert prefixes("tiny") == ("", "")
 
 
+def test_a_piece_without_a_vector_is_as_near_as_its_words_say() -> None:
+    texts = [("the key of the desk",), ("the weather",)]
+    words = by_words("where is the key?", [text for (text,) in texts])
+    assert [one.number for one in nearest(texts, [words, [None, 0.9]], count=2)] == [0, 1]
+
+
 def test_texts_that_are_equally_near_stay_in_their_order() -> None:
     assert find("valve", "the valve", "the valve", "the valve") == [0, 1, 2]
 
 
 def test_vectors_of_nothing_and_missing_ones_are_near_to_nothing() -> None:
-    assert by_vectors(vector(0, 0), [vector(1, 0), None]) == [0.0, 0.0]
+    assert by_vectors(vector(0, 0), [vector(1, 0), None]) == [0.0, None]
     with pytest.raises(ValueError, match="vectors of 2 and 3 numbers"):
         by_vectors(vector(1, 0), [vector(1, 0, 0)])
 
