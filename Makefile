@@ -13,6 +13,9 @@ SOAK_FLAGS ?=
 # The real folders; the links kowalski/{protocol,mesh,node} lead to the first three.
 SOURCES := protocol mesh node kowalski simulations tests benchmarks scripts
 
+# Where it is set, each of the thousand processes of a test run compiles what it imports again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help test demo pytest static lint format types mypy basedpyright imports wheel bench fuzz soak \
         pip-install-check pin reference setup clean
 

@@ -59,6 +59,7 @@ from kowalski.node.services import folding, inference, placement, repl
 from kowalski.node.services.availability import Watched, keep_availability
 from kowalski.node.services.dispatch import Dispatch
 from kowalski.node.services.draining import Draining, is_done_elsewhere
+from kowalski.node.services.explaining import open_explaining
 from kowalski.node.services.leading import Leading, open_leading
 from kowalski.node.services.model_requests import ModelRequests
 from kowalski.node.services.own_capacity import OwnCapacity
@@ -359,6 +360,7 @@ async def open_node(
             submitting = await open_submitting(
                 mesh, transport, storage, store, nursery, boot=boot, unix_clock=unix_clock
             )
+            open_explaining(mesh, work.placing.dispatch, submitting.submitter)
             _look_for(mesh, config, RememberedPeers(config.peers_path))
             nursery.start_soon(_announce_changes, hands, mesh)
             nursery.start_soon(store.sweep)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from kowalski.node import cli_explain
 from kowalski.node import cli_render as render
 from kowalski.node.cli_loop_options import loop_options, loop_request
 from kowalski.node.cli_session import (
@@ -32,6 +33,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @click.option("--max-iterations", type=click.IntRange(1, 1000))
 @click.option("--task-id", help="A name of your own; the same name is the same task.")
 @click.option("--detach", is_flag=True, help="Print the task's name once it is accepted.")
+@click.option("--dry-run", is_flag=True, help="Say where it would go now, and begin nothing.")
 @click.option(
     "--priority",
     type=click.Choice(["batch", "normal", "interactive"]),
@@ -64,6 +66,7 @@ def submit(
     max_iterations: int | None,
     task_id: str | None,
     detach: bool,
+    dry_run: bool,
     priority: str | None,
     failover: str | None,
     retries: int | None,
@@ -90,6 +93,9 @@ def submit(
         side_effects="at_most_once" if at_most_once else None,
     )
     request |= loop_request(loop)
+    if dry_run:
+        cli_explain.dry_run(session, request)
+        return
     if not detach:
         follow(session, "submit", request, budget_s=timeout)
         return

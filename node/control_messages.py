@@ -119,6 +119,14 @@ class TraceRequest(Request):
     as_trajectory: bool = False
 
 
+class ExplainRequest(Request):
+    """Why a task went where it did; without one, the last choices of this node."""
+
+    VERB: ClassVar[str] = "explain"
+
+    task: TaskName | None = None
+
+
 class ResumeRequest(Request):
     """What is not given stays as it was."""
 
@@ -183,6 +191,12 @@ class SubmitRequest(Request):
         if self.quality is None and self.quality_model is not None:
             raise ValueError("quality_model without quality: say how good it must be")
         return self
+
+
+class DryRunRequest(SubmitRequest):
+    """Where such a task would go now; nothing is begun, and `follow` means nothing."""
+
+    VERB: ClassVar[str] = "dry_run"
 
 
 class RunRequest(Request):
@@ -363,7 +377,9 @@ REQUESTS: Mapping[str, type[Request]] = {
         AttachRequest,
         ResumeRequest,
         TraceRequest,
+        ExplainRequest,
         SubmitRequest,
+        DryRunRequest,
         RunRequest,
         AskRequest,
         EmbedRequest,

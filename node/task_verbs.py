@@ -61,16 +61,14 @@ class TaskVerbs:
 
     async def task(self, raw: Reply, _emit: Emit) -> Reply:
         request = asked.parse(asked.TaskRequest, raw)
-        place = await self._find(request.task)
-        task, entries = await self._tasks.look(place)
+        place, task, entries = await self.look(request.task)
         row = headline(task, self._mesh.name_of, self._unix_clock(), submitter=place.submitter)
         return {**row, **await self._result(task, entries)}
 
     async def trace(self, raw: Reply, emit: Emit) -> Reply:
         """The journal, entry by entry, and what the ledger did about the task."""
         request = asked.parse(asked.TraceRequest, raw)
-        place = await self._find(request.task)
-        task, entries = await self._tasks.look(place)
+        place, task, entries = await self.look(request.task)
         if request.as_trajectory:
             for line in trajectory(task.spec, [event_of(entry) for entry in entries]):
                 await emit({"kind": "line", "text": as_text(line)})
@@ -89,7 +87,7 @@ class TaskVerbs:
     async def submit(self, raw: Reply, emit: Emit) -> Reply:
         """Take a task in, and follow it; hanging up leaves it going."""
         request = asked.parse(asked.SubmitRequest, raw)
-        spec = await self._spec(request)
+        spec = await self.keep_spec(request)
         entropy = secrets.token_bytes(10)
         name = request.task_id or ids.task_id(int(self._unix_clock() * 1000), entropy)
         task = self._submitter.submit(name, spec)
@@ -134,8 +132,17 @@ class TaskVerbs:
 
     async def journal(self, task: str) -> list[Entry]:
         """Raises RequestRefusedError: `unknown`."""
-        _, entries = await self._tasks.look(await self._find(task))
+        _, _, entries = await self.look(task)
         return entries
+
+    async def look(self, task: str) -> tuple[Place, Task, list[Entry]]:
+        """Where it is, how it stands, its journal. Raises what a conversation raises.
+
+        Raises:
+            RequestRefusedError: `unknown`, `ambiguous`.
+        """
+        place = await self._find(task)
+        return place, *await self._tasks.look(place)
 
     async def _find(self, wanted: str) -> Place:
         """`NAME`, or `NAME@SUBMITTER` where several submitters call theirs so."""
@@ -151,7 +158,8 @@ class TaskVerbs:
     async def _result(self, task: Task, entries: list[Entry]) -> Reply:
         return self._view(entries).result(task, await self._answer(task))
 
-    async def _spec(self, request: asked.SubmitRequest) -> TaskSpec:
+    async def keep_spec(self, request: asked.SubmitRequest) -> TaskSpec:
+        """What a request asks, its files kept here. Raises ConfigError: it cannot be."""
         check(request)
         inputs = [
             Input(name=one.name, content=await self._keep_file(Path(one.path)))

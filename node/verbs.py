@@ -21,6 +21,7 @@ from kowalski.node.backends.catalogue import Catalogue
 from kowalski.node.config import NodeConfig
 from kowalski.node.control import Emit, Verb
 from kowalski.node.drain_verbs import DrainVerbs
+from kowalski.node.explain_verbs import ExplainVerbs
 from kowalski.node.folding_verbs import FoldingVerbs
 from kowalski.node.mesh_verbs import MeshVerbs, warnings_of
 from kowalski.node.model_verbs import ModelVerbs
@@ -92,6 +93,14 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
     of_mesh = MeshVerbs(node.mesh, node.invites, here.unix_clock)
     of_tasks = TaskVerbs(node.mesh, node.submitter, node.tasks, node.store, here.unix_clock)
     programs = ProgramVerbs(node.work, node.store, node.mesh, of_tasks.journal, here.unix_clock)
+    reasons = ExplainVerbs(
+        node.mesh,
+        store=node.store,
+        work=node.work,
+        submitter=node.submitter,
+        tasks=of_tasks,
+        unix_clock=here.unix_clock,
+    )
     offered: Mapping[str, Verb] = {
         "status": verbs.status,
         "peers": of_mesh.peers,
@@ -108,6 +117,7 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
         "doctor": verbs.doctor,
         "invite": of_mesh.invite,
         "revoke": of_mesh.revoke,
+        **reasons.offered(),
         **DrainVerbs(node.draining).offered(),
         **FoldingVerbs(node.mesh, node.work, node.store).offered(),
         **ModelVerbs(node.mesh, node.work, node.store).offered(),

@@ -81,7 +81,8 @@ _SINGLE: Final = (
 def estimate_tokens(text: str) -> int:
     """0 for the empty text; for two texts joined never more than for both apart.
 
-    Nor less than for either. Add a tenth for safety where a limit is hard.
+    Nor less than for either, but for one where an indentation becomes a space. Add a tenth for
+    safety where a limit is hard.
     """
     return -(-centitokens(text) // 100)
 

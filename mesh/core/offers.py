@@ -176,11 +176,15 @@ def step(state: Choosing, event: Event, now: float) -> tuple[Choosing, tuple[Eff
 
 
 def expected_s(state: Choosing, choice: Choice, offer: Offer) -> float:
-    """When the work would be done there: its promise, as far as it is believed, and the way."""
-    promised_s = promise_s(choice, offer)
+    """When the work would be done there."""
+    return believed_s(choice, offer, state.content_bytes)
+
+
+def believed_s(choice: Choice, offer: Offer, content_bytes: tuple[int, ...]) -> float:
+    """A promise as far as it is believed, and the way of what the peer does not hold yet."""
     held = frozenset(offer.held)
-    missing = sum(size for at, size in enumerate(state.content_bytes) if at not in held)
-    return promised_s * choice.candidate.slowness + missing / TRANSFER_BYTES_PER_S
+    missing = sum(size for at, size in enumerate(content_bytes) if at not in held)
+    return promise_s(choice, offer) * choice.candidate.slowness + missing / TRANSFER_BYTES_PER_S
 
 
 def promise_s(choice: Choice, offer: Offer) -> float:

@@ -36,6 +36,8 @@ RATED_PROMPT_TOKENS_MIN = 16
 LOADED_S = 0.2
 # A server that fails makes us look again, but not in a busy loop.
 LOOK_GAP_S = 1.0
+# A port that takes connections and says nothing would hold up the start of the node.
+FIRST_LOOK_S = 0.5
 
 
 @dataclass(slots=True)
@@ -97,15 +99,18 @@ class Catalogue:
         await self._changed.wait()
 
     async def refresh(self) -> None:
-        """Look now: known servers are asked for their models, the other places what is there."""
+        """Look now: known servers are asked for their models, the other places what is there.
+
+        Each is listed as soon as it has answered; one that never does holds up none of the others.
+        """
         async with self._looking:
-            await self._list_all(tuple(self._findings.values()))
+            known = [self._findings[url] for url in self._models]
             unknown = [place for url, place in self._places.items() if url not in self._models]
-            found = await self._look(unknown)
-            # A place may have gone meanwhile.
-            found = tuple(finding for finding in found if finding.url in self._places)
-            self._findings |= {finding.url: finding for finding in found}
-            await self._list_all(found)
+            async with trio.open_nursery() as nursery:
+                for finding in known:
+                    nursery.start_soon(self._list_one, finding)
+                for place in unknown:
+                    nursery.start_soon(self._look_at, place)
             present = {(each.backend_url, each.model.name) for each in self.listings()}
             self._records = {
                 key: record
@@ -183,14 +188,18 @@ class Catalogue:
             self._findings.pop(place.url, None)
             self._set_models(place.url, None)
 
-    async def keep_looking(self, interval_s: float) -> None:
-        """Refresh every `interval_s`, and soon after a server failed. Never returns."""
+    async def keep_looking(self, interval_s: float, looked: trio.Event) -> None:
+        """Refresh now, every `interval_s`, and soon after a server failed. Never returns.
+
+        `looked` is set after the first time.
+        """
         while True:
+            await self.refresh()
+            looked.set()
             with trio.move_on_after(interval_s):
                 await self._look_wanted.wait()
                 await trio.sleep(LOOK_GAP_S)
             self._look_wanted = trio.Event()
-            await self.refresh()
 
     def _backend(self, url: str) -> Backend:
         backend = self._findings[url].backend
@@ -245,15 +254,17 @@ class Catalogue:
                 self._look_wanted.set()
             raise
 
-    async def _list_all(self, findings: Sequence[Finding]) -> None:
-        async with trio.open_nursery() as nursery:
-            for finding in findings:
-                if finding.backend is not None:
-                    nursery.start_soon(self._list_one, finding, finding.backend)
+    async def _look_at(self, place: Candidate) -> None:
+        (finding,) = await self._look([place])
+        if place.url in self._places:  # It may have gone meanwhile.
+            self._findings[place.url] = finding
+            await self._list_one(finding)
 
-    async def _list_one(self, finding: Finding, backend: Backend) -> None:
+    async def _list_one(self, finding: Finding) -> None:
+        if finding.backend is None:
+            return
         try:
-            self._set_models(finding.url, await backend.list_models())
+            self._set_models(finding.url, await finding.backend.list_models())
         except BackendError as error:
             if self._is_answering(finding.url) or finding.url not in self._places:
                 return  # Too busy to list; if it is dead, its answer will tell.
@@ -352,10 +363,15 @@ class _Observed:
 async def open_catalogue(
     places: Sequence[Candidate], look: Look, *, interval_s: float = 30.0
 ) -> AsyncIterator[Catalogue]:
-    """Look once, then keep looking until the block ends."""
+    """Look at all places, and keep looking until the block ends.
+
+    The block begins when all have answered, or after `FIRST_LOOK_S`: who is slower comes later.
+    """
     catalogue = Catalogue(places, look)
-    await catalogue.refresh()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(catalogue.keep_looking, interval_s)
+        looked = trio.Event()
+        nursery.start_soon(catalogue.keep_looking, interval_s, looked)
+        with trio.move_on_after(FIRST_LOOK_S):
+            await looked.wait()
         yield catalogue
         nursery.cancel_scope.cancel()

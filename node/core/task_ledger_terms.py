@@ -26,6 +26,7 @@ from kowalski.node.core.task_ledger_events import (
 from kowalski.node.core.task_ledger_state import Step, TaskLedger, put
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages import journal
+from kowalski.protocol.messages.task import TaskSpec
 
 STANDBYS = 2
 HOLDERS_MAX = 8
@@ -35,9 +36,7 @@ def elect(state: TaskLedger, task: Task, why: str, now: float) -> Step:
     """Appoint the next coordinator: save the higher term, then grant it."""
     if task.cancel_reason is not None:
         return end_here(state, task, "cancelled", task.cancel_reason)
-    weights = state.weights
-    if task.spec.devices != "all":
-        weights = {peer: weight for peer, weight in weights.items() if peer == state.me}
+    weights = weights_of(state, task.spec)
     order = rendezvous.order(task.id, weights, excluding=task.excluded)
     if not order:
         # Nobody is here, or everybody has failed once: then we start over, but not in a hurry.
@@ -66,6 +65,13 @@ def elect(state: TaskLedger, task: Task, why: str, now: float) -> Step:
     )
     state = replace(state, order=state.order.served(task.client, now))
     return put(state, task), (Save(task), GrantTerm(task, standbys, before), Show(task))
+
+
+def weights_of(state: TaskLedger, spec: TaskSpec) -> Mapping[PeerId, float]:
+    """Who may lead a task, and with what weight."""
+    if spec.devices == "all":
+        return state.weights
+    return {peer: weight for peer, weight in state.weights.items() if peer == state.me}
 
 
 def _standbys(

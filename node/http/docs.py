@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from kowalski import __version__
 from kowalski.node.http.routing import Route
@@ -15,10 +15,11 @@ _PART = re.compile(r"\{(\w+)\+?\}")
 def openapi(routes: Iterable[Route]) -> dict[str, object]:
     """The document of `/openapi.json`."""
     paths: dict[str, dict[str, object]] = {}
+    schemas: dict[str, object] = {"Error": _ERROR}
     for route in routes:
         if route.summary:
             path = _PART.sub(r"{\1}", route.path)
-            paths.setdefault(path, {})[route.method.lower()] = _operation(route)
+            paths.setdefault(path, {})[route.method.lower()] = _operation(route, schemas)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -30,19 +31,21 @@ def openapi(routes: Iterable[Route]) -> dict[str, object]:
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"Error": _ERROR},
+            "schemas": schemas,
         },
         "security": [{}, {"token": []}],
     }
 
 
-def _operation(route: Route) -> dict[str, object]:
+def _operation(route: Route, schemas: dict[str, object]) -> dict[str, object]:
+    """`schemas` takes what the operation's refer to."""
+    kinds = ("application/json", *filter(None, (route.stream.partition(";")[0],)))
     operation: dict[str, object] = {
         "summary": route.summary,
         "tags": [route.tag],
         "operationId": _operation_id(route),
         "responses": {
-            "200": {"description": "It was done", "content": {"application/json": {}}},
+            "200": {"description": "It was done", "content": {kind: {} for kind in kinds}},
             "default": {
                 "description": "It was not, and why",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
@@ -58,8 +61,13 @@ def _operation(route: Route) -> dict[str, object]:
     ]
     if parameters:
         operation["parameters"] = parameters
+    if route.reference:
+        operation["externalDocs"] = {"url": route.reference}
     if route.method == "POST":
-        schema = {"type": "object", **route.body}
+        schema = {"type": "object", **route.body()}
+        parts = schema.pop("$defs", {})
+        assert isinstance(parts, Mapping), "definitions are by name"
+        schemas.update(parts)
         operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
     return operation
 

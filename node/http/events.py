@@ -10,10 +10,12 @@ import trio
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.http.exchange import Exchange, Headers, dump
 
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+
 KEEP_ALIVE_S = 10.0
 
 HEADERS: Headers = (
-    ("content-type", "text/event-stream; charset=utf-8"),
+    ("content-type", EVENT_STREAM),
     ("cache-control", "no-store"),
     # Proxies that hold back what they have would hold back all of it.
     ("x-accel-buffering", "no"),

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from kowalski.node.control import Emit, Verb
-from kowalski.node.http.events import open_events
+from kowalski.node.http.events import EVENT_STREAM, open_events
 from kowalski.node.http.exchange import Exchange, HttpError
 from kowalski.node.http.faces.words import http_error
 from kowalski.node.http.routing import Route
@@ -51,6 +52,7 @@ VERB_ROUTES = (
     VerbRoute("GET", "/tasks/{task}/files", "files", "What its cells left"),
     VerbRoute("GET", "/tasks/{task}/trace", "trace", "Its journal"),
     VerbRoute("GET", "/tasks/{task}/explain", "explain", "Why each piece of it went where"),
+    VerbRoute("POST", "/tasks/dry-run", "dry_run", "Where a task would go now; nothing is begun"),
     VerbRoute("DELETE", "/tasks/{task}", "cancel", "Stop one, wherever it runs"),
     VerbRoute("POST", "/tasks/{task}/cancel", "cancel", "The same"),
     VerbRoute("POST", "/tasks/{task}/resume", "resume", "Go on with one"),
@@ -82,7 +84,13 @@ class MeshRoutes:
         return (
             *offered,
             Route(
-                "POST", "/tasks", self._submit, "Give the mesh a task", "Mesh", body_of("submit")
+                "POST",
+                "/tasks",
+                self._submit,
+                "Give the mesh a task",
+                "Mesh",
+                partial(body_of, "submit"),
+                stream=EVENT_STREAM,
             ),
             Route("GET", "/events", self._watch, "The mesh as it changes, by events", "Mesh"),
         )
@@ -93,8 +101,10 @@ class MeshRoutes:
             numbers = _numbers(exchange, one.query)
             await self._perform(exchange, one.verb, {**body, **numbers, **parts}, one.status)
 
-        body = body_of(one.verb) if one.method == "POST" else {}
-        return Route(one.method, one.path, handle, one.summary, "Mesh", body, one.query)
+        body = partial(body_of, one.verb)
+        return Route(
+            one.method, one.path, handle, one.summary, "Mesh", body, one.query, EVENT_STREAM
+        )
 
     async def _submit(self, exchange: Exchange, _parts: dict[str, str]) -> None:
         body = await exchange.json()

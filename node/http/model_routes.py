@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from kowalski import __version__
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.http.completions import Completions, Wording, new_name, remaining_s
+from kowalski.node.http.events import EVENT_STREAM
 from kowalski.node.http.exchange import Exchange, HttpError
 from kowalski.node.http.faces import anthropic, ollama, openai_replies, openai_requests
-from kowalski.node.http.faces.words import ANY_MODEL_NAMES, Asked, http_error
+from kowalski.node.http.faces.words import (
+    ANY_MODEL_NAMES,
+    Asked,
+    Lenient,
+    http_error,
+    schema_of,
+)
 from kowalski.node.http.mesh_models import (
     MeshModel,
     anthropic_row,
@@ -27,8 +35,16 @@ from kowalski.protocol.errors import KowalskiError, RequestRefusedError
 from kowalski.protocol.messages.inference import EmbeddingsAsked
 from kowalski.rlm.tokens import estimate_tokens
 
-SSE = "text/event-stream; charset=utf-8"
 LINES = "application/x-ndjson"
+
+STREAMED: Mapping[str, str] = {
+    "/v1/chat/completions": EVENT_STREAM,
+    "/v1/completions": EVENT_STREAM,
+    "/v1/messages": EVENT_STREAM,
+    "/api/chat": LINES,
+    "/api/generate": LINES,
+}
+"""By path: the type of an answer in pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +64,11 @@ class ModelRoutes:
     def _openai(self) -> tuple[Route, ...]:
         def route(method: str, path: str, handler: RoutedHandler, summary: str) -> Route:
             told = _telling(handler, openai_replies.error_answer)
-            return Route(method, path, told, summary, "OpenAI")
+            body = _body(path, openai_requests.BODIES, "OpenAI")
+            streamed = STREAMED.get(path, "")
+            return Route(
+                method, path, told, summary, "OpenAI", body, (), streamed, openai_requests.REFERENCE
+            )
 
         return (
             route("GET", "/v1/models", self._list, "The models that can be used now"),
@@ -80,7 +100,7 @@ class ModelRoutes:
             return openai_replies.ChatStream(name, created, model, wants_usage=usage)
 
         wording = Wording(
-            lambda whole: openai_replies.chat_answer(name, created, whole), stream, SSE
+            lambda whole: openai_replies.chat_answer(name, created, whole), stream, EVENT_STREAM
         )
         await self._answer(exchange, asked, wording)
 
@@ -94,7 +114,7 @@ class ModelRoutes:
             return openai_replies.PlainStream(name, created, model, wants_usage=usage)
 
         wording = Wording(
-            lambda whole: openai_replies.plain_answer(name, created, whole), stream, SSE
+            lambda whole: openai_replies.plain_answer(name, created, whole), stream, EVENT_STREAM
         )
         await self._answer(exchange, asked, wording)
 
@@ -113,7 +133,11 @@ class ModelRoutes:
     def _anthropic(self) -> tuple[Route, ...]:
         def route(path: str, handler: RoutedHandler, summary: str) -> Route:
             told = _telling(handler, anthropic.error_answer)
-            return Route("POST", path, told, summary, "Anthropic")
+            body = _body(path, anthropic.BODIES, "Anthropic")
+            streamed = STREAMED.get(path, "")
+            return Route(
+                "POST", path, told, summary, "Anthropic", body, (), streamed, anthropic.REFERENCE
+            )
 
         return (
             route("/v1/messages", self._messages, "A message"),
@@ -127,7 +151,7 @@ class ModelRoutes:
         wording = Wording(
             lambda whole: anthropic.messages_answer(name, whole),
             lambda model: anthropic.MessageStream(name, model),
-            SSE,
+            EVENT_STREAM,
         )
         await self._answer(exchange, asked, wording)
 
@@ -139,7 +163,12 @@ class ModelRoutes:
 
     def _ollama(self) -> tuple[Route, ...]:
         def route(method: str, path: str, handler: RoutedHandler, summary: str) -> Route:
-            return Route(method, path, _telling(handler, ollama.error_answer), summary, "Ollama")
+            told = _telling(handler, ollama.error_answer)
+            body = _body(path, ollama.BODIES, "Ollama")
+            streamed = STREAMED.get(path, "")
+            return Route(
+                method, path, told, summary, "Ollama", body, (), streamed, ollama.REFERENCE
+            )
 
         return (
             route("GET", "/api/version", self._version, "Which version this is"),
@@ -240,6 +269,13 @@ class ModelRoutes:
             if reason == "no_peer" and model not in ANY_MODEL_NAMES:
                 self._find(model)
             raise
+
+
+def _body(
+    path: str, bodies: Mapping[str, type[Lenient]], face: str
+) -> Callable[[], Mapping[str, object]]:
+    """What makes the schema of a request, see `Route.body`."""
+    return partial(schema_of, bodies[path], face) if path in bodies else dict
 
 
 def _telling(

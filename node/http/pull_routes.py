@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
@@ -15,8 +16,8 @@ import trio
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.control import Emit, Verb
 from kowalski.node.http.exchange import Exchange, HttpError, dump
-from kowalski.node.http.faces.ollama import error_answer
-from kowalski.node.http.faces.words import http_error
+from kowalski.node.http.faces.ollama import BODIES, REFERENCE, error_answer
+from kowalski.node.http.faces.words import http_error, schema_of
 from kowalski.node.http.routing import Route
 from kowalski.protocol.errors import KowalskiError
 
@@ -36,7 +37,19 @@ class PullRoutes:
     def routes(self) -> tuple[Route, ...]:
         found: list[Route] = []
         if "pull" in self.verbs:
-            found.append(Route("POST", "/api/pull", self._pull, "Fetch a model", "Ollama"))
+            body = partial(schema_of, BODIES["/api/pull"], "Ollama")
+            found.append(
+                Route(
+                    "POST",
+                    "/api/pull",
+                    self._pull,
+                    "Fetch a model",
+                    "Ollama",
+                    body,
+                    stream=LINES,
+                    reference=REFERENCE,
+                )
+            )
         if "unload" in self.verbs:
             found.append(Route("DELETE", "/api/delete", self._delete, "Delete a model", "Ollama"))
         return tuple(found)

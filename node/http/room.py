@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import structlog
@@ -92,7 +93,7 @@ class HttpRoom:
             *agents.routes(),
             *self._own_routes(),
         )
-        self._openapi = dump(docs.openapi(told))
+        self._told = told
         self._docs = docs.page(told).encode()
         self._router = Router((*told, *self._pages(), *Dashboard(rooms.verbs).routes()))
 
@@ -180,6 +181,10 @@ class HttpRoom:
 
     async def _openapi_json(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
         await exchange.answer(Response(200, self._openapi))
+
+    @cached_property
+    def _openapi(self) -> bytes:
+        return dump(docs.openapi(self._told))
 
     async def _docs_page(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
         await exchange.answer(Response(200, self._docs, "text/html; charset=utf-8"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kowalski.node.http.exchange import Exchange, HttpError, Request
 
@@ -17,8 +17,9 @@ class Route:
     """`path` as in `/tasks/{task}/events`; `{name+}` also takes slashes.
 
     `summary` and `tag` are for those who read `/docs`; a route without them is not told of there.
-    `body` is the JSON Schema of what it takes, `query` names the numbers that it takes behind a
-    question mark.
+    `body` makes the JSON Schema of what it takes, whose `$defs` are by names that no other schema
+    uses; `query` names the numbers that it takes behind a question mark. `stream` is the type of
+    an answer in pieces, where there is one, and `reference` where its answers are described.
     """
 
     method: str
@@ -26,8 +27,10 @@ class Route:
     handler: RoutedHandler
     summary: str = ""
     tag: str = ""
-    body: Mapping[str, object] = field(default_factory=dict[str, object])
+    body: Callable[[], Mapping[str, object]] = dict
     query: tuple[str, ...] = ()
+    stream: str = ""
+    reference: str = ""
 
 
 class Router:

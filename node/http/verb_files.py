@@ -19,7 +19,7 @@ from kowalski.node.http.exchange import HttpError
 
 Json = dict[str, object]
 
-LISTS: Mapping[str, str] = {"submit": "context", "run": "files"}
+LISTS: Mapping[str, str] = {"submit": "context", "dry_run": "context", "run": "files"}
 """By verb: the field that lists files, each with a name and a text here."""
 
 _TEXT: Json = {"type": "string"}

@@ -105,8 +105,8 @@ class Dispatch:
         self._experience = Experience()
         self._prefixes = PrefixBook()
         self._under_way: dict[tuple[PeerId, str], list[_UnderWay]] = {}
-        self.decisions: deque[tuple[TaskId | None, Decision]] = deque(maxlen=DECISIONS_KEPT)
-        """The last choices, with the tasks they were made for."""
+        self.decisions: deque[tuple[Work, Decision]] = deque(maxlen=DECISIONS_KEPT)
+        """The last choices, with what they were made for."""
         mesh.listen(self._heed)
 
     # --- choosing -------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ class Dispatch:
         return int.from_bytes(digest, "big") / 2**32
 
     def _decide(self, work: Work, decision: Decision) -> Decision:
-        self.decisions.append((work.task, decision))
+        self.decisions.append((work, decision))
         return decision
 
     def _straight(

@@ -28,7 +28,7 @@ from kowalski.protocol.errors import (
     RequestFailedError,
     RequestRefusedError,
 )
-from kowalski.protocol.ids import PeerId
+from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.folding import FoldAsked, FoldDone
 from kowalski.protocol.messages.inference import (
     CompletionAsked,
@@ -218,6 +218,10 @@ class PlacedWork:
                 raise
         return await place()
 
+    def model_work(self, asked: CompletionAsked, devices: Devices = "all") -> Work:
+        """What `asked` is to the choice of a peer."""
+        return self._model_work(asked, devices)[0]
+
     def _model_work(self, asked: CompletionAsked, devices: Devices) -> tuple[Work, Job]:
         request = request_of(asked)
         assert request is not None
@@ -311,8 +315,9 @@ class PlacedWork:
         *,
         as_of_now: Callable[[FoldAsked], Awaitable[FoldAsked]] = _as_it_is,
         devices: Devices = "all",
+        task: TaskId | None = None,
     ) -> Fold:
-        """Fold on the nearest peer. `as_of_now` as in `complete`.
+        """Fold on the nearest peer, for a task if any. `as_of_now` as in `complete`.
 
         Raises:
             RequestRefusedError: `no_peer`.
@@ -331,7 +336,7 @@ class PlacedWork:
         content = () if asked.content is None else (asked.content,)
         need = Need("folding", devices=devices, units=max(1.0, _bytes_of(asked) / 1000))
         (text, done), placed = await self.placing.place(
-            Work(need, claim=asked.claim, content=content),
+            Work(need, claim=asked.claim, task=task, content=content),
             attempt,
             remaining_s=asked.remaining_s,
             on_restart=_ignore,

@@ -287,7 +287,10 @@ class SessionHands:
         )
         try:
             folded = await self._rooms.work.fold(
-                asked, as_of_now=self._fold_as_of_now, devices=term.spec.devices
+                asked,
+                as_of_now=self._fold_as_of_now,
+                devices=term.spec.devices,
+                task=term.task,
             )
         except Weather as error:
             term.progress("note", text=f"nobody folds ({error}); it is done here")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,14 +15,16 @@ from kowalski.mesh.core.placement import load
 from kowalski.mesh.driver import Driver
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core import resuming, retention, task_ledger
+from kowalski.node.core.appointments import Appointment, AppointmentBook
 from kowalski.node.core.portions import ENTRIES_MAX, portion
 from kowalski.node.core.task_ledger import Task, TaskLedger
+from kowalski.node.core.task_ledger_terms import weights_of
 from kowalski.node.services import flight_recorder
 from kowalski.node.services.term_talk import Granted, TermTalk, remaining_s
 from kowalski.node.services.wanted_contents import WantedContents
 from kowalski.node.storage import LedgerStorage, StorageError
 from kowalski.protocol.errors import RequestRefusedError
-from kowalski.protocol.ids import Address, TaskId
+from kowalski.protocol.ids import Address, PeerId, TaskId
 from kowalski.protocol.messages import task as wire
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentRef
@@ -70,6 +72,7 @@ class SubmitterRoom:
         self._keeping = keeping or retention.Keeping()
         self._unix_clock = unix_clock
         self._talks: dict[TaskId, TermTalk] = {}
+        self.appointments = AppointmentBook()
         self._onlookers: dict[TaskId, list[trio.MemorySendChannel[Seen]]] = {}
         self._nursery: trio.Nursery
         self._driver: Driver[TaskLedger, task_ledger.Event, task_ledger.Effect] = Driver(
@@ -95,6 +98,11 @@ class SubmitterRoom:
         """The latest first; without the digests of those that ended long ago."""
         known = self._driver.state.tasks
         return [known.get(task.id, task) for task in self._storage.latest(limit)]
+
+    def weights_of(self, spec: wire.TaskSpec) -> Mapping[PeerId, float]:
+        """Who could lead a task now, and with what weight."""
+        self._refresh_weights()
+        return weights_of(self._driver.state, spec)
 
     def headlines(self) -> list[wire.TaskHeadline]:
         """The open tasks and those that ended last, as others are told of them."""
@@ -224,6 +232,7 @@ class SubmitterRoom:
             case task_ledger.Show(task=task, entry=entry):
                 self._show(Seen(task, entry))
             case task_ledger.GrantTerm(task=task, standbys=standbys, holders=holders):
+                self._note(task, standbys)
                 self._end_talk(task.id)
                 lease_s = self._driver.state.params.lease_s
                 talk = TermTalk(Granted(task, standbys, holders), lease_s=lease_s)
@@ -249,6 +258,20 @@ class SubmitterRoom:
                 self._say(task_id, wire.CancelTask(task=task_id, term=term, reason=reason))
             case task_ledger.SettleTask(task=task_id, term=term):
                 self._say(task_id, wire.Settle(task=task_id, term=term))
+
+    def _note(self, task: Task, standbys: tuple[PeerId, ...]) -> None:
+        """Remember from among whom its coordinator was taken."""
+        if task.coordinator is not None:
+            made = Appointment(
+                trio.current_time(),
+                task.term,
+                task.coordinator,
+                task.why_waiting,
+                weights_of(self._driver.state, task.spec),
+                frozenset(task.excluded),
+                standbys,
+            )
+            self.appointments = self.appointments.appoint(task.id, made)
 
     def _write(
         self, effect: task_ledger.Save | task_ledger.SaveWithPast | task_ledger.Append

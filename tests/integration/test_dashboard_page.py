@@ -118,6 +118,7 @@ def test_a_task_is_given_and_followed_to_its_answer(person: Person) -> None:
     person.do("waitText", selector="#task-answer", text="42")
     person.do("waitText", selector="#task-ran li", text="cell 0 (python) on home")
     person.do("waitText", selector="#tasks .pill", text="answered")
+    person.do("waitText", selector="#task-why li", text="run python")
     person.do("shot", name="task")
 
 

@@ -19,6 +19,8 @@ SOUND: dict[str, dict[str, object]] = {
     "attach": {"task": "t1@küche"},
     "resume": {"task": "t1", "timeout_s": 60, "max_iterations": 3},
     "trace": {"task": "t1"},
+    "explain": {"task": "t1"},
+    "dry_run": {"prompt": "why", "mode": "rlm", "model": "m"},
     "submit": {
         "prompt": "why",
         "mode": "rlm",

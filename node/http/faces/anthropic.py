@@ -91,6 +91,19 @@ class _Messages(Lenient):
     thinking: _Thinking | None = None
 
 
+class _Counted(_Messages):
+    max_tokens: Annotated[int, Field(ge=1)] = 1
+
+
+REFERENCE = "https://docs.anthropic.com/en/api/messages"
+
+BODIES: Mapping[str, type[Lenient]] = {
+    "/v1/messages": _Messages,
+    "/v1/messages/count_tokens": _Counted,
+}
+"""What a request of each path may say."""
+
+
 def messages_asked(body: Mapping[str, object], *, remaining_s: float) -> Asked:
     """A request of `/v1/messages`.
 

@@ -130,6 +130,34 @@ class _Embed(Lenient):
     dimensions: Annotated[int, Field(ge=1)] | None = None
 
 
+class _Show(Lenient):
+    model: str
+
+
+class _Pull(Lenient):
+    model: str
+    stream: bool = True
+    on: str | None = None
+
+
+class _Plain(Lenient):
+    model: str = ""
+    prompt: str
+
+
+REFERENCE = "https://docs.ollama.com/api"
+
+BODIES: Mapping[str, type[Lenient]] = {
+    "/api/chat": _Chat,
+    "/api/generate": _Generate,
+    "/api/embed": _Embed,
+    "/api/embeddings": _Plain,
+    "/api/show": _Show,
+    "/api/pull": _Pull,
+}
+"""What a request of each path may say."""
+
+
 def chat_asked(body: Mapping[str, object], *, remaining_s: float) -> Asked | None:
     """A request of `/api/chat`; None where the model shall only be loaded.
 

@@ -159,6 +159,16 @@ class _Embeddings(Lenient):
     dimensions: int | None = None
 
 
+REFERENCE = "https://platform.openai.com/docs/api-reference/chat"
+
+BODIES: Mapping[str, type[Lenient]] = {
+    "/v1/chat/completions": _Chat,
+    "/v1/completions": _Plain,
+    "/v1/embeddings": _Embeddings,
+}
+"""What a request of each path may say."""
+
+
 def chat_asked(body: Mapping[str, object], *, remaining_s: float) -> Asked:
     """A request of `/v1/chat/completions`.
 

@@ -46,6 +46,15 @@ class Lenient(BaseModel):
 L = TypeVar("L", bound=Lenient)
 
 
+def schema_of(model: type[Lenient], face: str) -> dict[str, object]:
+    """The JSON Schema of what clients send; `$defs` and references begin with `face`."""
+    place = f"#/components/schemas/{face}{{model}}"
+    schema = model.model_json_schema(ref_template=place)
+    parts: dict[str, object] = schema.pop("$defs", {})
+    schema.pop("title", None)
+    return {**schema, "$defs": {f"{face}{name}": part for name, part in parts.items()}}
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """Bytes of an image that a client sent; large ones travel by hash."""

@@ -160,6 +160,7 @@ function show(task) {
   at("task-title").textContent = `Task ${task}`;
   replace(at("task-events"));
   replace(at("task-ran"));
+  replace(at("task-why"));
   at("task-answer").textContent = "";
   drawTasks();
   follow(task);
@@ -214,7 +215,28 @@ async function refreshTask() {
     const ran = whole.ran ?? [];
     replace(at("task-ran"), ...ran.map((one) => make("li", {}, make("b", {}, one.what), ` on ${one.name}`,
       one.why ? make("div", { class: "quiet" }, one.why) : null)));
+    await refreshReasons(task);
   } catch (error) { at("task-line").textContent = error.message; }
+}
+
+async function refreshReasons(task) {
+  const { appointments = [], decisions = [] } = await ask("GET", `/tasks/${encodeURIComponent(task)}/explain`);
+  if (task !== shown) return;
+  const appointed = appointments.map((one) => reasons(`term ${one.term}: ${one.name} leads`, one.why,
+    one.candidates.map((peer) => `${peer.name}: weight ${peer.weight}, score ${peer.score.toPrecision(3)}${peer.is_excluded ? ", has failed at it before" : ""}`)));
+  const chosen = decisions.map((one) => reasons(`${one.wanted} → ${one.name ?? "nobody"}`, one.why, one.candidates.map(candidate)));
+  replace(at("task-why"), ...appointed, ...chosen);
+}
+
+function reasons(head, why, lines) {
+  return make("li", {}, make("details", {}, make("summary", {}, head),
+    make("p", { class: "quiet" }, why), ...lines.map((line) => make("div", { class: "quiet" }, line))));
+}
+
+function candidate(peer) {
+  if (peer.score === undefined) return `${peer.name}: ${peer.why}`;
+  const offer = peer.offer ? `, offers to be done after ${peer.offer.expected_s.toPrecision(3)} s` : "";
+  return `${peer.name}: ${peer.why}${offer}${peer.refused ? `, refuses: ${peer.refused}` : ""}`;
 }
 
 // --- what the owner does ------------------------------------------------------------------------

@@ -52,6 +52,12 @@ class Rules:
         os.close(self._fd)
 
 
+# Threads that the user's other programs, other sessions among them, may start while a session lives.
+# Without this room they would take what is the session's: a bash that cannot fork, a node that waits
+# forever for threads of its own.
+OTHERS_LATER = 200
+
+
 def threads_of_user():
     count = 0
     for name in os.listdir("/proc"):
@@ -101,8 +107,8 @@ class Confinement:
             os._exit(1)
         limits = dict(order["rlimits"])
         if order["uid"] is None:
-            # It counts all that the user runs, not only ours.
-            others = threads_of_user()
+            # It counts all that the user runs, not only ours, and they may start more of it.
+            others = threads_of_user() + OTHERS_LATER
             limits["nproc"] = [bound + others for bound in limits["nproc"]]
         limit_self(limits)
         rules.enter()

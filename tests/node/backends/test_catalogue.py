@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from kowalski.node.backends.catalogue import Catalogue, open_catalogue
+from kowalski.node.backends.catalogue import FIRST_LOOK_S, Catalogue, open_catalogue
 from kowalski.node.backends.http import open_http
 from kowalski.node.backends.in_memory import InMemoryBackend
 from kowalski.node.backends.probing import Candidate, Finding, candidate, probe
@@ -162,7 +162,26 @@ async def test_a_known_server_is_not_probed_again(autojump_clock: MockClock) -> 
         backend.models = (*backend.models, ModelInfo("new"))
         await catalogue.refresh()
         assert ("new", "s") in names(catalogue)
-    assert house.looks == [("memory://s",), ()]
+    assert house.looks == [("memory://s",)]
+
+
+@pytest.mark.trio
+async def test_a_place_that_never_answers_holds_up_neither_the_others_nor_the_start(
+    autojump_clock: MockClock,
+) -> None:
+    house = device(server("s", WARM), server("slow", ModelInfo("late")))
+
+    async def look(places: Sequence[Candidate]) -> tuple[Finding, ...]:
+        if places[0].url == "memory://slow":
+            await trio.sleep(2.0)
+        return await house.look(places)
+
+    async with open_catalogue(house.places(), look) as catalogue:
+        assert trio.current_time() == FIRST_LOOK_S
+        assert names(catalogue) == [("m", "s")]
+        await catalogue.wait_changed()
+        assert trio.current_time() == 2.0
+        assert names(catalogue) == [("m", "s"), ("late", "slow")]
 
 
 @pytest.mark.trio

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
 
 from kowalski.node.http.tokens import TokenFile
@@ -15,6 +16,7 @@ from tests.node.http.rooms import ask, open_room
 pytestmark = pytest.mark.trio
 
 AFAR = "192.168.1.20"
+Json = dict[str, object]
 
 
 async def test_from_afar_nothing_is_told_without_the_token(
@@ -97,6 +99,37 @@ async def test_the_interface_is_told_to_people_and_programs(
         page = await ask(room, "GET", "/docs")
         for path in told["paths"]:
             assert path.replace("{model}", "{model+}") in page.body.decode()
+
+
+CHAT = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "fits", "does_not"),
+    [
+        ("/v1/chat/completions", {**CHAT, "stop": ["."]}, {"messages": []}),
+        ("/v1/completions", {"prompt": "once"}, {"prompt": 5}),
+        ("/v1/embeddings", {"input": ["a", "b"]}, {}),
+        ("/v1/messages", {**CHAT, "max_tokens": 5}, CHAT),
+        ("/v1/messages/count_tokens", CHAT, {"messages": [{"role": "nobody", "content": ""}]}),
+        ("/api/chat", {"messages": [{"role": "user"}]}, {"messages": [{"role": "nobody"}]}),
+        ("/api/generate", {"prompt": "once", "options": {"seed": 1}}, {"options": {"seed": "a"}}),
+        ("/api/embed", {"input": "a"}, {"input": 5}),
+        ("/api/embeddings", {"prompt": "a"}, {}),
+        ("/api/show", {"model": "a"}, {}),
+    ],
+)
+async def test_what_clients_of_models_may_say_is_told_to_programs(
+    virtual_time: JumpingClock, tmp_path: Path, path: str, fits: Json, does_not: Json
+) -> None:
+    async with open_world(1) as world:
+        told = (await ask(open_room(world, tmp_path), "GET", "/openapi.json")).json
+    operation = told["paths"][path]["post"]
+    assert operation["externalDocs"]["url"].startswith("https://")
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    is_valid = jsonschema_rs.validator_for({**schema, "components": told["components"]}).is_valid
+    assert is_valid(fits)
+    assert not is_valid(does_not)
 
 
 async def test_what_is_answered_is_counted_by_route(

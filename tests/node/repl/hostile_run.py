@@ -134,7 +134,8 @@ async def run_cell(session: KernelSession, code: str, timeout_s: float) -> CellO
 
 
 def told(outcome: CellOutcome) -> str:
-    return (outcome.value or outcome.error or outcome.stderr.decode(errors="replace"))[-300:]
+    said = outcome.stderr.decode(errors="replace")
+    return " | ".join(filter(None, (outcome.value or outcome.error, said[-1000:])))
 
 
 async def beat(report: Report) -> None:

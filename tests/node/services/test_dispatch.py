@@ -186,7 +186,7 @@ async def test_every_choice_is_kept_with_what_it_was_made_from(virtual_time: Jum
         task = TaskId("t")
         await choose(world, dataclasses.replace(PYTHON, task=task))
         (kept_for, decision) = dispatch(world).decisions[-1]
-        assert kept_for == task
+        assert kept_for.task == task
         assert decision.chosen in decision.offers
         assert [no.why for no in decision.ranking.rejections] == ["does not offer repl"]
         assert decision.ranking.choices[0].candidate.occupancy["code"].slots == 4
