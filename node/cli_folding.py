@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from kowalski.node.cli_session import (
     duration_option,
     given,
     read_bytes,
+    text_of,
     with_session,
 )
 from kowalski.node.cli_tasks import ANSWER_GRACE_S
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FOLD_BYTES_MAX = 1 << 30
+NAME_BYTES = 200
 
 
 @click.command()
@@ -36,12 +39,14 @@ FOLD_BYTES_MAX = 1 << 30
     "-m",
     help="Have this model summarise it, and check that; '*' for any. Default: none.",
 )
+@click.option("--fits", metavar="MODEL", help="The budget is in tokens as this model counts them.")
 @duration_option("--timeout", "10m", "How long you will wait.")
 @with_session
 def fold(
     session: Session,
     *,
     file: str,
+    fits: str | None,
     budget_tokens: int | None,
     ratio: float | None,
     question: str | None,
@@ -59,6 +64,7 @@ def fold(
         ratio=ratio,
         question=question,
         model=model,
+        fits=fits,
         timeout_s=timeout,
     )
     silence_s = timeout + ANSWER_GRACE_S
@@ -112,6 +118,7 @@ def _fold_stdin(
     content = read_bytes(None, bytes_max=FOLD_BYTES_MAX + 1)
     if len(content) > FOLD_BYTES_MAX:
         raise click.UsageError(f"more than {FOLD_BYTES_MAX} bytes on stdin")
+    request["name"] = content[:NAME_BYTES].decode("utf-8", "replace") or "text"
     if len(content) <= TEXT_BYTES_MAX:
         request["text"] = content.decode("utf-8", "replace")
         return _asked(session, request, silence_s)
@@ -125,11 +132,38 @@ def _fold_stdin(
 
 
 @click.command()
-@click.argument("handle")
+@click.argument("file", type=click.Path(allow_dash=True, dir_okay=False))
+@click.option("--model", "-m", required=True, help="For which model.")
+@with_session
+def tokens(session: Session, *, file: str, model: str) -> None:
+    """How many tokens a text is for a model. FILE - reads stdin.
+
+    As its server counts (llama-server, vLLM, SGLang), or by its tokenizer file (extra `[tokens]`);
+    else an estimate, and that is said.
+    """
+    if file != "-":
+        read_bytes(Path(file), bytes_max=1)
+        request = {"model": model, "path": str(Path(file).resolve())}
+    else:
+        request = {"model": model, "text": text_of("-", None, what="text")}
+    done = session.ask_node("tokens", request, silence_s=ANSWER_GRACE_S)
+    if session.as_json:
+        session.print_json(done)
+        return
+    session.result(render.field(done, "tokens"))
+    if done.get("is_estimate"):
+        session.say("an estimate: no peer that can be reached counts for this model")
+    else:
+        session.say(f"as {render.field(done, 'name')} counts for {render.field(done, 'model')}")
+
+
+@click.command()
+@click.argument("handle", required=False)
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Into a file."
 )
-@click.option("--question", "-q", help="Only what may answer it.")
+@click.option("--question", "-q", help="Only what may answer it; without HANDLE: in which folds.")
+@click.option("--count", "-n", type=click.IntRange(1, 8), help="Without HANDLE: how many; else 3.")
 @click.option(
     "--budget-tokens", "-b", type=click.IntRange(min=1), help="Of that; 1000 if not given."
 )
@@ -138,18 +172,27 @@ def _fold_stdin(
 def unfold(
     session: Session,
     *,
-    handle: str,
+    handle: str | None,
     output: Path | None,
     question: str | None,
+    count: int | None,
     budget_tokens: int | None,
     timeout: float,
 ) -> None:
     """The original of a fold, byte for byte.
 
-    From whichever peer holds it.
+    From whichever peer holds it. With --question and without HANDLE: the folds of this node that
+    are nearest to it, by their words and, where a peer has a model for that, by vectors.
     """
     if budget_tokens is not None and not question:
         raise click.UsageError("--budget-tokens goes with --question")
+    if handle is None:
+        if not question or output is not None or budget_tokens is not None:
+            raise click.UsageError("give a HANDLE, or --question alone")
+        _nearest(session, given(question=question, count=count, timeout_s=timeout), timeout)
+        return
+    if count is not None:
+        raise click.UsageError("--count goes without HANDLE")
     request = given(
         handle=handle.lower(), question=question, budget_tokens=budget_tokens, timeout_s=timeout
     )
@@ -168,3 +211,18 @@ def unfold(
     except OSError as error:
         raise click.UsageError(f"{output}: {(error.strerror or str(error)).lower()}") from error
     session.say(f"{len(data)} bytes in {output}")
+
+
+def _nearest(session: Session, request: dict[str, object], timeout: float) -> None:
+    done = session.ask_node("folds", request, silence_s=timeout + ANSWER_GRACE_S)
+    if session.as_json:
+        session.print_json(done)
+        return
+    folds = render.rows_of(done.get("folds"))
+    for one in folds:
+        session.result(f"{render.field(one, 'handle')}  {one['score']:.2f}  {one['name']}")
+        session.result(textwrap.indent(str(one["text"]), "    "))
+    how = f"by words and {render.field(done, 'model')}" if done.get("model") else "by words"
+    session.say(f"{len(folds)} of {render.field(done, 'searched')} folds, {how}")
+    if done.get("why_not"):
+        session.say(f"without vectors: {render.field(done, 'why_not')}")
