@@ -340,7 +340,7 @@ class Mesh:
             rtt_s=0.0,
             age_s=0.0,
             profile=profile,
-            hot=self._about.hot(),
+            hot=profile.hot,
             membership=table.state_of(self.me),
             incarnation=table.incarnation,
         )

@@ -6,7 +6,7 @@ import multiprocessing
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from simulations import story
@@ -111,8 +111,10 @@ def run(scenario: Scenario, seeds: Iterable[int], *, jobs: int) -> Iterator[Outc
         yield outcome
 
 
-def run_all(given: list[tuple[Scenario, int]], *, jobs: int) -> Iterator[tuple[str, Outcome]]:
-    """The same for seeds of several scenarios, with whose each is."""
+def run_all(
+    given: list[tuple[Scenario, int]], *, jobs: int
+) -> Generator[tuple[str, Outcome], None, None]:
+    """The same for seeds of several scenarios, with whose each is. Closed, its processes end."""
     if jobs == 1 or len(given) == 1:
         yield from map(_told_in_a_process, given)
         return
