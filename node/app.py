@@ -107,8 +107,8 @@ class Hands:
 # --- a node of real parts -----------------------------------------------------------------------
 
 
-async def run_node(config: NodeConfig) -> None:
-    """Be a node until SIGINT or SIGTERM.
+async def run_node(config: NodeConfig, belongs_to: int | None = None) -> None:
+    """Be a node until SIGINT or SIGTERM, or until `belongs_to`, a descriptor, has nothing to read.
 
     Raises:
         ConfigError: something that the operator can mend.
@@ -119,6 +119,8 @@ async def run_node(config: NodeConfig) -> None:
                 notices = ServiceNotices(os.environ)
                 stopping = Stopping(nursery.cancel_scope, notices, within_s=config.drain_s)
                 nursery.start_soon(stopping.heed_signals)
+                if belongs_to is not None:
+                    nursery.start_soon(stopping.heed_end_of, belongs_to)
                 await _run(config, notices, stopping)
     except BaseExceptionGroup as group:
         raise first_error(group) from group.__cause__
