@@ -96,15 +96,8 @@ class TaskVerbs:
         entropy = secrets.token_bytes(10)
         name = request.task_id or ids.task_id(int(self._unix_clock() * 1000), entropy)
         if request.detach:
-            group = await self._tasks.detach(name, spec)
-            if len(group) == GROUP_SIZE:
-                names = [self._mesh.name_of(peer) for peer in group]
-                return {"task": name, "state": "running", "kept_by": names}
+            return await self._detach(name, spec)
         task = self._submitter.submit(name, spec)
-        if request.detach:
-            words = f"{GROUP_SIZE} devices that coordinate are needed to keep it, there are"
-            note = f"{words} {len(group)}: it wants this device back for its answer"
-            return {"task": task.id, "state": task.state, "kept_by": [], "note": note}
         await emit({"kind": "submitted", "task": task.id, "mode": spec.mode})
         if not request.follow:
             return {"task": task.id, "state": task.state}
@@ -112,6 +105,17 @@ class TaskVerbs:
         view = self._view(self._submitter.entries(name)[:told])
         ended = await follow_here(self._submitter, name, told, _emitting(view, emit))
         return await self._result(ended, self._submitter.entries(name))
+
+    async def _detach(self, name: TaskId, spec: TaskSpec) -> Reply:
+        """Pass it on to three peers; where there are not so many, keep it here."""
+        group = await self._tasks.detach(name, spec)
+        if len(group) == GROUP_SIZE:
+            names = [self._mesh.name_of(peer) for peer in group]
+            return {"task": name, "state": "running", "kept_by": names}
+        task = self._submitter.submit(name, spec)
+        words = f"{GROUP_SIZE} devices that coordinate are needed to keep it, there are"
+        note = f"{words} {len(group)}: it wants this device back for its answer"
+        return {"task": task.id, "state": task.state, "kept_by": [], "note": note}
 
     async def attach(self, raw: Reply, emit: Emit) -> Reply:
         """Follow a task, wherever it was submitted, from its beginning."""

@@ -452,8 +452,10 @@ class DetachedTask:
 
 
 def read_delegation(delegated: wire.Delegated) -> wire.Delegation:
-    """Raises RemoteProtocolError: the frame is none of a delegation."""
+    """Raises RemoteProtocolError: the frame is none of a delegation to three peers."""
     delegation = codec.decode(delegated.frame)
     if not isinstance(delegation, wire.Delegation):
         raise RemoteProtocolError(f"{delegation.KIND} where a delegation was due")
+    if len(set(delegation.group)) != wire.GROUP_SIZE or len(delegation.group) != wire.GROUP_SIZE:
+        raise RemoteProtocolError(f"a group that is not of {wire.GROUP_SIZE} different peers")
     return delegation

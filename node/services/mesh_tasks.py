@@ -61,9 +61,9 @@ class Place:
 class Keeper(Protocol):
     """What shows a task: the submitter's room, or a detached task that is kept here."""
 
-    def find(self, task: TaskId) -> Task: ...
-    def entries(self, task: TaskId, start: int = 0) -> list[Entry]: ...
-    def watch(self, task: TaskId) -> AbstractContextManager[trio.MemoryReceiveChannel[Seen]]: ...
+    def find(self, task: TaskId, /) -> Task: ...
+    def entries(self, task: TaskId, /, start: int = 0) -> list[Entry]: ...
+    def watch(self, task: TaskId, /) -> AbstractContextManager[trio.MemoryReceiveChannel[Seen]]: ...
 
 
 class MeshTasks:
@@ -286,7 +286,7 @@ class MeshTasks:
             self._submitter.cancel(task, reason)
             return await follow_here(self._submitter, task, 0, _unheeded)
         leader = keeper.member.leader
-        if leader in {None, self._mesh.me}:
+        if leader is None or leader == self._mesh.me:
             keeper.cancel(reason)
         else:
             asked = wire.CancelAsked(task=task, submitter=keeper.key[0], reason=reason)

@@ -23,25 +23,23 @@ from pydantic import Field
 from kowalski.protocol.ids import PeerIdField, TaskIdField
 from kowalski.protocol.limits import FRAME_BYTES_MAX
 from kowalski.protocol.messages.base import Count, Message, Term
-from kowalski.protocol.messages.task import Digest, Entries, Index, TaskSpec
+from kowalski.protocol.messages.task import Digest, Entries, Index, Peers, TaskSpec
 
 GROUP_SIZE = 3
 
-Group = Annotated[
-    tuple[PeerIdField, ...],
-    Field(strict=False, fail_fast=True, min_length=GROUP_SIZE, max_length=GROUP_SIZE),
-]
-
 
 class Delegation(Message):
-    """What a submitter signs: from now on these three keep the task, and it does not."""
+    """What a submitter signs: from now on these three keep the task, and it does not.
+
+    They are `GROUP_SIZE` different peers; any other number is nobody's to keep.
+    """
 
     KIND: ClassVar[str] = "detached/delegation"
     FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX - 4096
 
     task: TaskIdField
     submitter: PeerIdField
-    group: Group
+    group: Peers
     submitted_unix_s: Count
     spec: TaskSpec
 
