@@ -99,4 +99,3 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("folding", "planted facts that survive a fold"),
     Scenario("trust", "what trust costs", quick=("--runs", "1")),
 )
-BY_NAME: Mapping[str, Scenario] = {one.name: one for one in SCENARIOS}
