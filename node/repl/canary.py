@@ -29,7 +29,7 @@ from kowalski.node.repl.kernel_source import KernelSource
 from kowalski.node.repl.limits import CellLimits, SessionLimits
 from kowalski.node.repl.seam import CellOutcome, SubCall, SubCallResult
 
-PROBE_SLOT = 63
+PROBE_SLOT = 1023
 """Probes use a slot that no session will ever have: a host counts from 0."""
 
 PYTHON_KERNEL = ("channel.py", "limiting.py", "asking.py", "python_kernel.py")

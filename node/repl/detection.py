@@ -39,7 +39,7 @@ from kowalski.node.repl.unsandboxed import Unsandboxed
 from kowalski.protocol.errors import RequestFailedError
 
 _FIRST_UID = 1_500_000
-_UIDS_PER_NODE = 64
+_UIDS_PER_NODE = 1024
 PROGRAMS_PATH = "/usr/bin:/usr/local/bin:/bin"
 """Where a sandbox may come from. Not $PATH: this program is the boundary."""
 

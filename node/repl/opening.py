@@ -20,6 +20,9 @@ from kowalski.node.repl.toolchains import Toolchains, find_toolchains
 
 log = structlog.get_logger(__name__)
 
+WARM_LATELY_MAX = 2
+"""Languages besides Python that a kernel waits for, after their last session."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -77,6 +80,7 @@ async def open_host_here(
         verdict.sandbox,
         verdict.languages,
         slots=slots,
+        warm_lately_max=WARM_LATELY_MAX,
         limits=limits,
         scratch_path=scratch_path,
         compiled_path=data_dir / "compiled",

@@ -25,6 +25,7 @@ from kowalski.node.repl.limits import Limits
 from kowalski.node.repl.sandbox import Sandbox
 from kowalski.node.repl.seam import WAITING_MAX
 from kowalski.node.repl.toolchains import Toolchains
+from kowalski.node.repl.warmth import Warmth
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RequestFailedError,
@@ -35,8 +36,8 @@ _IDLE_WATCH_INTERVAL_S = 1.0
 _WARM_RETRY_S = 5.0
 _REFILL_AFTER_S = 0.004
 _RETRY_AFTER_S = 2.0
-# `bubblewrap` has this many uids of its own, and the last is the probes'.
-SLOTS_MAX = 60
+# Each kernel has a uid of its own where the node is root; `canary.PROBE_SLOT` lies behind them.
+SLOTS_MAX = 1000
 
 
 class KernelHost:
@@ -49,12 +50,12 @@ class KernelHost:
         *,
         slots: int,
         limits: Limits,
-        warm: Mapping[str, int],
+        warmth: Warmth,
         start_timeout_s: float,
         compile_cache: CompileCache | None = None,
     ) -> None:
         assert slots >= 1, "a host has slots"
-        assert slots + sum(warm.values()) <= SLOTS_MAX, "one uid per kernel"
+        assert slots + warmth.kernels_max <= SLOTS_MAX, "one uid per kernel"
         self._source = source
         self._languages = dict(languages)
         self._changed = trio.Event()
@@ -66,11 +67,11 @@ class KernelHost:
         self._opening = 0
         self._closing: dict[KernelSession, int] = {}
         """Their place is free for others already; their uid is not yet."""
-        kernels = slots + sum(warm.values())
+        kernels = slots + warmth.kernels_max
         self._lent_max = min(WAITING_MAX, max(0, SLOTS_MAX - kernels - slots))
         self._free = list(range(min(kernels + slots + self._lent_max, SLOTS_MAX)))
-        self._warm_wanted = dict(warm)
-        self._warm: dict[str, list[tuple[Kernel, int]]] = {name: [] for name in warm}
+        self._warmth = warmth
+        self._warm: dict[str, list[tuple[Kernel, int]]] = {}
         self._warm_used = trio.Event()
         self._gone = trio.Event()
         """The next session that has ended for good."""
@@ -119,6 +120,9 @@ class KernelHost:
             self._sessions[session] = slot
         finally:
             self._opening -= 1
+        # The next session of this language shall find a kernel.
+        self._warmth.used(language, trio.current_time())
+        self._warm_used.set()
         try:
             await kernel.open_session(inputs, seed, files)
             if self._is_closed:
@@ -161,9 +165,7 @@ class KernelHost:
         while True:
             self._warm_used = trio.Event()
             try:
-                for language, count in self._warm_wanted.items():
-                    while len(self._warm[language]) < count:
-                        self._warm[language].append(await self._start(language))
+                await self._warm_up()
             except RequestFailedError:
                 # `open` will meet the same and say so; here it is only tried again, sooner where
                 # a session ends meanwhile.
@@ -175,10 +177,31 @@ class KernelHost:
                 # Not in the way of the session that took it: most are over in this time.
                 await trio.sleep(_REFILL_AFTER_S)
 
+    async def _warm_up(self) -> None:
+        """Raises RequestFailedError."""
+        for language, count in self._warmth.wanted(trio.current_time()).items():
+            kernels = self._warm.setdefault(language, [])
+            while len(kernels) < count:
+                kernels.append(await self._start(language))
+
+    async def _cool_down(self) -> None:
+        """Away with kernels that nobody wants any more, or that died waiting."""
+        wanted = self._warmth.wanted(trio.current_time())
+        over: list[tuple[Kernel, int]] = []
+        for language, kernels in self._warm.items():
+            over += [one for one in kernels if language not in wanted or not one[0].is_alive]
+            kernels[:] = [one for one in kernels if one not in over]
+        for kernel, slot in over:
+            await kernel.close()
+            self._free.append(slot)
+        if over:
+            self._warm_used.set()
+
     async def watch_idle(self) -> None:
         """Runs until cancelled."""
         while True:
             await trio.sleep(_IDLE_WATCH_INTERVAL_S)
+            await self._cool_down()
             for session in self._sessions:
                 session.watch()
 
@@ -198,7 +221,6 @@ class KernelHost:
         for index, (kernel, slot) in enumerate(kernels):
             if kernel.is_alive:
                 del kernels[index]
-                self._warm_used.set()
                 return kernel, slot
         return None
 
@@ -232,6 +254,7 @@ async def open_sessions_host(
     slots: int = 2,
     limits: Limits | None = None,
     warm: Mapping[str, int] | None = None,
+    warm_lately_max: int = 0,
     scratch_path: Path | None = None,
     compiled_path: Path | None = None,
     toolchains: Toolchains | None = None,
@@ -240,7 +263,8 @@ async def open_sessions_host(
 ) -> AsyncIterator[KernelHost]:
     """Sessions of `languages` (as `languages.probe_languages` found them), up to `slots` at a time.
 
-    `warm` kernels per language wait ready, by default two of python. `scratch_path` holds links to
+    `warm` kernels per language wait ready, by default two of python, and one of each of up to
+    `warm_lately_max` other languages that were used lately. `scratch_path` holds links to
     or copies of inputs: on the file system of the content store they are links. `compiled_path`
     keeps what was compiled (None: nothing is kept). Slow languages of `toolchains` are tried
     meanwhile, and remembered in `book_path`. Leaving the block kills every process and removes
@@ -259,7 +283,7 @@ async def open_sessions_host(
             languages,
             slots=slots,
             limits=limits,
-            warm=warm,
+            warmth=Warmth(warm, lately_max=warm_lately_max),
             start_timeout_s=start_timeout_s,
             compile_cache=cache,
         )

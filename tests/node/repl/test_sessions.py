@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
+from kowalski.node.config import REPL_SLOTS_MAX
+from kowalski.node.repl.canary import PROBE_SLOT
 from kowalski.node.repl.seam import SubCall, SubCallResult
+from kowalski.node.repl.sessions import SLOTS_MAX
 from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
 from tests.node.repl.rooms import (
     Talk,
@@ -171,6 +176,37 @@ async def test_a_warm_kernel_is_taken_and_replaced() -> None:
             cell = Talk(await host.open("python", {}, seed))
             assert host.warm_ready == ready - 1
             assert (await cell("1 + 1")).value == "2"
+
+
+async def test_as_many_slots_as_an_owner_may_set_can_be_had() -> None:
+    slots = 2 * REPL_SLOTS_MAX
+    async with real_host(slots=slots, warm={"python": 2}, warm_lately_max=2) as host:
+        assert host.slots_free == slots
+        assert (await Talk(await host.open("bash", {}, 0))("echo here")).stdout == b"here\n"
+    assert SLOTS_MAX <= PROBE_SLOT
+
+
+async def test_a_language_that_was_used_finds_a_kernel_from_then_on() -> None:
+    async with real_host(slots=3, warm_lately_max=1) as host:
+        assert host.warm_ready == 0
+        first = await host.open("bash", {}, 0)
+        await until(lambda: host.warm_ready == 1)
+        await first.close()
+        cell = Talk(await host.open("bash", {}, 0))
+        assert host.warm_ready == 0
+        assert (await cell("echo warm")).stdout == b"warm\n"
+        await until(lambda: host.warm_ready == 1)
+
+
+async def test_a_kernel_that_died_waiting_is_replaced() -> None:
+    ours = children()
+    async with real_host(slots=3, warm={"python": 1}) as host:
+        await until(lambda: host.warm_ready == 1)
+        (server,) = children() - ours
+        os.kill(server, signal.SIGKILL)
+        await until(lambda: bool(children() - ours - {server}) and host.warm_ready == 1)
+        session = Talk(await host.open("python", {}, 0))
+        assert (await session("6 * 7")).value == "42"
 
 
 async def test_a_warm_kernel_sees_the_inputs_of_its_session(tmp_path: Path) -> None:
