@@ -158,9 +158,7 @@ def request_of(message: Message) -> Request | None:
                 max_tokens=None if message.max_tokens is None else message.max_tokens * count,
                 count=count,
             )
-            return Request(
-                job, message.claim, message.remaining_s, goes_on=_is_of_a_task(message)
-            )
+            return Request(job, message.claim, message.remaining_s, goes_on=_is_of_a_task(message))
         case FoldAsked():
             return Request(
                 Job("folding"), message.claim, message.remaining_s, goes_on=_is_of_a_task(message)

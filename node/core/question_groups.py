@@ -12,14 +12,19 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from kowalski.protocol.errors import RemoteProtocolError
+from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.inference import COMPLETIONS_MAX, OneCompletion
 
-QUICK_S = 0.1
+QUICK_S = 0.5
 """A question that takes longer is asked alone."""
 
-MOMENT_S = 0.25
+MOMENT_S = 1.0
 """What a group should take at most: so much is bound to a peer at once, and lost with it."""
 
+WEIGHT = 0.3
+"""Of the latest in a moving average: a model that was just loaded is soon known to be quick."""
+
+PACES_MAX = 1024
 PROMPTS_BYTES_MAX = 512 * 1024
 
 
@@ -34,6 +39,29 @@ def group_size(each_s: float | None, *, waiting: int, slots: int) -> int:
     in_a_moment = int(MOMENT_S / max(each_s, 1e-4))
     share = ceil(waiting / (2 * max(1, slots)))
     return max(1, min(COMPLETIONS_MAX, in_a_moment, share))
+
+
+class Paces:
+    """Seconds that a unit of work takes at each peer, as it says itself: moving averages."""
+
+    def __init__(self) -> None:
+        self._unit_s: dict[tuple[PeerId, str], float] = {}
+
+    def learn(self, peer: PeerId, work: str, unit_s: float) -> None:
+        before = self._unit_s.pop((peer, work), unit_s)
+        self._unit_s[peer, work] = before + WEIGHT * (unit_s - before)
+        while len(self._unit_s) > PACES_MAX:
+            del self._unit_s[next(iter(self._unit_s))]
+
+    def at_s(self, peer: PeerId, work: str, units: float) -> float | None:
+        """What so many units take at a peer; None if it never did such work."""
+        unit_s = self._unit_s.get((peer, work))
+        return None if unit_s is None else unit_s * units
+
+    def usual_s(self, work: str, units: float) -> float | None:
+        """The same, wherever: the median of the peers that did such work."""
+        seen = sorted(unit_s for (_, name), unit_s in self._unit_s.items() if name == work)
+        return seen[len(seen) // 2] * units if seen else None
 
 
 @dataclass(slots=True, eq=False)

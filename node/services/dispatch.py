@@ -175,11 +175,6 @@ class Dispatch:
             return self._straight(work, ranking, choice, "direct", usual_s)
         return await self._by_offers(work, ranking, remaining_s, reserve_s)
 
-    def usual_s(self, need: Need) -> float | None:
-        """What such work usually takes, wherever; None if we never saw any."""
-        unit_s = self._experience.usual_unit_s(need.work)
-        return None if unit_s is None else unit_s * need.units
-
     def slots(self, need: Need) -> int:
         """All that there are for such work, at peers that could do it."""
         choices = self.rank(need).choices

@@ -18,8 +18,9 @@ from kowalski.protocol.limits import TEXT_BYTES_MAX
 from kowalski.protocol.messages import inference as wire
 from kowalski.protocol.messages.base import line, sayable
 
-MOMENT_S = 0.05
-"""How long an answer may wait for company. What is told together is one entry of a journal."""
+MOMENT_S = 0.2
+"""How long an answer may wait for company: what is told together is one entry of a journal, and the
+cell that asked so many questions goes on when it has all answers."""
 
 TOLD_BYTES_MAX = 256 * 1024
 """Beyond this they wait no longer: with the longest text behind it, it still fits a frame."""

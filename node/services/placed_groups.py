@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.core.placement import Devices, Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core.job import Job, prompt_tokens
@@ -43,7 +42,7 @@ class PlacedGroups:
         """How many questions should go together, if all that wait are like `prompt`."""
         need = self._need(asked, [prompt], devices)
         dispatch = self._work.placing.dispatch
-        each_s = dispatch.usual_s(need)
+        each_s = self._work.paces.usual_s(need.work, need.units)
         if group_size(each_s, waiting=waiting, slots=1) == 1:
             return 1
         return group_size(each_s, waiting=waiting, slots=dispatch.slots(need))
@@ -83,10 +82,8 @@ class PlacedGroups:
         )
 
         async def attempt(to: Attempt) -> None:
-            at = to.choice.candidate
-            if at.unit_s is not None:
-                each_s = at.unit_s * at.slowness * need.units / len(prompts)
-                give_back(group.keep(group_size(each_s, waiting=len(prompts), slots=1)))
+            each_s = self._work.paces.at_s(to.peer, need.work, need.units / len(prompts))
+            give_back(group.keep(group_size(each_s, waiting=2 * len(prompts), slots=1)))
             asking = group.ask()
             try:
                 await self._ask(to, asking, asked, hear, as_of_now)
@@ -139,17 +136,15 @@ class PlacedGroups:
                     case CompletionsDone():
                         asking.check()
                         self._mesh.hear_reply(to.peer, message.hot)
-                        self._learn(to, message)
+                        self._learn(to, asked, message)
                         return
                     case _:
                         kind = CompletionsAsked.KIND
                         raise RemoteProtocolError(f"{message.KIND} in answer to {kind}")
 
-    def _learn(self, to: Attempt, done: CompletionsDone) -> None:
+    def _learn(self, to: Attempt, asked: CompletionAsked, done: CompletionsDone) -> None:
         usage = done.usage
         to.sent.units = units(usage.prompt_tokens, usage.completion_tokens)
-        job = Job("inference", model=done.model, count=max(1, done.answered))
-        self._work.learn(job, done)
-
-
-__all__ = ["PlacedGroups", "Told", "Weather"]
+        model = None if asked.model == ANY_MODEL else asked.model
+        job = Job("inference", model=model, count=max(1, done.answered))
+        self._work.learn(to, job, done)

@@ -19,6 +19,7 @@ from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core.job import COMPLETION_TOKENS, PROMPT_SPEED, Job, Usual, request_of
 from kowalski.node.core.portions import spans
+from kowalski.node.core.question_groups import Paces
 from kowalski.node.services import folding, inference, repl
 from kowalski.node.services.dispatch import Work
 from kowalski.node.services.model_replies import Reply, WholeReply
@@ -135,6 +136,8 @@ class PlacedWork:
         self.placing = placing
         self._models = ModelWork(mesh)
         self._usual = Usual()
+        self.paces = Paces()
+        """Of models, as their peers tell: without the way there and the line before them."""
         self.fold_counts = FoldCounts()
 
     async def complete(
@@ -193,7 +196,7 @@ class PlacedWork:
                     whole.overflowed(failed)
                 raise
             to.sent.units = units(done.usage.prompt_tokens, done.usage.completion_tokens)
-            self.learn(job, done)
+            self.learn(to, job, done)
             return whole.done(done, request)
 
         work, job = self._model_work(asked, devices)
@@ -254,9 +257,11 @@ class PlacedWork:
         usual = self._usual.reply_tokens.get(need.work, COMPLETION_TOKENS)
         return usual if max_tokens is None else min(usual, float(max_tokens))
 
-    def learn(self, job: Job, done: CompletionDone | CompletionsDone) -> None:
-        """Take in how long replies were."""
+    def learn(self, to: Attempt, job: Job, done: CompletionDone | CompletionsDone) -> None:
+        """Take in how long replies were, and how long they took."""
         self._usual = self._usual.learn(job, 0.0, done)
+        if to.sent.units is not None:
+            self.paces.learn(to.peer, job.need.work, done.held_s / to.sent.units)
 
     def preferred_model(self, peer: PeerId) -> str:
         """Raises RequestRefusedError: `unsupported`, it has none."""

@@ -233,9 +233,7 @@ class RunningCell:
         weights = [CALL_BYTES + len(call.prompt.encode()) for _, call in records]
         pieces = [
             records[start:end]
-            for start, end in spans(
-                weights, bytes_max=CALLS_BYTES_MAX, count_max=CALLS_PER_MESSAGE
-            )
+            for start, end in spans(weights, bytes_max=CALLS_BYTES_MAX, count_max=CALLS_PER_MESSAGE)
         ]
         asked = [(piece, self._ask(tuple(call for _, call in piece))) for piece in pieces]
         try:
