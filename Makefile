@@ -80,6 +80,9 @@ simulate: setup ## 10,000 bad days, some hours; SIMULATE_FLAGS='--seeds 200 --se
 simulate-scale: setup ## 3, 10 and 50 real nodes for ten virtual minutes, with the simulator's speed
 	@$(BIN)/python -m simulations bench --minutes 10 $(SIMULATE_FLAGS)
 
+conformance: setup ## one script in the simulator and in real processes: what is seen is the same
+	@$(BIN)/pytest -q -n0 tests/integration/test_conformance.py
+
 mutants: setup ## known bugs, put into the code one at a time: some story must find each
 	@$(BIN)/python -m simulations mutants $(SIMULATE_FLAGS)
 

@@ -21,11 +21,12 @@ from kowalski.node.backends.seam import (
     Completed,
     CompletionEvent,
     CompletionRequest,
+    Counter,
     Embedded,
     EmbeddingRequest,
     ModelInfo,
 )
-from kowalski.node.core.model_catalogue import Listing, averaged, choose, preference
+from kowalski.node.core.model_catalogue import Listing, averaged, choose, having, preference
 
 Look: TypeAlias = Callable[[Sequence[Candidate]], Awaitable[tuple[Finding, ...]]]
 
@@ -165,6 +166,26 @@ class Catalogue:
         request = dataclasses.replace(request, model=listing.model.name)
         with self._under_way(listing), self._notice_failure(listing):
             return listing, await backend.embed(request, idle_timeout_s=idle_timeout_s)
+
+    async def count_tokens(
+        self, model: str, texts: Sequence[str]
+    ) -> tuple[Listing, tuple[int, ...] | None]:
+        """Of each text, by a server that has the model and counts; None: none of them does.
+
+        Takes no slot: the model itself is not asked.
+
+        Raises:
+            BackendError: `model_missing`, no server here has such a model.
+        """
+        found = having(model, self.listings())
+        for listing in found:
+            backend = self._backend(listing.backend_url)
+            if isinstance(backend, Counter):
+                with contextlib.suppress(BackendError):
+                    counts = await backend.count_tokens(listing.model.name, texts)
+                    if counts is not None:
+                        return listing, counts
+        return found[0], None
 
     def backends(self) -> tuple[Backend, ...]:
         """The servers that are there now."""

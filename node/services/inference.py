@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import trio
 
@@ -32,6 +32,7 @@ from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages import inference as wire
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.telemetry import Hot, Model, Occupancy
+from kowalski.rlm.tokens import estimate_tokens
 
 PROTOCOL = "/kowalski/inference/1"
 DELTA_CHARS_MAX = 4096
@@ -50,10 +51,18 @@ NAMES_BYTES_MAX = 8 * 1024
 """Of all models together. A profile is gossiped in 32 KiB, and may name each of them twice."""
 
 
+CountByFile = Callable[[str, Sequence[str]], Awaitable[tuple[int, ...] | None]]
+
+
+async def _nobody_counts(_model: str, _texts: Sequence[str]) -> None:
+    await trio.lowlevel.checkpoint()
+
+
 class InferenceRoom:
     """Serves `/kowalski/inference/1`. Images that come by hash are fetched into `store`.
 
     `models` answers what is asked about the models themselves; `on_use` hears which one was used.
+    `count` counts the tokens of texts where no server does.
     """
 
     def __init__(
@@ -65,6 +74,7 @@ class InferenceRoom:
         hot: Callable[[], Hot],
         models: ModelRequests | None = None,
         on_use: Callable[[str], None] = lambda _: None,
+        count: CountByFile = _nobody_counts,
     ) -> None:
         self._catalogue = catalogue
         self._store = store
@@ -72,6 +82,7 @@ class InferenceRoom:
         self._hot = hot
         self._model_requests = models
         self._on_use = on_use
+        self._count_by_file = count
         self._fences: Fences[TaskId] = Fences()
 
     @property
@@ -137,6 +148,8 @@ class InferenceRoom:
             case wire.EmbeddingsAsked():
                 self._hear(request.task, request.term)
                 work = self._embed(conversation, request, started)
+            case wire.TokensAsked():
+                work = self._count(request, started)
             case (
                 wire.CatalogueAsked()
                 | wire.PreviewsAsked()
@@ -269,6 +282,18 @@ class InferenceRoom:
             backend=listing.backend_name,
             held_s=trio.current_time() - started,
             hot=self._hot(),
+        )
+
+    async def _count(self, request: wire.TokensAsked, started: float) -> wire.TokensCounted:
+        listing, counts = await self._catalogue.count_tokens(request.model, request.texts)
+        if counts is None:
+            counts = await self._count_by_file(listing.model.name, request.texts)
+        return wire.TokensCounted(
+            model=listing.model.name,
+            counts=counts or tuple(map(estimate_tokens, request.texts)),
+            is_estimate=counts is None,
+            backend=listing.backend_name,
+            held_s=trio.current_time() - started,
         )
 
 

@@ -326,6 +326,32 @@ class EmbeddingsDone(Message):
     hot: Hot | None = None
 
 
+# --- tokens -------------------------------------------------------------------------------------
+
+
+class TokensAsked(Message):
+    """How many tokens each text is for a model, without any chat template around it."""
+
+    KIND: ClassVar[str] = "inference/tokens-asked"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    model: ModelName
+    texts: Annotated[tuple[Said, ...], Field(strict=False, fail_fast=True, max_length=2048)]
+    remaining_s: Seconds
+
+
+class TokensCounted(Message):
+    """In the order of the texts. `is_estimate` where neither the server nor a file here counts."""
+
+    KIND: ClassVar[str] = "inference/tokens-counted"
+
+    model: ModelName
+    counts: Annotated[tuple[Count, ...], Field(strict=False, fail_fast=True, max_length=2048)]
+    is_estimate: bool = False
+    backend: BackendName = ""
+    held_s: Seconds
+
+
 # --- models -------------------------------------------------------------------------------------
 
 

@@ -58,6 +58,8 @@ MESSAGES: Final[dict[str, type[base.Message]]] = {
     "inference/previews": inference.Previews,
     "inference/previews-asked": inference.PreviewsAsked,
     "inference/pull-asked": inference.PullAsked,
+    "inference/tokens-asked": inference.TokensAsked,
+    "inference/tokens-counted": inference.TokensCounted,
     "inference/unload-asked": inference.UnloadAsked,
     "journal/budget-spent": journal.BudgetSpent,
     "journal/cancel-heard": journal.CancelHeard,

@@ -55,6 +55,7 @@ DOORS = (
     Door(frozenset({"jsonschema_rs"}), ("kowalski/rlm/schemas.py",)),
     Door(frozenset({"markdown_it"}), ("kowalski/rlm/parsing.py",)),
     Door(frozenset({"xllamacpp"}), ("node/backends/*.py",)),
+    Door(frozenset({"tokenizers"}), ("node/backends/tokenizer_files.py",)),
     Door(frozenset({"platformdirs"}), ("node/places.py",)),
     Door(frozenset({"segno"}), ("node/cli_trust.py", "node/http/dashboard.py")),
     Door(frozenset({"opentelemetry"}), ("node/tracing.py",)),

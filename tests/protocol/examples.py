@@ -365,6 +365,10 @@ _ALL: Final[tuple[base.Message, ...]] = (
         held_s=0.125,
         hot=HOT,
     ),
+    inference.TokensAsked(model="llama3.2:3b", texts=("whale", "sea"), remaining_s=5.0),
+    inference.TokensCounted(
+        model="llama3.2:3b", counts=(2, 1), is_estimate=True, backend="ollama", held_s=0.125
+    ),
     inference.EmbeddingsPiece(vectors=bytes(range(16))),
     inference.ModelProgress(
         stage="downloading", detail="sha256:5e5e", bytes_done=2**20, bytes_total=2**31
