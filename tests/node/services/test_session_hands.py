@@ -7,17 +7,8 @@ import dataclasses
 import pytest
 
 from kowalski.node.backends.seam import CompletionRequest
-from kowalski.node.repl.scripted_sessions import ScriptedCell, ScriptedState
-from kowalski.node.repl.seam import CellOutcome, SubCall
 from kowalski.protocol.ids import TaskId
-from kowalski.protocol.messages.journal import (
-    CellFinished,
-    Closed,
-    Opened,
-    SubCallAnswered,
-    SubCallsAnswered,
-)
-from kowalski.protocol.messages.task import Asking, Budget
+from kowalski.protocol.messages.journal import CellFinished, Closed, Opened, SubCallAnswered
 from kowalski.rlm.journal import event_of
 from simulations.virtual_time import JumpingClock
 from simulations.world import World, open_world
@@ -119,110 +110,3 @@ async def test_one_slot_serves_a_batch_of_fifty(virtual_time: JumpingClock) -> N
         await world.result(0, task)
         answered = [e for e in events(world, 0, task) if isinstance(e, SubCallAnswered)]
         assert [event.error for event in answered] == [None] * 50
-
-
-def answered_calls(world: World, task: TaskId) -> list[SubCallAnswered]:
-    found: list[SubCallAnswered] = []
-    for event in events(world, 0, task):
-        if isinstance(event, SubCallAnswered):
-            found.append(event)
-        elif isinstance(event, SubCallsAnswered):
-            found += event.answers
-    return found
-
-
-ONLY_CODE = dataclasses.replace(WORKER, roles=("repl",))
-
-
-async def test_quick_questions_share_requests_and_entries_and_each_is_counted(
-    virtual_time: JumpingClock,
-) -> None:
-    async with open_world([ASKER, LEADER, ONLY_CODE, THINKER]) as world:
-        task = world.submit(0, block("ask-many 300 q"), mode="blocks", model="none")
-        await world.result(0, task)
-        seen = events(world, 0, task)
-        calls = answered_calls(world, task)
-        assert sorted(one.ordinal for one in calls) == list(range(300))
-        assert len(seen) < 200, "several in an entry"
-        assert [one.attempts for one in calls] == [1] * 300
-        assert {one.peer for one in calls} == {world.peer(3)}
-        assert all(one.usage is not None for one in calls)
-        assert len(world.calls) == 300
-
-
-async def test_the_same_question_among_many_is_asked_once(virtual_time: JumpingClock) -> None:
-    def script(code: str, state: ScriptedState) -> ScriptedCell:
-        calls = tuple(SubCall(f"q {n % 50}") for n in range(200))
-        return ScriptedCell(
-            sub_calls=calls,
-            outcome_of=lambda told: CellOutcome(
-                "ok", "|".join(str(one.text) for one in told).encode(), exit_code=0
-            ),
-        )
-
-    model = dataclasses.replace(THINKER, tells=lambda request: f"<{request.messages[-1].content}>")
-    async with open_world(
-        [ASKER, LEADER, dataclasses.replace(ONLY_CODE, script=script), model]
-    ) as world:
-        task = world.submit(
-            0, block("go"), mode="blocks", model="none", asking=Asking(answers_once=True)
-        )
-        result = await world.result(0, task)
-        assert result.answer is not None
-        assert "|".join(f"<q {n % 50}>" for n in range(200)) in result.answer.answer
-        assert len(world.calls) == 50
-        calls = answered_calls(world, task)
-        assert sum(one.is_repeated for one in calls) == 150
-        assert sum(one.attempts for one in calls) == 50
-
-
-async def test_one_that_fails_among_quick_ones_is_asked_again_alone_and_fails_alone(
-    virtual_time: JumpingClock,
-) -> None:
-    def tells(request: CompletionRequest) -> str:
-        return "x" * 400_000 if request.messages[-1].content == "q 150" else "fine"
-
-    model = dataclasses.replace(THINKER, tells=tells)
-    async with open_world([ASKER, LEADER, ONLY_CODE, model]) as world:
-        task = world.submit(0, block("ask-many 200 q"), mode="blocks", model="none")
-        await world.result(0, task)
-        calls = answered_calls(world, task)
-        failed = [one for one in calls if one.error is not None]
-        assert [(one.ordinal, one.code) for one in failed] == [(150, "peers_failed")]
-        assert "too_long" in (failed[0].error or "")
-        assert sum(one.attempts for one in calls) == len(world.calls)
-        assert failed[0].attempts == world.calls.count("q 150") > 1
-
-
-async def test_what_is_lost_with_a_peer_is_asked_elsewhere_and_nothing_twice(
-    virtual_time: JumpingClock,
-) -> None:
-    heard = 0
-
-    def tells(request: CompletionRequest) -> str:
-        nonlocal heard
-        heard += 1
-        if heard == 150:
-            world.halt(3)
-        return "fine"
-
-    model = dataclasses.replace(THINKER, tells=tells, delay_per_token_s=0.002)
-    async with open_world([ASKER, LEADER, ONLY_CODE, model, model]) as world:
-        task = world.submit(0, block("ask-many 300 q"), mode="blocks", model="none")
-        await world.result(0, task)
-        calls = answered_calls(world, task)
-        assert sorted(one.ordinal for one in calls) == list(range(300))
-        assert [one.error for one in calls] == [None] * 300
-        # The dead peer was answering in each of its slots, and had a moment's answers untold.
-        assert len(world.calls) < 300 + 150
-
-
-async def test_a_budget_of_calls_holds_for_many_at_once(virtual_time: JumpingClock) -> None:
-    async with open_world([ASKER, LEADER, ONLY_CODE, THINKER]) as world:
-        task = world.submit(
-            0, block("ask-many 300 q"), mode="blocks", model="none", budget=Budget(calls=101)
-        )
-        await world.result(0, task)
-        calls = answered_calls(world, task)
-        assert sum(one.code == "budget_spent" for one in calls) == 200
-        assert len(world.calls) == sum(one.attempts for one in calls) == 100
