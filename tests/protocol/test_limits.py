@@ -27,6 +27,7 @@ SENDER_MEASURES = {
     "inference/delta": "each piece travels alone",
     "inference/embeddings-asked": "long lists of texts are split",
     "inference/embeddings-done": "speeds of 64 models with the longest names",
+    "inference/tokens-asked": "long lists of texts are split",
     "inference/previews": "32 ways with the longest words",
     "inference/model-ready": "speeds of 64 models with the longest names",
     "journal/cell-finished": "files beyond 16 MiB of them are left out",
