@@ -16,6 +16,7 @@ from kowalski.node.backends.seam import (
     CompletionRequest,
     Delta,
     EmbeddingRequest,
+    ModelInfo,
 )
 from kowalski.node.core import model_catalogue
 from kowalski.node.core.fences import Fences
@@ -57,6 +58,10 @@ async def _nobody_counts(_model: str, _texts: Sequence[str]) -> None:
     await trio.lowlevel.checkpoint()
 
 
+_Told = tuple[tuple[tuple[ModelInfo, str], ...], tuple[Model, ...]]
+"""Models and their servers' names in order of preference, and how a profile tells of them."""
+
+
 class InferenceRoom:
     """Serves `/kowalski/inference/1`. Images that come by hash are fetched into `store`.
 
@@ -83,6 +88,7 @@ class InferenceRoom:
         self._on_use = on_use
         self._count_by_file = count
         self._fences: Fences[TaskId] = Fences()
+        self._told: _Told = ((), ())
 
     @property
     def occupancy(self) -> Occupancy:
@@ -93,8 +99,22 @@ class InferenceRoom:
         )
 
     @property
+    def slots(self) -> int:
+        """Of all servers together."""
+        return model_catalogue.slots(self._catalogue.listings())
+
+    @property
     def models(self) -> tuple[Model, ...]:
-        """What can be run now, the preferred first, each name once; as many as a profile holds."""
+        """What can be run now, the preferred first, each name once; as many as a profile holds.
+
+        The same tuple again, while the models and their order are the same.
+        """
+        listed = tuple((one.model, one.backend_name) for one in self._catalogue.listings())
+        if self._told[0] != listed:
+            self._told = listed, self._tell()
+        return self._told[1]
+
+    def _tell(self) -> tuple[Model, ...]:
         told: dict[str, Listing] = {}
         names_bytes = 0
         for one in self._catalogue.listings():
