@@ -39,6 +39,8 @@ LOADED_S = 0.2
 LOOK_GAP_S = 1.0
 # A port that takes connections and says nothing would hold up the start of the node.
 FIRST_LOOK_S = 0.5
+# What the owner named is expected to answer, and whoever asks for a model next to have it.
+NAMED_LOOK_S = 5.0
 
 
 @dataclass(slots=True)
@@ -78,6 +80,11 @@ class Catalogue:
         self._records: dict[tuple[str, str], _Record] = {}
         self._listed: tuple[Listing, ...] | None = None
         """What `listings` found; None once a model, its server, speed or load has changed."""
+        self._named_left = {place.url for place in places if place.is_explicit}
+        self.named_looked = trio.Event()
+        """Every place that the owner named has answered, or cannot be reached."""
+        if not self._named_left:
+            self.named_looked.set()
         self._looking = trio.Lock()
         self._look_wanted = trio.Event()
         self._changed = trio.Event()
@@ -294,6 +301,9 @@ class Catalogue:
         if place.url in self._places:  # It may have gone meanwhile.
             self._findings[place.url] = finding
             await self._list_one(finding)
+        self._named_left.discard(place.url)
+        if not self._named_left:
+            self.named_looked.set()
 
     async def _list_one(self, finding: Finding) -> None:
         if finding.backend is None:
@@ -404,7 +414,8 @@ async def open_catalogue(
 ) -> AsyncIterator[Catalogue]:
     """Look at all places, and keep looking until the block ends.
 
-    The block begins when all have answered, or after `FIRST_LOOK_S`: who is slower comes later.
+    The block begins when all have answered, or after `FIRST_LOOK_S`, or `NAMED_LOOK_S` for what the
+    owner named: who is slower comes later.
     """
     catalogue = Catalogue(places, look)
     async with trio.open_nursery() as nursery:
@@ -412,5 +423,7 @@ async def open_catalogue(
         nursery.start_soon(catalogue.keep_looking, interval_s, looked)
         with trio.move_on_after(FIRST_LOOK_S):
             await looked.wait()
+        with trio.move_on_after(NAMED_LOOK_S - FIRST_LOOK_S):
+            await catalogue.named_looked.wait()
         yield catalogue
         nursery.cancel_scope.cancel()

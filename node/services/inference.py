@@ -88,7 +88,7 @@ class InferenceRoom:
         self._on_use = on_use
         self._count_by_file = count
         self._fences: Fences[TaskId] = Fences()
-        self._told: _Told = ((), ())
+        self._told_models: _Told = ((), ())
 
     @property
     def occupancy(self) -> Occupancy:
@@ -109,20 +109,13 @@ class InferenceRoom:
 
         The same tuple again, while the models and their order are the same.
         """
-        listed = tuple((one.model, one.backend_name) for one in self._catalogue.listings())
-        if self._told[0] != listed:
-            self._told = listed, self._tell()
-        return self._told[1]
+        listings = self._catalogue.listings()
+        of = tuple((one.model, one.backend_name) for one in listings)
+        if self._told_models[0] != of:
+            self._told_models = of, self._as_told(listings)
+        return self._told_models[1]
 
-    def _tell(self) -> tuple[Model, ...]:
-        told: dict[str, Listing] = {}
-        names_bytes = 0
-        for one in self._catalogue.listings():
-            if one.model.name not in told:
-                names_bytes += len(one.model.name.encode())
-                if names_bytes > NAMES_BYTES_MAX or len(told) >= MODELS_MAX:
-                    break
-                told[one.model.name] = one
+    def _as_told(self, listings: tuple[Listing, ...]) -> tuple[Model, ...]:
         return tuple(
             Model(
                 name=one.model.name,
@@ -132,8 +125,19 @@ class InferenceRoom:
                 size_bytes=one.model.size_bytes,
                 capabilities=one.model.capabilities,
             )
-            for one in told.values()
+            for one in self._told(listings).values()
         )
+
+    def _told(self, listings: tuple[Listing, ...]) -> dict[str, Listing]:
+        told: dict[str, Listing] = {}
+        names_bytes = 0
+        for one in listings:
+            if one.model.name not in told:
+                names_bytes += len(one.model.name.encode())
+                if names_bytes > NAMES_BYTES_MAX or len(told) >= MODELS_MAX:
+                    break
+                told[one.model.name] = one
+        return told
 
     @property
     def tokens_per_s(self) -> dict[str, float]:
@@ -146,10 +150,11 @@ class InferenceRoom:
         return self._rates(lambda one: one.prompt_tokens_per_s)
 
     def _rates(self, rate: Callable[[Listing], float | None]) -> dict[str, float]:
-        told = {model.name for model in self.models}
+        listings = self._catalogue.listings()
+        told = self._told(listings)
         rates = {
             one.model.name: measured
-            for one in reversed(self._catalogue.listings())
+            for one in reversed(listings)
             if (measured := rate(one)) is not None and one.model.name in told
         }
         return dict(list(rates.items())[-RATES_MAX:])

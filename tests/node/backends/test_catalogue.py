@@ -9,7 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from kowalski.node.backends.catalogue import FIRST_LOOK_S, Catalogue, open_catalogue
+from kowalski.node.backends.catalogue import (
+    FIRST_LOOK_S,
+    NAMED_LOOK_S,
+    Catalogue,
+    open_catalogue,
+)
 from kowalski.node.backends.http import open_http
 from kowalski.node.backends.in_memory import InMemoryBackend
 from kowalski.node.backends.probing import Candidate, Finding, candidate, probe
@@ -182,6 +187,24 @@ async def test_a_place_that_never_answers_holds_up_neither_the_others_nor_the_st
         await catalogue.wait_changed()
         assert trio.current_time() == 2.0
         assert names(catalogue) == [("m", "s"), ("late", "slow")]
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(("answers_after_s", "begins_after_s"), [(2.0, 2.0), (9.0, NAMED_LOOK_S)])
+async def test_a_place_that_the_owner_named_is_waited_for_longer(
+    autojump_clock: MockClock, answers_after_s: float, begins_after_s: float
+) -> None:
+    house = device(server("s", WARM), server("never"))
+    guessed = Candidate("memory://never", "memory://never")
+
+    async def look(places: Sequence[Candidate]) -> tuple[Finding, ...]:
+        await trio.sleep(answers_after_s if places[0].is_explicit else 100.0)
+        return await house.look(places)
+
+    named = Candidate("memory://s", "memory://s", is_explicit=True)
+    async with open_catalogue([named, guessed], look) as catalogue:
+        assert trio.current_time() == begins_after_s
+        assert bool(names(catalogue)) == (answers_after_s <= NAMED_LOOK_S)
 
 
 @pytest.mark.trio
