@@ -21,7 +21,7 @@ import trio
 from trio.abc import Stream
 
 from kowalski.node.backends.lines import excerpt
-from kowalski.node.backends.seam import BackendError
+from kowalski.node.backends.seam import BackendError, BackendErrorCode
 
 READ_BYTES = 64 * 1024
 HEAD_BYTES_MAX = 100 * 1024
@@ -156,7 +156,8 @@ class Connection:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as error:
                 # One class for "hung up" and for "this is no HTTP"; only the text tells them apart.
-                code = "unreachable" if "closed connection" in str(error) else "bad_reply"
+                is_hang_up = "closed connection" in str(error)
+                code: BackendErrorCode = "unreachable" if is_hang_up else "bad_reply"
                 raise BackendError(code, str(error)) from error
             if event is not h11.NEED_DATA:
                 return event
@@ -166,7 +167,7 @@ class Connection:
                 raise BackendError("unreachable", str(error.__cause__ or error)) from error
             if not data and self._http.their_state is h11.SEND_RESPONSE:
                 raise BackendError("unreachable", "it hung up without an answer")
-            self._http.receive_data(data)
+            self._http.receive_data(bytes(data))
 
     def begin_anew(self) -> bool:
         """Whether another request may be sent: the answer was read to its end, and nothing more."""
