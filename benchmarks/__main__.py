@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-BENCHMARKS = ("nodes", "tasks", "cells", "http", "dashboard", "models", "folding", "rlm", "trust")
+BENCHMARKS = ("nodes", "tasks", "cells", "http", "dashboard", "models", "folding", "finding", "rlm", "trust")
 
 for name in BENCHMARKS:
     print(f"\n=== {name}\n", flush=True)
