@@ -21,6 +21,7 @@ from typing import Final
 import trio
 
 from benchmarks import machine
+from benchmarks.figures import OURS, head, report
 from kowalski.node.backends.http import open_http
 from kowalski.node.backends.openai_http import OpenAiBackend
 from kowalski.node.backends.openai_models import OpenAiServer, list_generic
@@ -68,13 +69,13 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=3)
     options = arguments.parse_args()
     print(machine.describe())
-    print("\nquestions whose text comes first, among the first three; ms a question\n")
+    print()
+    head()
     cases = [_case(seed) for seed in range(options.seeds)]
-    ranks: dict[str, Rank] = {"shared words": _shared, "ours, words": _words}
+    _tell("words", cases, _words)
+    _tell("counting shared words", cases, _shared, peer="counting")
     if importlib.util.find_spec("rank_bm25"):
-        ranks["rank_bm25"] = _rank_bm25
-    for name, rank in ranks.items():
-        _tell(name, cases, rank)
+        _tell("BM25", cases, _rank_bm25, peer="rank_bm25")
     if options.embeddings:
         trio.run(_by_model, options.embeddings, options.model, cases)
 
@@ -92,7 +93,7 @@ def _case(seed: int) -> Case:
     return Case(tuple(texts), tuple(answers))
 
 
-def _tell(name: str, cases: Sequence[Case], rank: Rank) -> None:
+def _tell(name: str, cases: Sequence[Case], rank: Rank, peer: str = OURS) -> None:
     for kind, questions in (
         ("its words", [question for question, _ in planted.QUESTIONS]),
         ("other words", OTHER_WORDS),
@@ -106,8 +107,10 @@ def _tell(name: str, cases: Sequence[Case], rank: Rank) -> None:
                 first += order[0] == answer
                 three += answer in order[:3] and scores[answer] > 0
         asked = len(cases) * len(questions)
-        ms = 1000 * (time.process_time() - began) / asked
-        print(f"{name:24} {kind:12} {first:3} {three:3} of {asked:3} {ms:8.1f} ms CPU", flush=True)
+        cpu_ms = 1000 * (time.process_time() - began) / asked
+        what = f"{asked} questions in {kind}, by {name}: found"
+        report(f"{what} first (%)", [100 * first / asked], peer=peer, cpu_ms=cpu_ms)
+        report(f"{what} among three (%)", [100 * three / asked], peer=peer)
 
 
 # --- ways ---------------------------------------------------------------------------------------
@@ -173,8 +176,8 @@ async def _by_model(url: str, model: str, cases: Sequence[Case]) -> None:
         scores = iter(near(question, [piece for each in pieces for piece in each]))
         return [max(next(scores) for _ in each) for each in pieces]
 
-    _tell("vectors alone", cases, vectors_alone)
-    _tell("ours, words and vectors", cases, partial(_ours, near=near))
+    _tell("vectors", cases, vectors_alone, peer="vectors alone")
+    _tell("words and vectors", cases, partial(_ours, near=near))
 
 
 def _pieces(text: str) -> tuple[str, ...]:

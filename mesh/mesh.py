@@ -7,7 +7,7 @@ without a wire.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -58,6 +58,15 @@ __all__ = ["CONTENT_PROTOCOL", "Mesh", "PeerFacts", "Timeouts", "Tuning", "open_
 M = TypeVar("M", bound=Message)
 
 CONTENT_PROTOCOL = "/kowalski/content/1"
+
+CONNECTIONS_HEAR: Mapping[
+    State, type[connectivity.Suspected | connectivity.Vouched | connectivity.GivenUp]
+] = {
+    "suspect": connectivity.Suspected,
+    "alive": connectivity.Vouched,
+    "failed": connectivity.GivenUp,
+}
+"""What the mesh thinks of a peer is a reason to ask it; what it answers us decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +349,7 @@ class Mesh:
             rtt_s=0.0,
             age_s=0.0,
             profile=profile,
-            hot=self._about.hot(),
+            hot=profile.hot,
             membership=table.state_of(self.me),
             incarnation=table.incarnation,
         )
@@ -388,8 +397,8 @@ class Mesh:
             listener(change)
 
     def _on_changed(self, change: MemberChanged) -> None:
-        if change.state == "failed":
-            self._connections.handle(connectivity.GivenUp(change.peer))
+        if about := CONNECTIONS_HEAR.get(change.state):
+            self._connections.handle(about(change.peer))
         for listener in self._membership_listeners:
             listener(change)
 

@@ -95,14 +95,7 @@ class InferenceRoom:
     @property
     def models(self) -> tuple[Model, ...]:
         """What can be run now, the preferred first, each name once; as many as a profile holds."""
-        told: dict[str, Listing] = {}
-        names_bytes = 0
-        for one in self._catalogue.listings():
-            if one.model.name not in told:
-                names_bytes += len(one.model.name.encode())
-                if names_bytes > NAMES_BYTES_MAX or len(told) >= MODELS_MAX:
-                    break
-                told[one.model.name] = one
+        told = self._told(self._catalogue.listings())
         return tuple(
             Model(
                 name=one.model.name,
@@ -115,6 +108,17 @@ class InferenceRoom:
             for one in told.values()
         )
 
+    def _told(self, listings: tuple[Listing, ...]) -> dict[str, Listing]:
+        told: dict[str, Listing] = {}
+        names_bytes = 0
+        for one in listings:
+            if one.model.name not in told:
+                names_bytes += len(one.model.name.encode())
+                if names_bytes > NAMES_BYTES_MAX or len(told) >= MODELS_MAX:
+                    break
+                told[one.model.name] = one
+        return told
+
     @property
     def tokens_per_s(self) -> dict[str, float]:
         """Of those that `models` tells; where two servers run one, the preferred server's."""
@@ -126,10 +130,11 @@ class InferenceRoom:
         return self._rates(lambda one: one.prompt_tokens_per_s)
 
     def _rates(self, rate: Callable[[Listing], float | None]) -> dict[str, float]:
-        told = {model.name for model in self.models}
+        listings = self._catalogue.listings()
+        told = self._told(listings)
         rates = {
             one.model.name: measured
-            for one in reversed(self._catalogue.listings())
+            for one in reversed(listings)
             if (measured := rate(one)) is not None and one.model.name in told
         }
         return dict(list(rates.items())[-RATES_MAX:])
