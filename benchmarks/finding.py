@@ -9,7 +9,7 @@ Beside counting shared words, and PyPI's `rank_bm25` where it is installed.
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import random
 import re
 import time
@@ -73,9 +73,9 @@ def main() -> None:
     head()
     cases = [_case(seed) for seed in range(options.seeds)]
     _tell("words", cases, _words)
-    _tell("counting shared words", cases, _shared, peer="counting")
+    _tell("words", cases, _shared, peer="counting shared words")
     if importlib.util.find_spec("rank_bm25"):
-        _tell("BM25", cases, _rank_bm25, peer="rank_bm25")
+        _tell("words", cases, _rank_bm25, peer="rank_bm25")
     if options.embeddings:
         trio.run(_by_model, options.embeddings, options.model, cases)
 
@@ -108,7 +108,8 @@ def _tell(name: str, cases: Sequence[Case], rank: Rank, peer: str = OURS) -> Non
                 three += answer in order[:3] and scores[answer] > 0
         asked = len(cases) * len(questions)
         cpu_ms = 1000 * (time.process_time() - began) / asked
-        what = f"{asked} questions in {kind}, by {name}: found"
+        by = f", by {name}" if peer == OURS else ""
+        what = f"{asked} questions in {kind}{by}: found"
         report(f"{what} first (%)", [100 * first / asked], peer=peer, cpu_ms=cpu_ms)
         report(f"{what} among three (%)", [100 * three / asked], peer=peer)
 
