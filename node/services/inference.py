@@ -16,6 +16,7 @@ from kowalski.node.backends.seam import (
     CompletionRequest,
     Delta,
     EmbeddingRequest,
+    ModelInfo,
 )
 from kowalski.node.core import model_catalogue
 from kowalski.node.core.fences import Fences
@@ -58,6 +59,10 @@ async def _nobody_counts(_model: str, _texts: Sequence[str]) -> None:
     await trio.lowlevel.checkpoint()
 
 
+_Told = tuple[tuple[tuple[ModelInfo, str], ...], tuple[Model, ...]]
+"""Models and their servers' names in order of preference, and how a profile tells of them."""
+
+
 class InferenceRoom:
     """Serves `/kowalski/inference/1`. Images that come by hash are fetched into `store`.
 
@@ -84,6 +89,7 @@ class InferenceRoom:
         self._on_use = on_use
         self._count_by_file = count
         self._fences: Fences[TaskId] = Fences()
+        self._told_models: _Told = ((), ())
 
     @property
     def occupancy(self) -> Occupancy:
@@ -94,9 +100,23 @@ class InferenceRoom:
         )
 
     @property
+    def slots(self) -> int:
+        """Of all servers together."""
+        return model_catalogue.slots(self._catalogue.listings())
+
+    @property
     def models(self) -> tuple[Model, ...]:
-        """What can be run now, the preferred first, each name once; as many as a profile holds."""
-        told = self._told(self._catalogue.listings())
+        """What can be run now, the preferred first, each name once; as many as a profile holds.
+
+        The same tuple again, while the models and their order are the same.
+        """
+        listings = self._catalogue.listings()
+        of = tuple((one.model, one.backend_name) for one in listings)
+        if self._told_models[0] != of:
+            self._told_models = of, self._as_told(listings)
+        return self._told_models[1]
+
+    def _as_told(self, listings: tuple[Listing, ...]) -> tuple[Model, ...]:
         return tuple(
             Model(
                 name=one.model.name,
@@ -106,7 +126,7 @@ class InferenceRoom:
                 size_bytes=one.model.size_bytes,
                 capabilities=one.model.capabilities,
             )
-            for one in told.values()
+            for one in self._told(listings).values()
         )
 
     def _told(self, listings: tuple[Listing, ...]) -> dict[str, Listing]:
