@@ -177,13 +177,6 @@ MUTANTS: dict[str, Mutant] = {
         "return 2.0 * remaining_s",
         scenario="home",
     ),
-    "any-peer": _mutant(
-        "cells go to peers that have never offered the language",
-        "mesh/core/placement.py",
-        'if need.kind == "code" and need.language not in candidate.languages:',
-        'if need.kind == "code" and not candidate.languages:',
-        scenario="office",
-    ),
     "lost-task": _mutant(
         "the oldest of a node's tasks is not to be found any more",
         "node/services/submitter.py",

@@ -107,7 +107,7 @@ def _asks(scenario: Scenario, dice: random.Random) -> Iterator[Ask]:
     asks: list[Ask] = []
     while at_s < scenario.seconds and ordinal < work.tasks_max:
         submit = _submit(scenario, work, dice, ordinal, at_s)
-        if dice.random() < work.hasty:
+        if work.hasty and dice.random() < work.hasty:
             submit = replace(submit, timeout_s=round(dice.uniform(*work.hasty_s), 2))
         asks.append(submit)
         asks += _what_else(submit, scenario, dice)
