@@ -22,6 +22,7 @@ from kowalski.node.core import model_catalogue
 from kowalski.node.core.fences import Fences
 from kowalski.node.core.model_catalogue import Listing
 from kowalski.node.services.model_requests import ModelRequests
+from kowalski.node.services.one_by_one import OneByOne, no_of, usage_of
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RemoteProtocolError,
@@ -166,6 +167,9 @@ class InferenceRoom:
             case wire.CompletionAsked():
                 self._hear(request.task, request.term)
                 work = self._complete(conversation, request, started)
+            case wire.CompletionsAsked():
+                self._hear(request.task, request.term)
+                work = self._complete_many(conversation, request, started)
             case wire.EmbeddingsAsked():
                 self._hear(request.task, request.term)
                 work = self._embed(conversation, request, started)
@@ -185,7 +189,7 @@ class InferenceRoom:
             try:
                 return await work
             except BackendError as error:
-                raise _answer_to(error) from error
+                raise no_of(error) from error
         raise RequestFailedError("timeout", f"no end within {request.remaining_s:.1f} s")
 
     def _hear(self, task: TaskId | None, term: int | None) -> None:
@@ -209,17 +213,33 @@ class InferenceRoom:
                     await conversation.send(piece, more_follows=answering.has_more_at_hand())
         raise RequestFailedError("backend", "the answer did not end")
 
+    async def _complete_many(
+        self, conversation: Conversation, request: wire.CompletionsAsked, started: float
+    ) -> wire.CompletionsDone:
+        if not request.prompts:
+            raise RequestFailedError("bad_request", "no prompts")
+        answering = OneByOne(
+            self._catalogue,
+            conversation,
+            request,
+            on_use=self._on_use,
+            idle_timeout_s=IDLE_TIMEOUT_S,
+        )
+        await answering.run()
+        return wire.CompletionsDone(
+            model=answering.model,
+            answered=len(request.prompts),
+            usage=answering.usage,
+            backend=answering.backend,
+            held_s=trio.current_time() - started,
+            hot=self._hot(),
+        )
+
     def _done(self, listing: Listing, end: Completed, started: float) -> wire.CompletionDone:
         return wire.CompletionDone(
             model=listing.model.name,
             finish_reason=_word(end.finish_reason),
-            usage=wire.Usage(
-                prompt_tokens=end.prompt_tokens,
-                completion_tokens=end.completion_tokens,
-                is_estimate=end.usage_is_estimate,
-                cached_tokens=end.cached_tokens,
-                thinking_tokens=end.thinking_tokens,
-            ),
+            usage=usage_of(end),
             backend=listing.backend_name,
             load_s=end.load_s,
             prompt_s=end.prompt_s,
@@ -333,17 +353,6 @@ def _call_pieces(call: CallPiece) -> Iterator[wire.CompletionDelta]:
 def _cut(text: str) -> Iterator[str]:
     for start in range(0, len(text), DELTA_CHARS_MAX):
         yield text[start : start + DELTA_CHARS_MAX]
-
-
-def _answer_to(error: BackendError) -> RequestRefusedError | RequestFailedError:
-    """What a backend's failure is to the asker: go elsewhere now, or something went wrong."""
-    if error.code == "overloaded":
-        return RequestRefusedError("busy", error.detail, error.retry_after_s)
-    if error.code in ("model_missing", "unsupported"):
-        return RequestRefusedError("unsupported", error.detail)
-    if error.code == "too_long":
-        return RequestRefusedError("too_long", error.detail)
-    return RequestFailedError("backend", f"{error.code}: {error.detail}")
 
 
 def _word(reason: str) -> str:
