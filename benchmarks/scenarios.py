@@ -97,6 +97,6 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("dashboard", "what the dashboard costs a browser", quick=("--runs", "1")),
     Scenario("models", "model servers found, and failed ones replaced", quick=("--runs", "1")),
     Scenario("folding", "planted facts that survive a fold"),
+    Scenario("finding", "the fold that may answer a question", quick=("--seeds", "1")),
     Scenario("trust", "what trust costs", quick=("--runs", "1")),
 )
-BY_NAME: Mapping[str, Scenario] = {one.name: one for one in SCENARIOS}

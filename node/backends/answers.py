@@ -244,6 +244,11 @@ class AnswerStream:
     def __aiter__(self) -> Self:
         return self
 
+    @property
+    def has_more_at_hand(self) -> bool:
+        """Whether the next event is here already."""
+        return bool(self._ready)
+
     async def __anext__(self) -> CompletionEvent:
         while not self._ready:
             if self._is_over:
@@ -336,6 +341,8 @@ def status_error(status: int, headers: Headers, body: bytes, *, has_key: bool) -
 def _is_too_long(words: str) -> bool:
     """In the words of llama-server, vLLM, LM Studio, OpenAI and SGLang."""
     said = words.lower()
+    if "too large to process" in said:
+        return True  # llama-server, of a text to embed
     return "context" in said and any(
         sign in said for sign in ("exceed", "maximum context length", "overflow", "longer than")
     )
