@@ -128,8 +128,9 @@ class Peer:
     since: float = 0.0
     seen_at: float = 0.0
     misses: int = 0
-    answered_at: float = -inf
-    """When it gave the last sign of life on this connection."""
+    silent_since: float = inf
+    """When the first of the misses was. Not when it last answered: where many take turns, a peer
+    is asked rarely, and who was not asked was not silent."""
     is_doubted: bool = False
     """Others suspect it, and it has given us no sign of life since."""
     is_hung_up: bool = False
@@ -316,7 +317,7 @@ def _opened(state: Connectivity, peer_id: PeerId, now: float) -> Step:
         attempts=0,
         misses=0,
         is_doubted=False,
-        answered_at=now,
+        silent_since=inf,
         is_hung_up=False,
     )
     return _due_now(_put(state, peer), peer, now)
@@ -360,7 +361,7 @@ def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], no
         shunned_until=-inf,
         misses=0,
         is_doubted=False,
-        answered_at=now,
+        silent_since=inf,
         since=now if known.standing is not Standing.MEMBER else known.since,
         seen_at=now,
         act_at=inf,
@@ -393,14 +394,16 @@ def _refused(state: Connectivity, known: Peer, why: str, now: float) -> Step:
 def _answered(state: Connectivity, known: Peer, now: float) -> Connectivity:
     if known.standing is not Standing.MEMBER:
         return state  # on a connection that has ended
-    return _put(state, replace(known, misses=0, is_doubted=False, seen_at=now, answered_at=now))
+    heard = replace(known, misses=0, is_doubted=False, seen_at=now, silent_since=inf)
+    return _put(state, heard)
 
 
 def _missed(state: Connectivity, known: Peer, now: float) -> Step:
     if known.standing is not Standing.MEMBER:
         return state, ()
-    peer = replace(known, misses=known.misses + 1)
-    if peer.misses > state.params.misses_max and now - peer.answered_at >= state.params.silence_s:
+    since = min(now, known.silent_since)
+    peer = replace(known, misses=known.misses + 1, silent_since=since)
+    if peer.misses > state.params.misses_max and now - since >= state.params.silence_s:
         return _hang_up(state, peer)
     return _put(state, peer), ()
 
@@ -433,7 +436,7 @@ def _doubt(state: Connectivity, peer: Peer) -> Step:
     """Send it nothing until it has given a sign of life; one more miss is enough to hang up."""
     if peer.standing is not Standing.MEMBER:
         return state, ()
-    doubted = replace(peer, misses=state.params.misses_max, answered_at=-inf)
+    doubted = replace(peer, misses=state.params.misses_max, silent_since=-inf)
     return _put(state, doubted), (Verify(peer.id),)
 
 

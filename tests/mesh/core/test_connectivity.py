@@ -277,6 +277,15 @@ def test_a_network_that_stands_still_for_a_while_costs_no_connection() -> None:
     assert state.is_routable(HIGHER)
 
 
+def test_a_peer_that_was_not_asked_for_long_has_not_been_silent_for_long() -> None:
+    state, late = member(), 100.0
+    for second in (0.0, 0.5, 1.0, 1.5, PARAMS.silence_s - 0.1):
+        state, effects = step(state, Missed(HIGHER), late + second)
+        assert effects == ()
+    effects = step(state, Missed(HIGHER), late + PARAMS.silence_s)[1]
+    assert effects == (HangUp(HIGHER, "6 signs of life missed"),)
+
+
 def test_a_silent_link_to_a_member_that_the_mesh_gave_up_is_hung_up_and_one_that_works_is_not() -> (
     None
 ):
