@@ -132,7 +132,7 @@ class Peer:
     """When the first of the misses was. Not when it last answered: where many take turns, a peer
     is asked rarely, and who was not asked was not silent."""
     is_doubted: bool = False
-    """Others suspect it, and it has given us no sign of life since."""
+    """Others suspect it, and it has given us no sign of life since: one miss of ours is enough."""
     is_hung_up: bool = False
     is_static: bool = False
     complaint: str = ""
@@ -152,9 +152,8 @@ class Peer:
         if self.complaint:
             return self.complaint
         if self.is_connected and self.misses:
-            return f"{self.misses} signs of life missed in a row"
-        if self.is_connected and self.is_doubted:
-            return "suspected to be gone, and has not answered since"
+            others = ", and others suspect it" if self.is_doubted else ""
+            return f"{self.misses} signs of life missed in a row{others}"
         return {
             Standing.ABSENT: "not connected",
             Standing.DIALLING: "being dialled",
@@ -182,7 +181,7 @@ class Connectivity:
         if not self.is_member(peer):
             return False
         known = self.peers[peer]
-        return known.misses < self.params.misses_max and not known.is_doubted
+        return known.misses < (1 if known.is_doubted else self.params.misses_max)
 
 
 Step = tuple[Connectivity, tuple[Effect, ...]]
@@ -237,13 +236,12 @@ def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) ->
             return _missed(state, known, now)
         case Suspected():
             return _ask_for_ourselves(state, replace(known, is_doubted=True))
-        case Vouched() if known.misses or known.is_doubted:
-            return _ask_for_ourselves(state, known)
+        case Vouched() if known.misses:
+            return _ask_for_ourselves(state, replace(known, is_doubted=False))
         case Vouched():
-            return state, ()
+            return _put(state, replace(known, is_doubted=False)), ()
         case GivenUp():
-            is_silent = known.misses >= state.params.misses_max
-            return _hang_up(state, known) if is_silent else _doubt(state, known)
+            return _doubt(state, known)
 
 
 def _put(state: Connectivity, peer: Peer) -> Connectivity:
