@@ -153,7 +153,7 @@ def _debian(wanted: Debian, folder: Path) -> Path:
     if found := shutil.which(wanted.program) or shutil.which(f"/usr/sbin/{wanted.program}"):
         return Path(found)
     root = folder / wanted.program
-    launcher = root / "run"
+    launcher = root / "bin" / wanted.program
     if not launcher.exists():
         if shutil.which("apt-get") is None:
             raise _CannotInstallError(f"no {wanted.program} on the path, and no apt-get")
@@ -174,6 +174,7 @@ def _debian(wanted: Debian, folder: Path) -> Path:
             raise _CannotInstallError(f"no {wanted.program} in {', '.join(wanted.packages)}")
         libraries = sorted({str(path.parent) for path in root.rglob("*.so*")})
         lines = ["#!/bin/sh", f"LD_LIBRARY_PATH={':'.join(libraries)}", "export LD_LIBRARY_PATH"]
+        launcher.parent.mkdir()
         launcher.write_text("\n".join([*lines, f'exec {binary} "$@"', ""]))
         launcher.chmod(0o755)
     return launcher

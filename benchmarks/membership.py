@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import machine
+from benchmarks.figures import Figure, record
 from benchmarks.membership_agents import Agents, Opinion, Seen, open_nodes, open_serf, signal_to
 from tests.netns import Machine, lan, missing
 
@@ -235,6 +236,12 @@ def _strike(
                 one.opinion == "failed" and one.about != victim and one.at >= began for one in seen
             )
         time.sleep(SETTLE_S)
+    for agents, of_each in zip(meshes, times, strict=True):
+        for what, values in of_each.items():
+            if values:
+                named = f"{len(machines)} nodes, {fault.title}: {what} (s)"
+                middle = statistics.median(values)
+                record(Figure(named, middle, min(values), max(values), agents.title.lower()))
     expected = runs * len(survivors)
     cells = [_cell(times[at][what], expected) for at in range(len(meshes)) for what in WHAT]
     _row(fault.title, cells)

@@ -86,12 +86,14 @@ def _run_one(
 
 
 def _programs(installed: Mapping[str, Installed]) -> dict[str, str]:
-    """Servers that a peer needs beside it, as its benchmark finds them."""
-    return {
+    """Servers that a peer needs beside it, as its benchmark finds them; on the path as well."""
+    programs = {name: path for one in installed.values() for name, path in one.programs.items()}
+    named = {
         f"KOWALSKI_BENCHMARK_{name.upper().replace('-', '_')}": str(path)
-        for one in installed.values()
-        for name, path in one.programs.items()
+        for name, path in programs.items()
     }
+    folders = dict.fromkeys(str(path.parent) for path in programs.values())
+    return {**named, "PATH": os.pathsep.join([os.environ["PATH"], *folders])}
 
 
 def _watched(command: list[str], environment: dict[str, str], limit_s: float) -> tuple[str, str]:

@@ -18,7 +18,8 @@ class Scenario:
     """`quick`: arguments of a run that takes a minute or two; `compared`: of one beside peers.
 
     `peers` are names in `benchmarks.environments`. `peer_flag` names one: with `{name}={program}`,
-    unless the benchmark has only one peer and takes its program alone.
+    unless the benchmark has only one peer and takes its program alone. None: programs are looked
+    for on the path, where those of Debian's packages are.
     """
 
     name: str
@@ -26,7 +27,7 @@ class Scenario:
     quick: tuple[str, ...] = ()
     compared: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
-    peer_flag: str = "--peer"
+    peer_flag: str | None = "--peer"
     takes_names: bool = True
 
     @property
@@ -38,7 +39,7 @@ class Scenario:
         given = list(self.compared) if programs else []
         given += self.quick if is_quick else ()
         for name in self.peers:
-            if name in programs:
+            if name in programs and self.peer_flag is not None:
                 told = f"{name}={programs[name]}" if self.takes_names else str(programs[name])
                 given += [self.peer_flag, told]
         return given
@@ -67,6 +68,18 @@ SCENARIOS: tuple[Scenario, ...] = (
         takes_names=False,
     ),
     Scenario(
+        "membership",
+        "how soon a lost node is noticed (root and network namespaces)",
+        quick=("--sizes", "3"),
+        peers=("serf",),
+        peer_flag=None,
+    ),
+    Scenario(
+        "detectors",
+        "the same in large meshes, simulated",
+        quick=("--sizes", "16", "50", "--crashes", "4", "--node-hours", "4"),
+    ),
+    Scenario(
         "nodes",
         "start, discovery, programs, an idle node",
         quick=("--runs", "2", "--programs", "10"),
@@ -84,6 +97,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("dashboard", "what the dashboard costs a browser", quick=("--runs", "1")),
     Scenario("models", "model servers found, and failed ones replaced", quick=("--runs", "1")),
     Scenario("folding", "planted facts that survive a fold"),
+    Scenario("finding", "the fold that may answer a question", quick=("--seeds", "1")),
     Scenario("trust", "what trust costs", quick=("--runs", "1")),
 )
 BY_NAME: Mapping[str, Scenario] = {one.name: one for one in SCENARIOS}

@@ -293,8 +293,25 @@ class Mesh:
         self._telemetry.hear_reply(peer, hot)
 
     def candidates(self) -> tuple[Candidate, ...]:
-        facts = (self.facts_of(peer) for peer in (self.me, *self._connections.state.members))
-        return tuple(self._candidates.of(one, one.profile) for one in facts if one.profile)
+        """Ourselves and the members that have told what they are. Asked for each request."""
+        state, about, heard_of = self._connections.state, self._about, self._telemetry.view.peers
+        ours = about.lasting_profile(), about.hot()
+        found = [self._candidates.ourselves(self.me, about.name, *ours)]
+        for peer in state.members:
+            if (heard := heard_of.get(peer)) is None:
+                continue
+            latency = self._latencies.get(peer)
+            found.append(
+                self._candidates.peer(
+                    peer,
+                    heard.profile,
+                    heard.hot,
+                    rtt_s=latency.smooth_s if latency else None,
+                    is_routable=state.is_routable(peer),
+                    heard_at=heard.heard_at,
+                )
+            )
+        return tuple(found)
 
     def sending(self, peer: PeerId, kind: Kind) -> AbstractContextManager[None]:
         """Count a request as on its way to `peer`, for the choices made meanwhile."""
@@ -392,6 +409,7 @@ class Mesh:
     def _on_connection(self, change: MemberConnected | MemberDisconnected) -> None:
         if isinstance(change, MemberDisconnected):
             self._latencies.pop(change.peer, None)
+            self._candidates.forget(change.peer)
             self.detection.handle(detector.ConnectionLost(change.peer))
         for listener in self._listeners:
             listener(change)

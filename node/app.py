@@ -332,7 +332,7 @@ async def open_node(
         sample=device.sample,
         addresses=lambda: transport.addresses,
     )
-    about = Self(config.name, boot, telemetry.profile, telemetry.hot)
+    about = Self(config.name, boot, telemetry.profile, telemetry.hot, telemetry.lasting)
     invites = InviteBook(config.invites_path, unix_clock)
     store = ContentStore(config.content_path, transport.peer)
 
@@ -434,7 +434,7 @@ class _Rooms:
         if "infer" in roles:
             models = self._inference_room()
             mesh.serve(inference.PROTOCOL, gate.admitting(models.answer), askers=CLIENTS)
-            told.inference = lambda: gate.occupancy("inference", models.occupancy.slots)
+            told.inference = lambda: gate.occupancy("inference", models.slots)
             told.models = lambda: models.models
             told.tokens_per_s = lambda: models.tokens_per_s
             told.prompt_tokens_per_s = lambda: models.prompt_tokens_per_s

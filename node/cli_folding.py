@@ -78,6 +78,12 @@ def fold(
         session.print_json(done)
         return
     session.result(str(done.get("text") or ""))
+    if fits and done.get("is_estimate"):
+        session.say(f"estimated: no peer that can be reached counts for {fits}")
+    elif fits:
+        session.say(
+            f"{done['tokens']} tokens as {render.field(done, 'counted_by')} counts for {fits}"
+        )
     session.say(
         f"{render.field(done, 'source_tokens')} to {render.field(done, 'tokens')} tokens"
         f" by {render.field(done, 'algorithm')} on {render.who(done)}"

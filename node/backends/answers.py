@@ -336,6 +336,8 @@ def status_error(status: int, headers: Headers, body: bytes, *, has_key: bool) -
 def _is_too_long(words: str) -> bool:
     """In the words of llama-server, vLLM, LM Studio, OpenAI and SGLang."""
     said = words.lower()
+    if "too large to process" in said:
+        return True  # llama-server, of a text to embed
     return "context" in said and any(
         sign in said for sign in ("exceed", "maximum context length", "overflow", "longer than")
     )

@@ -78,6 +78,8 @@ class Catalogue:
         self._findings: dict[str, Finding] = {}
         self._models: dict[str, tuple[ModelInfo, ...]] = {}
         self._records: dict[tuple[str, str], _Record] = {}
+        self._listed: tuple[Listing, ...] | None = None
+        """What `listings` found; None once a model, its server, speed or load has changed."""
         self._named_left = {place.url for place in places if place.is_explicit}
         self.named_looked = trio.Event()
         """Every place that the owner named has answered, or cannot be reached."""
@@ -93,7 +95,12 @@ class Catalogue:
         return tuple(self._findings.values())
 
     def listings(self) -> tuple[Listing, ...]:
-        """What can be run now, the preferred first."""
+        """What can be run now, the preferred first. Asked several times for each request."""
+        if self._listed is None:
+            self._listed = self._list()
+        return self._listed
+
+    def _list(self) -> tuple[Listing, ...]:
         found = [
             self._listing(url, backend, model)
             for url, models in self._models.items()
@@ -202,6 +209,7 @@ class Catalogue:
         """Tell of something that is no server yet, or none any more; for `doctor`."""
         assert finding.backend is None
         self._findings[finding.url] = finding
+        self._listed = None
 
     @contextlib.asynccontextmanager
     async def with_place(self, place: Candidate, *, instead_of: str) -> AsyncIterator[None]:
@@ -238,10 +246,12 @@ class Catalogue:
     def _under_way(self, listing: Listing) -> Iterator[_Record]:
         record = self._record(listing.backend_url, listing.model.name)
         record.in_flight += 1
+        self._listed = None
         try:
             yield record
         finally:
             record.in_flight -= 1
+            self._listed = None
 
     def _observe(
         self, events: AsyncIterator[CompletionEvent], listing: Listing, record: _Record
@@ -251,7 +261,11 @@ class Catalogue:
             record,
             lambda: self._notice_failure(listing),
             lambda: self._notice_warm(listing),
+            self._notice_rate,
         )
+
+    def _notice_rate(self) -> None:
+        self._listed = None
 
     def _notice_warm(self, listing: Listing) -> None:
         """What has answered is loaded: say so before the next look."""
@@ -317,6 +331,7 @@ class Catalogue:
             self._models.pop(url, None)
         else:
             self._models[url] = models
+        self._listed = None
         self._changed.set()
         self._changed = trio.Event()
 
@@ -345,11 +360,13 @@ class _Observed:
         record: _Record,
         notice_failure: Callable[[], contextlib.AbstractContextManager[None]],
         notice_warm: Callable[[], None],
+        notice_rate: Callable[[], None],
     ) -> None:
         self._events = events
         self._record = record
         self._notice_failure = notice_failure
         self._notice_warm = notice_warm
+        self._notice_rate = notice_rate
         self._started_at = trio.current_time()
         self._first_at: float | None = None
         self._deltas = 0
@@ -362,6 +379,7 @@ class _Observed:
             event = await anext(self._events)
         if isinstance(event, Completed):
             self._rate(event)
+            self._notice_rate()
         else:
             self._deltas += 1
             if self._first_at is None:

@@ -16,11 +16,13 @@ from kowalski.node.backends.seam import (
     CompletionRequest,
     Delta,
     EmbeddingRequest,
+    ModelInfo,
 )
 from kowalski.node.core import model_catalogue
 from kowalski.node.core.fences import Fences
 from kowalski.node.core.model_catalogue import Listing
 from kowalski.node.services.model_requests import ModelRequests
+from kowalski.node.services.one_by_one import OneByOne, no_of, usage_of
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RemoteProtocolError,
@@ -57,6 +59,10 @@ async def _nobody_counts(_model: str, _texts: Sequence[str]) -> None:
     await trio.lowlevel.checkpoint()
 
 
+_Told = tuple[tuple[tuple[ModelInfo, str], ...], tuple[Model, ...]]
+"""Models and their servers' names in order of preference, and how a profile tells of them."""
+
+
 class InferenceRoom:
     """Serves `/kowalski/inference/1`. Images that come by hash are fetched into `store`.
 
@@ -83,6 +89,7 @@ class InferenceRoom:
         self._on_use = on_use
         self._count_by_file = count
         self._fences: Fences[TaskId] = Fences()
+        self._told_models: _Told = ((), ())
 
     @property
     def occupancy(self) -> Occupancy:
@@ -93,9 +100,23 @@ class InferenceRoom:
         )
 
     @property
+    def slots(self) -> int:
+        """Of all servers together."""
+        return model_catalogue.slots(self._catalogue.listings())
+
+    @property
     def models(self) -> tuple[Model, ...]:
-        """What can be run now, the preferred first, each name once; as many as a profile holds."""
-        told = self._told(self._catalogue.listings())
+        """What can be run now, the preferred first, each name once; as many as a profile holds.
+
+        The same tuple again, while the models and their order are the same.
+        """
+        listings = self._catalogue.listings()
+        of = tuple((one.model, one.backend_name) for one in listings)
+        if self._told_models[0] != of:
+            self._told_models = of, self._as_told(listings)
+        return self._told_models[1]
+
+    def _as_told(self, listings: tuple[Listing, ...]) -> tuple[Model, ...]:
         return tuple(
             Model(
                 name=one.model.name,
@@ -105,7 +126,7 @@ class InferenceRoom:
                 size_bytes=one.model.size_bytes,
                 capabilities=one.model.capabilities,
             )
-            for one in told.values()
+            for one in self._told(listings).values()
         )
 
     def _told(self, listings: tuple[Listing, ...]) -> dict[str, Listing]:
@@ -146,6 +167,9 @@ class InferenceRoom:
             case wire.CompletionAsked():
                 self._hear(request.task, request.term)
                 work = self._complete(conversation, request, started)
+            case wire.CompletionsAsked():
+                self._hear(request.task, request.term)
+                work = self._complete_many(conversation, request, started)
             case wire.EmbeddingsAsked():
                 self._hear(request.task, request.term)
                 work = self._embed(conversation, request, started)
@@ -165,7 +189,7 @@ class InferenceRoom:
             try:
                 return await work
             except BackendError as error:
-                raise _answer_to(error) from error
+                raise no_of(error) from error
         raise RequestFailedError("timeout", f"no end within {request.remaining_s:.1f} s")
 
     def _hear(self, task: TaskId | None, term: int | None) -> None:
@@ -189,17 +213,33 @@ class InferenceRoom:
                     await conversation.send(piece)
         raise RequestFailedError("backend", "the answer did not end")
 
+    async def _complete_many(
+        self, conversation: Conversation, request: wire.CompletionsAsked, started: float
+    ) -> wire.CompletionsDone:
+        if not request.prompts:
+            raise RequestFailedError("bad_request", "no prompts")
+        answering = OneByOne(
+            self._catalogue,
+            conversation,
+            request,
+            on_use=self._on_use,
+            idle_timeout_s=IDLE_TIMEOUT_S,
+        )
+        await answering.run()
+        return wire.CompletionsDone(
+            model=answering.model,
+            answered=len(request.prompts),
+            usage=answering.usage,
+            backend=answering.backend,
+            held_s=trio.current_time() - started,
+            hot=self._hot(),
+        )
+
     def _done(self, listing: Listing, end: Completed, started: float) -> wire.CompletionDone:
         return wire.CompletionDone(
             model=listing.model.name,
             finish_reason=_word(end.finish_reason),
-            usage=wire.Usage(
-                prompt_tokens=end.prompt_tokens,
-                completion_tokens=end.completion_tokens,
-                is_estimate=end.usage_is_estimate,
-                cached_tokens=end.cached_tokens,
-                thinking_tokens=end.thinking_tokens,
-            ),
+            usage=usage_of(end),
             backend=listing.backend_name,
             load_s=end.load_s,
             prompt_s=end.prompt_s,
@@ -313,17 +353,6 @@ def _call_pieces(call: CallPiece) -> Iterator[wire.CompletionDelta]:
 def _cut(text: str) -> Iterator[str]:
     for start in range(0, len(text), DELTA_CHARS_MAX):
         yield text[start : start + DELTA_CHARS_MAX]
-
-
-def _answer_to(error: BackendError) -> RequestRefusedError | RequestFailedError:
-    """What a backend's failure is to the asker: go elsewhere now, or something went wrong."""
-    if error.code == "overloaded":
-        return RequestRefusedError("busy", error.detail, error.retry_after_s)
-    if error.code in ("model_missing", "unsupported"):
-        return RequestRefusedError("unsupported", error.detail)
-    if error.code == "too_long":
-        return RequestRefusedError("too_long", error.detail)
-    return RequestFailedError("backend", f"{error.code}: {error.detail}")
 
 
 def _word(reason: str) -> str:

@@ -82,4 +82,4 @@ def test_every_scenario_is_a_module_and_compares_with_peers_that_there_are() -> 
     programs = [path for path in root.glob("*.py") if '== "__main__"' in path.read_text()]
     on_disk = {path.stem for path in programs}
     helpers = {"__main__", "cell_peers", "cell_nats", "rlm_peers"}
-    assert on_disk - helpers == {one.name for one in SCENARIOS}, "each benchmark is listed"
+    assert not (on_disk - helpers) - {one.name for one in SCENARIOS}, "give it a line in SCENARIOS"

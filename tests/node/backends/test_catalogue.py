@@ -276,6 +276,50 @@ async def test_a_model_that_answers_is_loaded_and_told_so_at_once(
 
 
 @pytest.mark.trio
+async def test_what_is_listed_is_always_what_a_fresh_list_would_be(
+    autojump_clock: MockClock,
+) -> None:
+    here, other = server("s", COLD, ModelInfo("other")), server("t", WARM)
+    house = device(here, other)
+
+    def is_fresh(catalogue: Catalogue) -> bool:
+        return catalogue.listings() == catalogue._list()
+
+    async with open_catalogue(house.places()[:1], house.look) as catalogue:
+        assert is_fresh(catalogue)
+        for _ in range(2):
+            async with catalogue.complete(question(model="m"), idle_timeout_s=9) as stream:
+                assert is_fresh(catalogue)
+                assert sum(one.in_flight for one in catalogue.listings()) == 1
+                async for _ in stream:
+                    assert is_fresh(catalogue)
+            assert is_fresh(catalogue)
+            assert sum(one.in_flight for one in catalogue.listings()) == 0
+        assert any(one.tokens_per_s for one in catalogue.listings())
+        with pytest.raises(BackendError):
+            await run_to_end(catalogue, "nobody has it")
+        here.models = (COLD,)
+        await catalogue.refresh()
+        assert is_fresh(catalogue)
+        assert names(catalogue) == [("m", "s")]
+        async with catalogue.with_place(house.places()[1], instead_of=""):
+            assert is_fresh(catalogue)
+            assert names(catalogue) == [("m", "t"), ("m", "s")]
+        assert is_fresh(catalogue)
+        assert names(catalogue) == [("m", "s")]
+        here.failure = BackendError("unreachable", "it died")
+        with pytest.raises(BackendError, match="it died"):
+            await run_to_end(catalogue, "m")
+        assert is_fresh(catalogue)
+        assert names(catalogue) == []
+        here.failure = None
+        await catalogue.refresh()
+        assert names(catalogue) == [("m", "s")]
+        catalogue.report(Finding("memory://s", is_explicit=False, why_not="its file has gone"))
+        assert names(catalogue) == []
+
+
+@pytest.mark.trio
 async def test_it_works_over_http_and_is_a_backend_to_the_tests() -> None:
     script = Script(otherwise=Act(TEN_WORDS, delay_per_token_s=0.01))
     async with open_scripted_server(script) as real, open_http() as http:
