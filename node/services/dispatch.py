@@ -17,7 +17,7 @@ import trio
 
 from kowalski.mesh.core import offers
 from kowalski.mesh.core.blame import Weather, is_peers_fault
-from kowalski.mesh.core.breaker import Breaker
+from kowalski.mesh.core.breaker import Breaker, Passage
 from kowalski.mesh.core.connectivity import MemberConnected, MemberDisconnected
 from kowalski.mesh.core.decisions import Decision
 from kowalski.mesh.core.experience import NOISE_S, Experience, Outcome
@@ -90,6 +90,8 @@ class Chosen:
 class _UnderWay:
     sent_at: float
     promised_s: float
+    kind: Kind
+    passage: Passage
 
 
 class Dispatch:
@@ -399,7 +401,7 @@ class Dispatch:
         key = (peer, need.kind)
         self._breakers[key], passage = self._breaker(key).send(now)
         flights = self._under_way.setdefault((peer, need.work), [])
-        flight = _UnderWay(now, chosen.promised_s)
+        flight = _UnderWay(now, chosen.promised_s, need.kind, passage)
         flights.append(flight)
         sent = Sent(now)
         verdict = "abandoned"
@@ -429,6 +431,21 @@ class Dispatch:
                     self._breakers[key] = breaker.succeed(passage)
             if verdict == "done" and learns:
                 self._learn(work, chosen, sent, took_s)
+
+    def probes(self) -> list[tuple[PeerId, Kind]]:
+        """Where requests are under way that find out whether a breaker may close, one by one."""
+        return [
+            (peer, flight.kind)
+            for (peer, _), flights in self._under_way.items()
+            for flight in flights
+            if flight.passage.is_probe
+            and flight.passage.era == self._breaker((peer, flight.kind)).era
+        ]
+
+    @property
+    def under_way(self) -> int:
+        """Requests that have been sent and have not ended."""
+        return sum(map(len, self._under_way.values()))
 
     def _breaker(self, key: tuple[PeerId, Kind]) -> Breaker:
         return self._breakers.get(key) or Breaker(f"{self._mesh.me} {key[0]} {key[1]}")
