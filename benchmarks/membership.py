@@ -61,6 +61,8 @@ def main() -> None:
     options = arguments.parse_args()
     if why_not := missing():
         sys.exit(f"this benchmark runs in network namespaces: {why_not}")
+    # Nodes, agents and namespaces go with us, also when we are told to stop.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.stdout.write(f"{machine.describe()}\n{_versions()}\n")
     for size in options.sizes:
         _measure(size, options.runs, options.quiet_s)
