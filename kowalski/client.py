@@ -17,6 +17,7 @@ from typing import Any, TypeVar, overload
 
 import anyio
 
+from kowalski import folds
 from kowalski.answers import failure_of, schema_of, valued
 from kowalski.batches import WIDTH_MAX, Batch, Mode, Task
 from kowalski.builder import Builder, Settings
@@ -25,12 +26,8 @@ from kowalski.contexts import Context, spooled
 from kowalski.counting import Counted
 from kowalski.errors import (
     BudgetSpent,
-    ConfigError,
-    ContextFoldingError,
     DeviceFailed,
     DeviceNotFound,
-    ExecutionError,
-    NoDevicesAvailable,
     REPLTimeout,
     RLMError,
 )
@@ -42,6 +39,7 @@ from kowalski.results import (
     ExecutionMetrics,
     ExecutionResult,
     FoldResult,
+    FoundFold,
     Json,
     ProgressUpdate,
     RunResult,
@@ -345,21 +343,44 @@ class Kowalski:
             "question": question,
             "timeout_s": timeout_s,
         }
-        with spooled(text) as files:
-            try:
-                done = await self._single("fold", {**request, "path": files[0]["path"]})
-            except (ConfigError, NoDevicesAvailable):
-                raise
-            except (DeviceFailed, ExecutionError) as error:
-                raise ContextFoldingError(str(error), code=error.code) from error
-        return FoldResult(
-            text=done["text"],
-            source_tokens=done["source_tokens"],
-            tokens=done["tokens"],
-            algorithm=done["algorithm"],
-            peer=done["peer"],
-            name=done["name"],
-        )
+        return await folds.fold(self._single, text, request)
+
+    async def unfold(
+        self,
+        handle: str,
+        *,
+        question: str | None = None,
+        budget_tokens: int | None = None,
+        timeout_s: float = 60.0,
+    ) -> str:
+        """The original of a fold, from whichever device holds it.
+
+        With a question only what may answer it, in at most `budget_tokens` (1000).
+
+        Raises:
+            ContextFoldingError: no device that can be reached holds it (`unknown`).
+            ConfigError, NetworkError.
+        """
+        request = {
+            "handle": handle,
+            "question": question,
+            "budget_tokens": budget_tokens,
+            "timeout_s": timeout_s,
+        }
+        return await folds.unfold(self._single, request)
+
+    async def find_folds(
+        self, question: str, *, count: int = 3, timeout_s: float = 60.0
+    ) -> tuple[FoundFold, ...]:
+        """Of the texts folded on this device, the nearest to a question, the nearest first.
+
+        By their words, and by vectors where the mesh has a model for these.
+
+        Raises:
+            ConfigError, NetworkError.
+        """
+        request = {"question": question, "count": count, "timeout_s": timeout_s}
+        return await folds.nearest(self._single, request)
 
     async def _single(self, verb: str, request: Json, **more: Any) -> Json:
         given = {name: value for name, value in request.items() if value is not None}

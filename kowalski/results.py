@@ -176,10 +176,26 @@ class FoldResult:
     algorithm: str
     peer: str
     name: str
+    handle: str | None = None
+    """Of the original, for `unfold`; None where there was no room to keep it."""
 
     @property
     def ratio(self) -> float:
         return self.tokens / self.source_tokens if self.source_tokens else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFold:
+    """A fold near to a question: `score` is from 0 to 1, the nearest; `text` what is nearest in it.
+
+    `name` is the file that was folded, or how the text begins.
+    """
+
+    handle: str
+    name: str
+    bytes: int
+    score: float
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

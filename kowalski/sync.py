@@ -26,6 +26,7 @@ from kowalski.results import (
     ExecutionMetrics,
     ExecutionResult,
     FoldResult,
+    FoundFold,
     Json,
     ProgressUpdate,
     RunResult,
@@ -152,6 +153,12 @@ class Kowalski:
 
     def fold(self, text: str | Path, **options: Any) -> FoldResult:
         return self._call(partial(self._client.fold, text, **options))
+
+    def unfold(self, handle: str, **options: Any) -> str:
+        return self._call(partial(self._client.unfold, handle, **options))
+
+    def find_folds(self, question: str, **options: Any) -> tuple[FoundFold, ...]:
+        return self._call(partial(self._client.find_folds, question, **options))
 
     def devices(self) -> tuple[Device, ...]:
         return self._call(self._client.devices)

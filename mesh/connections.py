@@ -63,6 +63,7 @@ class Connections:
         self._nursery = nursery
         self._timeouts = timeouts
         self._dials = trio.CapacityLimiter(DIALS_AT_A_TIME)
+        self._silent: frozenset[PeerId] = frozenset()
         self._driver: Driver[Connectivity, connectivity.Event, connectivity.Effect] = Driver(
             Connectivity(transport.peer, mesh, params),
             step=connectivity.step,
@@ -87,6 +88,18 @@ class Connections:
     def handle(self, event: connectivity.Event) -> None:
         """Tell the machine what happened."""
         self._driver.handle(event)
+        self._note_silence()
+
+    def _note_silence(self) -> None:
+        """Say of whom it is connected to that it sends nothing there, and that it does again."""
+        state = self.state
+        silent = frozenset(peer for peer in state.members if not state.is_routable(peer))
+        for peer in silent - self._silent:
+            log.info("unroutable", peer=peer, why=state.peers[peer].why_not)
+        for peer in self._silent - silent:
+            if state.is_routable(peer):
+                log.info("routable", peer=peer)
+        self._silent = silent
 
     async def run(self) -> None:
         """Keep the machine's time, and follow the transport, until cancelled."""

@@ -14,9 +14,10 @@ import re
 import secrets
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from typing import TypeVar
 
@@ -89,55 +90,78 @@ class Discovery:
 @asynccontextmanager
 async def open_discovery(
     peer: PeerId,
-    addresses: tuple[Address, ...],
+    addresses: Callable[[], tuple[Address, ...]],
     mesh: MeshId | None,
     *,
     interfaces: tuple[str, ...] | None = None,
+    look_s: float = 3.0,
     check_s: float = 15.0,
 ) -> AsyncIterator[Discovery]:
-    """Announce `peer` and hear others until the block is left.
+    """Announce `peer`, where `addresses` says that it is, and hear others until the block is left.
 
     What others announce under our own id is told as well: our data directory may have been copied.
 
     `interfaces` are local IP addresses to speak from; by default those of every interface that
     leads somewhere, or loopback where there is none. Without a network the block runs all the same:
-    `problem` says so, and it starts again when the interfaces change. The oldest sightings are
-    dropped when nobody reads them. Every `check_s` seconds the interfaces are looked at, and
-    sightings are repeated.
+    `problem` says so. Every `look_s` seconds the interfaces and our addresses are looked at, and it
+    starts again when they have changed; every `check_s` seconds sightings are repeated. The oldest
+    sightings are dropped when nobody reads them.
     """
     send, receive = trio.open_memory_channel[Sighting](SIGHTINGS_MAX)
     discovery = Discovery(receive)
     name = secrets.token_hex(20)
-    announcement = _announcement(name, peer, addresses, mesh)
     ears = _Ears(name, send, receive.clone(), trio.lowlevel.current_trio_token())
+
+    def surroundings() -> _Surroundings:
+        return _Surroundings(_present(interfaces), addresses())
+
+    def announcement(found: _Surroundings) -> ServiceInfo | None:
+        return _announcement(name, peer, found.addresses, mesh)
+
+    keep_up = partial(_keep_up, look_s=look_s, check_s=check_s)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_keep_up, discovery, announcement, ears, interfaces, check_s)
+        nursery.start_soon(keep_up, discovery, surroundings, announcement, ears)
         try:
             yield discovery
         finally:
             nursery.cancel_scope.cancel()
 
 
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What zeroconf speaks from, and what it announces. Either may change: another Wi-Fi, a VPN."""
+
+    interfaces: tuple[str | int, ...]
+    addresses: tuple[Address, ...]
+
+
 async def _keep_up(
     discovery: Discovery,
-    announcement: ServiceInfo | None,
+    surroundings: Callable[[], _Surroundings],
+    announcement: Callable[[_Surroundings], ServiceInfo | None],
     ears: _Ears,
-    chosen: tuple[str, ...] | None,
+    *,
+    look_s: float,
     check_s: float,
 ) -> None:
     while True:
-        present = _present(chosen)
+        found = surroundings()
         zeroconf = None
         try:
             # The thread may take seconds where the network is odd, so it is left behind when we
             # are cancelled; what it then still makes, it closes.
-            start = _Start(tuple(present), announcement, ears)
+            start = _Start(found.interfaces, announcement(found), ears)
             zeroconf = await start.run()
-            discovery.problem = None if present else "no network interface to discover peers on"
-            while _present(chosen) == present:
-                await trio.sleep(check_s)
-                ears.ask_again(zeroconf)
-                ears.repeat()
+            discovery.problem = (
+                None if found.interfaces else "no network interface to discover peers on"
+            )
+            check_at = trio.current_time() + check_s
+            while surroundings() == found:
+                await trio.sleep(min(look_s, check_s))
+                if trio.current_time() >= check_at:
+                    check_at += check_s
+                    ears.ask_again(zeroconf)
+                    ears.repeat()
         except OSError as error:
             discovery.problem = f"no discovery on this network: {error.strerror or error}"
             log.info("discovery-failed", error=str(error))

@@ -154,7 +154,7 @@ async def _run(config: NodeConfig, notices: ServiceNotices, stopping: Stopping) 
             discovery = await stack.enter_async_context(
                 open_discovery(
                     identity.peer,
-                    transport.addresses,
+                    lambda: transport.addresses,
                     membership.mesh,
                     interfaces=_interfaces(transport.addresses),
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FOLD_BYTES_MAX = 1 << 30
+NAME_BYTES = 200
 
 
 @click.command()
@@ -112,6 +114,7 @@ def _fold_stdin(
     content = read_bytes(None, bytes_max=FOLD_BYTES_MAX + 1)
     if len(content) > FOLD_BYTES_MAX:
         raise click.UsageError(f"more than {FOLD_BYTES_MAX} bytes on stdin")
+    request["name"] = content[:NAME_BYTES].decode("utf-8", "replace") or "text"
     if len(content) <= TEXT_BYTES_MAX:
         request["text"] = content.decode("utf-8", "replace")
         return _asked(session, request, silence_s)
@@ -125,11 +128,12 @@ def _fold_stdin(
 
 
 @click.command()
-@click.argument("handle")
+@click.argument("handle", required=False)
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Into a file."
 )
-@click.option("--question", "-q", help="Only what may answer it.")
+@click.option("--question", "-q", help="Only what may answer it; without HANDLE: in which folds.")
+@click.option("--count", "-n", type=click.IntRange(1, 8), help="Without HANDLE: how many; else 3.")
 @click.option(
     "--budget-tokens", "-b", type=click.IntRange(min=1), help="Of that; 1000 if not given."
 )
@@ -138,18 +142,27 @@ def _fold_stdin(
 def unfold(
     session: Session,
     *,
-    handle: str,
+    handle: str | None,
     output: Path | None,
     question: str | None,
+    count: int | None,
     budget_tokens: int | None,
     timeout: float,
 ) -> None:
     """The original of a fold, byte for byte.
 
-    From whichever peer holds it.
+    From whichever peer holds it. With --question and without HANDLE: the folds of this node that
+    are nearest to it, by their words and, where a peer has a model for that, by vectors.
     """
     if budget_tokens is not None and not question:
         raise click.UsageError("--budget-tokens goes with --question")
+    if handle is None:
+        if not question or output is not None or budget_tokens is not None:
+            raise click.UsageError("give a HANDLE, or --question alone")
+        _nearest(session, given(question=question, count=count, timeout_s=timeout), timeout)
+        return
+    if count is not None:
+        raise click.UsageError("--count goes without HANDLE")
     request = given(
         handle=handle.lower(), question=question, budget_tokens=budget_tokens, timeout_s=timeout
     )
@@ -168,3 +181,18 @@ def unfold(
     except OSError as error:
         raise click.UsageError(f"{output}: {(error.strerror or str(error)).lower()}") from error
     session.say(f"{len(data)} bytes in {output}")
+
+
+def _nearest(session: Session, request: dict[str, object], timeout: float) -> None:
+    done = session.ask_node("folds", request, silence_s=timeout + ANSWER_GRACE_S)
+    if session.as_json:
+        session.print_json(done)
+        return
+    folds = render.rows_of(done.get("folds"))
+    for one in folds:
+        session.result(f"{render.field(one, 'handle')}  {one['score']:.2f}  {one['name']}")
+        session.result(textwrap.indent(str(one["text"]), "    "))
+    how = f"by words and {render.field(done, 'model')}" if done.get("model") else "by words"
+    session.say(f"{len(folds)} of {render.field(done, 'searched')} folds, {how}")
+    if done.get("why_not"):
+        session.say(f"without vectors: {render.field(done, 'why_not')}")

@@ -197,6 +197,10 @@ class NodeConfig(BaseModel):
         return self.data_dir / "models.json"
 
     @property
+    def fold_book_path(self) -> Path:
+        return self.data_dir / "folds.json"
+
+    @property
     def ledger_path(self) -> Path:
         return self.data_dir / "ledger.sqlite"
 

@@ -304,6 +304,8 @@ class FoldRequest(Request):
     question: str | None = None
     model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Whom to have it summarised by, and checked; None: no model, `*`: any."""
+    name: Annotated[str, Field(max_length=256)] | None = None
+    """What it is called among `folds`; else the name of the file, or how the text begins."""
     timeout_s: TimeoutS = 600.0
 
     @model_validator(mode="after")
@@ -330,6 +332,16 @@ class UnfoldRequest(Request):
         if self.budget_tokens is not None and not self.question:
             raise ValueError("budget_tokens goes with a question")
         return self
+
+
+class FoldsRequest(Request):
+    """The texts folded on this node whose originals are nearest to a question."""
+
+    VERB: ClassVar[str] = "folds"
+
+    question: Annotated[str, Field(min_length=1)]
+    count: Annotated[int, Field(ge=1, le=8)] = 3
+    timeout_s: TimeoutS = 60.0
 
 
 class InviteRequest(Request):
@@ -390,6 +402,7 @@ REQUESTS: Mapping[str, type[Request]] = {
         UnloadRequest,
         FoldRequest,
         UnfoldRequest,
+        FoldsRequest,
         InviteRequest,
         RevokeRequest,
         DrainRequest,

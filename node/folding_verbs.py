@@ -16,17 +16,19 @@ from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node import control_messages as asked
 from kowalski.node.control import Emit, Verb
 from kowalski.node.emitting import emitting
+from kowalski.node.fold_book import FoldBook
 from kowalski.node.plain_files import read_text
+from kowalski.node.services.fold_search import FoldSearch
 from kowalski.node.services.folding import SOURCE_BYTES_MAX
 from kowalski.node.services.model_folding import Summarised, fold_with_model
-from kowalski.node.services.placed_work import Completion, PlacedWork
+from kowalski.node.services.placed_work import Completion, Embeddings, PlacedWork
 from kowalski.protocol.errors import ConfigError, RequestRefusedError
 from kowalski.protocol.ids import ContentHash, PeerId
 from kowalski.protocol.limits import TEXT_BYTES_MAX
 from kowalski.protocol.messages.base import LINE_CHARS_MAX
 from kowalski.protocol.messages.content import ContentAsked, ContentChunk, ContentRef
 from kowalski.protocol.messages.folding import FoldAsked
-from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
+from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked, EmbeddingsAsked
 from kowalski.rlm.folding import fold
 from kowalski.rlm.tokens import estimate_tokens
 
@@ -37,18 +39,23 @@ BUDGET_TOKENS_MAX: Final = 10_000_000
 PASSAGE_TOKENS: Final = 1000
 """Of an original, what is shown to a question if no budget is given."""
 
+WORDS_S: Final = 2.0
+"""Of the time of a search, what vectors may not use up."""
+
 LOOK_S: Final = 2.0
 """How long a peer has to say whether it holds an original."""
 
 
 class FoldingVerbs:
-    def __init__(self, mesh: Mesh, work: PlacedWork, store: ContentStore) -> None:
+    def __init__(self, mesh: Mesh, work: PlacedWork, store: ContentStore, folds: FoldBook) -> None:
         self._mesh = mesh
         self._work = work
         self._store = store
+        self._folds = folds
+        self._search = FoldSearch(mesh, store)
 
     def offered(self) -> dict[str, Verb]:
-        return {"fold": self.fold, "unfold": self.unfold}
+        return {"fold": self.fold, "unfold": self.unfold, "folds": self.folds}
 
     async def fold(self, raw: Reply, emit: Emit) -> Reply:
         request = asked.parse(asked.FoldRequest, raw)
@@ -66,6 +73,9 @@ class FoldingVerbs:
         budget = min(budget, BUDGET_TOKENS_MAX)
         data = text.encode()
         original = await self._kept(data)
+        if original is not None:
+            name = Path(request.path).name if request.path is not None else text
+            self._folds.add(original.hash, len(data), request.name or name)
         if request.model is not None:
             told = await self._by_model(request, text, budget, emit)
         else:
@@ -82,6 +92,41 @@ class FoldingVerbs:
         with trio.move_on_after(request.timeout_s):
             return await self._unfolded(ContentHash(request.handle), question, request)
         raise RequestRefusedError("timeout", f"no original within {request.timeout_s:g} s")
+
+    async def folds(self, raw: Reply, _emit: Emit) -> Reply:
+        request = asked.parse(asked.FoldsRequest, raw)
+        _question(request.question)
+        ends = trio.current_time() + request.timeout_s
+
+        async def embed(model: str, texts: tuple[str, ...]) -> Embeddings:
+            # Where no vectors come, there has to be time for words.
+            left_s = max(0.1, ends - trio.current_time() - WORDS_S)
+            return await self._work.embed(
+                EmbeddingsAsked(model=model, texts=texts, remaining_s=left_s)
+            )
+
+        known = {one.handle: one for one in self._folds.newest_first()}
+        here = {handle for handle in known if self._store.path(handle) is not None}
+        self._folds.forget(frozenset(known.keys() - here))
+        refs = [
+            ContentRef(hash=handle, bytes_total=one.bytes)
+            for handle, one in known.items()
+            if handle in here
+        ]
+        found = await self._search.find(
+            request.question, refs, count=request.count, model=self._search.model(), embed=embed
+        )
+        return {
+            "folds": [
+                {**dataclasses.asdict(known[one.handle]), "score": one.score, "text": one.passage}
+                for one in found.folds
+            ],
+            "searched": len(refs) - found.left_out - len(found.lost),
+            "left_out": found.left_out,
+            "model": found.model,
+            "why_not": found.why_not,
+            "usage": found.usage.model_dump(),
+        }
 
     async def _by_peer(
         self, request: asked.FoldRequest, text: str, budget: int, original: ContentRef | None

@@ -22,6 +22,7 @@ from kowalski.node.config import NodeConfig
 from kowalski.node.control import Emit, Verb
 from kowalski.node.drain_verbs import DrainVerbs
 from kowalski.node.explain_verbs import ExplainVerbs
+from kowalski.node.fold_book import FoldBook
 from kowalski.node.folding_verbs import FoldingVerbs
 from kowalski.node.mesh_verbs import MeshVerbs, warnings_of
 from kowalski.node.model_verbs import ModelVerbs
@@ -101,6 +102,7 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
         tasks=of_tasks,
         unix_clock=here.unix_clock,
     )
+    folds = FoldBook(here.config.fold_book_path, here.unix_clock)
     offered: Mapping[str, Verb] = {
         "status": verbs.status,
         "peers": of_mesh.peers,
@@ -119,7 +121,7 @@ def verbs_of(node: Node, here: Here) -> Mapping[str, Verb]:
         "revoke": of_mesh.revoke,
         **reasons.offered(),
         **DrainVerbs(node.draining).offered(),
-        **FoldingVerbs(node.mesh, node.work, node.store).offered(),
+        **FoldingVerbs(node.mesh, node.work, node.store, folds).offered(),
         **ModelVerbs(node.mesh, node.work, node.store).offered(),
     }
     return {name: _hearing(verb) for name, verb in offered.items()}

@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 KILL_S = 5.0
+NOBODY = "02:00:00:00:00:fe"
 
 
 def missing() -> str | None:
@@ -83,6 +84,23 @@ class Machine:
 
     def mend(self) -> None:
         _ip("-n", self._bridge, "link", "set", self._port, "up")
+
+    def lose_what_is_sent_to(self, other: Machine) -> None:
+        """One direction of the link dies: frames go to an address that nobody on the LAN has."""
+        _ip(
+            *("-n", self.name, "neigh", "replace", other.ip, "lladdr", NOBODY),
+            *("dev", "eth0", "nud", "permanent"),
+        )
+
+    def find_again(self, other: Machine) -> None:
+        _ip("-n", self.name, "neigh", "del", other.ip, "dev", "eth0")
+
+    def move(self, ip: str) -> None:
+        """Have another address from now on, and only that, as by a new lease of DHCP."""
+        _ip("-n", self.name, "addr", "del", f"{self.ip}/24", "dev", "eth0")
+        _ip("-n", self.name, "addr", "add", f"{ip}/24", "dev", "eth0")
+        _ip("-n", self.name, "route", "replace", "default", "dev", "eth0")
+        self.ip = ip
 
     def kill_all(self) -> None:
         for process in self._processes:

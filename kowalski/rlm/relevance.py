@@ -14,7 +14,8 @@ from typing import Final
 
 _SATURATION: Final = 1.2  # k1 and b as in the literature
 _LENGTH: Final = 0.75
-_NEIGHBOUR: Final = 0.25  # what stands beside an answer often belongs to it
+NEIGHBOUR: Final = 0.25
+"""What stands beside an answer often belongs to it: this share of its score."""
 
 # `ring_buffer`, `ringBuffer`, `HTTPServer2`: the words a question would use.
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+|\d+")
@@ -23,10 +24,17 @@ _SUFFIXES = ("ingly", "edly", "ing", "ed", "es", "s", "ly", "e")
 _STEM_CHARS_MIN = 3
 
 
-def relevance(question: str, terms: Sequence[set[str]], costs: Sequence[int]) -> list[float]:
+def relevance(
+    question: str,
+    terms: Sequence[set[str]],
+    costs: Sequence[int],
+    *,
+    neighbour: float = NEIGHBOUR,
+) -> list[float]:
     """0 to 1 for each piece, 1 for the best; all 0 if no word of `question` occurs anywhere.
 
-    `terms` are the words of each piece as written, `costs` their lengths in any unit.
+    `terms` are the words of each piece as written, `costs` their lengths in any unit. A piece gets
+    the share `neighbour` of the score of those beside it.
     """
     asked = {stem for term in _QUESTION_TERM.findall(question) for stem in _stems(term)}
     vocabulary: set[str] = set().union(*terms)
@@ -51,7 +59,7 @@ def relevance(question: str, terms: Sequence[set[str]], costs: Sequence[int]) ->
     ]
     around = zip([0.0, *scores[:-1]], [*scores[1:], 0.0], strict=True)
     spread = [
-        score + _NEIGHBOUR * (before + after)
+        score + neighbour * (before + after)
         for score, (before, after) in zip(scores, around, strict=True)
     ]
     best = max(spread)

@@ -38,7 +38,7 @@ class Ready(_Frame):
 
 
 class Call(_Frame):
-    kind: Literal["llm", "rlm", "unfold", "history", "budget"]
+    kind: Literal["llm", "rlm", "unfold", "find", "history", "budget"]
     prompt: str
     model: Annotated[str, Field(max_length=256)] | None = None
 

@@ -15,7 +15,7 @@ CellStatus = Literal[
     "ok", "error", "timeout", "cancelled", "died", "memory", "inodes", "output_flood"
 ]
 StreamName = Literal["stdout", "stderr"]
-SubCallKind = Literal["llm", "rlm", "unfold", "history", "budget"]
+SubCallKind = Literal["llm", "rlm", "unfold", "find", "history", "budget"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,10 @@ class SubCall:
 
     `llm` and `rlm`: `prompt` is the question (`model` None: the session's choice). `unfold`:
     `prompt` is the handle, or `HANDLE:FROM` for what is behind so many characters; the text comes
-    back, or a piece of it. `history` and `budget`: `prompt` is empty, a JSON list of strings comes
-    back, or an object. Who does not serve a kind answers with an error: the cell sees an exception.
+    back, or a piece of it. `find`: `prompt` is a question; a JSON list of the folds nearest to it
+    comes back, each with `handle`, `score` and `text`. `history` and `budget`: `prompt` is empty,
+    a JSON list of strings comes back, or an object. Who does not serve a kind answers with an
+    error: the cell sees an exception.
     """
 
     prompt: str

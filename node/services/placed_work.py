@@ -250,7 +250,7 @@ class PlacedWork:
         able = [one for one in profile.models if "chat" in (one.capabilities or ("chat",))]
         return (able or profile.models)[0].name
 
-    async def embed(self, asked: EmbeddingsAsked) -> Embeddings:
+    async def embed(self, asked: EmbeddingsAsked, *, devices: Devices = "all") -> Embeddings:
         """Vectors of texts, by the best peer that has the model.
 
         Raises:
@@ -262,7 +262,7 @@ class PlacedWork:
             request = asked.model_copy(update={"remaining_s": to.remaining_s})
             return await self._embed_on(to.peer, request)
 
-        need = Need("inference", model=asked.model)
+        need = Need("inference", model=asked.model, devices=devices)
         (vectors, done), placed = await self.placing.place(
             Work(need, task=asked.task),
             attempt,

@@ -17,7 +17,13 @@ from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.services import child_sessions, session_folds, session_inputs
 from kowalski.node.services.child_sessions import ChildSession
-from kowalski.node.services.placed_work import ANY_MODEL, Attempts, Completion, PlacedWork
+from kowalski.node.services.placed_work import (
+    ANY_MODEL,
+    Attempts,
+    Completion,
+    Embeddings,
+    PlacedWork,
+)
 from kowalski.node.services.purse import Purse
 from kowalski.node.services.session_term import Term, code_of
 from kowalski.node.services.sub_calls import Reply, SubCalls
@@ -26,7 +32,12 @@ from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.base import line
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.folding import FoldAsked
-from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked, Sampling
+from kowalski.protocol.messages.inference import (
+    ChatMessage,
+    CompletionAsked,
+    EmbeddingsAsked,
+    Sampling,
+)
 from kowalski.protocol.messages.repl import SubCall
 from kowalski.rlm import folding
 from kowalski.rlm import session as machine
@@ -39,6 +50,7 @@ CHILDREN_AT_A_TIME = 8
 """Of one depth: children that wait for children of their own must not be in the way of those."""
 
 LOOK_AGAIN_S = 1.0
+EMBED_S = 30.0
 SEEDS = 2**31
 """Servers take seeds of 32 bits."""
 
@@ -77,6 +89,7 @@ class SessionHands:
             store=rooms.store,
             ask_model=self._answer_sub_call,
             ask_child=self._ask_child if depth > 0 else None,
+            embed=self._embed,
             depth=depth,
         )
         outlook = Outlook(
@@ -338,6 +351,19 @@ class SessionHands:
             tokens=folded.tokens,
             peer=self._rooms.mesh.me,
         )
+
+    async def _embed(self, model: str, texts: tuple[str, ...]) -> Embeddings:
+        """For a search among folds, which is by words alone where this takes too long."""
+        term = self._term
+        await term.until_lease_held()
+        asked = EmbeddingsAsked(
+            task=term.task,
+            term=term.term(),
+            model=model,
+            texts=texts,
+            remaining_s=min(EMBED_S, term.remaining_s()),
+        )
+        return await self._rooms.work.embed(asked, devices=term.spec.devices)
 
     async def _fold_as_of_now(self, asked: FoldAsked) -> FoldAsked:
         await self._term.until_lease_held()

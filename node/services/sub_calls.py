@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import trio
@@ -15,6 +16,7 @@ import trio
 from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.services.fold_search import FOUND_MAX, Embed, FoldSearch
 from kowalski.node.services.purse import BudgetSpentError, Purse
 from kowalski.node.services.session_term import Term
 from kowalski.protocol.errors import PeerUnreachableError, RequestRefusedError
@@ -69,6 +71,7 @@ class SubCalls:
         store: ContentStore,
         ask_model: AskModel,
         ask_child: AskChild | None,
+        embed: Embed,
         depth: int,
     ) -> None:
         self._term = term
@@ -77,6 +80,8 @@ class SubCalls:
         self._store = store
         self._ask_model = ask_model
         self._ask_child = ask_child
+        self._embed = embed
+        self._search = FoldSearch(mesh, store)
         self._depth = depth
         self.book = SubCallBook()
         self._under_way: dict[ContentHash, _UnderWay] = {}
@@ -112,6 +117,8 @@ class SubCalls:
         match call.kind:
             case "unfold":
                 return await self._unfold(call)  # there again whenever it is asked
+            case "find":
+                return await self._find(place, call)
             case "history":
                 return self._record(place, call, Reply(text=self._history()))
             case "budget":
@@ -189,6 +196,33 @@ class SubCalls:
                 "depth": self._depth if self._ask_child is not None else 0,
             }
         )
+
+    async def _find(self, place: Place, call: SubCall) -> SubCallResult:
+        """The folds nearest to a question, with what of them is; a call of the budget, if that."""
+        refs = [self._term.holders(fold) for fold in reversed(self._term.session().folds)]
+        with ExitStack() as held:
+            model = self._search.model(self._term.spec.devices) if refs else None
+            try:
+                if model is not None:
+                    held.enter_context(self._purse.call())
+            except BudgetSpentError:
+                model = None
+            found = await self._search.find(
+                call.prompt, refs, count=FOUND_MAX, model=model, embed=self._embed
+            )
+            told = [
+                {"handle": one.handle, "score": round(one.score, 3), "text": one.passage}
+                for one in found.folds
+            ]
+            facts: dict[str, object] = {}
+            if found.calls:
+                facts = {"model": model, "peer": found.peer, "usage": found.usage}
+                facts["attempts"] = found.calls
+            reply = Reply(text=json.dumps(told, ensure_ascii=False), facts=facts)
+            if found.lost and not told:
+                words = f"{len(found.lost)} originals cannot be had"
+                reply = Reply(error=words, code="lost", facts=facts)
+            return self._record(place, call, reply)
 
     async def _unfold(self, call: SubCall) -> SubCallResult:
         """`HANDLE`, or `HANDLE:FROM` for a piece of the original; empty behind its end."""

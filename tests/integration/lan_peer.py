@@ -27,7 +27,8 @@ def tell(*what: object) -> None:
 
 
 async def find(transport: Libp2pTransport) -> None:
-    async with open_discovery(transport.peer, transport.addresses, MeshId("l" * 32)) as discovery:
+    mesh = MeshId("l" * 32)
+    async with open_discovery(transport.peer, lambda: transport.addresses, mesh) as discovery:
         async for sighting in discovery.sightings:
             tell("left" if sighting.left else "sighted", sighting.peer, sighting.addresses)
             if sighting.left or sighting.peer < transport.peer:

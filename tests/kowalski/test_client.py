@@ -16,7 +16,7 @@ from kowalski.cluster import ClusterConfig, DeviceFilter, FailoverStrategy, Retr
 from kowalski.node.control import Emit, Verb
 from kowalski.node.control_messages import parse_request
 from kowalski.node_link import NodeLink
-from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
+from kowalski.protocol.errors import RequestRefusedError
 from tests.kowalski.scripted_verbs import Reply, ended, open_verbs, peer
 
 pytestmark = pytest.mark.trio
@@ -187,21 +187,6 @@ async def test_single_calls_programs_and_folds(tmp_path: Path) -> None:
             await k.run("python", "x", check=True)
         folded = await k.fold("a long text", ratio=0.25)
         assert (folded.text, folded.ratio) == ("a ", 0.25)
-
-
-async def test_a_fold_that_fails_is_an_error_of_its_own(tmp_path: Path) -> None:
-    async def fold(_request: Reply, _emit: Emit) -> Reply:
-        raise RequestFailedError("peers_failed", "gpu: gone")
-
-    async def nobody(_request: Reply, _emit: Emit) -> Reply:
-        raise RequestRefusedError("no_peer", "nobody folds")
-
-    async with client(tmp_path, Node(fold=fold)) as k:
-        with pytest.raises(errors.ContextFoldingError, match="gpu: gone"):
-            await k.fold("text")
-    async with client(tmp_path, Node(fold=nobody)) as k:
-        with pytest.raises(errors.NoDevicesAvailable):
-            await k.fold("text")
 
 
 async def test_devices_are_found_by_name_id_or_its_end(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ async def discovery(
     peer: PeerId | None = None, mesh: MeshId | None = MESH, *, check_s: float = 15
 ) -> AsyncIterator[Discovery]:
     async with open_discovery(
-        peer or new_identity().peer, ADDRESSES, mesh, interfaces=HERE, check_s=check_s
+        peer or new_identity().peer, lambda: ADDRESSES, mesh, interfaces=HERE, check_s=check_s
     ) as opened:
         yield opened
 
@@ -91,6 +91,22 @@ async def test_who_leaves_says_goodbye() -> None:
         async with discovery(other):
             await sighting_of(at_one, other)
         assert (await sighting_of(at_one, other, left=True)).addresses == ADDRESSES
+
+
+@needs_multicast
+@pytest.mark.trio
+async def test_who_gets_another_address_announces_it() -> None:
+    mover = new_identity().peer
+    addresses = [ADDRESSES]
+    async with (
+        discovery() as heard,
+        open_discovery(mover, lambda: addresses[-1], MESH, interfaces=HERE, look_s=0.05),
+    ):
+        await sighting_of(heard, mover)
+        addresses.append((Address("/ip4/192.0.2.99/tcp/4170"),))
+        with trio.fail_after(15):
+            while (await sighting_of(heard, mover)).addresses != addresses[-1]:
+                pass
 
 
 @needs_multicast
@@ -244,7 +260,9 @@ async def test_a_name_without_its_text_is_asked_for_it() -> None:
 @pytest.mark.trio
 async def test_without_a_network_there_is_a_problem_and_no_exception() -> None:
     nowhere = ("192.0.2.1",)
-    async with open_discovery(new_identity().peer, ADDRESSES, MESH, interfaces=nowhere) as heard:
+    async with open_discovery(
+        new_identity().peer, lambda: ADDRESSES, MESH, interfaces=nowhere
+    ) as heard:
         with trio.fail_after(10):
             while heard.problem is None:  # noqa: ASYNC110 a property, looked at now and then
                 await trio.sleep(0.01)

@@ -48,7 +48,15 @@ def test_unfold_writes_the_original_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [("unfold",), ("unfold", HANDLE, "-b", "5"), ("unfold", HANDLE, "-q", "x", "-b", "0")]
+    "args",
+    [
+        ("unfold",),
+        ("unfold", "-n", "3"),
+        ("unfold", "-q", "x", "-o", "file"),
+        ("unfold", HANDLE, "-b", "5"),
+        ("unfold", HANDLE, "-n", "3"),
+        ("unfold", HANDLE, "-q", "x", "-b", "0"),
+    ],
 )
 def test_a_mistake_is_told_without_asking_any_node(tmp_path: Path, args: tuple[str, ...]) -> None:
     ended = CliRunner().invoke(cli, [*args, "--data-dir", str(tmp_path)])
@@ -61,3 +69,16 @@ def test_an_output_that_cannot_be_written_is_a_mistake(tmp_path: Path) -> None:
     ended, _ = invoke(tmp_path, {"unfold": text}, "unfold", HANDLE, "-o", "/nonexistent/out")
     assert ended.exit_code == 2
     assert "/nonexistent/out: no such file or directory" in ended.stderr
+
+
+def test_a_question_without_a_handle_shows_the_nearest_folds(tmp_path: Path) -> None:
+    row = {"handle": HANDLE, "name": "notes.txt", "bytes": 9, "score": 1.0, "text": "one\ntwo"}
+    told = {"folds": [row], "searched": 4, "model": "tiny-embed", "why_not": ""}
+    ended, node = invoke(tmp_path, {"folds": Script(told)}, "unfold", "-q", "who?", "-n", "1")
+    assert (ended.exit_code, ended.stdout) == (0, f"{HANDLE}  1.00  notes.txt\n    one\n    two\n")
+    assert ended.stderr == "1 of 4 folds, by words and tiny-embed\n"
+    assert request_of(node) == {"question": "who?", "count": 1, "timeout_s": 60.0}
+    lost = Script({**told, "folds": [], "model": None, "why_not": "tiny-embed: no_peer"})
+    ended, _ = invoke(tmp_path, {"folds": lost}, "unfold", "-q", "who?")
+    assert (ended.exit_code, ended.stdout) == (0, "")
+    assert ended.stderr == "0 of 4 folds, by words\nwithout vectors: tiny-embed: no_peer\n"

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from kowalski.node.backends.seam import CompletionRequest
+from kowalski.node.backends.seam import BackendError, CompletionRequest
+from kowalski.node.folding_verbs import Reply
 from kowalski.protocol.limits import TEXT_BYTES_MAX
 from kowalski.rlm import folding, model_folding
 from simulations.virtual_time import JumpingClock
-from simulations.world import Part, open_world
+from simulations.world import Part, World, open_world
 from tests.node.services.prompts import ASKER, THINKER
 from tests.node.test_verbs import Emitted, ask, refusal
 
@@ -134,3 +135,79 @@ async def test_status_tells_what_folding_has_saved(virtual_time: JumpingClock) -
             "facts_kept": second["facts_kept"],
             "unfolds": 1,
         }
+
+
+WEATHER = "The wind blows over the hill and nobody says a word about it. " * 40
+DESK = "The key of the desk is in the blue box, said Ada. "
+PUMP = "The valve of pump 4711 was replaced on Monday. "
+
+
+async def fold_three(world: World) -> list[str]:
+    """Handles of a text about nothing, one about a desk, one about a pump."""
+    texts = (WEATHER, WEATHER + DESK + WEATHER, PUMP + WEATHER)
+    folded = [await ask(world, "fold", text=text, budget_tokens=50) for text in texts]
+    return [str(one["handle"]) for one in folded]
+
+
+@pytest.mark.parametrize("models", [(), ("tiny-embed",)])
+async def test_the_folds_nearest_to_a_question_are_found_with_and_without_vectors(
+    virtual_time: JumpingClock, models: tuple[str, ...]
+) -> None:
+    thinker = dataclasses.replace(THINKER, models=("m", *models))
+    async with open_world([FOLDER, thinker]) as world:
+        _, desk, pump = await fold_three(world)
+        told = await ask(world, "folds", question="Where is Ada's key to the desk?", count=1)
+        (nearest,) = rows(told)
+        assert (nearest["handle"], nearest["score"]) == (desk, 1.0)
+        assert "in the blue box" in str(nearest["text"])
+        assert str(nearest["name"]).startswith("The wind blows")
+        assert (told["model"], told["why_not"]) == (models[0] if models else None, "")
+        assert told["searched"] == 3
+        again = await ask(world, "folds", question="Where is Ada's key to the desk?", count=1)
+        assert rows(again) == rows(told)
+        (nearest,) = rows(await ask(world, "folds", question="pump 4711", count=1))
+        assert nearest["handle"] == pump
+
+
+async def test_texts_are_embedded_once_and_a_question_each_time(
+    virtual_time: JumpingClock,
+) -> None:
+    thinker = dataclasses.replace(THINKER, models=("tiny-embed",))
+    async with open_world([FOLDER, thinker]) as world:
+        await fold_three(world)
+        folds = world.verbs(0)["folds"]  # Of one node; `ask` makes its verbs anew.
+        used = [
+            (await folds({"question": question}, Emitted()))["usage"]
+            for question in ("Where is it?", "Who said that?")
+        ]
+    tokens = [dict(one)["prompt_tokens"] for one in used]  # type: ignore[call-overload]
+    assert tokens[0] > 1000
+    assert tokens[1] == 3
+
+
+async def test_where_vectors_fail_words_find_it_and_why_is_said(
+    virtual_time: JumpingClock,
+) -> None:
+    thinker = dataclasses.replace(THINKER, models=("tiny-embed",))
+    async with open_world([FOLDER, thinker]) as world:
+        _, desk, _ = await fold_three(world)
+        world.places[1].backend.failure = BackendError("stalled", "no progress for 9 s")
+        told = await ask(world, "folds", question="the key of the desk")
+        assert rows(told)[0]["handle"] == desk
+        assert told["model"] is None
+        assert "tiny-embed: " in str(told["why_not"])
+
+
+async def test_nothing_folded_nothing_found_and_no_question_is_a_mistake(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([FOLDER]) as world:
+        assert rows(await ask(world, "folds", question="anything")) == []
+        for wrong in ({"question": ""}, {}, {"question": "q", "count": 0}):
+            assert (await refusal(world, "folds", **wrong))["code"] == "usage"
+
+
+def rows(told: Reply) -> list[dict[str, object]]:
+    found = told["folds"]
+    assert isinstance(found, list)
+    return found

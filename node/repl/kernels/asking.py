@@ -168,6 +168,14 @@ def unfold(bridge, handle):
             return "".join(pieces)
 
 
+def find_folds(bridge, question, count):
+    """The folds nearest to a question: {handle, score, text}, the nearest first."""
+    (found,) = bridge.ask([{"kind": "find", "prompt": str(question), "model": None}])
+    if isinstance(found, LLMError):
+        raise found
+    return json.loads(found)[:count]
+
+
 class History:
     """What was folded away, oldest first; asked of the host when touched."""
 

@@ -13,6 +13,7 @@ KINDS = {
     "rlm_query": "rlm",
     "rlm_query_batched": "rlm",
     "unfold": "unfold",
+    "find_folds": "find",
     "folded_history": "history",
     "budget": "budget",
 }
@@ -24,6 +25,7 @@ ASK = r"""#!/bin/sh
 #                                            input; answers in order, -z: each ends with a zero byte
 # rlm_query, rlm_query_batched               the same, each question in a session of its own
 # unfold HANDLE[:FROM], folded_history       what was folded away; of a long text a piece
+# find_folds QUESTION...                     the folds nearest to a question, as JSON
 # budget                                     what is left of calls, tokens and seconds
 name=${0##*/} model= end='\n'
 while getopts m:z option; do

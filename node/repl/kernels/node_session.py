@@ -83,6 +83,7 @@ const unfold = (handle) => {
     if (count < 16 * 1024) return text;
   }
 };
+const find_folds = (question, count = 3) => JSON.parse(one('find')(String(question))).slice(0, count);
 const history = () => JSON.parse(one('history')(''));
 const described = (value) => {
   const kind = value === null ? 'null' : Array.isArray(value) ? 'Array' : typeof value;
@@ -95,7 +96,7 @@ const asText = (value) => typeof value === 'string' ? value
 const own = new Set(Object.getOwnPropertyNames(globalThis));
 const reserved = {
   require, LLMError,
-  llm_query: one('llm'), rlm_query: one('rlm'), unfold, budget: () => JSON.parse(one('budget')('')),
+  llm_query: one('llm'), rlm_query: one('rlm'), unfold, find_folds, budget: () => JSON.parse(one('budget')('')),
   llm_query_batched: many('llm'), rlm_query_batched: many('rlm'),
   FINAL: (value) => { globalThis.answer = {content: asText(value), ready: true}; },
   FINAL_VAR: (name) => {

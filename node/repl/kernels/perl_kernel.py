@@ -61,6 +61,11 @@ $main::answer = {content => '', ready => JSON::PP::false};
     return $text if length $piece < 16 * 1024;
   }
 };
+*main::find_folds = sub {
+  my ($question, $count) = @_;
+  my @found = @{$json->decode(Encode::encode('UTF-8', one('find', $question)))};
+  return splice @found, 0, $count // 3;
+};
 *main::budget = sub { $json->decode(Encode::encode('UTF-8', one('budget', ''))) };
 *main::history = sub { @{$json->decode(Encode::encode('UTF-8', one('history', '')))} };
 sub many { my ($kind, $prompts, $model) = @_; ask(map { {kind => $kind, prompt => "$_", model => $model} } @$prompts) }

@@ -58,6 +58,7 @@ class Session:
             "rlm_query_batched": self._rlm_query_batched,
             "budget": self._budget,
             "unfold": self._unfold,
+            "find_folds": self._find_folds,
             "SHOW_VARS": self._show_vars,
             "FINAL": self._final,
             "FINAL_VAR": self._final_var,
@@ -233,6 +234,9 @@ class Session:
 
     def _unfold(self, handle):
         return unfold(self._bridge, handle)
+
+    def _find_folds(self, question, count=3):
+        return find_folds(self._bridge, question, count)
 
     def _budget(self):
         return json.loads(self._ask_one("budget", "", None))

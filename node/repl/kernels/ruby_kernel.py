@@ -71,6 +71,7 @@ CELLS = Module.new do
         break text if piece.length < 16 * 1024
       end
     end
+    define_method(:find_folds) { |question, count = 3| JSON.parse(one.call('find', question, nil)).first(count) }
     define_method(:budget) { JSON.parse(one.call('budget', '', nil)) }
     define_method(:history) { JSON.parse(one.call('history', '', nil)) }
     {llm_query_batched: 'llm', rlm_query_batched: 'rlm'}.each do |name, kind|
@@ -101,7 +102,7 @@ CELLS = Module.new do
       lines.unshift("context: #{size} bytes") unless inputs.empty?
       Listing.new(lines.empty? ? 'no variables yet' : lines.join("\n"))
     end
-    private :llm_query, :rlm_query, :unfold, :history, :budget, :llm_query_batched, :rlm_query_batched, :context, :FINAL, :FINAL_VAR, :SHOW_VARS
+    private :llm_query, :rlm_query, :unfold, :find_folds, :history, :budget, :llm_query_batched, :rlm_query_batched, :context, :FINAL, :FINAL_VAR, :SHOW_VARS
   end
 
   told = lambda do |error|
