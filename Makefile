@@ -9,6 +9,7 @@ DEMO_FLAGS ?=
 FUZZ_FLAGS ?=
 SIMULATE_FLAGS ?=
 SOAK_FLAGS ?=
+BENCH_FLAGS ?=
 
 # The real folders; the links kowalski/{protocol,mesh,node} lead to the first three.
 SOURCES := protocol mesh node kowalski simulations tests benchmarks scripts
@@ -16,7 +17,7 @@ SOURCES := protocol mesh node kowalski simulations tests benchmarks scripts
 # Where it is set, each of the thousand processes of a test run compiles what it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help test demo pytest static lint format types mypy basedpyright imports wheel bench fuzz soak \
+.PHONY: help test demo pytest static lint format types mypy basedpyright imports wheel bench compare fuzz soak \
         pip-install-check pin reference setup clean
 
 help: ## this list
@@ -65,8 +66,11 @@ install: wheel ## kowalski-node for this user, in an environment of its own (uv 
 	@$(BIN)/uv tool install --quiet --python $(BIN)/python --force --constraints constraints.txt \
 	    --overrides build/overrides.txt dist/*.whl
 
-bench: setup ## the benchmarks, which print their figures and the machine
-	@$(BIN)/python -m benchmarks
+bench: setup ## measures all there is; BENCH_FLAGS='http --quick' less; results under build/benchmarks
+	@$(BIN)/python -m benchmarks run $(BENCH_FLAGS)
+
+compare: setup ## the same beside others, installed for it; BENCH_FLAGS='gateways --quick --peers nats'
+	@$(BIN)/python -m benchmarks compare $(BENCH_FLAGS)
 
 fuzz: setup ## a million bad frames; FUZZ_FLAGS='--seed 7 --frames 10000' repeats a run
 	@$(BIN)/python -m tests.fuzz.frames $(FUZZ_FLAGS)
@@ -79,6 +83,9 @@ simulate: setup ## 10,000 bad days, some hours; SIMULATE_FLAGS='--seeds 200 --se
 
 simulate-scale: setup ## 3, 10 and 50 real nodes for ten virtual minutes, with the simulator's speed
 	@$(BIN)/python -m simulations bench --minutes 10 $(SIMULATE_FLAGS)
+
+conformance: setup ## one script in the simulator and in real processes: what is seen is the same
+	@$(BIN)/pytest -q -n0 tests/integration/test_conformance.py
 
 mutants: setup ## known bugs, put into the code one at a time: some story must find each
 	@$(BIN)/python -m simulations mutants $(SIMULATE_FLAGS)

@@ -1,13 +1,15 @@
 """The same code strings run by what a user would pick instead; `benchmarks.cells` starts this.
 
 `PYTHON -m benchmarks.cell_peers` with an interpreter that has them: a process for each program,
-ipykernel, Dask and Ray on this machine. None of them has a sandbox. Prints one JSON object a line.
-Only the standard library and the peers are imported: their environment knows nothing of ours.
+ipykernel, Dask, Ray, Celery on redis and NATS on this machine. None of them has a sandbox. Prints
+one JSON object a line. Only the standard library and the peers are imported: their environment
+knows nothing of ours.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import importlib
 import importlib.metadata
@@ -15,8 +17,11 @@ import importlib.util
 import io
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +33,12 @@ PROGRAM = "print(sum(range(1000)))"
 LONGER = "print(sum(range(2_000_000)))"
 AT_ONCE = 16
 WORKERS = 8
+
+START_S = 30.0
+CELERY_URL = "KOWALSKI_BENCHMARK_CELERY"
+"""Tells worker and asker where the queue is."""
+
+DISTRIBUTIONS = {"nats": "nats-py"}
 
 Act = Callable[[], object]
 
@@ -151,8 +162,104 @@ def _ray() -> Iterator[Callable[[str], object]]:
         ray.shutdown()
 
 
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _process(*command: str, **environment: str) -> Iterator[None]:
+    """A server or a worker beside this, for the length of the block."""
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        end_group(process)
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process that was started in a session of its own, and all that it started there."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _listens(port: int) -> None:
+    give_up_at = time.monotonic() + START_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if time.monotonic() > give_up_at:
+                sys.exit(f"nothing listens within {START_S:.0f} s")
+            time.sleep(0.02)
+        else:
+            return
+
+
+@contextlib.contextmanager
+def _celery() -> Iterator[Callable[[str], object]]:
+    port = _free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    server = (os.environ["KOWALSKI_BENCHMARK_REDIS_SERVER"], "--port", str(port))
+    quiet = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
+    worker = (sys.executable, "-m", "celery", "-A", "benchmarks.cell_celery", "worker")
+    options = ("--concurrency", str(os.cpu_count()), "--loglevel", "CRITICAL")
+    os.environ[CELERY_URL] = url
+    with _process(*server, *quiet):
+        _listens(port)
+        with _process(*worker, *options):
+            task = importlib.import_module("benchmarks.cell_celery").run
+            yield lambda code: task.delay(code).get(timeout=60)
+
+
+@contextlib.contextmanager
+def _nats() -> Iterator[Callable[[str], object]]:
+    nats = importlib.import_module("nats")
+    port = _free_port()
+    url = f"nats://127.0.0.1:{port}"
+    server = (os.environ["KOWALSKI_BENCHMARK_NATS_SERVER"], "--addr", "127.0.0.1")
+    worker = (sys.executable, "-m", "benchmarks.cell_nats", url)
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+
+    def wait(answer: Any) -> Any:  # noqa: ANN401 whatever it returns
+        return asyncio.run_coroutine_threadsafe(answer, loop).result(60)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_process(*server, "--port", str(port)))
+        _listens(port)
+        for _ in range(os.cpu_count() or 1):
+            stack.enter_context(_process(*worker))
+        client = wait(nats.connect(url))
+
+        def run(code: str) -> object:
+            return wait(client.request("programs", code.encode(), timeout=60)).data
+
+        give_up_at = time.monotonic() + START_S
+        while True:
+            try:
+                run(ASSIGN)
+            except Exception:
+                if time.monotonic() > give_up_at:
+                    raise
+                time.sleep(0.05)
+            else:
+                break
+        yield run
+        wait(client.close())
+
+
 def pool(name: str, times: int) -> None:
-    opened = {"dask": _dask, "ray": _ray}[name]
+    opened = {"dask": _dask, "ray": _ray, "celery": _celery, "nats": _nats}[name]
     began, before = time.perf_counter(), tree_cpu_s(os.getpid())
     with opened() as run:
         run(ASSIGN)
@@ -167,6 +274,8 @@ PEERS: dict[str, tuple[str, Callable[[int], None]]] = {
     "ipykernel": ("ipykernel", kernels),
     "dask": ("distributed", lambda times: pool("dask", times)),
     "ray": ("ray", lambda times: pool("ray", times)),
+    "celery": ("celery", lambda times: pool("celery", times)),
+    "nats": ("nats", lambda times: pool("nats", times)),
 }
 
 
@@ -178,7 +287,8 @@ def main() -> None:
     module, run = PEERS[options.peer]
     if importlib.util.find_spec(module) is None:
         sys.exit(f"{sys.executable} has no {module}")
-    version = "" if module == "sys" else importlib.metadata.version(module)
+    distribution = DISTRIBUTIONS.get(module, module)
+    version = "" if module == "sys" else importlib.metadata.version(distribution)
     sys.stdout.write(json.dumps({"peer": options.peer, "version": version}) + "\n")
     run(options.times)
 

@@ -2,9 +2,10 @@
 
 Ours: sessions opened in this process, as root or as whoever runs this, in every tier that works
 here; then programs through a whole node and over libp2p, with and without a sandbox. Beside it a
-process for each program, and with `--peers PYTHON` (an interpreter that has them) ipykernel, Dask
-and Ray, which run the same code strings without any sandbox. Medians of all runs, with the least
-and the most of the runs' medians; processor time is that of all processes involved.
+process for each program, and with `--peer NAME=PYTHON` (an interpreter that has it) ipykernel,
+Dask, Ray, Celery and NATS, which run the same code strings without any sandbox. Medians of all
+runs, with the least and the most of the runs' medians; processor time is that of all processes
+involved.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import trio
 
-from benchmarks import machine
+from benchmarks import figures, machine
 from benchmarks.cell_peers import ASSIGN, AT_ONCE, LONGER, PEERS, PROGRAM, WORKERS, tree_cpu_s
 from kowalski.node.local_cluster import LocalCluster, LocalNode
 from kowalski.node.repl.detection import detect_sandbox, tiers
@@ -250,7 +251,9 @@ def measure_peer(table: Table, name: str, python: str, times: int) -> str:
         version = told.get("version", version)
         if "walls_ms" in told:
             keep(table, name, told["what"], told["walls_ms"], told["cpu_ms"])
-    return f"{name} {version}" if ended.returncode == 0 else (ended.stderr.strip() or "?")[-200:]
+    if ended.returncode:
+        figures.report_failure(name, (ended.stderr.strip() or "?")[-200:])
+    return f"{name} {version}"
 
 
 def show(table: Table) -> None:
@@ -261,18 +264,34 @@ def show(table: Table) -> None:
         least, most = min(row.medians_ms), max(row.medians_ms)
         words = WHATS.get(what, what)
         print(f"{words:44} {where:28} {middle:9.2f} {least:8.2f} {most:8.2f} {cpu:8.2f}")
+        peer = where if where in PEERS else f"{figures.OURS}, {where}"
+        figures.record(figures.Figure(f"{words} (ms)", middle, least, most, peer, cpu))
+
+
+def named(text: str) -> tuple[str, str]:
+    """The type of `--peer`: NAME=PYTHON."""
+    name, equals, python = text.partition("=")
+    if not equals or name not in PEERS:
+        raise argparse.ArgumentTypeError(f"{text}: NAME=PYTHON, one of {', '.join(PEERS)}")
+    return name, python
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(prog="python -m benchmarks.cells", description=__doc__)
     arguments.add_argument("--runs", type=int, default=3)
     arguments.add_argument("--times", type=int, default=50, help="each thing in a run (default 50)")
-    arguments.add_argument("--peers", metavar="PYTHON", help="has ipykernel, distributed, ray")
+    arguments.add_argument(
+        "--peer", type=named, action="append", default=[], metavar="NAME=PYTHON", help="has it"
+    )
+    arguments.add_argument("--tier", action="append", help="of sandboxes, these alone")
     arguments.add_argument("--no-nodes", action="store_true", help="sessions alone")
     options = arguments.parse_args()
     print(machine.describe(), f"as uid {os.geteuid()}", sep="\n", flush=True)
     table: Table = {}
     sandboxes = trio.run(working_tiers)
+    if options.tier:
+        sandboxes = {name: one for name, one in sandboxes.items() if name in options.tier}
+    peers = {"subprocess": sys.executable, **dict(options.peer)}
     for _ in range(options.runs):
         for name, sandbox in sandboxes.items():
             place = Place(name, table, options.times, sandbox.owns_pids)
@@ -280,10 +299,8 @@ def main() -> None:
         if not options.no_nodes:
             for is_safe in (True, False):
                 measure_nodes(table, options.times, is_safe=is_safe)
-        for name in PEERS:
-            python = sys.executable if name == "subprocess" else options.peers
-            if python is not None:
-                print(measure_peer(table, name, python, options.times), flush=True)
+        for name, python in peers.items():
+            print(measure_peer(table, name, python, options.times), flush=True)
     show(table)
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
 from pathlib import Path
 
 import trio
 
 from benchmarks import machine
+from benchmarks.figures import head, report
 from kowalski.node.http.dashboard import Dashboard
 from kowalski.node.http.mesh_routes import MeshRoutes
 from kowalski.node.http.routing import Router
@@ -60,16 +60,14 @@ def main() -> None:
     print(machine.describe())
     print()
     seen = trio.run(_look, options.runs, options.peers)
-    print(f"{'what':58} {'median':>10} {'least':>10} {'most':>10}")
+    head()
     for what, name in (
         ("first paint (ms)", "paint_ms"),
         (f"all {options.peers} peers on the page (ms)", "filled_ms"),
         ("bytes of the page, its style and its script", "bytes"),
         ("work of the browser for each second of changes (ms)", "busy_ms"),
     ):
-        values = [float(str(one[name])) for one in seen]
-        middle = statistics.median(values)
-        print(f"{what:58} {middle:10.1f} {min(values):10.1f} {max(values):10.1f}")
+        report(what, [float(str(one[name])) for one in seen])
 
 
 async def _look(runs: int, peers: int) -> list[Reply]:

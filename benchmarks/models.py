@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from typing import Literal
 import trio
 
 from benchmarks import machine
+from benchmarks.figures import head, report
 from kowalski.node.backends.catalogue import open_catalogue
 from kowalski.node.backends.http import open_http
 from kowalski.node.backends.probing import USUAL_URLS, Candidate, Finding, candidates, probe
@@ -51,7 +51,7 @@ def main() -> None:
     options = arguments.parse_args()
     print(machine.describe())
     print()
-    print(f"{'what':66} {'median':>8} {'least':>8} {'most':>8}")
+    head()
     _detection(options.runs)
     _choices()
     for fault in (*FAULTS_IN_THE_MIDDLE, *FAULTS_AT_ONCE):
@@ -103,11 +103,11 @@ def _detection(runs: int) -> None:
             for kind in (WARM, COLD, ("--model", MODEL), ("--model", MODEL))
         ]
         nobody = "all usual addresses, nobody there: until the node goes on"
-        _report(nobody, [trio.run(_detect, [], "nothing") for _ in range(runs)])
+        report(nobody, [trio.run(_detect, [], "nothing") for _ in range(runs)])
         found = "two Ollamas and two OpenAI-compatible besides: until all are found"
-        _report(found, [trio.run(_detect, urls, "nothing") for _ in range(runs)])
+        report(found, [trio.run(_detect, urls, "nothing") for _ in range(runs)])
         silent = "the same with one that never answers: until the node goes on"
-        _report(silent, [trio.run(_detect, urls, "silent") for _ in range(runs)])
+        report(silent, [trio.run(_detect, urls, "silent") for _ in range(runs)])
 
 
 async def _detect(urls: Sequence[str], besides: Literal["silent", "nothing"]) -> float:
@@ -185,7 +185,7 @@ def _choices() -> None:
             with ThreadPoolExecutor(at_a_time) as pool:
                 names = list(pool.map(lambda model: _ask(mesh.near, model).done["name"], models))
             what = f"{len(names)} models, {at_a_time} at a time: calls on the warm peer (%)"
-            _report(what, [100 * names.count("warm") / len(names)])
+            report(what, [100 * names.count("warm") / len(names)])
 
 
 # --- failures -----------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def _fault(fault: str, runs: int) -> None:
             # The breaker of a peer opens for two seconds when it failed three times.
             time.sleep(2.5)
     where = f"after {after} tokens" if after else "at once"
-    _report(f"server fails ({fault}, {where}): longest wait for a piece (s)", waits)
+    report(f"server fails ({fault}, {where}): longest wait for a piece (s)", waits)
 
 
 def _kill(what: str, runs: int) -> None:
@@ -252,17 +252,9 @@ def _kill(what: str, runs: int) -> None:
                 waits.append(max(_ask(mesh.near, on_piece=kill).gaps_s))
             except (KowalskiError, NodeGoneError):
                 errors += 1
-    _report(f"{what} killed (-9) after {FAULT_AFTER} tokens: longest wait for a piece (s)", waits)
+    report(f"{what} killed (-9) after {FAULT_AFTER} tokens: longest wait for a piece (s)", waits)
     if errors:
         print(f"  {errors} of {runs} failed")
-
-
-# --- telling ------------------------------------------------------------------------------------
-
-
-def _report(what: str, values: list[float]) -> None:
-    middle = statistics.median(values)
-    print(f"{what:66} {middle:8.3f} {min(values):8.3f} {max(values):8.3f}", flush=True)
 
 
 if __name__ == "__main__":

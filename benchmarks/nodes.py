@@ -6,7 +6,6 @@ Real processes on loopback, real libp2p, real mDNS, the real sandbox. Medians, l
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 import sysconfig
@@ -19,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import machine
+from benchmarks.figures import head, report
 from kowalski.node.local_cluster import LocalCluster, LocalNode
 
 PROGRAM = "print(6 * 7)"
@@ -33,29 +33,24 @@ def main() -> None:
     options = arguments.parse_args()
     print(machine.describe())
     print()
-    print(f"{'what':58} {'median':>10} {'least':>10} {'most':>10}")
+    head()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        _report("install size, site-packages (MB)", [_install_megabytes()])
-        _report("import kowalski.node.app, warm (s)", _imports(options.runs, "kowalski.node.app"))
-        _report(
+        report("install size, site-packages (MB)", [_install_megabytes()])
+        report("import kowalski.node.app, warm (s)", _imports(options.runs, "kowalski.node.app"))
+        report(
             "import the libp2p transport, warm (s)",
             _imports(options.runs, "kowalski.mesh.libp2p_transport"),
         )
-        _report("command line cold, no node: status (s)", _cli(options.runs, folder / "nobody"))
-        _report("start to usable: process start to first reply (s)", _starts(options.runs, folder))
-        _report("discovery by mDNS, ready to routable both ways (s)", _meets(options.runs, folder))
+        report("command line cold, no node: status (s)", _cli(options.runs, folder / "nobody"))
+        report("start to usable: process start to first reply (s)", _starts(options.runs, folder))
+        report("discovery by mDNS, ready to routable both ways (s)", _meets(options.runs, folder))
         with _pair(folder / "pair") as (asker, worker):
-            _report(
+            report(
                 "command line cold, node running: status (s)", _cli(options.runs, asker.data_dir)
             )
             _programs(asker, options.programs)
             _idle((asker, worker))
-
-
-def _report(what: str, values: list[float]) -> None:
-    middle = statistics.median(values)
-    print(f"{what:58} {middle:10.3f} {min(values):10.3f} {max(values):10.3f}", flush=True)
 
 
 def _timed(act: Callable[[], object]) -> float:
@@ -143,9 +138,9 @@ def _programs(asker: LocalNode, count: int) -> None:
         if at >= 5:
             walls.append((time.perf_counter() - began) * 1000)
             own.append(float(str(done["duration_s"])) * 1000)
-    _report("one program on a remote peer, warm, sandboxed (ms)", walls)
-    _report("  of which the program itself (ms)", own)
-    _report("  over the program's own time (ms)", [w - o for w, o in zip(walls, own, strict=True)])
+    report("one program on a remote peer, warm, sandboxed (ms)", walls)
+    report("  of which the program itself (ms)", own)
+    report("  over the program's own time (ms)", [w - o for w, o in zip(walls, own, strict=True)])
 
 
 def _idle(nodes: tuple[LocalNode, ...]) -> None:
@@ -154,8 +149,8 @@ def _idle(nodes: tuple[LocalNode, ...]) -> None:
     time.sleep(IDLE_S)
     after = [sum(process.cpu_times()[:2]) for process in processes]
     shares = [100 * (b - a) / IDLE_S for a, b in zip(before, after, strict=True)]
-    _report(f"idle node in a mesh of two, CPU over {IDLE_S:g} s (% of a core)", shares)
-    _report("idle node, resident memory (MB)", [p.memory_info().rss / 1e6 for p in processes])
+    report(f"idle node in a mesh of two, CPU over {IDLE_S:g} s (% of a core)", shares)
+    report("idle node, resident memory (MB)", [p.memory_info().rss / 1e6 for p in processes])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import machine
+from benchmarks import figures, machine
 from benchmarks.rlm_peers import CELL, TURNS
 from kowalski import ExecutionResult, RLMError, Task
 from kowalski.node import places
@@ -42,6 +43,7 @@ NEEDLE = "the needle is 4711\n"
 HAY = "a line of which nobody wants to know anything at all\n"
 CHUNK_CHARS = 100_000
 PEER_S_MAX = 300.0
+TURN = "one turn of {}, with a cell (ms)"
 
 LOOK = f"""```python
 parts = [context[i : i + {CHUNK_CHARS}] for i in range(0, len(context), {CHUNK_CHARS})]
@@ -125,6 +127,7 @@ def turns(bench: Bench, runs: int) -> None:
             f"{count:5}  {min(cpus):23.2f} to {max(cpus):.2f}"
             f" {min(walls):18.1f} to {max(walls):.1f}"
         )
+        _keep(TURN.format(count), walls, cpus)
 
 
 def machine_alone(runs: int) -> None:
@@ -133,6 +136,7 @@ def machine_alone(runs: int) -> None:
     for count in TURNS:
         costs = [1000 * _decided(count) / count for _ in range(runs)]
         print(f"{count:5}  {min(costs):23.3f} to {max(costs):.3f}", flush=True)
+        _keep(f"deciding and journalling a turn of {count} (ms of CPU)", costs)
 
 
 def _decided(count: int) -> float:
@@ -167,6 +171,7 @@ def batch(bench: Bench, runs: int) -> None:
         f"\n1000 sub-calls in one batch: {min(cpus):.2f} to {max(cpus):.2f} s CPU,"
         f" {min(walls):.2f} to {max(walls):.2f} s"
     )
+    _keep("1000 sub-calls in one batch (s)", walls, [1000 * cpu for cpu in cpus])
 
 
 def tree(bench: Bench) -> None:
@@ -236,13 +241,36 @@ def many(bench: Bench, count: int) -> None:
         f"\n{count} tasks of one call: {count / wall:.0f} tasks/s, {1000 * cpu / count:.1f} ms CPU"
         f" each, {failed} failed"
     )
+    _keep("tasks of one call, in one batch (a second)", [count / wall], [1000 * cpu / count])
 
 
 def peers(python: Path, url: str) -> None:
     print(f"\nrlms, {python}, the same server", flush=True)
-    subprocess.run(
-        [python, "-P", ROOT / "benchmarks" / "rlm_peers.py", url], check=False, timeout=PEER_S_MAX
+    ended = subprocess.run(
+        [python, "-P", ROOT / "benchmarks" / "rlm_peers.py", url],
+        check=False,
+        timeout=PEER_S_MAX,
+        capture_output=True,
+        text=True,
     )
+    print(ended.stdout, end="", flush=True)
+    if ended.returncode:
+        figures.report_failure("rlms", ended.stderr.strip()[-300:])
+    for line in ended.stdout.splitlines():
+        match line.split():
+            case [count, cpu, wall]:
+                _keep(TURN.format(count), [float(wall)], [float(cpu)], peer="rlms")
+            case _:
+                pass
+
+
+def _keep(
+    what: str, values: list[float], cpu_ms: list[float] | None = None, peer: str = figures.OURS
+) -> None:
+    """What was printed here in a form of its own, for `python -m benchmarks`."""
+    cpu = statistics.median(cpu_ms) if cpu_ms else None
+    middle = statistics.median(values)
+    figures.record(figures.Figure(what, middle, min(values), max(values), peer, cpu))
 
 
 def _disk_bytes(folder: Path) -> int:

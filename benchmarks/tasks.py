@@ -21,6 +21,7 @@ import structlog
 import trio
 
 from benchmarks import machine
+from benchmarks.figures import Figure, record
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.local_cluster import LocalCluster, LocalNode
 from kowalski.node.storage import open_ledger_storage
@@ -63,7 +64,9 @@ def main() -> None:
 def _report(what: str, values: Iterable[float]) -> None:
     ordered = sorted(values)
     p99 = ordered[min(len(ordered) - 1, round(0.99 * len(ordered)))]
-    print(f"{what:64} {statistics.median(ordered):9.3f} {p99:9.3f} {ordered[-1]:9.3f}", flush=True)
+    p50 = statistics.median(ordered)
+    print(f"{what:64} {p50:9.3f} {p99:9.3f} {ordered[-1]:9.3f}", flush=True)
+    record(Figure(what, p50, ordered[0], ordered[-1]))
 
 
 # --- the ledger ---------------------------------------------------------------------------------

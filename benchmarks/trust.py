@@ -7,7 +7,6 @@ handshake, of joining, and of a revocation until eight nodes have hung up.
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +17,7 @@ import structlog
 import trio
 
 from benchmarks import machine
+from benchmarks.figures import head, report
 from kowalski.mesh.admission import join
 from kowalski.mesh.certificate_book import CertificateBook
 from kowalski.mesh.conversation import open_asker
@@ -55,16 +55,11 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     print(machine.describe())
     print()
-    print(f"{'what':58} {'median':>10} {'least':>10} {'most':>10}")
+    head()
     with tempfile.TemporaryDirectory() as made:
         _checks(options.runs)
         trio.run(_requests, options.runs, Path(made))
         trio.run(_on_wires, options.runs, Path(made))
-
-
-def _report(what: str, values: list[float]) -> None:
-    middle = statistics.median(values)
-    print(f"{what:58} {middle:10.4f} {min(values):10.4f} {max(values):10.4f}", flush=True)
 
 
 def _cpu_ms(runs: int, times: int, action: Callable[[], object]) -> list[float]:
@@ -86,7 +81,7 @@ def _checks(runs: int) -> None:
         signed = certify(authority, peer.peer, ROLES, now_unix_s=now)
         book = CertificateBook(admin_is.peer, root.mesh, time.time)
         taken = _cpu_ms(runs, 500, lambda book=book, s=signed: book.check(peer.peer, s))
-        _report(f"verify a certificate by {name}, cold (ms CPU)", taken)
+        report(f"verify a certificate by {name}, cold (ms CPU)", taken)
 
 
 def _two() -> tuple[Identity, Identity]:
@@ -102,7 +97,7 @@ async def _requests(runs: int, folder: Path) -> None:
         taken = _cpu_ms(
             runs, 5000, lambda: trust.check_asker(home.peer, "/kowalski/repl/1", askers)
         )
-        _report("check who asks, at each request (ms CPU)", taken)
+        report("check who asks, at each request (ms CPU)", taken)
 
 
 async def _on_wires(runs: int, folder: Path) -> None:
@@ -115,9 +110,9 @@ async def _on_wires(runs: int, folder: Path) -> None:
             joins.append(join_s)
             handshakes.append(handshake_s)
             revocations.append(await _revoke_once(at))
-    _report("join: connect, prove, certificate (s)", joins)
-    _report("handshake: connected until routable (s)", handshakes)
-    _report(f"revocation until all of {NODES} have hung up (s)", revocations)
+    report("join: connect, prove, certificate (s)", joins)
+    report("handshake: connected until routable (s)", handshakes)
+    report(f"revocation until all of {NODES} have hung up (s)", revocations)
 
 
 @asynccontextmanager

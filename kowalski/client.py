@@ -329,20 +329,19 @@ class Kowalski:
         budget_tokens: int | None = None,
         ratio: float | None = None,
         question: str | None = None,
+        fits: str | None = None,
         timeout_s: float = 600.0,
     ) -> FoldResult:
         """Compress a text, or a file, until it fits a budget of tokens; to a quarter by default.
+
+        `fits` is the model whose tokens are meant, where a device can count for it.
 
         Raises:
             ContextFoldingError: it could not be done, on no device that was tried.
             NoDevicesAvailable, ConfigError, NetworkError.
         """
-        request: dict[str, Any] = {
-            "budget_tokens": budget_tokens,
-            "ratio": ratio,
-            "question": question,
-            "timeout_s": timeout_s,
-        }
+        size = {"budget_tokens": budget_tokens, "ratio": ratio, "fits": fits}
+        request = {**size, "question": question, "timeout_s": timeout_s}
         return await folds.fold(self._single, text, request)
 
     async def unfold(
@@ -361,13 +360,10 @@ class Kowalski:
             ContextFoldingError: no device that can be reached holds it (`unknown`).
             ConfigError, NetworkError.
         """
-        request = {
-            "handle": handle,
-            "question": question,
-            "budget_tokens": budget_tokens,
-            "timeout_s": timeout_s,
-        }
-        return await folds.unfold(self._single, request)
+        wanted = {"question": question, "budget_tokens": budget_tokens}
+        return await folds.unfold(
+            self._single, {"handle": handle, **wanted, "timeout_s": timeout_s}
+        )
 
     async def find_folds(
         self, question: str, *, count: int = 3, timeout_s: float = 60.0

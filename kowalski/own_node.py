@@ -39,10 +39,11 @@ async def open_own_node(data_dir: Path | None, options: Sequence[str]) -> AsyncI
         log_path = data_dir / "node.log"
         command = [sys.executable, "-m", "kowalski.node", "start", "--data-dir", str(data_dir)]
         command += ["--p2p-port", "0", "--http-port", "0", "--listen-host", "127.0.0.1"]
-        command += ["--no-mdns", *options]
+        command += ["--no-mdns", "--until-stdin-ends", *options]
         with log_path.open("ab") as log:
+            # Its stdin ends with this program, however that ends.
             process = subprocess.Popen(  # noqa: ASYNC220 returns at once
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment()
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=_environment()
             )
         try:
             await _until_up(process, data_dir, log_path)
@@ -81,3 +82,5 @@ async def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.kill()
     process.wait()
+    if process.stdin is not None:
+        process.stdin.close()

@@ -25,7 +25,7 @@ class TaskProgress:
         if kind == "turn":
             self.turns = int(event["n"])
         if kind == "call":
-            self.calls += 1
+            self.calls += int(event.get("count", 1))
         if kind in ("cell", "call", "fold", "coordinator") and event.get("name"):
             self._devices.add(str(event["name"]))
         return ProgressUpdate(

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import trio
 
 from kowalski.mesh.core.placement import Candidate, Kind
-from kowalski.mesh.peer_facts import PeerFacts
 from kowalski.protocol.ids import PeerId
-from kowalski.protocol.messages.telemetry import Occupancy, Profile
+from kowalski.protocol.messages.telemetry import Hot, Occupancy, Profile
+
+
+@dataclass(frozen=True, slots=True)
+class _Lasting:
+    """What placement wants of a profile, in the form it wants it: made once for each profile."""
+
+    profile: Profile
+    roles: frozenset[str]
+    languages: frozenset[str]
+    models: frozenset[str]
+    warm: frozenset[str]
 
 
 class Candidates:
     def __init__(self) -> None:
         self._in_flight: dict[tuple[PeerId, Kind], list[float]] = {}
         """When each request that is still on its way or under way was sent."""
+        self._lasting: dict[PeerId, _Lasting] = {}
 
     @contextmanager
     def sending(self, peer: PeerId, kind: Kind) -> Iterator[None]:
@@ -28,39 +40,90 @@ class Candidates:
         finally:
             started.remove(sent_at)
 
-    def of(self, facts: PeerFacts, profile: Profile) -> Candidate:
-        hot = facts.hot or profile.hot
+    def ourselves(self, peer: PeerId, name: str, profile: Profile, hot: Hot) -> Candidate:
+        """This node. Its own values are never stale, and no limit for others concerns it."""
+        return self._of(peer, name, profile, hot, rtt_s=0.0, is_routable=True, heard_at=None)
+
+    def peer(
+        self,
+        peer: PeerId,
+        profile: Profile,
+        hot: Hot,
+        *,
+        rtt_s: float | None,
+        is_routable: bool,
+        heard_at: float,
+    ) -> Candidate:
+        """Another one, whose `hot` values were heard at `heard_at`."""
+        return self._of(
+            peer,
+            profile.name,
+            profile,
+            hot,
+            rtt_s=rtt_s,
+            is_routable=is_routable,
+            heard_at=heard_at,
+        )
+
+    def forget(self, peer: PeerId) -> None:
+        """It is gone; what it has is read anew when it comes back."""
+        self._lasting.pop(peer, None)
+
+    def _of(
+        self,
+        peer: PeerId,
+        name: str,
+        profile: Profile,
+        hot: Hot,
+        *,
+        rtt_s: float | None,
+        is_routable: bool,
+        heard_at: float | None,
+    ) -> Candidate:
+        lasting, is_self = self._lasting_of(peer, profile), heard_at is None
         occupancy: dict[Kind, Occupancy] = {
             "code": hot.repl,
             "inference": hot.inference,
             "folding": hot.folding,
         }
         return Candidate(
-            peer=facts.peer,
-            name=facts.name,
-            roles=frozenset(facts.roles),
-            languages=frozenset(language.name for language in profile.languages),
-            models=frozenset(model.name for model in profile.models),
+            peer=peer,
+            name=name,
+            roles=lasting.roles,
+            languages=lasting.languages,
+            models=lasting.models,
             occupancy=occupancy,
             memory_used=hot.memory_used,
-            tokens_per_s=dict(hot.tokens_per_s),
-            rtt_s=facts.rtt_s,
-            is_routable=facts.is_routable,
+            tokens_per_s=hot.tokens_per_s,
+            rtt_s=rtt_s,
+            is_routable=is_routable,
             own_in_flight={
-                kind: self._unheard_of(facts, kind, at) for kind, at in occupancy.items()
+                kind: self._unheard_of(peer, kind, at, heard_at) for kind, at in occupancy.items()
             },
-            is_self=facts.is_self,
-            paused="" if facts.is_self else hot.paused,
+            is_self=is_self,
+            paused="" if is_self else hot.paused,
             is_draining=hot.is_draining,
             speed=profile.speed,
-            warm=frozenset(model.name for model in profile.models if model.is_warm),
+            warm=lasting.warm,
         )
 
-    def _unheard_of(self, facts: PeerFacts, kind: Kind, at: Occupancy) -> int:
+    def _lasting_of(self, peer: PeerId, profile: Profile) -> _Lasting:
+        """Kept as long as the peer's last profile is this very one: profiles are frozen."""
+        kept = self._lasting.get(peer)
+        if kept is None or kept.profile is not profile:
+            kept = self._lasting[peer] = _Lasting(
+                profile,
+                roles=frozenset(profile.roles),
+                languages=frozenset(language.name for language in profile.languages),
+                models=frozenset(model.name for model in profile.models),
+                warm=frozenset(model.name for model in profile.models if model.is_warm),
+            )
+        return kept
+
+    def _unheard_of(self, peer: PeerId, kind: Kind, at: Occupancy, heard_at: float | None) -> int:
         """How many of our requests the peer's values cannot tell of yet."""
-        sent = self._in_flight.get((facts.peer, kind), [])
-        if facts.is_self:
+        sent = self._in_flight.get((peer, kind), ())
+        if heard_at is None:
             # Our own values are never stale; only what has not reached its room is missing.
             return max(0, len(sent) - at.running - at.queued)
-        heard_at = trio.current_time() - (facts.age_s or 0.0)
         return sum(sent_at >= heard_at for sent_at in sent)

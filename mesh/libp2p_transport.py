@@ -72,6 +72,9 @@ log = structlog.get_logger(__name__)
 ALL_GUARDS = frozenset(Guard)
 HANDSHAKE_S = 5
 CLOSE_S = 5.0
+ADDRESSES_S = 1.0
+"""Between two looks at the network interfaces: each costs a millisecond."""
+
 # One gossip RPC may carry several messages, and control messages beside them.
 RPC_BYTES_MAX = 8 * GOSSIP_BYTES_MAX
 TOPIC_PREFIX = "kowalski/"
@@ -189,6 +192,8 @@ class Libp2pTransport:
         self._topics = GossipTopics(inside.pubsub, self._peer, nursery)
         self._nursery = nursery
         self._dials: dict[PeerId, trio.Lock] = {}
+        self._addresses: tuple[Address, ...] = ()
+        self._looked_at = -ADDRESSES_S
 
     @property
     def peer(self) -> PeerId:
@@ -196,12 +201,16 @@ class Libp2pTransport:
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        bound = [
-            str(address)
-            for listener in self._network.listeners.values()
-            for address in listener.get_addrs()
-        ]
-        return _concrete(tuple(dict.fromkeys(bound)))
+        now = trio.current_time()
+        if now - self._looked_at >= ADDRESSES_S:
+            bound = [
+                str(address)
+                for listener in self._network.listeners.values()
+                for address in listener.get_addrs()
+            ]
+            self._addresses = _concrete(tuple(dict.fromkeys(bound)))
+            self._looked_at = now
+        return self._addresses
 
     @property
     def connections(self) -> frozenset[PeerId]:

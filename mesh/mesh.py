@@ -7,7 +7,7 @@ without a wire.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -58,6 +58,15 @@ __all__ = ["CONTENT_PROTOCOL", "Mesh", "PeerFacts", "Timeouts", "Tuning", "open_
 M = TypeVar("M", bound=Message)
 
 CONTENT_PROTOCOL = "/kowalski/content/1"
+
+CONNECTIONS_HEAR: Mapping[
+    State, type[connectivity.Suspected | connectivity.Vouched | connectivity.GivenUp]
+] = {
+    "suspect": connectivity.Suspected,
+    "alive": connectivity.Vouched,
+    "failed": connectivity.GivenUp,
+}
+"""What the mesh thinks of a peer is a reason to ask it; what it answers us decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,8 +293,25 @@ class Mesh:
         self._telemetry.hear_reply(peer, hot)
 
     def candidates(self) -> tuple[Candidate, ...]:
-        facts = (self.facts_of(peer) for peer in (self.me, *self._connections.state.members))
-        return tuple(self._candidates.of(one, one.profile) for one in facts if one.profile)
+        """Ourselves and the members that have told what they are. Asked for each request."""
+        state, about, heard_of = self._connections.state, self._about, self._telemetry.view.peers
+        ours = about.lasting_profile(), about.hot()
+        found = [self._candidates.ourselves(self.me, about.name, *ours)]
+        for peer in state.members:
+            if (heard := heard_of.get(peer)) is None:
+                continue
+            latency = self._latencies.get(peer)
+            found.append(
+                self._candidates.peer(
+                    peer,
+                    heard.profile,
+                    heard.hot,
+                    rtt_s=latency.smooth_s if latency else None,
+                    is_routable=state.is_routable(peer),
+                    heard_at=heard.heard_at,
+                )
+            )
+        return tuple(found)
 
     def sending(self, peer: PeerId, kind: Kind) -> AbstractContextManager[None]:
         """Count a request as on its way to `peer`, for the choices made meanwhile."""
@@ -340,7 +366,7 @@ class Mesh:
             rtt_s=0.0,
             age_s=0.0,
             profile=profile,
-            hot=self._about.hot(),
+            hot=profile.hot,
             membership=table.state_of(self.me),
             incarnation=table.incarnation,
         )
@@ -383,13 +409,14 @@ class Mesh:
     def _on_connection(self, change: MemberConnected | MemberDisconnected) -> None:
         if isinstance(change, MemberDisconnected):
             self._latencies.pop(change.peer, None)
+            self._candidates.forget(change.peer)
             self.detection.handle(detector.ConnectionLost(change.peer))
         for listener in self._listeners:
             listener(change)
 
     def _on_changed(self, change: MemberChanged) -> None:
-        if change.state == "failed":
-            self._connections.handle(connectivity.GivenUp(change.peer))
+        if about := CONNECTIONS_HEAR.get(change.state):
+            self._connections.handle(about(change.peer))
         for listener in self._membership_listeners:
             listener(change)
 

@@ -31,12 +31,20 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Self:
-    """What this node says of itself; `profile` is given its sequence."""
+    """What this node says of itself; `profile` is given its sequence.
+
+    `lasting` is the same but for what changes all the time: its sequence, addresses and hot values
+    are not to be read. It is asked at each choice of a peer, and should cost nothing.
+    """
 
     name: str
     boot: str
     profile: Callable[[int], Profile]
     hot: Callable[[], Hot]
+    lasting: Callable[[], Profile] | None = None
+
+    def lasting_profile(self) -> Profile:
+        return self.profile(0) if self.lasting is None else self.lasting()
 
 
 class TelemetryGossip:

@@ -42,6 +42,7 @@ from kowalski.node.backends.http import open_http
 from kowalski.node.backends.llama_child import open_model_files
 from kowalski.node.backends.model_files import is_model_file
 from kowalski.node.backends.probing import Candidate, Finding, candidates, probe
+from kowalski.node.backends.tokenizer_files import of_this_user
 from kowalski.node.config import NodeConfig
 from kowalski.node.copy_storage import CopyStorage, open_copy_storage
 from kowalski.node.core.model_policy import ModelRules
@@ -82,7 +83,6 @@ CLIENTS: frozenset[Role] = frozenset({"submit", "coordinate"})
 """Who may have code run, models asked and texts folded: for a task, or directly."""
 
 FOLDING_SLOTS = 2
-GB = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ class Hands:
 # --- a node of real parts -----------------------------------------------------------------------
 
 
-async def run_node(config: NodeConfig) -> None:
-    """Be a node until SIGINT or SIGTERM.
+async def run_node(config: NodeConfig, belongs_to: int | None = None) -> None:
+    """Be a node until SIGINT or SIGTERM, or until `belongs_to`, a descriptor, has nothing to read.
 
     Raises:
         ConfigError: something that the operator can mend.
@@ -110,6 +110,8 @@ async def run_node(config: NodeConfig) -> None:
                 notices = ServiceNotices(os.environ)
                 stopping = Stopping(nursery.cancel_scope, notices, within_s=config.drain_s)
                 nursery.start_soon(stopping.heed_signals)
+                if belongs_to is not None:
+                    nursery.start_soon(stopping.heed_end_of, belongs_to)
                 await _run(config, notices, stopping)
     except BaseExceptionGroup as group:
         raise first_error(group) from group.__cause__
@@ -321,7 +323,7 @@ async def open_node(
         sample=device.sample,
         addresses=lambda: transport.addresses,
     )
-    about = Self(config.name, boot, telemetry.profile, telemetry.hot)
+    about = Self(config.name, boot, telemetry.profile, telemetry.hot, telemetry.lasting)
     invites = InviteBook(config.invites_path, unix_clock)
     store = ContentStore(config.content_path, transport.peer)
 
@@ -423,7 +425,7 @@ class _Rooms:
         if "infer" in roles:
             models = self._inference_room()
             mesh.serve(inference.PROTOCOL, gate.admitting(models.answer), askers=CLIENTS)
-            told.inference = lambda: gate.occupancy("inference", models.occupancy.slots)
+            told.inference = lambda: gate.occupancy("inference", models.slots)
             told.models = lambda: models.models
             told.tokens_per_s = lambda: models.tokens_per_s
             told.prompt_tokens_per_s = lambda: models.prompt_tokens_per_s
@@ -450,13 +452,13 @@ class _Rooms:
         catalogue, mesh, config = self.hands.catalogue, self.mesh, self.config
         hot = self.telemetry.hot
         book = ModelBook(config.model_book_path, self.unix_clock)
-        bytes_max = config.models_gb * GB if config.models_gb is not None else None
-        rules = ModelRules(config.model_changes, bytes_max, config.models_evict)
+        rules = ModelRules(config.model_changes, config.models_bytes_max, config.models_evict)
         about_models = ModelRequests(
             catalogue, book, rules, me=mesh.me, roles_of=mesh.roles_of, hot=hot
         )
+        count = of_this_user().count
         return inference.InferenceRoom(
-            catalogue, self.store, mesh, hot=hot, models=about_models, on_use=book.use
+            catalogue, self.store, mesh, hot=hot, models=about_models, on_use=book.use, count=count
         )
 
 

@@ -84,6 +84,7 @@ for _command in (
     cli_ask.embed,
     cli_folding.fold,
     cli_folding.unfold,
+    cli_folding.tokens,
     cli_models.models,
     cli_views.peers,
     cli_views.status,

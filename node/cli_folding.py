@@ -17,6 +17,7 @@ from kowalski.node.cli_session import (
     duration_option,
     given,
     read_bytes,
+    text_of,
     with_session,
 )
 from kowalski.node.cli_tasks import ANSWER_GRACE_S
@@ -38,12 +39,14 @@ NAME_BYTES = 200
     "-m",
     help="Have this model summarise it, and check that; '*' for any. Default: none.",
 )
+@click.option("--fits", metavar="MODEL", help="The budget is in tokens as this model counts them.")
 @duration_option("--timeout", "10m", "How long you will wait.")
 @with_session
 def fold(
     session: Session,
     *,
     file: str,
+    fits: str | None,
     budget_tokens: int | None,
     ratio: float | None,
     question: str | None,
@@ -61,6 +64,7 @@ def fold(
         ratio=ratio,
         question=question,
         model=model,
+        fits=fits,
         timeout_s=timeout,
     )
     silence_s = timeout + ANSWER_GRACE_S
@@ -74,6 +78,12 @@ def fold(
         session.print_json(done)
         return
     session.result(str(done.get("text") or ""))
+    if fits and done.get("is_estimate"):
+        session.say(f"estimated: no peer that can be reached counts for {fits}")
+    elif fits:
+        session.say(
+            f"{done['tokens']} tokens as {render.field(done, 'counted_by')} counts for {fits}"
+        )
     session.say(
         f"{render.field(done, 'source_tokens')} to {render.field(done, 'tokens')} tokens"
         f" by {render.field(done, 'algorithm')} on {render.who(done)}"
@@ -125,6 +135,32 @@ def _fold_stdin(
         os.fsync(spooled.fileno())
         request["path"] = spooled.name
         return _asked(session, request, silence_s)
+
+
+@click.command()
+@click.argument("file", type=click.Path(allow_dash=True, dir_okay=False))
+@click.option("--model", "-m", required=True, help="For which model.")
+@with_session
+def tokens(session: Session, *, file: str, model: str) -> None:
+    """How many tokens a text is for a model. FILE - reads stdin.
+
+    As its server counts (llama-server, vLLM, SGLang), or by its tokenizer file (extra `[tokens]`);
+    else an estimate, and that is said.
+    """
+    if file != "-":
+        read_bytes(Path(file), bytes_max=1)
+        request = {"model": model, "path": str(Path(file).resolve())}
+    else:
+        request = {"model": model, "text": text_of("-", None, what="text")}
+    done = session.ask_node("tokens", request, silence_s=ANSWER_GRACE_S)
+    if session.as_json:
+        session.print_json(done)
+        return
+    session.result(render.field(done, "tokens"))
+    if done.get("is_estimate"):
+        session.say("an estimate: no peer that can be reached counts for this model")
+    else:
+        session.say(f"as {render.field(done, 'name')} counts for {render.field(done, 'model')}")
 
 
 @click.command()

@@ -89,8 +89,10 @@ class Progress:
         self._characters += len(str(event.get("text") or ""))
 
     def _call(self, event: Mapping[str, object]) -> str:
-        self.calls += 1
-        return f"model {render.field(event, 'model')} on {render.who(event)}"
+        count = int(render.number(event.get("count")) or 1)
+        self.calls += count
+        times = f", {count} times" if count > 1 else ""
+        return f"model {render.field(event, 'model')} on {render.who(event)}{times}"
 
     def _fold(self, event: Mapping[str, object]) -> str:
         return f"folded: {_rest(event)}"

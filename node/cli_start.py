@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -61,8 +62,9 @@ from kowalski.protocol.errors import ConfigError
 @click.option("--otlp-endpoint", metavar="URL", help="Where traces go; needs the extra otel.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 @click.option("--log-format", type=click.Choice(["pretty", "json"]))
+@click.option("--until-stdin-ends", is_flag=True, help="For a node that belongs to a program.")
 @with_session
-def start(session: Session, /, **flags: object) -> None:
+def start(session: Session, /, *, until_stdin_ends: bool, **flags: object) -> None:
     """Be a node of the mesh until interrupted. Its log goes to stderr."""
     from kowalski.node.config import load_config
 
@@ -78,7 +80,7 @@ def start(session: Session, /, **flags: object) -> None:
 
     configure_logging(config.log_level, config.log_format)
     try:
-        trio.run(app.run_node, config)
+        trio.run(app.run_node, config, sys.stdin.fileno() if until_stdin_ends else None)
     except ExceptionGroup as group:
         raise _operators_error(group) from group
 

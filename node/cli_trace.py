@@ -61,6 +61,11 @@ def what(entry: Mapping[str, object]) -> str:  # noqa: C901, PLR0912 flat
                 entry.get("model"),
                 entry.get("error") or _head(entry, "text"),
             ]
+        case "sub-calls-answered":
+            answers = entry.get("answers")
+            answers = answers if isinstance(answers, list) else []
+            first = [{**one, "kind": "sub-call-answered"} for one in answers[:1]]
+            parts = [f"{len(answers)} at once", *map(what, first)]
         case "cell-diverged":
             names = entry.get("names")
             parts = [_cell(entry), entry.get("detail") or "left other variables behind"]

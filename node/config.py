@@ -193,6 +193,10 @@ class NodeConfig(BaseModel):
         return self.data_dir / "peers.json"
 
     @property
+    def models_bytes_max(self) -> int | None:
+        return None if self.models_gb is None else self.models_gb * 10**9
+
+    @property
     def model_book_path(self) -> Path:
         return self.data_dir / "models.json"
 

@@ -304,6 +304,8 @@ class FoldRequest(Request):
     question: str | None = None
     model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Whom to have it summarised by, and checked; None: no model, `*`: any."""
+    fits: ModelName | None = None
+    """The budget is in tokens as this model counts them, where a peer can count for it."""
     name: Annotated[str, Field(max_length=256)] | None = None
     """What it is called among `folds`; else the name of the file, or how the text begins."""
     timeout_s: TimeoutS = 600.0
@@ -331,6 +333,22 @@ class UnfoldRequest(Request):
     def _a_budget_is_for_an_answer(self) -> UnfoldRequest:
         if self.budget_tokens is not None and not self.question:
             raise ValueError("budget_tokens goes with a question")
+        return self
+
+
+class TokensRequest(Request):
+    """How many tokens a text, or a file of this machine, is for a model."""
+
+    VERB: ClassVar[str] = "tokens"
+
+    model: ModelName
+    path: AbsolutePath | None = None
+    text: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TokensRequest:
+        if (self.path is None) == (self.text is None):
+            raise ValueError("give either path or text")
         return self
 
 
@@ -403,6 +421,7 @@ REQUESTS: Mapping[str, type[Request]] = {
         FoldRequest,
         UnfoldRequest,
         FoldsRequest,
+        TokensRequest,
         InviteRequest,
         RevokeRequest,
         DrainRequest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from kowalski.node.services.fold_search import FoldSearch
 from kowalski.node.services.folding import SOURCE_BYTES_MAX
 from kowalski.node.services.model_folding import Summarised, fold_with_model
 from kowalski.node.services.placed_work import Completion, Embeddings, PlacedWork
+from kowalski.node.services.token_counts import TokenCounts
 from kowalski.protocol.errors import ConfigError, RequestRefusedError
 from kowalski.protocol.ids import ContentHash, PeerId
 from kowalski.protocol.limits import TEXT_BYTES_MAX
@@ -29,6 +31,8 @@ from kowalski.protocol.messages.base import LINE_CHARS_MAX
 from kowalski.protocol.messages.content import ContentAsked, ContentChunk, ContentRef
 from kowalski.protocol.messages.folding import FoldAsked
 from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked, EmbeddingsAsked
+from kowalski.rlm.fitting import Fitting
+from kowalski.rlm.fitting import first as fitted_first
 from kowalski.rlm.folding import fold
 from kowalski.rlm.tokens import estimate_tokens
 
@@ -38,6 +42,9 @@ RATIO_DEFAULT: Final = 0.25
 BUDGET_TOKENS_MAX: Final = 10_000_000
 PASSAGE_TOKENS: Final = 1000
 """Of an original, what is shown to a question if no budget is given."""
+
+HEAD_CHARS: Final = 100_000
+"""Of a text, what tells how a model counts it."""
 
 WORDS_S: Final = 2.0
 """Of the time of a search, what vectors may not use up."""
@@ -53,9 +60,15 @@ class FoldingVerbs:
         self._store = store
         self._folds = folds
         self._search = FoldSearch(mesh, store)
+        self._counts = TokenCounts(mesh)
 
     def offered(self) -> dict[str, Verb]:
-        return {"fold": self.fold, "unfold": self.unfold, "folds": self.folds}
+        return {
+            "fold": self.fold,
+            "unfold": self.unfold,
+            "folds": self.folds,
+            "tokens": self.tokens,
+        }
 
     async def fold(self, raw: Reply, emit: Emit) -> Reply:
         request = asked.parse(asked.FoldRequest, raw)
@@ -76,15 +89,63 @@ class FoldingVerbs:
         if original is not None:
             name = Path(request.path).name if request.path is not None else text
             self._folds.add(original.hash, len(data), request.name or name)
-        if request.model is not None:
-            told = await self._by_model(request, text, budget, emit)
+
+        async def fold(ours: int) -> Reply:
+            if request.model is not None:
+                return await self._by_model(request, text, ours, emit)
+            return await self._by_peer(request, text, ours, original)
+
+        if request.fits is None:
+            told = await fold(budget)
         else:
-            told = await self._by_peer(request, text, budget, original)
+            told = await self._fitted(request, text, budget, fold)
         return {
             **told,
             "handle": original.hash if original else None,
             "bytes": len(data),
         }
+
+    async def tokens(self, raw: Reply, _emit: Emit) -> Reply:
+        request = asked.parse(asked.TokensRequest, raw)
+        text = request.text
+        if text is None:
+            assert request.path is not None, "the request was checked: either text or path"
+            text = await read_text(Path(request.path), bytes_max=SOURCE_BYTES_MAX)
+        found = await self._counts.count(request.model, [text])
+        return {
+            "tokens": found.counts[0],
+            "is_estimate": found.is_estimate,
+            "model": found.model,
+            "name": found.by,
+            "backend": found.backend,
+        }
+
+    async def _fitted(
+        self,
+        request: asked.FoldRequest,
+        text: str,
+        budget: int,
+        fold: Callable[[int], Awaitable[Reply]],
+    ) -> Reply:
+        """Fold until it fits as the model counts; as it is where no peer can count."""
+        assert request.fits is not None
+        head = text[:HEAD_CHARS]
+        of_head = await self._counts.count(request.fits, [head])
+        fitting: Fitting | None = fitted_first(budget, of_head.counts[0], estimate_tokens(head))
+        best: tuple[tuple[bool, int], Reply] | None = None
+        while fitting is not None:
+            told = await fold(fitting.ours)
+            counts = await self._counts.count(request.fits, [str(told["text"])])
+            tokens = counts.counts[0]
+            told |= {"tokens": tokens, "is_estimate": counts.is_estimate, "counted_by": counts.by}
+            # The longest that fits; if none does, the shortest.
+            worth = (tokens <= budget, tokens if tokens <= budget else -tokens)
+            best = (worth, told) if best is None or worth > best[0] else best
+            # A model is not asked over and over for some more words.
+            is_last = counts.is_estimate or (request.model is not None and tokens <= budget)
+            fitting = None if is_last else fitting.counted(tokens)
+        assert best is not None
+        return best[1]
 
     async def unfold(self, raw: Reply, _emit: Emit) -> Reply:
         request = asked.parse(asked.UnfoldRequest, raw)

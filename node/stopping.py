@@ -1,7 +1,11 @@
-"""How a node stops: at the first signal it hands over, within a bound; the second ends that."""
+"""How a node stops: at the first signal it hands over, within a bound; the second ends that.
+
+A node that belongs to a program stops in the same way when the program is gone.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Awaitable, Callable
 
@@ -12,6 +16,8 @@ from kowalski.node.service_notices import ServiceNotices
 from kowalski.node.services.draining import Draining
 
 log = structlog.get_logger(__name__)
+
+_READ_BYTES = 4096
 
 
 class Stopping:
@@ -41,6 +47,15 @@ class Stopping:
                     else:
                         self._is_stopping = True
                         nursery.start_soon(self.stop)
+
+    async def heed_end_of(self, fd: int) -> None:
+        """Until nothing more can come from `fd`, a pipe whose other end a program holds."""
+        while await trio.to_thread.run_sync(os.read, fd, _READ_BYTES, abandon_on_cancel=True):
+            pass
+        log.info("stopping", why="the program that this node belongs to is gone")
+        if not self._is_stopping:
+            self._is_stopping = True
+            await self.stop()
 
     async def stop(self) -> None:
         """Hand over, and end."""

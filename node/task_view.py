@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -88,9 +89,10 @@ class TaskView:
                 yield self._call(event.model, event.peer)
                 self.turns += 1
                 yield {"kind": "turn", "n": self.turns}
-            case journal.SubCallAnswered(peer=peer, model=model):
-                if peer is not None:
-                    yield self._call(model or "", peer)
+            case journal.SubCallAnswered() as answered:
+                yield from self._sub_calls((answered,))
+            case journal.SubCallsAnswered(answers=answers):
+                yield from self._sub_calls(answers)
             case journal.ChildHappened():
                 yield from self._in_child(event)
             case journal.CellDiverged():
@@ -167,6 +169,12 @@ class TaskView:
     def _call(self, model: str, peer: PeerId) -> Event:
         return {"kind": "call", "model": model, "peer": peer, "name": self.name_of(peer)}
 
+    def _sub_calls(self, answers: Iterable[journal.SubCallAnswered]) -> Iterator[Event]:
+        """One event for all that one model at one peer answered; `count` where it is several."""
+        by = Counter((one.model or "", one.peer) for one in answers if one.peer is not None)
+        for (model, peer), count in by.items():
+            yield self._call(model, peer) | ({"count": count} if count > 1 else {})
+
     def _in_child(self, event: journal.ChildHappened) -> Iterator[Event]:
         """Of child sessions only who answers is shown; `trace` tells the rest."""
         match budget.child_event(event):
@@ -174,8 +182,10 @@ class TaskView:
                 yield {"kind": "note", "text": f"cell {event.cell} begins a child session"}
             case journal.ModelReplied() as reply:
                 yield self._call(reply.model, reply.peer)
-            case journal.SubCallAnswered(peer=peer, model=model) if peer is not None:
-                yield self._call(model or "", peer)
+            case journal.SubCallAnswered() as answered:
+                yield from self._sub_calls((answered,))
+            case journal.SubCallsAnswered(answers=answers):
+                yield from self._sub_calls(answers)
             case journal.ChildHappened() as deeper:
                 yield from self._in_child(deeper)
             case _:

@@ -6,7 +6,9 @@ import json
 import os
 import sys
 import time
+from contextlib import closing
 from functools import partial
+from math import inf
 from pathlib import Path
 from statistics import quantiles
 
@@ -14,6 +16,7 @@ import click
 
 from simulations import (
     artefacts,
+    campaigns,
     comparing,
     mutants,
     pages,
@@ -25,6 +28,7 @@ from simulations import (
     story,
 )
 from simulations.artefacts import Artefact
+from simulations.campaigns import Campaign
 from simulations.mutation import StaleMutantError
 from simulations.plan import Plan
 from simulations.scenarios import Scenario, ScenarioError
@@ -86,21 +90,36 @@ def run_seeds(
     sys.exit(1 if total.broken else 0)
 
 
-@main.command()
+@main.command("campaign")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="The first.")
 @click.option("--seeds", "count", type=click.IntRange(1), default=10_000, show_default=True)
 @click.option("--jobs", type=click.IntRange(1), default=CORES, show_default=True)
+@click.option("--minutes", type=click.FloatRange(0.0), help="Stop after so long; go on next time.")
 @click.option("--out", type=click.Path(path_type=Path), default=ARTEFACTS, show_default=True)
-def campaign(seed: int, count: int, jobs: int, out: Path) -> None:
-    """Tell stories of all scenarios, as many of each as its share says; exit code as `run`."""
-    broken = 0
-    for name, part in scenarios.split(count).items():
-        scenario, began = scenarios.load(name), time.perf_counter()
-        outcomes = seeds.run(scenario, range(seed, seed + part), jobs=jobs)
-        total = seeds.tally(outcomes, partial(_say, scenario=scenario, out=out))
-        _summarise(total, scenario, time.perf_counter() - began)
-        broken += len(total.broken)
-    sys.exit(1 if broken else 0)
+def run_campaign(seed: int, count: int, jobs: int, minutes: float | None, out: Path) -> None:
+    """Tell stories of all scenarios, as many of each as its share says; exit code as `run`.
+
+    What was told is kept in campaign.jsonl; the next run of the same code goes on from there.
+    """
+    began = time.perf_counter()
+    stop_at = inf if minutes is None else began + 60 * minutes
+    campaign = Campaign.read(out / "campaign.jsonl", artefacts.commit())
+    known = {name: scenarios.load(name) for name in scenarios.names()}
+    stories = campaigns.schedule(count, seed)
+    left = campaign.left(stories)
+    print(f"{len(stories) - len(left)} of {len(stories)} stories were told before", flush=True)
+    told, given = 0, [(known[name], number) for name, number in left]
+    with closing(seeds.run_all(given, jobs=jobs)) as outcomes:
+        for name, outcome in outcomes if given else ():
+            told += 1
+            campaign.add(name, outcome)
+            _say(outcome, known[name], out)
+            if time.perf_counter() >= stop_at:
+                break
+    wall_s = time.perf_counter() - began
+    print(campaigns.table(campaign))
+    print(f"{told} stories in {wall_s:.0f} s with {jobs} jobs: {told / wall_s:.2f} a second")
+    sys.exit(1 if any(not one.is_fine for one in campaign.told.values()) else 0)
 
 
 def _say(outcome: Outcome, scenario: Scenario, out: Path) -> None:

@@ -65,6 +65,9 @@ def decided_by(seed: int) -> Iterator[None]:
         random.seed(seed)
         was_collecting = gc.isenabled()
         gc.disable()
+        if not gc.get_freeze_count():  # what is here already need not be looked at each time
+            gc.collect()
+            gc.freeze()
         try:
             yield
         finally:

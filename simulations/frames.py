@@ -23,3 +23,9 @@ def altered(frame: bytes, alter: Alter) -> bytes:
     """A good frame with another body."""
     version, kind, body = cbor2.loads(frame)
     return made(version, kind, alter(kind, body))
+
+
+def kind_of(frame: bytes) -> str:
+    """What a good frame calls itself."""
+    _, kind, _ = cbor2.loads(frame)
+    return str(kind)

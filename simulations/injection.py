@@ -369,6 +369,26 @@ class Injection:
     async def _lies_odd(self, fault: Fault) -> None:
         await self._lie(fault, voices.odd)
 
+    async def _jumbles(self, fault: Fault) -> None:
+        (number,) = fault.nodes
+        voice = self.world.places[number].voice
+        with self._lasting(fault):
+            voice.disorder = voices.Disorder(f"{fault}")
+            try:
+                await trio.sleep(fault.lasts_s)
+            finally:
+                voice.disorder = None
+                with trio.CancelScope(shield=True):
+                    await self._hang_up(number, voices.LEADING_PROTOCOL)
+
+    async def _hang_up(self, number: int, protocol: str) -> None:
+        """What was lost on a stream is offered again on the next one."""
+        transport = self.world.places[number].transport
+        for other in range(len(self.world.places)):
+            for stream in transport.streams(self.world.peer(other)) if transport else ():
+                if stream.protocol == protocol:
+                    await stream.reset()
+
     # --- malice ---------------------------------------------------------------------------------
 
     async def _malice(self, fault: Fault, attack: rogue.Attack, *, knows: bool) -> None:

@@ -90,6 +90,9 @@ MENU: dict[str, Kind] = {
     "lies-busy": Kind("says that it is full", Whom.ONE),
     "lies-fast": Kind("says that its models are the fastest", Whom.ONE),
     "lies-odd": Kind("says what is no number, or beyond reason", Whom.ONE),
+    "jumbles": Kind(
+        "offers the entries of what it leads twice, late or never", Whom.ONE, weight=2.0
+    ),
     # --- malice: a peer that should not be there, or should know better, at one node's door ---
     "garbage": Kind("frames that are none: noise, too long, too deep", Whom.ONE),
     "forged-sender": Kind("a certificate of somebody else", Whom.ONE),

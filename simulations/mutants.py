@@ -36,6 +36,11 @@ def _mutant(
     return Mutant(about, (Change(path, old, new),), scenario, seeds)
 
 
+def _removed(promise: str) -> tuple[str, str]:
+    """What the product watches itself: without it, only those outside can see the bug."""
+    return f"must({promise},", "must(True,"
+
+
 LEDGER = "node/core/task_ledger.py"
 TERMS = "node/core/task_ledger_terms.py"
 DESK = "node/core/worker_desk.py"
@@ -43,18 +48,29 @@ LEASE = "node/core/coordinator_lease.py"
 CONNECTIVITY = "mesh/core/connectivity.py"
 
 MUTANTS: dict[str, Mutant] = {
-    "no-fence": _mutant(
-        "the submitter takes entries of deposed coordinators",
-        LEDGER,
-        'if task.state != "running" or entry.term != task.term:',
-        'if task.state != "running":',
+    "no-fence": Mutant(
+        "the submitter takes entries of terms that are not the present one",
+        (
+            Change(
+                LEDGER,
+                'if task.state != "running" or entry.term != task.term:',
+                'if task.state != "running":',
+            ),
+            Change(LEDGER, *_removed("entry.term == after.term")),
+        ),
         scenario="deposed",
     ),
-    "no-order": _mutant(
+    "no-order": Mutant(
         "the submitter takes entries in any order",
-        LEDGER,
-        "if entry.index != task.entries or entry.parent != task.last_digest:",
-        "if entry.index < task.entries:",
+        (
+            Change(
+                LEDGER,
+                "if entry.index != task.entries or entry.parent != task.last_digest:",
+                "if entry.index < task.entries:",
+            ),
+            Change(LEDGER, *_removed("entry.index == before.entries")),
+            Change(LEDGER, *_removed("entry.parent == before.last_digest")),
+        ),
         scenario="deposed",
     ),
     "term-not-saved": _mutant(
@@ -101,11 +117,17 @@ MUTANTS: dict[str, Mutant] = {
         "return desk, AnswerAgain(done) if done and asked.cell in ran else RunOn()",
         "return desk, RunOn()",
     ),
-    "any-session": _mutant(
-        "a cell runs in whatever session there is, whatever that has run",
-        DESK,
-        "if ran is not None and (asked.after == ran or (done and asked.after == ran[:-1])):",
-        "if ran is not None:",
+    "any-session": Mutant(
+        "a cell runs in whatever session there is, or a new one, whatever that has run",
+        (
+            Change(
+                DESK,
+                "if ran is not None and (asked.after == ran or (done and "
+                "asked.after == ran[:-1])):",
+                "if ran is not None:",
+            ),
+            Change(DESK, "if asked.after:", "if False:"),
+        ),
         scenario="deposed",
     ),
     "forgets-tasks": _mutant(

@@ -1,4 +1,4 @@
-"""Runs the code with one line of it made wrong, without touching a file.
+"""Runs the code with a line or two of it made wrong, without touching a file.
 
 The line is replaced when its module is imported, so this must be asked for before anything of
 `kowalski` is; hence this module imports none of it. Where the line is not there any more, or more
@@ -49,18 +49,20 @@ class Change:
 
 
 class _Loader(SourceFileLoader):
-    change: Change
+    changes: tuple[Change, ...]
 
     def get_code(self, fullname: str) -> CodeType:
         del fullname
-        source = self.change.made_in(Path(self.path).read_text(encoding="utf-8"))
+        source = Path(self.path).read_text(encoding="utf-8")
+        for change in self.changes:
+            source = change.made_in(source)
         compiled: CodeType = compile(source, self.path, "exec", dont_inherit=True)
         return compiled
 
 
 class _Finder(MetaPathFinder):
     def __init__(self, changes: Sequence[Change]) -> None:
-        self._changes = {change.module: change for change in changes}
+        self._changes = tuple(changes)
 
     def find_spec(
         self,
@@ -68,14 +70,14 @@ class _Finder(MetaPathFinder):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        change = self._changes.get(fullname)
-        if change is None:
+        changes = tuple(one for one in self._changes if one.module == fullname)
+        if not changes:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is None or spec.origin is None:
             return None
         loader = _Loader(fullname, spec.origin)
-        loader.change = change
+        loader.changes = changes
         spec.loader = loader
         return spec
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
@@ -32,6 +33,7 @@ from kowalski.node.repl.scripted_sessions import (
 from kowalski.node.telemetry_sources import DeviceProfile, HotSample
 from kowalski.node.verbs import Node
 from simulations.disks import Disk
+from simulations.plan import IMPROVISE
 from simulations.toy_cells import toy_script
 from simulations.virtual_time import NodeTime
 from simulations.voices import Voice
@@ -58,6 +60,26 @@ def terse(request: CompletionRequest) -> str:
     words = echo(request).split()
     pieces = ["_".join(words[start : start + 25]) for start in range(0, len(words), 25)]
     return " ".join(pieces)
+
+
+def improvising(request: CompletionRequest) -> str:
+    """`terse`, but where cells are wanted: those are other ones each time, as with real models."""
+    found = re.search(rf"^{IMPROVISE} (\d+)$", _first_question(request), re.MULTILINE)
+    if found is None:
+        return terse(request)
+    ordinal = found[1]
+    whim = int(trio.current_time() * 1000) % 10_000
+    turns = (
+        f"keep x {whim}\nwait 0.1\nshow x",
+        f"keep y {whim}\nwait 0.1\nshow x\nshow y",
+        f"show x\nshow y\nanswer done {ordinal}",
+    )
+    turn = sum(one.role == "assistant" for one in request.messages)
+    return f"```python\n{turns[min(turn, len(turns) - 1)]}\n```"
+
+
+def _first_question(request: CompletionRequest) -> str:
+    return next((one.content for one in request.messages if one.role == "user"), "")
 
 
 def as_said(text: str) -> str:

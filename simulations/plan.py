@@ -16,6 +16,9 @@ from kowalski.protocol.messages.task import Mode
 from simulations.menu import Fault, draw_faults, draw_swarm
 from simulations.scenarios import Scenario, Work
 
+IMPROVISE = "improvise"
+"""Begins the prompt of a task whose cells the model of a story writes."""
+
 AskKind = Literal["submit", "again", "conflict", "cancel"]
 
 
@@ -109,16 +112,19 @@ def _submit(scenario: Scenario, work: Work, dice: random.Random, ordinal: int, a
         prompt = f"question {ordinal}"
         answer = f"reply to: {prompt}"
         return Ask("submit", at_s, node, task, prompt, "direct", wanted=(answer,))
-    value = dice.randrange(1000)
+    if dice.random() < work.improvised:
+        prompt = f"{IMPROVISE} {ordinal}"
+        return Ask("submit", at_s, node, task, prompt, "rlm", wanted=(f"done {ordinal}",))
+    value, other = dice.randrange(1000), dice.randrange(1000)
     waits = [f"wait {dice.uniform(0.0, work.cell_s_max):.2f}" for _ in range(3)]
     cells = (
         ("python", f"keep x {value}\n{waits[0]}\nsay {ordinal} begins"),
         ("bash", f"{waits[1]}\nsay {ordinal} from bash"),
-        ("python", f"ask part {ordinal}"),
-        ("python", f"{waits[2]}\nshow x\nsay {ordinal} ends"),
+        ("python", f"keep y {other}\nask part {ordinal}"),
+        ("python", f"{waits[2]}\nshow x\nshow y\nsay {ordinal} ends"),
     )
     prompt = "\n\n".join(f"```{language}\n{code}\n```" for language, code in cells)
-    wanted = (f"x is {value}", f"{ordinal} from bash", f"reply to: part {ordinal}")
+    wanted = (f"x is {value}", f"y is {other}", f"{ordinal} from bash", f"reply to: part {ordinal}")
     return Ask("submit", at_s, node, task, prompt, "blocks", cells, wanted)
 
 

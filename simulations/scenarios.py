@@ -67,6 +67,8 @@ class Work(_Part):
     tasks_max: Annotated[int, Field(ge=0)] = 1000
     direct: Chance = 0.3
     """How many tasks are one model call; the others are cells with variables and sub-calls."""
+    improvised: Chance = 0.0
+    """How many have a model write their cells, which writes others each time it is asked."""
     repeated: Chance = 0.1
     """How many are submitted again: most the same, some with another prompt."""
     cancelled: Chance = 0.05

@@ -6,7 +6,7 @@ import multiprocessing
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from simulations import story
@@ -100,13 +100,21 @@ def told(plan: Plan) -> Outcome:
     )
 
 
-def _told_in_a_process(given: tuple[Scenario, int]) -> Outcome:
-    return told(draw(*given))
+def _told_in_a_process(given: tuple[Scenario, int]) -> tuple[str, Outcome]:
+    scenario, seed = given
+    return scenario.name, told(draw(scenario, seed))
 
 
 def run(scenario: Scenario, seeds: Iterable[int], *, jobs: int) -> Iterator[Outcome]:
     """The outcome of each seed, as they come; in order with one job."""
-    given = [(scenario, seed) for seed in seeds]
+    for _, outcome in run_all([(scenario, seed) for seed in seeds], jobs=jobs):
+        yield outcome
+
+
+def run_all(
+    given: list[tuple[Scenario, int]], *, jobs: int
+) -> Generator[tuple[str, Outcome], None, None]:
+    """The same for seeds of several scenarios, with whose each is. Closed, its processes end."""
     if jobs == 1 or len(given) == 1:
         yield from map(_told_in_a_process, given)
         return

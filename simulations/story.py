@@ -20,8 +20,10 @@ from kowalski.node.repl.scripted_sessions import Script
 from kowalski.node.storage import StorageError
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import TaskId
-from simulations.checkers.journals import Journals
+from kowalski.rlm.journal import event_of
+from simulations.checkers.journals import Journals, untrue_cells
 from simulations.checkers.members import Members
+from simulations.checkers.patience import Silences
 from simulations.checkers.terms import Fences, Leases, Terms
 from simulations.checkers.views import Beliefs, disagreements, ghosts
 from simulations.checkers.work import Executions, check_calls, leftovers
@@ -29,7 +31,7 @@ from simulations.determinism import decided_by
 from simulations.injection import Injection
 from simulations.logs import told_to
 from simulations.menu import Fault
-from simulations.places import SESSION_IDLE_S, Model, Part, as_said, terse
+from simulations.places import SESSION_IDLE_S, Model, Part, as_said, improvising
 from simulations.plan import Ask, Plan
 from simulations.scenarios import Devices
 from simulations.timeline import Historian, Timeline
@@ -57,7 +59,7 @@ class Nature:
     """What is not in a plan: how scripts and models behave. Tests put worse ones in."""
 
     script: Script = toy_script
-    tells: Model = terse
+    tells: Model = improvising
 
 
 @dataclass(slots=True)
@@ -159,6 +161,7 @@ class _Story:
         self._journals: Journals
         self._executions: Executions
         self._members: Members
+        self._silences: Silences
 
     async def tell(self) -> None:
         scenario, network = self._plan.scenario, self._plan.scenario.network
@@ -168,6 +171,7 @@ class _Story:
         self._journals = Journals(witness)
         self._executions = Executions(witness, self._plan.asks)
         self._members = Members(witness)
+        self._silences = Silences(witness)
         witness.checkers += [
             Terms(witness),
             Fences(witness),
@@ -175,6 +179,7 @@ class _Story:
             self._journals,
             self._executions,
             self._members,
+            self._silences,
         ]
         if self.historian is not None:
             witness.checkers.append(self.historian)
@@ -339,6 +344,7 @@ class _Story:
         except RequestRefusedError as no:
             self.witness.check("no_lost_ack", holds=False, words=f"{task_id}: {no}")
             return None
+        self._silences.look(self._world.places[taken.number], task)
         if task is not taken.last_seen:
             taken.last_seen = task
             self._journals.look(task, node.submitter.entries(task_id))
@@ -418,6 +424,12 @@ class _Story:
             words=f"{task.id}: {task.state} {task.answer.detail!r}, "
             f"{missing} not in {answer!r:.300}",
         )
+        if taken.ask.mode == "rlm":
+            entries = self._world[taken.number].submitter.entries(task.id)
+            untrue = untrue_cells(event_of(entry) for entry in entries)
+            self.witness.check(
+                "journal_is_true", holds=not untrue, words=f"{task.id}: {'; '.join(untrue)}"
+            )
 
     # --- the report -----------------------------------------------------------------------------
 

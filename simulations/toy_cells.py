@@ -85,6 +85,14 @@ class _Run:
                 self.do(line)
 
 
+def run_plainly(code: str, variables: dict[str, str]) -> str:
+    """What a cell without sub-calls prints, its error last; it sets variables."""
+    run = _Run(variables, [])
+    run.run(code)
+    printed = [*run.printed] if run.error is None else [*run.printed, run.error]
+    return "".join(f"{line}\n" for line in printed)
+
+
 def sub_calls(code: str) -> tuple[SubCall, ...]:
     calls: list[SubCall] = []
     for line in code.splitlines():

@@ -6,6 +6,7 @@ is a member: nobody can tell from the envelope.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,12 +19,13 @@ from kowalski.mesh.transport import ConnectionEvent, Gossip, Stream, StreamHandl
 from kowalski.protocol import codec
 from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.ids import Address, PeerId, Topic
-from simulations.frames import Alter, altered
+from simulations.frames import Alter, altered, kind_of
 
 Lie = Callable[[dict[str, Any]], dict[str, Any]]
 """What becomes of the values that a node gossips of itself."""
 
 HOT_KINDS = frozenset({"telemetry/hot", "telemetry/profile"})
+LEADING_PROTOCOL = "/kowalski/task/1"
 
 
 @dataclass(slots=True)
@@ -33,6 +35,7 @@ class Voice:
     is_newer: bool = False
     is_quiet: int = 0
     lies: list[Lie] = field(default_factory=list)
+    disorder: Disorder | None = None
 
     def gossip(self, data: bytes) -> bytes | None:
         if self.is_quiet:
@@ -41,8 +44,48 @@ class Voice:
             data = altered(data, _hot(lie))
         return altered(data, _with_news) if self.is_newer else data
 
-    def frame(self, frame: bytes) -> bytes:
-        return altered(frame, _with_news) if self.is_newer else frame
+    def frames(self, frame: bytes, held: list[bytes]) -> list[bytes]:
+        """What is said in place of a frame; `held` is kept for the same stream's next."""
+        frame = altered(frame, _with_news) if self.is_newer else frame
+        return [frame] if self.disorder is None else self.disorder.frames(frame, held)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it says on streams what the code says."""
+        return not self.is_newer and self.disorder is None
+
+
+class Disorder:
+    """What a coordinator with a bug makes of the entries that it offers.
+
+    Some twice, some late or never, some first as of a term that is not this one.
+    """
+
+    def __init__(self, seed: str) -> None:
+        self._dice = random.Random(seed)
+
+    def frames(self, frame: bytes, held: list[bytes]) -> list[bytes]:
+        if kind_of(frame) != "task/entry":
+            return [frame]
+        late, held[:] = held[:], []
+        match self._dice.choice(("as it is", "twice", "late", "never", "wrong term", "wrong term")):
+            case "twice":
+                return [frame, *late, frame]
+            case "late":
+                held.append(frame)
+                return late
+            case "never":
+                return late
+            case "wrong term":
+                return [altered(frame, _of_another_term), frame, *late]
+            case _:
+                return [frame, *late]
+
+
+def _of_another_term(_kind: str, body: dict[str, Any]) -> dict[str, Any]:
+    entry: dict[str, Any] = body["entry"]
+    term = entry["term"]
+    return {**body, "entry": {**entry, "term": term - 1 if term > 1 else term + 1}}
 
 
 def _with_news(_kind: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +177,8 @@ class Speaking:
         async def spoken(stream: Stream) -> None:
             await handler(_SpokenStream(stream, self._voice))
 
-        served = spoken if self._voice.is_newer else handler
+        may_differ = self._voice.is_newer or protocol == LEADING_PROTOCOL
+        served = spoken if may_differ else handler
         self._transport.serve(protocol, served, to_strangers=to_strangers)
 
     async def subscribe(
@@ -157,18 +201,24 @@ class _SpokenStream:
         self._stream = stream
         self._voice = voice
         self._reader = codec.EnvelopeReader()
+        self._held: list[bytes] = []
 
     @property
     def peer(self) -> PeerId:
         return self._stream.peer
 
     async def send(self, data: bytes) -> None:
-        with suppress(RemoteProtocolError):
-            envelopes = self._reader.feed(data)
-            data = b"".join(
-                codec.seal(replace(one, frame=self._voice.frame(one.frame))) for one in envelopes
-            )
-        await self._stream.send(data)
+        if not self._voice.is_plain:
+            with suppress(RemoteProtocolError):
+                data = b"".join(
+                    codec.seal(replace(one, frame=frame))
+                    for one in self._reader.feed(data)
+                    for frame in self._voice.frames(one.frame, self._held)
+                )
+        if data:
+            await self._stream.send(data)
+        else:
+            await trio.lowlevel.checkpoint()
 
     async def receive(self) -> bytes:
         return await self._stream.receive()

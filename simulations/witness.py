@@ -12,6 +12,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 from typing import Protocol
 from weakref import WeakKeyDictionary
@@ -30,6 +31,8 @@ from simulations.virtual_time import NodeTime
 from simulations.wires import StormyWires
 
 EVENTS_KEPT = 400
+FRAMES_KEPT = 2048
+"""Between leaving and arriving: about as many as are under way."""
 
 UNREAD_KINDS = frozenset(
     {
@@ -363,7 +366,9 @@ def _kind_bytes(frame: bytes) -> bytes:
     return frame[4 : 4 + frame[3]] if head == 0x78 else b"?"
 
 
+@lru_cache(maxsize=FRAMES_KEPT)
 def _decoded(frame: bytes) -> Message | None:
+    """Each is read as it leaves and as it arrives; a message never changes."""
     if _kind_bytes(frame) in UNREAD_KINDS:
         return None
     try:

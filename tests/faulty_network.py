@@ -1,6 +1,6 @@
 """A test double: model servers that give recorded answers, over wires that break where told.
 
-No sockets: an `httpcore` network backend in memory, so that virtual time and thousands of faults a
+No sockets: streams in memory, so that virtual time and thousands of faults a
 second are possible. The recordings in `tests/node/backends/recordings/` were written by hand from
 the references of each server; the line ends of their heads and their chunks are made here.
 """
@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import h11
-import httpcore
 import trio
+from trio.abc import Stream
 
 from kowalski.node.backends.http import HttpClient, open_http
+from kowalski.node.backends.http_pool import Origin
 
 FOLDER = Path(__file__).parent / "node" / "backends" / "recordings"
 CHUNK_BYTES = 100
@@ -103,7 +104,7 @@ NOT_FOUND = Recording("HTTP/1.1 404 Not Found", b"404 page not found")
 
 
 @dataclass
-class FaultyNetwork(httpcore.AsyncNetworkBackend):
+class FaultyNetwork:
     """Every connection reaches the server that `give` plays; `fault` strikes each answer.
 
     `piece_bytes` is how much comes at a time, with `second_per_piece` slowly. `asked` holds every
@@ -118,21 +119,14 @@ class FaultyNetwork(httpcore.AsyncNetworkBackend):
     refuses: bool = False
     second_per_piece: bool = False
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 httpcore's
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
+    async def connect(self, _origin: Origin) -> Stream:
         await trio.lowlevel.checkpoint()
         if self.refuses:
-            raise httpcore.ConnectError("connection refused")
+            raise ConnectionRefusedError("connection refused")
         return _Wire(self)
 
 
-class _Wire(httpcore.AsyncNetworkStream):
+class _Wire(Stream):
     """One connection: a request goes in, the bytes of its answer come out."""
 
     def __init__(self, network: FaultyNetwork) -> None:
@@ -144,11 +138,14 @@ class _Wire(httpcore.AsyncNetworkStream):
         self._sent = 0
         self._fault: Fault | None = None
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
-        if not buffer:
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        if not data:
             return
-        self._server.receive_data(buffer)
+        self._server.receive_data(bytes(data))
         while True:
             event = self._server.next_event()
             if isinstance(event, h11.Request):
@@ -176,7 +173,7 @@ class _Wire(httpcore.AsyncNetworkStream):
         # A connection that is used again speaks to a new server.
         self._server = h11.Connection(h11.SERVER)
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint()
         if self._network.second_per_piece and self._sent:
             await trio.sleep(1)
@@ -189,7 +186,7 @@ class _Wire(httpcore.AsyncNetworkStream):
                     return b""
                 case "reset":
                     self._answer = b""
-                    raise httpcore.ReadError("connection reset by peer")
+                    raise trio.BrokenResourceError("connection reset by peer")
                 case "stall":
                     await trio.sleep_forever()
                 case "delay":
@@ -201,7 +198,9 @@ class _Wire(httpcore.AsyncNetworkStream):
                     return self._answer[fault.at : fault.at + 1]
                 case "skip":
                     self._sent += 1
-        end = min(self._sent + min(max_bytes, self._network.piece_bytes), len(self._answer))
+        end = min(
+            self._sent + min(max_bytes or CHUNK_BYTES, self._network.piece_bytes), len(self._answer)
+        )
         if self._fault is not None and self._fault.at > self._sent:
             end = min(end, self._fault.at)
         piece = self._answer[self._sent : end]
@@ -214,9 +213,6 @@ class _Wire(httpcore.AsyncNetworkStream):
         self._answer = b""
         await trio.lowlevel.checkpoint()
 
-    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 httpcore's
-        return False if info == "is_readable" else None
-
 
 @contextlib.asynccontextmanager
 async def open_faulty(
@@ -224,5 +220,5 @@ async def open_faulty(
 ) -> AsyncIterator[tuple[FaultyNetwork, HttpClient]]:
     """The client that backends are made with, over such a network."""
     network = FaultyNetwork(give, fault, piece_bytes)
-    async with open_http(network=network) as http:
+    async with open_http(connect=network.connect) as http:
         yield network, http

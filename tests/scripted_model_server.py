@@ -248,10 +248,11 @@ class ScriptedModelServer:
     async def _answer_get(self, wire: _Wire, path: str) -> None:
         is_ollama = self.flavour == "ollama"
         answers: dict[str, Any] = {
+            "/health": {},  # as llama.cpp's, vLLM's and SGLang's servers have it
             "/v1/models": {
                 "object": "list",
                 "data": [{"id": m, "object": "model", "owned_by": "test"} for m in self.models],
-            }
+            },
         }
         if is_ollama:
             answers |= {

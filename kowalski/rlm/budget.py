@@ -8,6 +8,7 @@ model servers count.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Final
 
 from kowalski.protocol import codec
@@ -22,6 +23,7 @@ from kowalski.protocol.messages.journal import (
     Opened,
     SessionEvent,
     SubCallAnswered,
+    SubCallsAnswered,
 )
 from kowalski.protocol.messages.task import TaskSpec
 
@@ -73,6 +75,8 @@ def added(spent: Spent, event: SessionEvent) -> Spent:
                 repeated=spent.repeated + event.is_repeated,
             )
             return _called(spent, event.attempts, event.usage) if event.attempts else spent
+        case SubCallsAnswered(answers=answers):
+            return reduce(added, answers, spent)
         case CellFinished():
             return replace(spent, cells=spent.cells + 1, seconds=spent.seconds + event.duration_s)
         case Folded():

@@ -31,6 +31,7 @@ from kowalski.protocol.messages.journal import (
     Opened,
     SessionEvent,
     SubCallAnswered,
+    SubCallsAnswered,
 )
 from kowalski.protocol.messages.task import TaskSpec
 from kowalski.rlm import (
@@ -225,7 +226,7 @@ def _moved(session: Session, event: SessionEvent) -> Session:
             )
         case BudgetSpent():
             return endings.out_of_budget(session, event)
-        case SubCallAnswered() | ChildHappened():
+        case SubCallAnswered() | SubCallsAnswered() | ChildHappened():
             return replace(session, spent=budget.added(session.spent, event))
         case CellDiverged():
             return cells.diverged(session, event)

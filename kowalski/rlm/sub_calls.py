@@ -17,6 +17,7 @@ from kowalski.protocol.messages.journal import (
     ChildHappened,
     SessionEvent,
     SubCallAnswered,
+    SubCallsAnswered,
 )
 from kowalski.protocol.messages.repl import SubCall, SubCallResult
 from kowalski.rlm.budget import child_event
@@ -57,6 +58,9 @@ class SubCallBook:
                 self._children.pop(Place(event.cell, event.ordinal), None)
                 if event.text is not None and event.kind in ASKING_MODELS:
                     self._first.setdefault(event.prompt, event)
+            case SubCallsAnswered(answers=answers):
+                for answered in answers:
+                    self.hear(answered)
             case ChildHappened():
                 inner = child_event(event)
                 if inner is not None:

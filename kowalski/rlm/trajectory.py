@@ -21,6 +21,7 @@ from kowalski.protocol.messages.journal import (
     Opened,
     SessionEvent,
     SubCallAnswered,
+    SubCallsAnswered,
 )
 from kowalski.protocol.messages.task import TaskSpec
 from kowalski.rlm import session as machine
@@ -125,6 +126,9 @@ def _take(iteration: _Iteration, event: SessionEvent) -> None:
                 "locals": {},
                 "execution_time": 0.0,
             }
+        case SubCallsAnswered(answers=answers):
+            for answered in answers:
+                _take(iteration, answered)
         case SubCallAnswered():
             iteration.asked.setdefault(event.cell, []).append(_call(event))
         case _:

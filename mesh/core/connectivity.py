@@ -33,8 +33,10 @@ from kowalski.mesh.core.connectivity_events import (
     MembershipRefused,
     Missed,
     Sighted,
+    Suspected,
     TimePassed,
     Verify,
+    Vouched,
     Woke,
 )
 from kowalski.protocol.ids import Address, MeshId, PeerId
@@ -63,8 +65,10 @@ __all__ = [
     "Sighted",
     "Standing",
     "Step",
+    "Suspected",
     "TimePassed",
     "Verify",
+    "Vouched",
     "Woke",
     "check",
     "step",
@@ -126,6 +130,8 @@ class Peer:
     misses: int = 0
     answered_at: float = -inf
     """When it gave the last sign of life on this connection."""
+    is_doubted: bool = False
+    """Others suspect it, and it has given us no sign of life since."""
     is_hung_up: bool = False
     is_static: bool = False
     complaint: str = ""
@@ -146,6 +152,8 @@ class Peer:
             return self.complaint
         if self.is_connected and self.misses:
             return f"{self.misses} signs of life missed in a row"
+        if self.is_connected and self.is_doubted:
+            return "suspected to be gone, and has not answered since"
         return {
             Standing.ABSENT: "not connected",
             Standing.DIALLING: "being dialled",
@@ -170,7 +178,10 @@ class Connectivity:
         return known is not None and known.standing is Standing.MEMBER
 
     def is_routable(self, peer: PeerId) -> bool:
-        return self.is_member(peer) and self.peers[peer].misses < self.params.misses_max
+        if not self.is_member(peer):
+            return False
+        known = self.peers[peer]
+        return known.misses < self.params.misses_max and not known.is_doubted
 
 
 Step = tuple[Connectivity, tuple[Effect, ...]]
@@ -223,6 +234,12 @@ def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) ->
             return _answered(state, known, now), ()
         case Missed():
             return _missed(state, known, now)
+        case Suspected():
+            return _ask_for_ourselves(state, replace(known, is_doubted=True))
+        case Vouched() if known.misses or known.is_doubted:
+            return _ask_for_ourselves(state, known)
+        case Vouched():
+            return state, ()
         case GivenUp():
             is_silent = known.misses >= state.params.misses_max
             return _hang_up(state, known) if is_silent else _doubt(state, known)
@@ -298,6 +315,7 @@ def _opened(state: Connectivity, peer_id: PeerId, now: float) -> Step:
         seen_at=now,
         attempts=0,
         misses=0,
+        is_doubted=False,
         answered_at=now,
         is_hung_up=False,
     )
@@ -341,6 +359,7 @@ def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], no
         unproven=0,
         shunned_until=-inf,
         misses=0,
+        is_doubted=False,
         answered_at=now,
         since=now if known.standing is not Standing.MEMBER else known.since,
         seen_at=now,
@@ -374,7 +393,7 @@ def _refused(state: Connectivity, known: Peer, why: str, now: float) -> Step:
 def _answered(state: Connectivity, known: Peer, now: float) -> Connectivity:
     if known.standing is not Standing.MEMBER:
         return state  # on a connection that has ended
-    return _put(state, replace(known, misses=0, seen_at=now, answered_at=now))
+    return _put(state, replace(known, misses=0, is_doubted=False, seen_at=now, answered_at=now))
 
 
 def _missed(state: Connectivity, known: Peer, now: float) -> Step:
@@ -416,6 +435,12 @@ def _doubt(state: Connectivity, peer: Peer) -> Step:
         return state, ()
     doubted = replace(peer, misses=state.params.misses_max, answered_at=-inf)
     return _put(state, doubted), (Verify(peer.id),)
+
+
+def _ask_for_ourselves(state: Connectivity, peer: Peer) -> Step:
+    if peer.standing is not Standing.MEMBER:
+        return state, ()
+    return _put(state, peer), (Verify(peer.id),)
 
 
 def _time_passed(state: Connectivity, now: float) -> Step:

@@ -74,6 +74,20 @@ class Missed:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspected:
+    """Somebody in the mesh has had no answer from it: we ask for ourselves before we send more."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """It has contradicted, or somebody has heard from it: what we doubt may be over."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
 class GivenUp:
     """The mesh has given it up: nobody probes it any more, and we find out by one question."""
 
@@ -98,6 +112,8 @@ EventOfKnown = (
     | AskingFailed
     | Answered
     | Missed
+    | Suspected
+    | Vouched
     | GivenUp
 )
 Event = Sighted | ConnectionOpened | Woke | TimePassed | EventOfKnown

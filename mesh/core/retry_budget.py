@@ -12,16 +12,21 @@ from math import floor
 
 WINDOW_S = 10
 
+TRICKLE_MAX = 5.0
+"""In a small mesh the trickle is most of the budget: where ten ask for one thing a second each, a
+total outage of 30 s had 1.35 requests sent for each job at 10 in a window, and 1.23 at 5."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetryBudget:
-    """At any time: spent <= share x asked + per_s x WINDOW_S, all within the window.
+    """At any time: spent <= share x asked + trickle, all within the window.
 
-    The trickle is what a quiet node may spend at once.
+    The trickle, `per_s` but `trickle_max` at most, is what a quiet node may spend at once.
     """
 
     share: float = 0.2
     per_s: float = 1.0
+    trickle_max: float = TRICKLE_MAX
     seconds: tuple[tuple[int, int, int], ...] = ()
     """(second, asked, spent), oldest first; at most WINDOW_S of them."""
 
@@ -38,7 +43,12 @@ class RetryBudget:
         current = self._window(floor(now))
         asked = sum(one[1] for one in current)
         spent = sum(one[2] for one in current)
-        return self.share * asked + self.per_s * WINDOW_S - spent
+        return self.share * asked + self.trickle - spent
+
+    @property
+    def trickle(self) -> float:
+        """In one window."""
+        return min(self.per_s * WINDOW_S, self.trickle_max)
 
     def _window(self, second: int) -> tuple[tuple[int, int, int], ...]:
         return tuple(one for one in self.seconds if one[0] > second - WINDOW_S)

@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from kowalski.node.backends.seam import CompletionRequest, EstimateTokens
     from kowalski.protocol.messages.inference import Logprob
 
+GAVE_UP: Final = frozenset({"error", "abort", "unload"})
+"""Reasons that exo, vLLM, SGLang and Ollama give for an answer that is none, or half of one."""
+
+BETWEEN_PIECES_S: Final = 20.0
+"""Once an answer has begun, its prompt is read and its model loaded: no model is that slow. Calls
+of tools come as a whole, though, which can take its time."""
+
 ANSWER_CHARS_MAX = 16 * 1024 * 1024
 CALLS_MAX = 1024
 ERROR_BODY_BYTES_MAX = 64 * 1024
@@ -75,6 +82,11 @@ class Answer:
     @property
     def is_empty(self) -> bool:
         return not (self._chars or self._calls)
+
+    @property
+    def is_flowing(self) -> bool:
+        """It has begun, and comes piece by piece."""
+        return not (self.is_empty or self._request.tools)
 
     @property
     def has_stopped(self) -> bool:
@@ -179,6 +191,8 @@ class Answer:
     def _check(self) -> None:
         """What was asked for and can be seen in the answer is there."""
         request = self._request
+        if self.finish_reason in GAVE_UP:
+            raise BackendError("bad_reply", f"the server gave up: {self.finish_reason}")
         if request.logprobs is not None and self._chars and not self._has_logprobs:
             raise BackendError("bad_reply", "no logprobs, though they were asked for")
         is_whole = self.finish_reason == "stop" and not self._calls and not request.so_far
@@ -224,6 +238,7 @@ class AnswerStream:
         self._idle_timeout_s = idle_timeout_s
         self._idle_at = trio.current_time() + idle_timeout_s
         self._ready: deque[CompletionEvent] = deque()
+        self._waited_s = idle_timeout_s
         self._is_over = False
 
     def __aiter__(self) -> Self:
@@ -242,8 +257,11 @@ class AnswerStream:
             events, is_progress = self._reader.feed(data)
             if is_progress:
                 wait_s = self._idle_timeout_s
+                if self._reader.answer.is_flowing:
+                    wait_s = min(wait_s, BETWEEN_PIECES_S)
                 if self._reader.answer.finish_reason is not None:
                     wait_s = min(wait_s, TAIL_TIMEOUT_S)
+                self._waited_s = wait_s
                 self._idle_at = trio.current_time() + wait_s
         else:
             events = self._finish()
@@ -264,7 +282,7 @@ class AnswerStream:
 
     async def _receive(self) -> bytes:
         """The next bytes; after the last words of the answer, any kind of end is an end."""
-        error = BackendError("stalled", f"no progress for {self._idle_timeout_s:g} s")
+        error = BackendError("stalled", f"no progress for {self._waited_s:g} s")
         try:
             with trio.move_on_at(self._idle_at):
                 return await self._reply.receive()
@@ -318,6 +336,8 @@ def status_error(status: int, headers: Headers, body: bytes, *, has_key: bool) -
 def _is_too_long(words: str) -> bool:
     """In the words of llama-server, vLLM, LM Studio, OpenAI and SGLang."""
     said = words.lower()
+    if "too large to process" in said:
+        return True  # llama-server, of a text to embed
     return "context" in said and any(
         sign in said for sign in ("exceed", "maximum context length", "overflow", "longer than")
     )

@@ -21,11 +21,12 @@ from kowalski.node.backends.seam import (
     Completed,
     CompletionEvent,
     CompletionRequest,
+    Counter,
     Embedded,
     EmbeddingRequest,
     ModelInfo,
 )
-from kowalski.node.core.model_catalogue import Listing, averaged, choose, preference
+from kowalski.node.core.model_catalogue import Listing, averaged, choose, having, preference
 
 Look: TypeAlias = Callable[[Sequence[Candidate]], Awaitable[tuple[Finding, ...]]]
 
@@ -38,6 +39,8 @@ LOADED_S = 0.2
 LOOK_GAP_S = 1.0
 # A port that takes connections and says nothing would hold up the start of the node.
 FIRST_LOOK_S = 0.5
+# What the owner named is expected to answer, and whoever asks for a model next to have it.
+NAMED_LOOK_S = 5.0
 
 
 @dataclass(slots=True)
@@ -75,6 +78,13 @@ class Catalogue:
         self._findings: dict[str, Finding] = {}
         self._models: dict[str, tuple[ModelInfo, ...]] = {}
         self._records: dict[tuple[str, str], _Record] = {}
+        self._listed: tuple[Listing, ...] | None = None
+        """What `listings` found; None once a model, its server, speed or load has changed."""
+        self._named_left = {place.url for place in places if place.is_explicit}
+        self.named_looked = trio.Event()
+        """Every place that the owner named has answered, or cannot be reached."""
+        if not self._named_left:
+            self.named_looked.set()
         self._looking = trio.Lock()
         self._look_wanted = trio.Event()
         self._changed = trio.Event()
@@ -85,7 +95,12 @@ class Catalogue:
         return tuple(self._findings.values())
 
     def listings(self) -> tuple[Listing, ...]:
-        """What can be run now, the preferred first."""
+        """What can be run now, the preferred first. Asked several times for each request."""
+        if self._listed is None:
+            self._listed = self._list()
+        return self._listed
+
+    def _list(self) -> tuple[Listing, ...]:
         found = [
             self._listing(url, backend, model)
             for url, models in self._models.items()
@@ -166,6 +181,26 @@ class Catalogue:
         with self._under_way(listing), self._notice_failure(listing):
             return listing, await backend.embed(request, idle_timeout_s=idle_timeout_s)
 
+    async def count_tokens(
+        self, model: str, texts: Sequence[str]
+    ) -> tuple[Listing, tuple[int, ...] | None]:
+        """Of each text, by a server that has the model and counts; None: none of them does.
+
+        Takes no slot: the model itself is not asked.
+
+        Raises:
+            BackendError: `model_missing`, no server here has such a model.
+        """
+        found = having(model, self.listings())
+        for listing in found:
+            backend = self._backend(listing.backend_url)
+            if isinstance(backend, Counter):
+                with contextlib.suppress(BackendError):
+                    counts = await backend.count_tokens(listing.model.name, texts)
+                    if counts is not None:
+                        return listing, counts
+        return found[0], None
+
     def backends(self) -> tuple[Backend, ...]:
         """The servers that are there now."""
         return tuple(self._backend(url) for url in self._models)
@@ -174,6 +209,7 @@ class Catalogue:
         """Tell of something that is no server yet, or none any more; for `doctor`."""
         assert finding.backend is None
         self._findings[finding.url] = finding
+        self._listed = None
 
     @contextlib.asynccontextmanager
     async def with_place(self, place: Candidate, *, instead_of: str) -> AsyncIterator[None]:
@@ -210,10 +246,12 @@ class Catalogue:
     def _under_way(self, listing: Listing) -> Iterator[_Record]:
         record = self._record(listing.backend_url, listing.model.name)
         record.in_flight += 1
+        self._listed = None
         try:
             yield record
         finally:
             record.in_flight -= 1
+            self._listed = None
 
     def _observe(
         self, events: AsyncIterator[CompletionEvent], listing: Listing, record: _Record
@@ -223,7 +261,11 @@ class Catalogue:
             record,
             lambda: self._notice_failure(listing),
             lambda: self._notice_warm(listing),
+            self._notice_rate,
         )
+
+    def _notice_rate(self) -> None:
+        self._listed = None
 
     def _notice_warm(self, listing: Listing) -> None:
         """What has answered is loaded: say so before the next look."""
@@ -259,6 +301,9 @@ class Catalogue:
         if place.url in self._places:  # It may have gone meanwhile.
             self._findings[place.url] = finding
             await self._list_one(finding)
+        self._named_left.discard(place.url)
+        if not self._named_left:
+            self.named_looked.set()
 
     async def _list_one(self, finding: Finding) -> None:
         if finding.backend is None:
@@ -286,6 +331,7 @@ class Catalogue:
             self._models.pop(url, None)
         else:
             self._models[url] = models
+        self._listed = None
         self._changed.set()
         self._changed = trio.Event()
 
@@ -314,11 +360,13 @@ class _Observed:
         record: _Record,
         notice_failure: Callable[[], contextlib.AbstractContextManager[None]],
         notice_warm: Callable[[], None],
+        notice_rate: Callable[[], None],
     ) -> None:
         self._events = events
         self._record = record
         self._notice_failure = notice_failure
         self._notice_warm = notice_warm
+        self._notice_rate = notice_rate
         self._started_at = trio.current_time()
         self._first_at: float | None = None
         self._deltas = 0
@@ -331,6 +379,7 @@ class _Observed:
             event = await anext(self._events)
         if isinstance(event, Completed):
             self._rate(event)
+            self._notice_rate()
         else:
             self._deltas += 1
             if self._first_at is None:
@@ -365,7 +414,8 @@ async def open_catalogue(
 ) -> AsyncIterator[Catalogue]:
     """Look at all places, and keep looking until the block ends.
 
-    The block begins when all have answered, or after `FIRST_LOOK_S`: who is slower comes later.
+    The block begins when all have answered, or after `FIRST_LOOK_S`, or `NAMED_LOOK_S` for what the
+    owner named: who is slower comes later.
     """
     catalogue = Catalogue(places, look)
     async with trio.open_nursery() as nursery:
@@ -373,5 +423,7 @@ async def open_catalogue(
         nursery.start_soon(catalogue.keep_looking, interval_s, looked)
         with trio.move_on_after(FIRST_LOOK_S):
             await looked.wait()
+        with trio.move_on_after(NAMED_LOOK_S - FIRST_LOOK_S):
+            await catalogue.named_looked.wait()
         yield catalogue
         nursery.cancel_scope.cancel()

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Final, Self, cast
 from urllib.parse import quote
 
 import trio
 
+from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.backends import exo_state
 from kowalski.node.backends.exo_state import Instance
 from kowalski.node.backends.lines import JsonObject, parse_json
 from kowalski.node.backends.openai_http import OpenAiBackend
-from kowalski.node.backends.seam import BackendError, Fetched, ModelInfo
+from kowalski.node.backends.seam import BackendError, CompletionEvent, Fetched, ModelInfo
 from kowalski.node.core import sharding
 from kowalski.node.core.sharding import Chosen, Coming, GaveUp, Ready, Strategy, Way
 
 if TYPE_CHECKING:
     from kowalski.node.backends.openai_models import GetJson, OpenAiServer
+    from kowalski.node.backends.seam import CompletionRequest
 
 POLL_S: Final = 1.0
 COMMAND_TIMEOUT_S: Final = 10.0
@@ -34,8 +37,25 @@ SILENCE_S_MAX: Final = 30.0
 """Of the whole interface, while an instance is watched."""
 
 
+LOOK_S: Final = 3.0
+"""Of silence in an answer, until it is asked whether its instance is still there."""
+
+SILENT_LOOKS_MAX: Final = 3
+
+
 class ExoBackend(OpenAiBackend):
     """A `Backend`, and a `seam.Placer`."""
+
+    @contextlib.asynccontextmanager
+    async def complete(
+        self, request: CompletionRequest, *, idle_timeout_s: float
+    ) -> AsyncIterator[AsyncIterator[CompletionEvent]]:
+        """As `Backend.complete`; an answer whose instance is gone fails within seconds.
+
+        For exo itself does not end it: after its master was lost it sends comments for ever.
+        """
+        async with super().complete(request, idle_timeout_s=idle_timeout_s) as events:
+            yield _Watched(events, partial(self._look_after, request.model))
 
     async def instances(self) -> tuple[Instance, ...]:
         """All instances, ready or not."""
@@ -85,6 +105,29 @@ class ExoBackend(OpenAiBackend):
             raise BackendError("model_missing", f"exo has no instance of {model}")
         for instance in found:
             await self._take_down(instance.id)
+
+    async def _look_after(self, model: str) -> None:
+        """Never returns.
+
+        Raises:
+            BackendError: `bad_reply`, no instance of the model is left that could answer;
+                `unreachable`, exo does not say whether there is one.
+        """
+        silent = 0
+        while True:
+            await trio.sleep(LOOK_S)
+            try:
+                found = [one for one in await self.instances() if one.model == model]
+            except BackendError as error:
+                silent += 1
+                if silent >= SILENT_LOOKS_MAX:
+                    raise BackendError("unreachable", f"exo went silent: {error}") from error
+                continue
+            silent = 0
+            if not found:
+                raise BackendError("bad_reply", f"exo has lost its instance of {model}")
+            if all(one.readiness == "failed" for one in found):
+                raise BackendError("bad_reply", f"its runners failed: {found[0].explain()}")
 
     async def _steps(
         self, model: str, strategy: Strategy, devices_min: int
@@ -177,6 +220,29 @@ class ExoBackend(OpenAiBackend):
         for name in path.split("/"):
             whole = whole.get(name) if isinstance(whole, dict) else None
         return whole
+
+
+class _Watched:
+    """The events of an answer; `look_after` runs while the next one is waited for."""
+
+    def __init__(
+        self, events: AsyncIterator[CompletionEvent], look_after: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._events = events
+        self._look_after = look_after
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> CompletionEvent:
+        event: CompletionEvent | None = None
+        async with open_plain_nursery() as nursery:
+            nursery.start_soon(self._look_after)
+            event = await anext(self._events, None)
+            nursery.cancel_scope.cancel()
+        if event is None:
+            raise StopAsyncIteration
+        return event
 
 
 async def list_exo(get: GetJson, server: OpenAiServer) -> tuple[ModelInfo, ...]:

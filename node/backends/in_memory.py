@@ -6,7 +6,7 @@ import contextlib
 import re
 import string
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
@@ -95,6 +95,12 @@ class InMemoryBackend:
         packed = [struct.pack(f"<{len(letters)}f", *vector) for vector in vectors]
         words = sum(len(text.split()) for text in request.texts)
         return Embedded(tuple(packed), len(letters), words, usage_is_estimate=False)
+
+    async def count_tokens(self, model: str, texts: Sequence[str]) -> tuple[int, ...] | None:
+        await self.health()
+        if model not in {one.name for one in self.models}:
+            raise BackendError("model_missing", model)
+        return tuple(len(text.split()) for text in texts)
 
     async def _events(
         self, request: CompletionRequest, tokens: list[str], idle_timeout_s: float

@@ -17,6 +17,9 @@ JsonObject: TypeAlias = dict[str, object]
 LINE_BYTES_MAX = 4 * 1024 * 1024
 EXCERPT_CHARS = 80
 
+PROGRESS_BYTES_MAX = 256
+_PROGRESS = b" prefill_progress"
+
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -90,6 +93,8 @@ class SseReader:
         self._data_bytes = 0
         self._is_first_line = True
         self._ended_in_cr = False
+        self.progress = b""
+        """The last comment that tells how far the prompt is read; exo's."""
 
     def feed(self, data: bytes) -> list[str]:
         if not data:
@@ -129,6 +134,8 @@ class SseReader:
                 self._data_bytes = 0
             return
         name, _, value = line.partition(b":")
+        if not name and value.startswith(_PROGRESS):
+            self.progress = value[:PROGRESS_BYTES_MAX]
         if name != b"data":
             return
         value = value.removeprefix(b" ")

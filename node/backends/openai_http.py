@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
-from kowalski.node.backends import embeddings, features
+import trio
+
+from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.backends import embeddings, features, token_counting
 from kowalski.node.backends.answers import Answer, AnswerStream, failure, status_error
 from kowalski.node.backends.lines import parse_json, parse_json_object
 from kowalski.node.backends.openai_words import ChunkReader, WholeReader, chat_body, prompt_body
@@ -130,6 +133,39 @@ class OpenAiBackend:
             value = parse_json_object(reply.body)
             found.append(embeddings.openai_embedded(value, texts, self._estimate_tokens))
         return embeddings.joined(found)
+
+    async def count_tokens(self, model: str, texts: Sequence[str]) -> tuple[int, ...] | None:
+        """See `seam.Counter`; llama-server, vLLM and SGLang tell, each text in a request."""
+        if self.name not in token_counting.KINDS:
+            return None
+        counts = [0] * len(texts)
+        limit = trio.CapacityLimiter(token_counting.AT_A_TIME)
+
+        async def count(number: int, text: str) -> None:
+            async with limit:
+                body = token_counting.body(self.name, model, text)
+                reply = await self._http.fetch(
+                    f"{self._server.url}/tokenize",
+                    method="POST",
+                    headers=self._headers,
+                    body=json.dumps(body, ensure_ascii=False).encode(),
+                    timeout_s=token_counting.TIMEOUT_S,
+                    bytes_max=token_counting.BODY_BYTES_MAX,
+                )
+            if reply.status != 200:
+                raise self._status_error(reply)
+            counts[number] = token_counting.counted(parse_json_object(reply.body))
+
+        try:
+            async with open_plain_nursery() as nursery:
+                for number, text in enumerate(texts):
+                    if text:
+                        nursery.start_soon(count, number, text)
+        except BackendError as error:
+            if error.code in token_counting.NOT_THERE:
+                return None
+            raise
+        return tuple(counts)
 
     @property
     def _headers(self) -> dict[str, str]:

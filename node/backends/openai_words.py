@@ -166,8 +166,10 @@ class ChunkReader:
         self._sse = SseReader()
 
     def feed(self, data: bytes) -> tuple[list[CompletionEvent], bool]:
+        before = self._sse.progress
         payloads = self._sse.feed(data)
-        return self._take(payloads), bool(payloads)
+        # A long prompt that is being read is no silence, as long as it goes on.
+        return self._take(payloads), bool(payloads) or self._sse.progress != before
 
     def finish(self) -> list[CompletionEvent]:
         return self._take(self._sse.finish())

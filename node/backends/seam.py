@@ -9,7 +9,7 @@ to `features`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from kowalski.protocol.errors import KowalskiError
@@ -258,6 +258,19 @@ class Puller(Protocol):
 
     async def unload(self, model: str) -> None:
         """Take a model out of memory; it stays on disk. Raises as `remove`."""
+        ...
+
+
+@runtime_checkable
+class Counter(Protocol):
+    """What a backend is besides, if some servers of its kind count the tokens of a text."""
+
+    async def count_tokens(self, model: str, texts: Sequence[str]) -> tuple[int, ...] | None:
+        """Of each text, as the model has it, without a chat template; None: this one cannot tell.
+
+        Raises:
+            BackendError: as `Backend.list_models`; `model_missing`.
+        """
         ...
 
 

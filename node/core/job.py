@@ -12,7 +12,12 @@ from kowalski.mesh.core.placement import UNMEASURED_TOKENS_PER_S, Kind, Need
 from kowalski.mesh.core.prefixes import Prefix, prefixes_of
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.folding import FoldAsked, FoldDone
-from kowalski.protocol.messages.inference import CompletionAsked, CompletionDone
+from kowalski.protocol.messages.inference import (
+    CompletionAsked,
+    CompletionDone,
+    CompletionsAsked,
+    CompletionsDone,
+)
 from kowalski.protocol.messages.placement import Claim, OfferAsked
 from kowalski.protocol.messages.repl import CellAsked, CellDone
 
@@ -31,7 +36,7 @@ WEIGHT = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`content_bytes`: of the texts that are folded, where that is known."""
+    """`count`: of questions that are asked one after the other; the tokens are of all of them."""
 
     kind: Kind
     language: str | None = None
@@ -39,6 +44,7 @@ class Job:
     prompt_tokens: int | None = None
     max_tokens: int | None = None
     prefixes: tuple[str, ...] = ()
+    count: int = 1
 
     @property
     def need(self) -> Need:
@@ -97,10 +103,11 @@ class Usual:
         if speeds.generation is None and (
             job.prompt_tokens is None or job.need.work in self.seconds
         ):
-            return Cost(self.seconds.get(job.need.work, COST_S["inference"]) + speeds.load_s)
+            each_s = self.seconds.get(job.need.work, COST_S["inference"])
+            return Cost(each_s * job.count + speeds.load_s)
         generation = speeds.generation or UNMEASURED_TOKENS_PER_S
         prompt = speeds.prompt or PROMPT_SPEED * generation
-        reply = self.reply_tokens.get(job.need.work, COMPLETION_TOKENS)
+        reply = self.reply_tokens.get(job.need.work, COMPLETION_TOKENS) * job.count
         if job.max_tokens is not None:
             reply = min(reply, float(job.max_tokens))
         saved_s = min(cached_tokens, job.prompt_tokens or 0) / prompt
@@ -110,9 +117,9 @@ class Usual:
     def learn(self, job: Job, took_s: float, done: Message) -> Usual:
         """Take in what a job took, from its first to its last moment in a slot."""
         work = job.need.work
-        known = replace(self, seconds=_averaged(self.seconds, work, took_s))
-        if isinstance(done, CompletionDone):
-            tokens = float(done.usage.completion_tokens)
+        known = replace(self, seconds=_averaged(self.seconds, work, took_s / job.count))
+        if isinstance(done, CompletionDone | CompletionsDone):
+            tokens = done.usage.completion_tokens / job.count
             known = replace(known, reply_tokens=_averaged(self.reply_tokens, work, tokens))
         return known
 
@@ -142,6 +149,16 @@ def request_of(message: Message) -> Request | None:
             return Request(
                 job, message.claim, message.remaining_s, prefixes, goes_on=_is_of_a_task(message)
             )
+        case CompletionsAsked():
+            count = max(1, len(message.prompts))
+            job = Job(
+                "inference",
+                model=message.model,
+                prompt_tokens=sum(map(prompt_tokens, message.prompts)),
+                max_tokens=None if message.max_tokens is None else message.max_tokens * count,
+                count=count,
+            )
+            return Request(job, message.claim, message.remaining_s, goes_on=_is_of_a_task(message))
         case FoldAsked():
             return Request(
                 Job("folding"), message.claim, message.remaining_s, goes_on=_is_of_a_task(message)
@@ -150,7 +167,12 @@ def request_of(message: Message) -> Request | None:
             return None
 
 
-def _is_of_a_task(message: CompletionAsked | FoldAsked) -> bool:
+def prompt_tokens(prompt: str) -> int:
+    """Of a prompt that stands alone; an estimate, as `prefixes_of` makes it."""
+    return len(prompt.encode()) // TOKEN_BYTES + TOKEN_BYTES
+
+
+def _is_of_a_task(message: CompletionAsked | CompletionsAsked | FoldAsked) -> bool:
     return message.claim.submitter is not None
 
 
@@ -172,7 +194,7 @@ def job_of(asked: OfferAsked) -> Job | None:
 
 def is_done(message: Message) -> bool:
     """Whether this is how a job ends that went well, and so tells how long such work takes."""
-    return isinstance(message, CellDone | CompletionDone | FoldDone)
+    return isinstance(message, CellDone | CompletionDone | CompletionsDone | FoldDone)
 
 
 def _averaged(averages: dict[str, float], name: str, value: float) -> dict[str, float]:

@@ -79,15 +79,7 @@ def choose(
         BackendError: `model_missing`, no server here has such a model; `unsupported`, those that
             have it would leave something out; `overloaded`, the others are full.
     """
-    is_any = asked in ("", model_names.ANY_MODEL)
-    able = [one for one in listings if one.model.can(capability)]
-    if not is_any:
-        names = model_names.resolve(asked, {one.model.name for one in able})
-        able = [one for one in able if one.model.name in names]
-    able.sort(key=lambda one: _order(asked, one))
-    if not able:
-        what = "any model" if is_any else f"model {asked!r}"
-        raise BackendError("model_missing", f"no server on this device has {what}")
+    able = having(asked, (one for one in listings if one.model.can(capability)))
     missing = {id(one): left_out(one) for one in able}
     willing = [one for one in able if not missing[id(one)]]
     if not willing:
@@ -99,6 +91,23 @@ def choose(
     if not free:
         raise BackendError("overloaded", "all its slots are taken", RETRY_AFTER_S)
     return free[0]
+
+
+def having(asked: str, listings: Iterable[Listing]) -> list[Listing]:
+    """Those that have the model, the preferred first; `asked` as in `choose`.
+
+    Raises:
+        BackendError: `model_missing`, none has.
+    """
+    is_any = asked in ("", model_names.ANY_MODEL)
+    able = list(listings)
+    if not is_any:
+        names = model_names.resolve(asked, {one.model.name for one in able})
+        able = [one for one in able if one.model.name in names]
+    if not able:
+        what = "any model" if is_any else f"model {asked!r}"
+        raise BackendError("model_missing", f"no server on this device has {what}")
+    return sorted(able, key=lambda one: _order(asked, one))
 
 
 def _order(asked: str, listing: Listing) -> tuple[object, ...]:

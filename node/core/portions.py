@@ -1,8 +1,8 @@
-"""How much of a journal travels in one message."""
+"""How much of a journal, or of a long list, travels in one message."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from kowalski.protocol.limits import FRAME_BYTES_MAX
 from kowalski.protocol.messages.task import Entry
@@ -23,3 +23,18 @@ def portion(entries: Iterable[Entry]) -> tuple[Entry, ...]:
             break
         chosen.append(entry)
     return tuple(chosen)
+
+
+def spans(weights: Sequence[int], *, bytes_max: int, count_max: int) -> Iterator[tuple[int, int]]:
+    """Where to cut a list of things that weigh so much: (start, end) of each part, in order.
+
+    No part weighs more than `bytes_max`, unless one thing alone does.
+    """
+    start = size = 0
+    for at, weight in enumerate(weights):
+        if at > start and (size + weight > bytes_max or at - start == count_max):
+            yield start, at
+            start, size = at, 0
+        size += weight
+    if start < len(weights):
+        yield start, len(weights)

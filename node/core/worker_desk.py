@@ -1,8 +1,10 @@
 """What a worker remembers of the cells it was asked to run: fences, sessions, finished work.
 
 A cell is known by (task, cell): asked again when it is finished, it is answered again and not run
-again. A term below the highest heard for a task is refused, whoever sends it. A task is known by
-its submitter and its name: two who call theirs the same have nothing to do with one another.
+again. Under the same number a later coordinator may ask for other code, if it never heard of what
+the one before it wrote: that is another cell, and what ran is not what it thinks of. A term below
+the highest heard for a task is refused, whoever sends it. A task is known by its submitter and its
+name: two who call theirs the same have nothing to do with one another.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from kowalski.node.core.fences import Fences, Stale
-from kowalski.protocol.ids import PeerId, TaskId
+from kowalski.protocol.ids import ContentHash, PeerId, TaskId, content_hash
 from kowalski.protocol.messages.repl import CellAsked, CellDone
 
 FINISHED_MAX = 1000
@@ -31,11 +33,19 @@ def _nothing_heard() -> Fences[WorkKey]:
 
 
 @dataclass(frozen=True, slots=True)
+class Finished:
+    """A cell that has run, with the hash of its code."""
+
+    done: CellDone
+    code: ContentHash
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerDesk:
     fences: Fences[WorkKey] = field(default_factory=_nothing_heard)
     ran: dict[SessionKey, tuple[int, ...]] = field(default_factory=dict)
     """Cells that each open session has run, in order."""
-    finished: dict[tuple[WorkKey, int], CellDone] = field(default_factory=dict)
+    finished: dict[tuple[WorkKey, int], Finished] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +85,7 @@ def ask(desk: WorkerDesk, asked: CellAsked) -> tuple[WorkerDesk, Decision]:
     if stale is not None:
         return desk, stale
     ran = desk.ran.get((task, asked.language))
-    done = desk.finished.get((task, asked.cell))
+    done = _done(desk, asked)
     if ran is not None and (asked.after == ran or (done and asked.after == ran[:-1])):
         # In the second case the cell itself was the last: the answer got lost on its way.
         return desk, AnswerAgain(done) if done and asked.cell in ran else RunOn()
@@ -84,13 +94,23 @@ def ask(desk: WorkerDesk, asked: CellAsked) -> tuple[WorkerDesk, Decision]:
     return lose(desk, (task, asked.language)), RunAnew()
 
 
+def _done(desk: WorkerDesk, asked: CellAsked) -> CellDone | None:
+    """The answer, if this cell has run, and was the same."""
+    known = desk.finished.get((key_of(asked), asked.cell))
+    return known.done if known is not None and known.code == _code_hash(asked) else None
+
+
+def _code_hash(asked: CellAsked) -> ContentHash:
+    return content_hash(asked.code.encode(errors="replace"))
+
+
 def finish(desk: WorkerDesk, asked: CellAsked, done: CellDone) -> WorkerDesk:
     """The cell has run; remember it as long as its session lives."""
     task = key_of(asked)
     key = (task, asked.language)
     if not done.is_session_alive or not asked.keeps_session:
         return lose(desk, key)
-    finished = {**desk.finished, (task, asked.cell): done}
+    finished = {**desk.finished, (task, asked.cell): Finished(done, _code_hash(asked))}
     if len(finished) > FINISHED_MAX:
         finished.pop(next(iter(finished)))
     ran = (*desk.ran.get(key, ()), asked.cell) if asked.after else (asked.cell,)

@@ -59,6 +59,7 @@ VERB_ROUTES = (
     VerbRoute("POST", "/run", "run", "Run one program on the best peer"),
     VerbRoute("POST", "/fold", "fold", "A text shortened to a budget of tokens"),
     VerbRoute("POST", "/unfold", "unfold", "The original of a fold"),
+    VerbRoute("POST", "/tokens", "tokens", "How many tokens a text is for a model"),
     VerbRoute("POST", "/folds", "folds", "The folds nearest to a question"),
     VerbRoute("GET", "/catalogue", "models", "The models of all peers, and how each is doing"),
     VerbRoute("POST", "/catalogue/pull", "pull", "Fetch a model to the disk of a peer"),

@@ -175,6 +175,11 @@ class Dispatch:
             return self._straight(work, ranking, choice, "direct", usual_s)
         return await self._by_offers(work, ranking, remaining_s, reserve_s)
 
+    def slots(self, need: Need) -> int:
+        """All that there are for such work, at peers that could do it."""
+        choices = self.rank(need).choices
+        return sum(choice.candidate.occupancy[need.kind].slots for choice in choices)
+
     def bound_to(self, work: Work, peer: PeerId, why: str) -> Chosen | None:
         """This peer and no other, where it can do the work at all; not by its merits, but `why`."""
         ranking = self.rank(work.need)

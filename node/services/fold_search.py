@@ -32,6 +32,10 @@ PIECES_OF_TEXT_MAX: Final = 64
 """That are embedded; of a longer text, pieces from all over it. Words are looked for in all."""
 
 PIECES_EMBEDDED_MAX: Final = 1024
+SHORTER_MAX: Final = 2
+"""How often pieces are cut to their first halves, for a model that reads less than they are."""
+
+TOO_LONG: Final = "too_long"
 PIECES_OF_REQUEST_MAX: Final = 256
 VECTORS_KEPT_BYTES_MAX: Final = 32 * 1024 * 1024
 
@@ -201,15 +205,29 @@ class FoldSearch:
         """The vector of the question; those of the texts are kept."""
         before_question, before_text = retrieval.prefixes(model)
         missing = [one for one in texts if self._kept.find(model, one.ref.hash) is None]
-        wanted = [before_question + question]
-        wanted += [before_text + one.pieces[n] for one in missing for n in one.embedded]
-        vectors: list[bytes] = []
-        for start in range(0, len(wanted), PIECES_OF_REQUEST_MAX):
-            lot = tuple(wanted[start : start + PIECES_OF_REQUEST_MAX])
-            embeddings = await embed(model, lot)
-            cost.add(embeddings)
-            vectors += embeddings.vectors
-        told: Iterator[bytes] = iter(vectors)
+
+        async def ask(chars: int) -> list[bytes]:
+            wanted = [before_question + question]
+            wanted += [before_text + one.pieces[n][:chars] for one in missing for n in one.embedded]
+            vectors: list[bytes] = []
+            for start in range(0, len(wanted), PIECES_OF_REQUEST_MAX):
+                lot = tuple(wanted[start : start + PIECES_OF_REQUEST_MAX])
+                embeddings = await embed(model, lot)
+                cost.add(embeddings)
+                vectors += embeddings.vectors
+            return vectors
+
+        chars = retrieval.PIECE_CHARS
+        for _ in range(SHORTER_MAX):
+            try:
+                told: Iterator[bytes] = iter(await ask(chars))
+                break
+            except RequestRefusedError as no:
+                if no.reason != TOO_LONG:
+                    raise
+            chars //= 2
+        else:
+            told = iter(await ask(chars))
         asked = next(told)
         for one in missing:
             self._kept.keep(model, one.ref.hash, tuple(next(told) for _ in one.embedded))

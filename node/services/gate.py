@@ -23,7 +23,7 @@ from kowalski.node.core.job import Cost, Job, Request, Speeds, Usual, is_done, r
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.base import Message
-from kowalski.protocol.messages.inference import CompletionDone
+from kowalski.protocol.messages.inference import CompletionDone, CompletionsDone
 from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.repl import SubCallsAnswered, SubCallsAsked
 from kowalski.protocol.messages.telemetry import Occupancy
@@ -224,7 +224,7 @@ class Gate:
             return
         job = request.job
         self._usual = self._usual.learn(job, took_s, done)
-        if isinstance(done, CompletionDone):
+        if isinstance(done, CompletionDone | CompletionsDone):
             self._prefixes.read(HERE, request.prefixes, trio.current_time())
             self._limit_by_pace(job, took_s, done.usage.completion_tokens)
 
@@ -299,10 +299,13 @@ class _Lending:
 
     async def receive(self) -> Message:
         message = await self._conversation.receive()
-        if isinstance(message, SubCallsAnswered) and message.batch in self._batches:
-            self._batches.remove(message.batch)
-            if not self._batches:
-                self._slot.take_back()
+        match message:
+            case SubCallsAnswered(batch=batch, left=0) if batch in self._batches:
+                self._batches.remove(batch)
+                if not self._batches:
+                    self._slot.take_back()
+            case _:
+                pass
         return message
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import trio
 
@@ -16,11 +16,13 @@ from kowalski.node.backends.seam import (
     CompletionRequest,
     Delta,
     EmbeddingRequest,
+    ModelInfo,
 )
 from kowalski.node.core import model_catalogue
 from kowalski.node.core.fences import Fences
 from kowalski.node.core.model_catalogue import Listing
 from kowalski.node.services.model_requests import ModelRequests
+from kowalski.node.services.one_by_one import OneByOne, no_of, usage_of
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RemoteProtocolError,
@@ -31,6 +33,7 @@ from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages import inference as wire
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.telemetry import Hot, Model, Occupancy
+from kowalski.rlm.tokens import estimate_tokens
 
 PROTOCOL = "/kowalski/inference/1"
 DELTA_CHARS_MAX = 4096
@@ -49,10 +52,22 @@ NAMES_BYTES_MAX = 8 * 1024
 """Of all models together. A profile is gossiped in 32 KiB, and may name each of them twice."""
 
 
+CountByFile = Callable[[str, Sequence[str]], Awaitable[tuple[int, ...] | None]]
+
+
+async def _nobody_counts(_model: str, _texts: Sequence[str]) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+_Told = tuple[tuple[tuple[ModelInfo, str], ...], tuple[Model, ...]]
+"""Models and their servers' names in order of preference, and how a profile tells of them."""
+
+
 class InferenceRoom:
     """Serves `/kowalski/inference/1`. Images that come by hash are fetched into `store`.
 
     `models` answers what is asked about the models themselves; `on_use` hears which one was used.
+    `count` counts the tokens of texts where no server does.
     """
 
     def __init__(
@@ -64,6 +79,7 @@ class InferenceRoom:
         hot: Callable[[], Hot],
         models: ModelRequests | None = None,
         on_use: Callable[[str], None] = lambda _: None,
+        count: CountByFile = _nobody_counts,
     ) -> None:
         self._catalogue = catalogue
         self._store = store
@@ -71,7 +87,9 @@ class InferenceRoom:
         self._hot = hot
         self._model_requests = models
         self._on_use = on_use
+        self._count_by_file = count
         self._fences: Fences[TaskId] = Fences()
+        self._told_models: _Told = ((), ())
 
     @property
     def occupancy(self) -> Occupancy:
@@ -82,16 +100,23 @@ class InferenceRoom:
         )
 
     @property
+    def slots(self) -> int:
+        """Of all servers together."""
+        return model_catalogue.slots(self._catalogue.listings())
+
+    @property
     def models(self) -> tuple[Model, ...]:
-        """What can be run now, the preferred first, each name once; as many as a profile holds."""
-        told: dict[str, Listing] = {}
-        names_bytes = 0
-        for one in self._catalogue.listings():
-            if one.model.name not in told:
-                names_bytes += len(one.model.name.encode())
-                if names_bytes > NAMES_BYTES_MAX or len(told) >= MODELS_MAX:
-                    break
-                told[one.model.name] = one
+        """What can be run now, the preferred first, each name once; as many as a profile holds.
+
+        The same tuple again, while the models and their order are the same.
+        """
+        listings = self._catalogue.listings()
+        of = tuple((one.model, one.backend_name) for one in listings)
+        if self._told_models[0] != of:
+            self._told_models = of, self._as_told(listings)
+        return self._told_models[1]
+
+    def _as_told(self, listings: tuple[Listing, ...]) -> tuple[Model, ...]:
         return tuple(
             Model(
                 name=one.model.name,
@@ -101,8 +126,19 @@ class InferenceRoom:
                 size_bytes=one.model.size_bytes,
                 capabilities=one.model.capabilities,
             )
-            for one in told.values()
+            for one in self._told(listings).values()
         )
+
+    def _told(self, listings: tuple[Listing, ...]) -> dict[str, Listing]:
+        told: dict[str, Listing] = {}
+        names_bytes = 0
+        for one in listings:
+            if one.model.name not in told:
+                names_bytes += len(one.model.name.encode())
+                if names_bytes > NAMES_BYTES_MAX or len(told) >= MODELS_MAX:
+                    break
+                told[one.model.name] = one
+        return told
 
     @property
     def tokens_per_s(self) -> dict[str, float]:
@@ -115,10 +151,11 @@ class InferenceRoom:
         return self._rates(lambda one: one.prompt_tokens_per_s)
 
     def _rates(self, rate: Callable[[Listing], float | None]) -> dict[str, float]:
-        told = {model.name for model in self.models}
+        listings = self._catalogue.listings()
+        told = self._told(listings)
         rates = {
             one.model.name: measured
-            for one in reversed(self._catalogue.listings())
+            for one in reversed(listings)
             if (measured := rate(one)) is not None and one.model.name in told
         }
         return dict(list(rates.items())[-RATES_MAX:])
@@ -130,9 +167,14 @@ class InferenceRoom:
             case wire.CompletionAsked():
                 self._hear(request.task, request.term)
                 work = self._complete(conversation, request, started)
+            case wire.CompletionsAsked():
+                self._hear(request.task, request.term)
+                work = self._complete_many(conversation, request, started)
             case wire.EmbeddingsAsked():
                 self._hear(request.task, request.term)
                 work = self._embed(conversation, request, started)
+            case wire.TokensAsked():
+                work = self._count(request, started)
             case (
                 wire.CatalogueAsked()
                 | wire.PreviewsAsked()
@@ -147,7 +189,7 @@ class InferenceRoom:
             try:
                 return await work
             except BackendError as error:
-                raise _answer_to(error) from error
+                raise no_of(error) from error
         raise RequestFailedError("timeout", f"no end within {request.remaining_s:.1f} s")
 
     def _hear(self, task: TaskId | None, term: int | None) -> None:
@@ -171,17 +213,33 @@ class InferenceRoom:
                     await conversation.send(piece)
         raise RequestFailedError("backend", "the answer did not end")
 
+    async def _complete_many(
+        self, conversation: Conversation, request: wire.CompletionsAsked, started: float
+    ) -> wire.CompletionsDone:
+        if not request.prompts:
+            raise RequestFailedError("bad_request", "no prompts")
+        answering = OneByOne(
+            self._catalogue,
+            conversation,
+            request,
+            on_use=self._on_use,
+            idle_timeout_s=IDLE_TIMEOUT_S,
+        )
+        await answering.run()
+        return wire.CompletionsDone(
+            model=answering.model,
+            answered=len(request.prompts),
+            usage=answering.usage,
+            backend=answering.backend,
+            held_s=trio.current_time() - started,
+            hot=self._hot(),
+        )
+
     def _done(self, listing: Listing, end: Completed, started: float) -> wire.CompletionDone:
         return wire.CompletionDone(
             model=listing.model.name,
             finish_reason=_word(end.finish_reason),
-            usage=wire.Usage(
-                prompt_tokens=end.prompt_tokens,
-                completion_tokens=end.completion_tokens,
-                is_estimate=end.usage_is_estimate,
-                cached_tokens=end.cached_tokens,
-                thinking_tokens=end.thinking_tokens,
-            ),
+            usage=usage_of(end),
             backend=listing.backend_name,
             load_s=end.load_s,
             prompt_s=end.prompt_s,
@@ -251,6 +309,18 @@ class InferenceRoom:
             hot=self._hot(),
         )
 
+    async def _count(self, request: wire.TokensAsked, started: float) -> wire.TokensCounted:
+        listing, counts = await self._catalogue.count_tokens(request.model, request.texts)
+        if counts is None:
+            counts = await self._count_by_file(listing.model.name, request.texts)
+        return wire.TokensCounted(
+            model=listing.model.name,
+            counts=counts or tuple(map(estimate_tokens, request.texts)),
+            is_estimate=counts is None,
+            backend=listing.backend_name,
+            held_s=trio.current_time() - started,
+        )
+
 
 def pieces(delta: Delta) -> Iterator[wire.CompletionDelta]:
     """A delta in messages that are small enough, each with one thing."""
@@ -283,17 +353,6 @@ def _call_pieces(call: CallPiece) -> Iterator[wire.CompletionDelta]:
 def _cut(text: str) -> Iterator[str]:
     for start in range(0, len(text), DELTA_CHARS_MAX):
         yield text[start : start + DELTA_CHARS_MAX]
-
-
-def _answer_to(error: BackendError) -> RequestRefusedError | RequestFailedError:
-    """What a backend's failure is to the asker: go elsewhere now, or something went wrong."""
-    if error.code == "overloaded":
-        return RequestRefusedError("busy", error.detail, error.retry_after_s)
-    if error.code in ("model_missing", "unsupported"):
-        return RequestRefusedError("unsupported", error.detail)
-    if error.code == "too_long":
-        return RequestRefusedError("too_long", error.detail)
-    return RequestFailedError("backend", f"{error.code}: {error.detail}")
 
 
 def _word(reason: str) -> str:

@@ -18,6 +18,8 @@ from kowalski.mesh.core.placement import Devices, Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core.job import COMPLETION_TOKENS, PROMPT_SPEED, Job, Usual, request_of
+from kowalski.node.core.portions import spans
+from kowalski.node.core.question_groups import Paces
 from kowalski.node.services import folding, inference, repl
 from kowalski.node.services.dispatch import Work
 from kowalski.node.services.model_replies import Reply, WholeReply
@@ -34,6 +36,7 @@ from kowalski.protocol.messages.inference import (
     CompletionAsked,
     CompletionDelta,
     CompletionDone,
+    CompletionsDone,
     EmbeddingsAsked,
     EmbeddingsDone,
     EmbeddingsPiece,
@@ -54,6 +57,12 @@ R = TypeVar("R")
 
 ANY_MODEL = "*"
 """In place of a model's name: whichever the best peer prefers."""
+
+RESULTS_BYTES_MAX = 512 * 1024
+"""Of the answers to a cell's sub-calls in one message: two of the longest fit a frame."""
+
+RESULT_BYTES = 2048
+"""Of an answer besides its text: an error's words, names of fields."""
 
 OnOutput = Callable[[Literal["stdout", "stderr"], bytes], None]
 OnSubCalls = Callable[[tuple[SubCall, ...]], Awaitable[tuple[SubCallResult, ...]]]
@@ -127,6 +136,8 @@ class PlacedWork:
         self.placing = placing
         self._models = ModelWork(mesh)
         self._usual = Usual()
+        self.paces = Paces()
+        """Of models, as their peers tell: without the way there and the line before them."""
         self.fold_counts = FoldCounts()
 
     async def complete(
@@ -167,7 +178,7 @@ class PlacedWork:
         async def attempt(to: Attempt) -> CompletionDone:
             terms: dict[str, object] = {"claim": to.claim, "remaining_s": to.remaining_s}
             if asked.model == ANY_MODEL:
-                terms["model"] = self._preferred_model(to.peer)
+                terms["model"] = self.preferred_model(to.peer)
             request = whole.next_request()
             attempts.sent += 1
             try:
@@ -184,8 +195,8 @@ class PlacedWork:
                 if failed.code == "too_long":
                     whole.overflowed(failed)
                 raise
-            to.sent.units = _units(done.usage.prompt_tokens, done.usage.completion_tokens)
-            self._usual = self._usual.learn(job, 0.0, done)
+            to.sent.units = units(done.usage.prompt_tokens, done.usage.completion_tokens)
+            self.learn(to, job, done)
             return whole.done(done, request)
 
         work, job = self._model_work(asked, devices)
@@ -228,12 +239,10 @@ class PlacedWork:
         job = request.job
         prompt_tokens = job.prompt_tokens or 0
         model = None if asked.model == ANY_MODEL else asked.model
-        reply_tokens = self._usual.reply_tokens.get(job.need.work, COMPLETION_TOKENS)
-        if asked.max_tokens is not None:
-            reply_tokens = min(reply_tokens, asked.max_tokens)
+        reply_tokens = self.reply_tokens(job.need, asked.max_tokens)
         work = Work(
             Need(
-                "inference", model=model, devices=devices, units=_units(prompt_tokens, reply_tokens)
+                "inference", model=model, devices=devices, units=units(prompt_tokens, reply_tokens)
             ),
             claim=asked.claim,
             task=asked.task,
@@ -243,7 +252,19 @@ class PlacedWork:
         )
         return work, job
 
-    def _preferred_model(self, peer: PeerId) -> str:
+    def reply_tokens(self, need: Need, max_tokens: int | None) -> float:
+        """How long a reply of a model usually is."""
+        usual = self._usual.reply_tokens.get(need.work, COMPLETION_TOKENS)
+        return usual if max_tokens is None else min(usual, float(max_tokens))
+
+    def learn(self, to: Attempt, job: Job, done: CompletionDone | CompletionsDone) -> None:
+        """Take in how long replies were, and how long they took."""
+        self._usual = self._usual.learn(job, 0.0, done)
+        if to.sent.units is not None:
+            self.paces.learn(to.peer, job.need.work, done.held_s / to.sent.units)
+
+    def preferred_model(self, peer: PeerId) -> str:
+        """Raises RequestRefusedError: `unsupported`, it has none."""
         profile = self._mesh.facts_of(peer).profile
         if profile is None or not profile.models:
             raise RequestRefusedError("unsupported", "its models have just gone")
@@ -394,8 +415,13 @@ class PlacedWork:
         """One cell on one peer. Raises what a conversation raises."""
 
         async def answer(batch: int, results: Awaitable[tuple[SubCallResult, ...]]) -> None:
-            answered = SubCallsAnswered(batch=batch, results=await results)
-            await conversation.send(answered)
+            told = await results
+            weights = [RESULT_BYTES + len((one.text or "").encode()) for one in told]
+            for start, end in spans(weights, bytes_max=RESULTS_BYTES_MAX, count_max=len(told)):
+                left = len(told) - end
+                await conversation.send(
+                    SubCallsAnswered(batch=batch, left=left, results=told[start:end])
+                )
 
         async with (
             self._mesh.converse(peer, repl.PROTOCOL, asked) as conversation,
@@ -416,7 +442,7 @@ class PlacedWork:
                         raise RemoteProtocolError(f"{message.KIND} in answer to {CellAsked.KIND}")
 
 
-def _units(prompt_tokens: float, reply_tokens: float) -> float:
+def units(prompt_tokens: float, reply_tokens: float) -> float:
     """Of a model call: a token written, or ten read."""
     return max(1.0, prompt_tokens / PROMPT_SPEED + reply_tokens)
 

@@ -28,7 +28,15 @@ class Purse:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Hold the place of one call until it is in the journal.
+        """Hold the place of one call until it is in the journal. Raises as `take`."""
+        self.take()
+        try:
+            yield
+        finally:
+            self.give_back()
+
+    def take(self) -> None:
+        """Hold the place of one call until `give_back`, which is when it is in the journal.
 
         What is kept for the session's last word is nobody's here.
 
@@ -41,10 +49,9 @@ class Purse:
         if over is not None:
             raise BudgetSpentError(over)
         self._in_flight += 1
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
+
+    def give_back(self) -> None:
+        self._in_flight -= 1
 
     def left(self) -> dict[str, int | None]:
         """Calls and tokens that cells may still use; None where there is no limit."""

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.core.portions import spans
 from kowalski.node.repl.seam import StreamName, SubCall, SubCallResult
 from kowalski.protocol.codec import invalid_field
 from kowalski.protocol.errors import RemoteProtocolError, RequestFailedError
@@ -24,8 +25,12 @@ from kowalski.protocol.messages.base import Message
 
 OUTPUT_PIECE_BYTES = 32 * 1024
 
-CALLS_PER_MESSAGE = 2
-"""Two of the longest texts fit a frame, as questions and as answers."""
+CALLS_PER_MESSAGE = 256
+CALLS_BYTES_MAX = 512 * 1024
+"""Of the questions of one message: two of the longest fit a frame."""
+
+CALL_BYTES = 512
+"""Of a question besides its text: a name of a model, names of fields."""
 
 
 @dataclass(slots=True)
@@ -64,8 +69,22 @@ class _Asker:
 @dataclass(slots=True)
 class _Batch:
     asked: wire.SubCallsAsked
-    results: tuple[wire.SubCallResult, ...] | None = None
+    results: list[wire.SubCallResult] = field(default_factory=list)
     answered: trio.Event = field(default_factory=trio.Event)
+
+    def take(self, told: wire.SubCallsAnswered) -> None:
+        """The next of its answers, or the first ones once more from another asker.
+
+        Raises:
+            RemoteProtocolError: they are not the next ones, or more than were asked for.
+        """
+        count = len(self.asked.calls)
+        start = count - told.left - len(told.results)
+        if not 0 <= start <= len(self.results):
+            raise RemoteProtocolError(f"{len(told.results)} results for {count} sub-calls")
+        self.results[start:] = told.results
+        if len(self.results) == count:
+            self.answered.set()
 
 
 class RunningCell:
@@ -150,7 +169,7 @@ class RunningCell:
 
     def _ask_again(self, asker: _Asker) -> None:
         for batch in self._batches.values():
-            if batch.results is None:
+            if not batch.answered.is_set():
                 asker.say(batch.asked)
 
     def _leave(self, asker: _Asker, *, takes_it_back: bool) -> None:
@@ -184,13 +203,8 @@ class RunningCell:
             if not isinstance(message, wire.SubCallsAnswered):
                 raise RemoteProtocolError(f"{message.KIND} while a cell runs")
             batch = self._batches.get(message.batch)
-            if batch is None or batch.results is not None:
-                continue  # nobody waits for it, or another asker was faster
-            if len(message.results) != len(batch.asked.calls):
-                count = len(batch.asked.calls)
-                raise RemoteProtocolError(f"{len(message.results)} results for {count} sub-calls")
-            batch.results = message.results
-            batch.answered.set()
+            if batch is not None and not batch.answered.is_set():
+                batch.take(message)  # else nobody waits for it, or another asker was faster
 
     # --- the cell -------------------------------------------------------------------------------
 
@@ -216,14 +230,15 @@ class RunningCell:
                 )
 
         # Asked in their order, whatever order they are answered in: a journal numbers them so.
-        asked = [
-            (records[start : start + CALLS_PER_MESSAGE], self._ask(start, records))
-            for start in range(0, len(records), CALLS_PER_MESSAGE)
+        weights = [CALL_BYTES + len(call.prompt.encode()) for _, call in records]
+        pieces = [
+            records[start:end]
+            for start, end in spans(weights, bytes_max=CALLS_BYTES_MAX, count_max=CALLS_PER_MESSAGE)
         ]
+        asked = [(piece, self._ask(tuple(call for _, call in piece))) for piece in pieces]
         try:
             for piece, batch in asked:
                 await batch.answered.wait()
-                assert batch.results is not None
                 for (slot, _), one in zip(piece, batch.results, strict=True):
                     results[slot] = SubCallResult(one.text, one.error, one.code)
         finally:
@@ -231,9 +246,8 @@ class RunningCell:
                 del self._batches[batch.asked.batch]
         return tuple(results)
 
-    def _ask(self, start: int, records: list[tuple[int, wire.SubCall]]) -> _Batch:
+    def _ask(self, calls: tuple[wire.SubCall, ...]) -> _Batch:
         self._batches_made += 1
-        calls = tuple(call for _, call in records[start : start + CALLS_PER_MESSAGE])
         batch = _Batch(wire.SubCallsAsked(batch=self._batches_made, calls=calls))
         self._batches[self._batches_made] = batch
         if self._askers:

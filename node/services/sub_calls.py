@@ -7,15 +7,17 @@ before the cell hears it. What was asked in this task before, word for word, is 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import trio
 
 from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.core.question_groups import Question
 from kowalski.node.services.fold_search import FOUND_MAX, Embed, FoldSearch
 from kowalski.node.services.purse import BudgetSpentError, Purse
 from kowalski.node.services.session_term import Term
@@ -29,6 +31,9 @@ from kowalski.rlm.sub_calls import Place, SubCallBook, question_of
 
 HISTORY_BYTES_MAX = 256 * 1024
 """Of what `history` holds in a cell; older messages are there by their handles."""
+
+ANSWERS_MAX = 256
+"""Of one entry. Those with texts are fewer: what came in one message."""
 
 UNFOLD_CHARS = 64 * 1024
 """Of an original that is handed over at once; four bytes each at most."""
@@ -48,14 +53,33 @@ class Reply:
 AskModel = Callable[[str | None, tuple[ChatMessage, ...]], Awaitable[Reply]]
 """Ask a model, by name or the session's choice. Never raises for weather."""
 
+REPEATED = Reply(facts={"is_repeated": True})
+
+Answered = Sequence[tuple[Question, Reply]]
+
+Hear = Callable[[Answered], None]
+"""Takes answers of a moment: they are in the journal when it returns."""
+
+AskMany = Callable[[str | None, Sequence[Question], Hear], Awaitable[None]]
+"""Ask a model many questions at once, each answered for itself; returns when all were heard."""
+
 AskChild = Callable[[Place, SubCall], Awaitable[Reply]]
 """Have a child session answer. Never raises for weather."""
+
+
+class _Slot(NamedTuple):
+    """One sub-call of a batch, and where its answer is written."""
+
+    number: int
+    call: SubCall
+    place: Place
 
 
 @dataclass(slots=True)
 class _UnderWay:
     """A question that waits for its answer; who asks the same waits with it."""
 
+    slot: _Slot | None = None
     answered: trio.Event = field(default_factory=trio.Event)
 
 
@@ -70,6 +94,7 @@ class SubCalls:
         mesh: Mesh,
         store: ContentStore,
         ask_model: AskModel,
+        ask_many: AskMany,
         ask_child: AskChild | None,
         embed: Embed,
         depth: int,
@@ -79,6 +104,7 @@ class SubCalls:
         self._mesh = mesh
         self._store = store
         self._ask_model = ask_model
+        self._ask_many = ask_many
         self._ask_child = ask_child
         self._embed = embed
         self._search = FoldSearch(mesh, store)
@@ -103,14 +129,22 @@ class SubCalls:
         self, slots: list[tuple[SubCall, SubCallResult | None, Place | None]]
     ) -> tuple[SubCallResult, ...]:
         results = [replayed or SubCallResult() for _, replayed, _ in slots]
+        wanted = [
+            _Slot(number, call, place)
+            for number, (call, _, place) in enumerate(slots)
+            if place is not None
+        ]
 
-        async def answer(slot: int, call: SubCall, place: Place) -> None:
-            results[slot] = await self._answer(place, call)
+        async def answer(slot: _Slot) -> None:
+            results[slot.number] = await self._answer(slot.place, slot.call)
 
         async with open_plain_nursery() as nursery:
-            for slot, (call, _, place) in enumerate(slots):
-                if place is not None:
-                    nursery.start_soon(answer, slot, call, place)
+            known, fresh, others = self._sorted(wanted)
+            self._record_all([(slot, REPEATED) for slot in known], results)
+            for slot in others:
+                nursery.start_soon(answer, slot)
+            if fresh:
+                await self._ask_together(fresh, results)
         return tuple(results)
 
     async def _answer(self, place: Place, call: SubCall) -> SubCallResult:
@@ -130,20 +164,76 @@ class SubCalls:
 
     def _record(self, place: Place, call: SubCall, reply: Reply) -> SubCallResult:
         """Journal it; only then the cell may know."""
-        entry = {
-            "cell": place.cell,
-            "ordinal": place.ordinal,
-            "prompt": question_of(call),
-            "kind": call.kind,
-            "text": reply.text,
-            "error": None if reply.error is None else line(reply.error),
-            "code": reply.code,
-        }
-        answered = journal.SubCallAnswered.model_validate({**entry, **reply.facts})
+        answered = _entry(place, call, reply)
         self._term.record(answered)
         return self.book.result(answered)
 
+    def _record_all(
+        self, replies: Sequence[tuple[_Slot, Reply]], results: list[SubCallResult]
+    ) -> None:
+        """Journal answers of a moment in one entry; only then the cell may know."""
+        for start in range(0, len(replies), ANSWERS_MAX):
+            some = replies[start : start + ANSWERS_MAX]
+            entries = tuple(_entry(slot.place, slot.call, reply) for slot, reply in some)
+            self._term.record(
+                entries[0] if len(entries) == 1 else journal.SubCallsAnswered(answers=entries)
+            )
+            for (slot, _), answered in zip(some, entries, strict=True):
+                results[slot.number] = self.book.result(answered)
+
     # --- questions to models --------------------------------------------------------------------
+
+    def _sorted(self, wanted: list[_Slot]) -> tuple[list[_Slot], list[_Slot], list[_Slot]]:
+        """Those answered before, those to be asked of a model together, and all others.
+
+        Of two that ask the same one is asked, and the other waits for it among the others.
+        """
+        known: list[_Slot] = []
+        fresh: list[_Slot] = []
+        others: list[_Slot] = []
+        for slot in wanted:
+            if slot.call.kind != "llm":
+                others.append(slot)
+            elif not self._term.spec.asking.answers_once:
+                fresh.append(slot)
+            elif self.book.repeated(slot.call) is not None:
+                known.append(slot)
+            elif (question := question_of(slot.call)) in self._under_way:
+                others.append(slot)
+            else:
+                self._under_way[question] = _UnderWay(slot)
+                fresh.append(slot)
+        return known, fresh, others
+
+    async def _ask_together(self, slots: list[_Slot], results: list[SubCallResult]) -> None:
+        of_models: dict[str | None, dict[Question, _Slot]] = {}
+        for slot in slots:
+            model = slot.call.model or self._term.spec.asking.sub_model
+            of_models.setdefault(model, {})[Question(slot.call.prompt)] = slot
+
+        async def ask(model: str | None, asked: dict[Question, _Slot]) -> None:
+            def hear(answered: Answered) -> None:
+                replies = [(asked[question], reply) for question, reply in answered]
+                self._record_all(replies, results)
+                for slot, _ in replies:
+                    self._end_asking(slot)
+
+            await self._ask_many(model, tuple(asked), hear)
+
+        try:
+            async with open_plain_nursery() as nursery:
+                for model, asked in of_models.items():
+                    nursery.start_soon(ask, model, asked)
+        finally:
+            for slot in slots:
+                self._end_asking(slot)
+
+    def _end_asking(self, slot: _Slot) -> None:
+        """Whoever asks the same waits no longer."""
+        under_way = self._under_way.get(question_of(slot.call))
+        if under_way is not None and under_way.slot is slot:
+            del self._under_way[question_of(slot.call)]
+            under_way.answered.set()
 
     async def _answer_once(self, place: Place, call: SubCall) -> SubCallResult:
         if not self._term.spec.asking.answers_once:
@@ -154,7 +244,7 @@ class SubCalls:
             await under_way.answered.wait()
             repeated = self.book.repeated(call)
         if repeated is not None:
-            return self._record(place, call, Reply(facts={"is_repeated": True}))
+            return self._record(place, call, REPEATED)
         under_way = self._under_way.setdefault(question, _UnderWay())
         try:
             return await self._ask(place, call)
@@ -238,3 +328,18 @@ class SubCalls:
         text = (await self._store.read(ref)).decode(errors="replace")
         begin = int(start or "0")
         return SubCallResult(text=text[begin : begin + UNFOLD_CHARS])
+
+
+def _entry(place: Place, call: SubCall, reply: Reply) -> journal.SubCallAnswered:
+    return journal.SubCallAnswered.model_validate(
+        {
+            "cell": place.cell,
+            "ordinal": place.ordinal,
+            "prompt": question_of(call),
+            "kind": call.kind,
+            "text": reply.text,
+            "error": None if reply.error is None else line(reply.error),
+            "code": reply.code,
+            **reply.facts,
+        }
+    )

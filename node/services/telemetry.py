@@ -79,6 +79,7 @@ class NodeTelemetry:
         self._addresses = addresses
         self._sample = sample(trio.current_time())
         self._sampled_at = trio.current_time()
+        self._lasting: tuple[object, Profile] | None = None
 
     def is_on_battery(self) -> bool:
         """Whether the device has one and is not plugged in, as far as is known."""
@@ -106,6 +107,16 @@ class NodeTelemetry:
             gpus=device.gpus,
             disk_bytes=device.disk_bytes or 0,
         )
+
+    def lasting(self) -> Profile:
+        """The last profile made, as long as languages and models are still the same.
+
+        Its sequence, addresses and hot values are those of when it was made.
+        """
+        able = self.rooms.languages(), self.rooms.models()
+        if self._lasting is None or self._lasting[0] != able:
+            self._lasting = able, self.profile(0)
+        return self._lasting[1]
 
     def hot(self) -> Hot:
         sample = self._now()

@@ -33,6 +33,9 @@ JSON_BYTES_MAX = 256 * 1024
 PIECE_BYTES_MAX = 16 * 1024
 VECTORS_BYTES_MAX = 512 * 1024
 
+COMPLETIONS_MAX = 64
+"""Prompts of one request: answered one after the other, they must not take long."""
+
 Said = Annotated[str, Utf8BytesMax(FRAME_BYTES_MAX)]
 Piece = Annotated[str, Utf8BytesMax(PIECE_BYTES_MAX)]
 """Of a reply: small, so that others on the stream need not wait."""
@@ -217,6 +220,73 @@ class CompletionDone(Message):
     hot: Hot | None = None
 
 
+# --- many at once -------------------------------------------------------------------------------
+
+
+class CompletionsAsked(Message):
+    """Many short questions in one request, asked one after the other in one slot of a model.
+
+    Each of `prompts` is all that a user says. Everything else holds for each of them, as in
+    `CompletionAsked`; `remaining_s` for all together. Answered by `CompletionsTold` as the answers
+    come, then `CompletionsDone`.
+    """
+
+    KIND: ClassVar[str] = "inference/completions-asked"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    task: TaskIdField | None = None
+    term: Term | None = None
+    model: ModelName
+    prompts: Annotated[
+        tuple[Said, ...],
+        Field(strict=False, fail_fast=True, max_length=COMPLETIONS_MAX),
+    ]
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    sampling: Sampling = Sampling()
+    remaining_s: Seconds
+    claim: Claim = Claim()
+
+
+class OneCompletion(Record):
+    """What came of prompt number `slot`: `text`, or a `code` with `detail`.
+
+    `is_refused`: the code is the reason of a refusal, and no model was asked.
+    """
+
+    slot: Annotated[int, Field(ge=0, le=COMPLETIONS_MAX - 1)]
+    text: Text | None = None
+    usage: Usage | None = None
+    code: Code | None = None
+    detail: Line = ""
+    is_refused: bool = False
+    duration_s: Seconds = 0.0
+
+
+class CompletionsTold(Message):
+    """The next answers, in the order of the prompts."""
+
+    KIND: ClassVar[str] = "inference/completions-told"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    answers: Annotated[
+        tuple[OneCompletion, ...], Field(strict=False, fail_fast=True, max_length=COMPLETIONS_MAX)
+    ]
+
+
+class CompletionsDone(Message):
+    """All were told. `usage` is of all of them; the rest as in `CompletionDone`."""
+
+    KIND: ClassVar[str] = "inference/completions-done"
+
+    model: ModelName
+    answered: Annotated[int, Field(ge=0, le=COMPLETIONS_MAX)]
+    usage: Usage
+    backend: BackendName = ""
+    held_s: Seconds
+    hot: Hot | None = None
+
+
 # --- embeddings ---------------------------------------------------------------------------------
 
 
@@ -254,6 +324,32 @@ class EmbeddingsDone(Message):
     backend: BackendName = ""
     held_s: Seconds
     hot: Hot | None = None
+
+
+# --- tokens -------------------------------------------------------------------------------------
+
+
+class TokensAsked(Message):
+    """How many tokens each text is for a model, without any chat template around it."""
+
+    KIND: ClassVar[str] = "inference/tokens-asked"
+    FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
+
+    model: ModelName
+    texts: Annotated[tuple[Said, ...], Field(strict=False, fail_fast=True, max_length=2048)]
+    remaining_s: Seconds
+
+
+class TokensCounted(Message):
+    """In the order of the texts. `is_estimate` where neither the server nor a file here counts."""
+
+    KIND: ClassVar[str] = "inference/tokens-counted"
+
+    model: ModelName
+    counts: Annotated[tuple[Count, ...], Field(strict=False, fail_fast=True, max_length=2048)]
+    is_estimate: bool = False
+    backend: BackendName = ""
+    held_s: Seconds
 
 
 # --- models -------------------------------------------------------------------------------------

@@ -170,6 +170,17 @@ class SubCallAnswered(Message):
     duration_s: Seconds = 0.0
 
 
+class SubCallsAnswered(Message):
+    """Several sub-calls of cells, answered at about the same time: each as if it stood alone."""
+
+    KIND: ClassVar[str] = "journal/sub-calls-answered"
+    FRAME_BYTES_MAX: ClassVar[int] = BIG
+
+    answers: Annotated[
+        tuple[SubCallAnswered, ...], Field(strict=False, fail_fast=True, max_length=256)
+    ]
+
+
 class ChildHappened(Message):
     """Something happened in the child session that sub-call `ordinal` of `cell` has begun.
 
@@ -242,6 +253,7 @@ SessionEvent = (
     | CellFailed
     | CellDiverged
     | SubCallAnswered
+    | SubCallsAnswered
     | ChildHappened
     | Folded
     | CancelHeard

@@ -178,12 +178,16 @@ class SubCallsAsked(Message):
 
 
 class SubCallsAnswered(Message):
-    """In the order of the calls."""
+    """In the order of the calls.
+
+    Those that do not fit into one frame come in several; `left` more of the batch follow this one.
+    """
 
     KIND: ClassVar[str] = "repl/sub-calls-answered"
     FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
 
     batch: Count
+    left: Count = 0
     results: Annotated[
         tuple[SubCallResult, ...], Field(strict=False, fail_fast=True, max_length=4096)
     ]

@@ -1,14 +1,17 @@
-"""What becomes visible: once, in order, for good."""
+"""What becomes visible: once, in order, for good, and true."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from kowalski.node.core.task_ledger import Task
 from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.ids import TaskId
+from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.task import Digest, Entry
 from kowalski.rlm.journal import GENESIS, check_chain, digest
+from simulations.toy_cells import run_plainly
 from simulations.witness import NoChecker, Witness
 
 OVER = frozenset({"answered", "failed", "cancelled"})
@@ -112,3 +115,29 @@ class Journals(NoChecker):
             holds=known.end is None or known.end == end,
             words=f"{task.id}: {end[0]} shown, it had ended {known.end and known.end[0]}",
         )
+
+
+def untrue_cells(events: Iterable[journal.SessionEvent]) -> list[str]:
+    """`journal_is_true`: what cells printed is what their code prints after those before them.
+
+    Of cells without sub-calls. Where a session has ended with a cell, nothing is left in the next.
+    """
+    codes: dict[int, tuple[str, str]] = {}
+    variables: dict[str, dict[str, str]] = {}
+    found: list[str] = []
+    for event in events:
+        match event:
+            case journal.CellStarted():
+                codes[event.cell] = (event.language, event.code)
+            case journal.CellFinished(status="ok" | "error") if event.cell in codes:
+                language, code = codes[event.cell]
+                printed = run_plainly(code, variables.setdefault(language, {}))
+                if printed != event.output:
+                    found.append(f"cell {event.cell} printed {event.output!r}, not {printed!r}")
+                if not event.is_session_alive:
+                    variables[language] = {}
+            case journal.CellFinished(is_session_alive=False) if event.cell in codes:
+                variables[codes[event.cell][0]] = {}
+            case _:
+                pass
+    return found

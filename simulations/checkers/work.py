@@ -18,23 +18,39 @@ STREAMS_PER_PEER_MAX = 16
 
 
 class Executions(NoChecker):
-    """`attempt_budget`: no cell runs twice in one session, nor without a fault at all."""
+    """`attempt_budget`: no cell runs twice in one session, nor without a fault at all.
+
+    `session_is_whole`: each runs where those before it in its language have, and no others, back
+    to the first or to one that ended its session.
+    """
 
     def __init__(self, witness: Witness, asks: Iterable[Ask]) -> None:
         super().__init__(witness)
         self.begun: Counter[str] = Counter()
-        self._known = {code for ask in asks for _, code in ask.cells}
+        self._before: dict[str, tuple[str, ...]] = {}
+        """By the code of each cell: those of the cells before it, in its language."""
+        for ask in asks:
+            ran: dict[str, tuple[str, ...]] = {}
+            for language, code in ask.cells:
+                self._before[code] = ran.get(language, ())
+                ran[language] = (*self._before[code], code)
 
     def began_cell(self, number: int, code: str, state: ScriptedState) -> None:
         """A `places.OnCell` of each node."""
         code = code.strip()
-        if code not in self._known:
+        before = self._before.get(code)
+        if before is None:
             return  # a stranger's
         self.begun[code] += 1
+        ran = tuple(one.strip() for one in state.codes)
+        self.witness.check(
+            "session_is_whole",
+            holds=before[len(before) - len(ran) :] == ran,
+            words=f"node {number} runs {code.splitlines()[-1]!r} after {ran}, not {before}",
+        )
         self.witness.check(
             "attempt_budget",
-            holds=code not in {one.strip() for one in state.codes}
-            and self.begun[code] <= EXECUTIONS_MAX,
+            holds=code not in ran and self.begun[code] <= EXECUTIONS_MAX,
             words=f"node {number} runs {code.splitlines()[-1]!r} again, "
             f"{self.begun[code]} times in all",
         )
@@ -55,6 +71,8 @@ def check_calls(world: World, asks: list[Ask], *, is_quiet: bool) -> None:
     """`calls_budget`: where nothing went wrong, each call reached one model, once."""
     calls = Counter(world.calls)
     for ask in asks:
+        if ask.mode == "rlm":
+            continue  # a model is asked for each turn
         wanted = f"part {ask.task.rpartition('-')[2]}" if ask.cells else ask.prompt
         times = calls[wanted]
         world.witness.check(

@@ -29,7 +29,7 @@ WORLD = frozenset(
             "tempfile",
         ),
         *("time", "random", "secrets", "uuid.uuid4", "sqlite3", "logging"),
-        *("structlog", "libp2p", "multiaddr", "zeroconf", "httpcore", "psutil", "platformdirs"),
+        *("structlog", "libp2p", "multiaddr", "zeroconf", "h11", "psutil", "platformdirs"),
     }
 )
 
@@ -45,7 +45,6 @@ class Door:
 DOORS = (
     Door(frozenset({"libp2p", "multiaddr"}), ("mesh/libp2p_*.py",)),
     Door(frozenset({"zeroconf"}), ("mesh/discovery.py",)),
-    Door(frozenset({"httpcore"}), ("node/backends/http.py",)),
     Door(
         frozenset({"psutil"}),
         ("node/telemetry_sources.py", "node/doctor.py", "node/repl/process_tree.py"),
@@ -55,11 +54,13 @@ DOORS = (
     Door(frozenset({"jsonschema_rs"}), ("kowalski/rlm/schemas.py",)),
     Door(frozenset({"markdown_it"}), ("kowalski/rlm/parsing.py",)),
     Door(frozenset({"xllamacpp"}), ("node/backends/*.py",)),
+    Door(frozenset({"tokenizers"}), ("node/backends/tokenizer_files.py",)),
     Door(frozenset({"platformdirs"}), ("node/places.py",)),
     Door(frozenset({"segno"}), ("node/cli_trust.py", "node/http/dashboard.py")),
     Door(frozenset({"opentelemetry"}), ("node/tracing.py",)),
     Door(frozenset({"pynvml"}), ("node/gpu_sources.py",)),
-    Door(frozenset({"h11"}), ("node/http/server.py",)),
+    Door(frozenset({"h11"}), ("node/http/server.py", "node/backends/http_pool.py")),
+    Door(frozenset({"certifi"}), ("node/backends/http_pool.py",)),
     Door(frozenset({"prometheus_client"}), ("node/http/metrics.py",)),
 )
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 HEAVY = frozenset(
-    {"libp2p", "trio", "pydantic", "zeroconf", "httpcore", "structlog", "psutil", "xllamacpp"}
+    {"libp2p", "trio", "pydantic", "zeroconf", "h11", "structlog", "psutil", "xllamacpp"}
 )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import trio
 
@@ -88,6 +91,31 @@ async def test_a_task_is_stopped_and_its_partial_answer_kept(tmp_path: Path) -> 
                 await trio.sleep(0.01)
         assert caught[0].result is not None
         assert caught[0].result.state == "cancelled"
+
+
+PROGRAM = """
+import sys, time
+from kowalski.sync import Kowalski
+with Kowalski.builder().with_own_node("--no-repl").with_node(sys.argv[1]).build():
+    print("up", flush=True)
+    time.sleep(600)
+"""
+
+
+async def test_a_node_of_a_program_that_is_killed_stops_too(tmp_path: Path) -> None:
+    data_dir = tmp_path / "node"
+    command = [sys.executable, "-c", PROGRAM, str(data_dir)]
+    program = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
+    try:
+        assert program.stdout is not None
+        assert await program.stdout.receive_some() == b"up\n"
+        (node,) = psutil.Process(program.pid).children()
+    finally:
+        program.kill()
+        await program.wait()
+    with trio.fail_after(60):
+        await trio.to_thread.run_sync(node.wait)
+    assert "belongs to is gone" in (data_dir / "node.log").read_text()
 
 
 async def test_a_node_that_does_not_come_up_tells_why(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import trio.testing
 
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.loopback_transport import Weather, open_loopback_network
+from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.telemetry import Occupancy
 from tests.mesh.members import (
     Village,
@@ -94,3 +95,21 @@ async def test_work_goes_to_the_idle_member(village: Village, autojump_clock: Cl
         assert best.peer == C
         ranking = a.mesh.rank(need, excluding=frozenset({C}))
         assert {choice.peer for choice in ranking.choices} == {A, B}
+
+
+async def test_what_a_peer_can_do_is_read_anew_when_its_profile_changes(
+    village: Village, autojump_clock: Clock
+) -> None:
+    async with members(village, "A", "B") as (a, b):
+
+        def models(peer: PeerId) -> frozenset[str]:
+            return {one.peer: one for one in a.mesh.candidates()}[peer].models
+
+        await trio.sleep(1)
+        assert models(A) == models(B) == {"small"}
+        for about, name in ((a.about, "ours"), (b.about, "theirs")):
+            about.models = (name,)
+        assert models(A) == {"ours"}
+        await b.mesh.announce_profile()
+        await trio.sleep(1)
+        assert models(B) == {"theirs"}

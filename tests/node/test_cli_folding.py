@@ -82,3 +82,23 @@ def test_a_question_without_a_handle_shows_the_nearest_folds(tmp_path: Path) -> 
     ended, _ = invoke(tmp_path, {"folds": lost}, "unfold", "-q", "who?")
     assert (ended.exit_code, ended.stdout) == (0, "")
     assert ended.stderr == "0 of 4 folds, by words\nwithout vectors: tiny-embed: no_peer\n"
+
+
+def test_tokens_are_told_and_whether_somebody_counted(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("the valve is shut")
+    told = {"tokens": 4, "is_estimate": False, "name": "desk", "model": "m:3b", "backend": "vllm"}
+    ended, node = invoke(tmp_path, {"tokens": Script(told)}, "tokens", str(file), "-m", "m")
+    assert (ended.exit_code, ended.stdout) == (0, "4\n")
+    assert ended.stderr == "as desk counts for m:3b\n"
+    assert request_of(node) == {"model": "m", "path": str(file)}
+    guess = Script({**told, "is_estimate": True, "name": None})
+    ended, node = invoke(tmp_path, {"tokens": guess}, "tokens", "-", "-m", "m", stdin=b"a text")
+    assert (ended.exit_code, ended.stdout) == (0, "4\n")
+    assert "an estimate" in ended.stderr
+    assert request_of(node) == {"model": "m", "text": "a text"}
+
+
+def test_a_fold_may_be_held_to_the_tokens_of_a_model(tmp_path: Path) -> None:
+    _, node = invoke(tmp_path, {"fold": BY_MODEL}, "fold", "-", "--fits", "m", stdin=b"long")
+    assert request_of(node)["fits"] == "m"

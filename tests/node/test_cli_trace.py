@@ -50,6 +50,15 @@ def test_every_kind_of_entry_says_something(kind: str) -> None:
             "cell 3, child of call 1",
         ),
         (
+            journal.SubCallsAnswered(
+                answers=tuple(
+                    journal.SubCallAnswered(cell=3, ordinal=n, prompt=GENESIS, model="m", text="4")
+                    for n in (5, 6)
+                )
+            ),
+            "2 at once: cell 3, call 5: m: 4",
+        ),
+        (
             journal.CellDiverged(cell=3, language="python", peer=PEER, names=("now", "x")),
             "cell 3: left other variables behind: now, x",
         ),

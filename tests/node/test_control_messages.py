@@ -64,6 +64,7 @@ SOUND: dict[str, dict[str, object]] = {
     "unload": {"model": "m", "deletes": True},
     "fold": {"path": "/tmp/a", "ratio": 0.5},
     "unfold": {"handle": "0a" * 32, "question": "who?", "budget_tokens": 100},
+    "tokens": {"model": "m", "text": "how long is this?"},
     "folds": {"question": "who?", "count": 2},
     "drain": {"timeout_s": 0},
     "undrain": {},

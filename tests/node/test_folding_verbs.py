@@ -137,6 +137,44 @@ async def test_status_tells_what_folding_has_saved(virtual_time: JumpingClock) -
         }
 
 
+async def test_a_budget_is_in_the_tokens_of_a_model_where_a_peer_counts_them(
+    virtual_time: JumpingClock,
+) -> None:
+    """The scripted model counts words, of which a line has seven to our twenty tokens."""
+    async with open_world([FOLDER, THINKER]) as world:
+        folded = await ask(world, "fold", text=TEXT, budget_tokens=1000, fits="m")
+        words = len(str(folded["text"]).split())
+        assert folded["tokens"] == words
+        assert 900 <= words <= 1000
+        assert (folded["is_estimate"], folded["counted_by"]) == (False, "node-1")
+        told = await ask(world, "tokens", model="m", text=str(folded["text"]))
+        assert (told["tokens"], told["is_estimate"], told["name"]) == (words, False, "node-1")
+        ours = await ask(world, "fold", text=TEXT, budget_tokens=1000, fits="nobody-has-it")
+        assert (ours["is_estimate"], ours["counted_by"]) == (True, None)
+        assert 900 <= int(str(ours["tokens"])) <= 1000
+
+
+async def test_a_model_that_folds_is_asked_again_only_while_it_is_too_long(
+    virtual_time: JumpingClock,
+) -> None:
+    model = dataclasses.replace(THINKER, tells=gist)
+    async with open_world([ASKER, model]) as world:
+        folded = await ask(world, "fold", text=TEXT, budget_tokens=2000, model="m", fits="m")
+        assert int(str(folded["tokens"])) <= 2000
+        assert len(world.calls) <= 2 * int(str(folded["calls"]))
+
+
+async def test_tokens_of_a_file_are_counted_and_two_sources_are_a_mistake(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("the valve is shut")
+    async with open_world([ASKER, THINKER]) as world:
+        assert (await ask(world, "tokens", model="m", path=str(path)))["tokens"] == 4
+        for wrong in ({"model": "m"}, {"model": "m", "path": str(path), "text": "x"}):
+            assert (await refusal(world, "tokens", **wrong))["code"] == "usage"
+
+
 WEATHER = "The wind blows over the hill and nobody says a word about it. " * 40
 DESK = "The key of the desk is in the blue box, said Ada. "
 PUMP = "The valve of pump 4711 was replaced on Monday. "

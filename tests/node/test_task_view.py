@@ -110,6 +110,20 @@ OUTCOMES: dict[str, tuple[journal.SessionEvent, list[Event]]] = {
         ),
         [{"kind": "call", "model": "m", "peer": LAP, "name": "lap"}],
     ),
+    "sub-calls answered together": (
+        journal.SubCallsAnswered(
+            answers=(
+                *(
+                    journal.SubCallAnswered(
+                        cell=3, ordinal=n, prompt=GENESIS, model="m", peer=LAP, text="x"
+                    )
+                    for n in range(3)
+                ),
+                journal.SubCallAnswered(cell=3, ordinal=3, prompt=GENESIS, error="no"),
+            )
+        ),
+        [{"kind": "call", "model": "m", "peer": LAP, "name": "lap", "count": 3}],
+    ),
     "sub-call in error": (
         journal.SubCallAnswered(cell=3, ordinal=0, prompt=GENESIS, error="no"),
         [],

@@ -337,6 +337,28 @@ _ALL: Final[tuple[base.Message, ...]] = (
         held_s=1.125,
         hot=HOT,
     ),
+    inference.CompletionsAsked(
+        task=TASK,
+        term=2,
+        model="qwen3:8b",
+        prompts=("Is this a whale? A 🐋", "And this?"),
+        max_tokens=16,
+        temperature=0.25,
+        sampling=inference.Sampling(seed=42, stop=("END",)),
+        remaining_s=30.0,
+        claim=CLAIM,
+    ),
+    inference.CompletionsTold(
+        answers=(
+            inference.OneCompletion(slot=0, text="It is.", usage=USAGE, duration_s=0.125),
+            inference.OneCompletion(
+                slot=1, code="busy", detail="all its slots are taken", is_refused=True
+            ),
+        ),
+    ),
+    inference.CompletionsDone(
+        model="qwen3:8b", answered=2, usage=USAGE, backend="ollama", held_s=0.25, hot=HOT
+    ),
     inference.EmbeddingsAsked(
         task=TASK,
         term=2,
@@ -352,6 +374,10 @@ _ALL: Final[tuple[base.Message, ...]] = (
         backend="ollama",
         held_s=0.125,
         hot=HOT,
+    ),
+    inference.TokensAsked(model="llama3.2:3b", texts=("whale", "sea"), remaining_s=5.0),
+    inference.TokensCounted(
+        model="llama3.2:3b", counts=(2, 1), is_estimate=True, backend="ollama", held_s=0.125
     ),
     inference.EmbeddingsPiece(vectors=bytes(range(16))),
     inference.ModelProgress(
@@ -469,6 +495,22 @@ _ALL: Final[tuple[base.Message, ...]] = (
         attempts=3,
         duration_s=1.5,
     ),
+    journal.SubCallsAnswered(
+        answers=(
+            journal.SubCallAnswered(
+                cell=1,
+                ordinal=3,
+                prompt=HASH,
+                model="qwen3:8b",
+                peer=WORKER,
+                text="a whale",
+                usage=USAGE,
+                attempts=1,
+                duration_s=0.125,
+            ),
+            journal.SubCallAnswered(cell=1, ordinal=4, prompt=HASH, is_repeated=True),
+        ),
+    ),
     membership.Hello(
         certificate=SIGNED,
         boot=BOOT,
@@ -561,6 +603,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
     repl.SessionClosed(task=TASK, term=2, submitter=SUBMITTER),
     repl.SubCallsAnswered(
         batch=1,
+        left=2,
         results=(
             repl.SubCallResult(text="a whale"),
             repl.SubCallResult(error="no model", code="no_peer"),

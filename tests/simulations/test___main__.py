@@ -100,13 +100,20 @@ def test_run_prints_its_numbers_for_programs_last(short: Path) -> None:
     assert json.loads(done.output.splitlines()[-1])["broken"] == 0
 
 
-def test_a_campaign_sums_up_each_scenario(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_campaign_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     short = load("home").model_copy(update={"seconds": 1.0, "faults": None})
-    monkeypatch.setattr("simulations.scenarios.split", lambda _seeds: {"home": 1})
+    monkeypatch.setattr("simulations.scenarios.split", lambda seeds: {"home": seeds})
     monkeypatch.setattr("simulations.scenarios.load", lambda _name: short)
-    done = run("campaign", "--seeds", 1, "--jobs", 1)
+    flags = ("--jobs", 1, "--out", tmp_path)
+    done = run("campaign", "--seeds", 2, *flags, "--minutes", 0)
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("home: 1 seeds, 0 broken")
+    assert done.output.startswith("0 of 2 stories were told before")
+    assert "| home | 1 | 0 |" in done.output
+    done = run("campaign", "--seeds", 2, *flags)
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("1 of 2 stories were told before")
+    assert "| **all** | 2 | 0 |" in done.output
+    assert run("campaign", "--seeds", 2, *flags).output.startswith("2 of 2")
 
 
 def test_a_report_is_a_page_and_the_verdict_its_exit_code(short: Path, tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ import pytest
 from kowalski.protocol import codec
 from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.messages.membership import RoundTrip
-from simulations.frames import altered, made
+from simulations.frames import altered, kind_of, made
 
 
 def test_a_frame_of_ours_is_made_as_the_codec_makes_it() -> None:
     assert made(1, "membership/round-trip", {}) == codec.encode(RoundTrip())
+    assert kind_of(codec.encode(RoundTrip())) == "membership/round-trip"
 
 
 @pytest.mark.parametrize(("version", "kind"), [(99, "membership/round-trip"), (1, "future/thing")])

@@ -32,6 +32,7 @@ def is_at_peace(world: World) -> bool:
         and storm.gossip == Gossiping()
         and all(place.disk.is_full == 0 and place.disk.slow_s == 0 for place in places)
         and all(not place.voice.lies and not place.voice.is_quiet for place in places)
+        and all(place.voice.is_plain for place in places)
         and all(place.backend.failure is None for place in places)
         and all(place.backend.delay_per_token_s == 0 for place in places)
         and all((place.slowness, place.unix_offset_s) == (1.0, 0.0) for place in places)

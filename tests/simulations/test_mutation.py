@@ -38,9 +38,12 @@ def test_the_changed_line_is_what_runs() -> None:
     before = path.read_text(encoding="utf-8")
     code = """
 from simulations.mutation import Change, install
-install([Change("protocol/ids.py", "import base64\\n", "import base64\\n\\nCHANGED = True\\n")])
+install([
+    Change("protocol/ids.py", "import base64\\n", "import base64\\n\\nCHANGED = True\\n"),
+    Change("protocol/ids.py", "def topic(", "AGAIN = CHANGED\\n\\n\\ndef topic("),
+])
 from kowalski.protocol import ids
-assert ids.CHANGED
+assert ids.AGAIN
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     assert path.read_text(encoding="utf-8") == before

@@ -28,11 +28,11 @@ def late(told: Told) -> int:
     return sum(one.late for one in told.cluster.workers.values())
 
 
-@pytest.mark.parametrize("load", [0.7, 0.8])
+@pytest.mark.parametrize(("load", "workers"), [(0.7, 8), (0.9, 16)])
 def test_offers_come_near_to_one_who_knows_everything_and_far_from_the_best_score(
-    load: float,
+    load: float, workers: int
 ) -> None:
-    story = replace(SMALL, load=((0.0, load),))
+    story = replace(SMALL, workers=workers, load=((0.0, load),), lasts_s=40.0)
     offers, omniscient, best_score = (
         tell(story, policy, seed=2).quantile(0.99, 10.0, 60.0)
         for policy in ("offers", "omniscient", "best score")
@@ -63,6 +63,12 @@ def test_a_total_outage_is_not_made_worse_by_those_who_try_again() -> None:
     told = tell(story, "offers", seed=1)
     assert amplification(told) <= 1.25
     assert told.share_done(42.0, 50.0) == 1.0
+
+
+def test_in_a_mesh_as_small_as_a_household_neither() -> None:
+    told = tell(replace(OUTAGE, workers=5, work_s=1.0), "offers", seed=1)
+    assert amplification(told) <= 1.25
+    assert told.share_done(75.0, 120.0) == 1.0
 
 
 def test_who_was_overloaded_for_a_minute_recovers_within_half_a_minute() -> None:

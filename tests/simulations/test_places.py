@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 
 from kowalski.mesh.membership_certificates import MeshRoot
 from kowalski.node.backends.seam import CompletionRequest
 from kowalski.node.repl.scripted_sessions import ScriptedState
 from kowalski.protocol.messages.inference import ChatMessage
-from simulations.places import Part, as_said, echo, make_place, terse
+from simulations.places import Part, as_said, echo, improvising, make_place, terse
 from simulations.virtual_time import JumpingClock
 from simulations.world import open_world
 
@@ -44,6 +45,19 @@ def test_a_terse_model_says_the_same_in_few_tokens() -> None:
     assert len(reply.split()) == 3
     assert as_said(text) in as_said(reply)
     assert as_said(echo(asked(text))) == as_said(reply)
+
+
+@pytest.mark.trio
+async def test_a_model_that_improvises_writes_other_cells_at_another_time(
+    virtual_time: JumpingClock,
+) -> None:
+    first = improvising(asked("Question:\nimprovise 7\n\nData"))
+    await trio.sleep(1)
+    again = improvising(asked("Question:\nimprovise 7\n\nData"))
+    assert first != again
+    assert "keep x" in first
+    assert "keep x" in again
+    assert improvising(asked("anything else")) == terse(asked("anything else"))
 
 
 @pytest.mark.trio

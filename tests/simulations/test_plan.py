@@ -11,7 +11,7 @@ from simulations.scenarios import Faults, Work, load
 BUSY = load("home").model_copy(
     update={
         "seconds": 200.0,
-        "work": Work(every_s=1.0, repeated=0.5, cancelled=0.3),
+        "work": Work(every_s=1.0, repeated=0.5, cancelled=0.3, improvised=0.2),
         "faults": Faults(every_s=1.0, is_swarm=False),
     }
 )
@@ -24,7 +24,7 @@ def test_a_seed_has_one_plan() -> None:
 def test_a_plan_has_of_everything() -> None:
     plan = draw(BUSY, 5)
     assert {ask.kind for ask in plan.asks} == {"submit", "again", "conflict", "cancel"}
-    assert {ask.mode for ask in plan.asks} == {"direct", "blocks"}
+    assert {ask.mode for ask in plan.asks} == {"direct", "blocks", "rlm"}
     assert [ask.at_s for ask in plan.asks] == sorted(ask.at_s for ask in plan.asks)
     assert len({fault.kind for fault in plan.faults}) > len(MENU) / 2
     assert all(0.95 <= clock.rate <= 1.05 for clock in plan.clocks)

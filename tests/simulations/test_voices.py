@@ -8,10 +8,11 @@ import pytest
 from kowalski.protocol import codec
 from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.messages.membership import RoundTrip
+from kowalski.protocol.messages.task import EntryOffered
 from kowalski.protocol.messages.telemetry import HotDelta
 from simulations import voices
 from simulations.virtual_time import JumpingClock
-from simulations.voices import Voice
+from simulations.voices import Disorder, Voice
 from simulations.world import Part, open_world
 from tests.protocol.examples import EXAMPLES
 
@@ -27,7 +28,8 @@ def hot(frame: bytes | None) -> HotDelta:
 
 def test_an_honest_voice_changes_nothing() -> None:
     assert Voice().gossip(HOT) == HOT
-    assert Voice().frame(HOT) == HOT
+    assert Voice().frames(HOT, []) == [HOT]
+    assert Voice().is_plain
 
 
 def test_a_quiet_one_says_nothing() -> None:
@@ -51,11 +53,27 @@ def test_what_is_beyond_reason_is_no_message_of_ours() -> None:
 
 def test_a_newer_voice_adds_what_we_do_not_know_and_we_read_the_rest() -> None:
     newer = Voice(is_newer=True)
-    for frame in (newer.frame(HOT), newer.gossip(HOT)):
+    assert not newer.is_plain
+    for frame in (*newer.frames(HOT, []), newer.gossip(HOT)):
         assert frame is not None
         assert "x_newer" in cbor2.loads(frame)[2]
         assert codec.decode(frame) == EXAMPLES["telemetry/hot"]
-    assert codec.decode(newer.frame(codec.encode(RoundTrip()))) == RoundTrip()
+    (frame,) = newer.frames(codec.encode(RoundTrip()), [])
+    assert codec.decode(frame) == RoundTrip()
+
+
+def test_a_voice_in_disorder_loses_doubles_and_turns_round_entries_and_nothing_else() -> None:
+    voice = Voice(disorder=Disorder("any"))
+    offered = EXAMPLES["task/entry"]
+    assert isinstance(offered, EntryOffered)
+    frame, held = codec.encode(offered), list[bytes]()
+    assert voice.frames(HOT, held) == [HOT]
+    said = [[codec.decode(one) for one in voice.frames(frame, held)] for _ in range(60)]
+    terms = {one.entry.term for frames in said for one in frames if isinstance(one, EntryOffered)}
+    assert {len(frames) for frames in said} >= {0, 1, 2}
+    assert len(terms) == 2
+    assert offered.entry.term in terms
+    assert not voice.is_plain
 
 
 @pytest.mark.trio

@@ -31,8 +31,10 @@ from kowalski.mesh.core.connectivity import (
     Params,
     Sighted,
     Standing,
+    Suspected,
     TimePassed,
     Verify,
+    Vouched,
     Woke,
     check,
     step,
@@ -289,6 +291,32 @@ def test_a_silent_link_to_a_member_that_the_mesh_gave_up_is_hung_up_and_one_that
     assert step(state, GivenUp(HIGHER), 1.0)[1] == ()
 
 
+def test_whom_others_suspect_is_sent_nothing_until_it_has_answered_us() -> None:
+    state, effects = step(member(), Suspected(HIGHER), 1.0)
+    assert effects == (Verify(HIGHER),)
+    assert not state.is_routable(HIGHER)
+    assert "suspected" in state.peers[HIGHER].why_not
+    assert after(Answered(HIGHER), of=state).is_routable(HIGHER)
+    state, effects = step(state, Missed(HIGHER), 30.0)
+    assert effects == (), "one miss of ours is no reason to hang up on the merely slow"
+    assert not state.is_routable(HIGHER)
+
+
+def test_one_that_is_well_again_is_asked_at_once_and_one_that_was_never_doubted_is_not() -> None:
+    assert step(member(), Vouched(HIGHER), 1.0)[1] == ()
+    for why in (Suspected, Missed):
+        state = after(why(HIGHER), of=member())
+        assert step(state, Vouched(HIGHER), 1.0) == (state, (Verify(HIGHER),))
+
+
+def test_a_suspicion_says_nothing_about_a_peer_that_is_away_or_about_its_next_connection() -> None:
+    state = after(ConnectionClosed(HIGHER), of=after(Suspected(HIGHER), of=member()))
+    assert step(state, Suspected(HIGHER), 1.0) == (state, ())
+    assert step(state, Vouched(HIGHER), 1.0)[1] == ()
+    state = after(ConnectionOpened(HIGHER), MembershipProven(HIGHER, ()), of=state)
+    assert state.is_routable(HIGHER)
+
+
 def test_misses_and_answers_of_an_ended_connection_do_not_count_on_the_next() -> None:
     state = after(ConnectionClosed(HIGHER), of=member())
     state = after(Answered(HIGHER), *[Missed(HIGHER)] * 5, of=state)
@@ -444,9 +472,9 @@ class AnyHistory(RuleBasedStateMachine):
         for _ in range(times):
             self.happens(Missed(peer))
 
-    @rule(peer=peers)
-    def given_up(self, peer: PeerId) -> None:
-        self.happens(GivenUp(peer))
+    @rule(peer=peers, make=st.sampled_from([Suspected, Vouched, GivenUp]))
+    def talked_about(self, peer: PeerId, make: type[Suspected | Vouched | GivenUp]) -> None:
+        self.happens(make(peer))
 
     @rule()
     def woke(self) -> None:

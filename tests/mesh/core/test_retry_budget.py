@@ -7,7 +7,7 @@ from math import floor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kowalski.mesh.core.retry_budget import WINDOW_S, RetryBudget
+from kowalski.mesh.core.retry_budget import TRICKLE_MAX, WINDOW_S, RetryBudget
 
 
 def spent_at_once(budget: RetryBudget, now: float) -> int:
@@ -18,7 +18,8 @@ def spent_at_once(budget: RetryBudget, now: float) -> int:
 
 
 def test_a_quiet_node_may_spend_the_trickle_of_the_window() -> None:
-    assert spent_at_once(RetryBudget(), 0.0) == WINDOW_S
+    assert spent_at_once(RetryBudget(), 0.0) == TRICKLE_MAX < WINDOW_S
+    assert spent_at_once(RetryBudget(per_s=0.3), 0.0) == 3
     assert spent_at_once(RetryBudget(per_s=0.0), 0.0) == 0
 
 
@@ -44,7 +45,7 @@ def test_what_was_asked_and_spent_is_forgotten_after_the_window() -> None:
         st.tuples(st.floats(0, 3), st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=60
     ),
     st.sampled_from([0.0, 0.05, 0.2]),
-    st.sampled_from([0.0, 1.0]),
+    st.sampled_from([0.0, 0.2, 1.0]),
 )
 def test_in_no_window_more_is_spent_than_the_share_and_the_trickle(
     moments: list[tuple[float, int, int]], share: float, per_s: float
@@ -63,6 +64,7 @@ def test_in_no_window_more_is_spent_than_the_share_and_the_trickle(
                 budget = after
                 spent.append(floor(now))
                 since = floor(now) - WINDOW_S
-                allowed = share * sum(at > since for at in asked) + per_s * WINDOW_S
+                trickle = min(per_s * WINDOW_S, TRICKLE_MAX)
+                allowed = share * sum(at > since for at in asked) + trickle
                 assert sum(at > since for at in spent) <= allowed + 1e-9
         assert len(budget.seconds) <= WINDOW_S

@@ -9,7 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from kowalski.node.backends.catalogue import FIRST_LOOK_S, Catalogue, open_catalogue
+from kowalski.node.backends.catalogue import (
+    FIRST_LOOK_S,
+    NAMED_LOOK_S,
+    Catalogue,
+    open_catalogue,
+)
 from kowalski.node.backends.http import open_http
 from kowalski.node.backends.in_memory import InMemoryBackend
 from kowalski.node.backends.probing import Candidate, Finding, candidate, probe
@@ -185,6 +190,24 @@ async def test_a_place_that_never_answers_holds_up_neither_the_others_nor_the_st
 
 
 @pytest.mark.trio
+@pytest.mark.parametrize(("answers_after_s", "begins_after_s"), [(2.0, 2.0), (9.0, NAMED_LOOK_S)])
+async def test_a_place_that_the_owner_named_is_waited_for_longer(
+    autojump_clock: MockClock, answers_after_s: float, begins_after_s: float
+) -> None:
+    house = device(server("s", WARM), server("never"))
+    guessed = Candidate("memory://never", "memory://never")
+
+    async def look(places: Sequence[Candidate]) -> tuple[Finding, ...]:
+        await trio.sleep(answers_after_s if places[0].is_explicit else 100.0)
+        return await house.look(places)
+
+    named = Candidate("memory://s", "memory://s", is_explicit=True)
+    async with open_catalogue([named, guessed], look) as catalogue:
+        assert trio.current_time() == begins_after_s
+        assert bool(names(catalogue)) == (answers_after_s <= NAMED_LOOK_S)
+
+
+@pytest.mark.trio
 async def test_a_server_that_fails_is_off_the_list_at_once_and_looked_for_soon(
     autojump_clock: MockClock,
 ) -> None:
@@ -250,6 +273,50 @@ async def test_a_model_that_answers_is_loaded_and_told_so_at_once(
         await anext(stream)
         warm = {one.model.name: one.model.is_warm for one in catalogue.listings()}
         assert warm == {"m": True, "other": False}
+
+
+@pytest.mark.trio
+async def test_what_is_listed_is_always_what_a_fresh_list_would_be(
+    autojump_clock: MockClock,
+) -> None:
+    here, other = server("s", COLD, ModelInfo("other")), server("t", WARM)
+    house = device(here, other)
+
+    def is_fresh(catalogue: Catalogue) -> bool:
+        return catalogue.listings() == catalogue._list()
+
+    async with open_catalogue(house.places()[:1], house.look) as catalogue:
+        assert is_fresh(catalogue)
+        for _ in range(2):
+            async with catalogue.complete(question(model="m"), idle_timeout_s=9) as stream:
+                assert is_fresh(catalogue)
+                assert sum(one.in_flight for one in catalogue.listings()) == 1
+                async for _ in stream:
+                    assert is_fresh(catalogue)
+            assert is_fresh(catalogue)
+            assert sum(one.in_flight for one in catalogue.listings()) == 0
+        assert any(one.tokens_per_s for one in catalogue.listings())
+        with pytest.raises(BackendError):
+            await run_to_end(catalogue, "nobody has it")
+        here.models = (COLD,)
+        await catalogue.refresh()
+        assert is_fresh(catalogue)
+        assert names(catalogue) == [("m", "s")]
+        async with catalogue.with_place(house.places()[1], instead_of=""):
+            assert is_fresh(catalogue)
+            assert names(catalogue) == [("m", "t"), ("m", "s")]
+        assert is_fresh(catalogue)
+        assert names(catalogue) == [("m", "s")]
+        here.failure = BackendError("unreachable", "it died")
+        with pytest.raises(BackendError, match="it died"):
+            await run_to_end(catalogue, "m")
+        assert is_fresh(catalogue)
+        assert names(catalogue) == []
+        here.failure = None
+        await catalogue.refresh()
+        assert names(catalogue) == [("m", "s")]
+        catalogue.report(Finding("memory://s", is_explicit=False, why_not="its file has gone"))
+        assert names(catalogue) == []
 
 
 @pytest.mark.trio

@@ -16,8 +16,8 @@ from kowalski.node.backends.exo import ExoBackend, list_exo
 from kowalski.node.backends.openai_models import OpenAiServer
 from kowalski.node.backends.probing import candidate, probe
 from kowalski.node.backends.seam import BackendError, Fetched, ModelInfo, Placer
-from tests.faulty_network import open_faulty
-from tests.node.backends.asking import estimate
+from tests.faulty_network import Asked, Fault, Recording, open_faulty
+from tests.node.backends.asking import ask, estimate, question
 from tests.scripted_exo import FAILED, GIB, IDLE, LOADING, MODEL, READY, Plan, ScriptedExo, preview
 
 pytestmark = pytest.mark.trio
@@ -201,3 +201,65 @@ async def test_a_model_that_exo_does_not_know_has_no_way() -> None:
     async with open_exo(ScriptedExo()) as backend:
         chosen = await backend.choose("other", "auto")
         assert (chosen.way, chosen.why) == (None, "exo knows no way to split this model")
+
+
+# --- answers that nobody gives any more ---------------------------------------------------------
+
+WORD = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
+END = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+ANSWER = Recording("HTTP/1.1 200 OK\nContent-Type: text/event-stream", WORD * 200 + END)
+AFTER_THE_STATE = 8000
+"""Bytes: a fault there strikes the answer, which is longer, and no part of the state."""
+
+
+async def ask_exo(plan: Plan, fault: Fault) -> tuple[str, float]:
+    """What came of an answer on which the fault falls, and after how long."""
+    exo = ScriptedExo(plan, placed_at=trio.current_time())
+
+    def give(asked: Asked) -> Recording | bytes | None:
+        return ANSWER if asked.path == "/v1/chat/completions" else exo.give(asked)
+
+    async with open_faulty(give, fault) as (_network, http):
+        backend = ExoBackend(SERVER, http=http, estimate_tokens=estimate, list_by=list_exo)
+        began = trio.current_time()
+        try:
+            events = await ask(backend, question(model=MODEL), idle_timeout_s=60)
+        except BackendError as error:
+            return f"{error.code}: {error.detail}", trio.current_time() - began
+        return f"{len(events)} events", trio.current_time() - began
+
+
+ALIVE = ((0.0, (READY, READY)),)
+LOST: dict[str, tuple[Plan, str, float]] = {
+    "the master was lost, and with it the instance": (
+        Plan(0.0, ALIVE, removed_after_s=1.0),
+        "bad_reply: exo has lost its instance of mlx-community/",
+        4.0,
+    ),
+    "a runner died, and stays so": (
+        Plan(0.0, (*ALIVE, (1.0, (FAILED, READY)))),
+        "bad_reply: its runners failed: 1 Failed, 1 Ready: MemoryError",
+        4.0,
+    ),
+    "exo itself died, and its connection stays": (
+        Plan(0.0, ALIVE, dies_after_s=1.0),
+        "unreachable: exo went silent",
+        10.0,
+    ),
+    "it hangs, and says that all is well": (Plan(0.0, ALIVE), "stalled: no progress for 20 s", 21),
+}
+
+
+@pytest.mark.parametrize("case", LOST)
+async def test_an_answer_that_will_not_go_on_fails_in_seconds(
+    case: str, autojump_clock: MockClock
+) -> None:
+    plan, words, within_s = LOST[case]
+    told, took_s = await ask_exo(plan, Fault("stall", AFTER_THE_STATE))
+    assert told.startswith(words)
+    assert took_s <= within_s
+
+
+async def test_an_answer_that_pauses_while_all_is_well_is_whole(autojump_clock: MockClock) -> None:
+    told, took_s = await ask_exo(Plan(0.0, ALIVE), Fault("delay", AFTER_THE_STATE))
+    assert (told, took_s) == ("201 events", 5.0)

@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from kowalski.node.backends.seam import BackendError, Delta
+from kowalski.protocol.messages.inference import Tool
 from tests.faulty_network import FaultKind, Recording, open_faulty
 from tests.node.backends.asking import ask, ask_in_vain, question
 from tests.node.backends.striking import strike_all
@@ -58,6 +59,12 @@ RAW = Recording.read("openai-stream").raw
 LIES: dict[str, tuple[str, Recording | bytes]] = {
     "done before a word": ("openai", sse()),
     "done, though no reason and no word": ("openai", sse(piece(""))),
+    "a reason that is a failure": ("openai", sse(piece("x"), piece("", "error"))),
+    "an answer that was given up": ("vllm", sse(piece("x", "abort"))),
+    "a model that was taken away": (
+        "ollama",
+        lines({"message": {"content": "x"}, "done": True, "done_reason": "unload"}),
+    ),
     "a reason that is a number": ("openai", sse(piece("", 3))),
     "a shorter body than it says": ("openai", RAW.replace(b"64\r\n", b"6f\r\n", 1)),
     "a chunk of a negative size": ("openai", RAW.replace(b"64\r\n", b"-1\r\n", 1)),
@@ -134,3 +141,50 @@ async def test_what_came_before_a_fault_was_delivered(autojump_clock: MockClock)
         assert await anext(stream) == Delta("tok0 ")
         with pytest.raises(BackendError, match="ends in the middle"):
             await anext(stream)
+
+
+# --- silence ------------------------------------------------------------------------------------
+
+
+def slowly(*parts: bytes) -> Recording:
+    """One part a second; all are as long as the longest."""
+    size = max(map(len, parts))
+    body = b"".join(part.ljust(size, b"\n") for part in parts)
+    return Recording("HTTP/1.1 200 OK\nContent-Type: text/event-stream", body)
+
+
+SAID = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
+KEPT = b": keep-alive\n\n"
+END = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(("tools", "least_s"), [((), 20), ((Tool(name="look"),), 60)])
+async def test_an_answer_that_has_begun_is_not_waited_for_as_long_as_one_that_has_not(
+    tools: tuple[Tool, ...], least_s: float, autojump_clock: MockClock
+) -> None:
+    """Unless it may become a call of a tool, which servers hold back until it is whole."""
+    give = slowly(SAID, *[KEPT] * 100)
+    async with open_faulty(lambda _: give, piece_bytes=len(SAID)) as (network, http):
+        network.second_per_piece = True
+        began = trio.current_time()
+        error = await ask_in_vain(backend_of("exo", http), question(tools=tools), idle_timeout_s=60)
+    assert error.code == "stalled"
+    assert least_s <= trio.current_time() - began <= least_s + 5
+
+
+@pytest.mark.trio
+async def test_a_prompt_that_is_being_read_is_no_silence(autojump_clock: MockClock) -> None:
+    """exo tells how far it is in comments; a comment that says the same again is none."""
+    reading = [b': prefill_progress {"processed":%d,"total":90}\n\n' % n for n in range(90)]
+    give = slowly(*reading, SAID, END)
+    size = max(map(len, (*reading, SAID, END)))
+    async with open_faulty(lambda _: give, piece_bytes=size) as (network, http):
+        network.second_per_piece = True
+        events = await ask(backend_of("exo", http), question(), idle_timeout_s=10)
+        assert events[0] == Delta("x")
+        assert trio.current_time() > 80
+        stuck = slowly(*reading[:1], *reading[1:2] * 90)
+        network.give = lambda _: stuck
+        error = await ask_in_vain(backend_of("exo", http), question(), idle_timeout_s=10)
+    assert error.code == "stalled"

@@ -37,13 +37,14 @@ def asked(
     language: str = "python",
     keeps_session: bool = True,
     submitter: PeerId = MINE[0],
+    code: str = "x",
 ) -> CellAsked:
     return CellAsked(
         task=TaskId(task),
         term=term,
         cell=cell,
         language=language,
-        code="x",
+        code=code,
         after=after,
         keeps_session=keeps_session,
         timeout_s=1.0,
@@ -87,6 +88,13 @@ def test_a_finished_cell_whose_answer_got_lost_is_answered_again() -> None:
     desk = after_running(0, 1)
     assert worker_desk.ask(desk, asked(1, (0,)))[1] == AnswerAgain(done(1))
     assert worker_desk.ask(after_running(0), asked(0))[1] == AnswerAgain(done(0))
+
+
+def test_other_code_under_the_same_number_is_not_answered_with_what_ran() -> None:
+    """A coordinator died before anybody heard of its cell; its heir's model wrote another one."""
+    desk = after_running(0, 1)
+    assert worker_desk.ask(desk, asked(1, (0,), term=2, code="y"))[1] == SessionLost((0, 1))
+    assert worker_desk.ask(after_running(0), asked(0, term=2, code="y"))[1] == RunAnew()
 
 
 def test_a_higher_term_is_answered_again_and_the_lower_one_is_refused_from_then_on() -> None:

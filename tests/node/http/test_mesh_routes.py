@@ -59,6 +59,24 @@ async def test_a_task_is_followed_by_events(virtual_time: JumpingClock, tmp_path
 
 
 @pytest.mark.trio
+async def test_a_task_is_explained_and_one_that_is_not_submitted_as_well(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world(MESH) as world:
+        room = open_room(world, tmp_path)
+        context = [{"name": "a.txt", "text": "the text"}]
+        body = {"prompt": block("say 7"), "mode": "blocks", "context": context}
+        would = (await ask(room, "POST", "/tasks/dry-run", body)).json
+        assert [row["name"] for row in would["decisions"]] == ["node-2"]
+        assert (await ask(room, "GET", "/tasks")).json["tasks"] == []
+        task = (await ask(room, "POST", "/tasks", body)).json["task"]
+        await world.until(lambda: world[0].submitter.find(task).is_over)
+        told = (await ask(room, "GET", f"/tasks/{task}/explain")).json
+        assert [row["wanted"] for row in told["decisions"]] == ["run python"]
+        assert (await ask(room, "GET", "/tasks/nobodys/explain")).status == 404
+
+
+@pytest.mark.trio
 async def test_texts_come_along_and_files_are_not_read(
     virtual_time: JumpingClock, tmp_path: Path
 ) -> None:

@@ -33,11 +33,14 @@ class Desk:
     asked: list[tuple[str, ...]] = field(default_factory=list)
     numbers: int = 26
     refusal: Exception | None = None
+    chars_max: int = 10_000
 
     async def embed(self, model: str, texts: tuple[str, ...]) -> Embeddings:
         self.asked.append(texts)
         if self.refusal is not None:
             raise self.refusal
+        if max(map(len, texts)) > self.chars_max:
+            raise RequestRefusedError("too_long", "input is too large to process")
         letters = "abcdefghijklmnopqrstuvwxyz"[: self.numbers]
         vectors = [[float(text.lower().count(one)) for one in letters] for text in texts]
         usage = Usage(prompt_tokens=len(texts), completion_tokens=0)
@@ -128,6 +131,18 @@ async def test_where_vectors_fail_or_do_not_fit_words_decide_and_why_is_told(
         assert found.folds[0].handle == refs[1].hash
         assert found.model is None
         assert ("nobody has e" if is_refused else "vectors of 3 and 26") in found.why_not
+
+
+@pytest.mark.parametrize(("chars_max", "is_enough"), [(400, True), (200, True), (100, False)])
+async def test_for_a_model_that_reads_little_the_beginnings_of_pieces_are_embedded(
+    virtual_time: JumpingClock, chars_max: int, is_enough: bool
+) -> None:
+    async with open_desk() as desk:
+        desk.chars_max = chars_max
+        found = await desk.find(await desk.keep(WIND * 30, KEY))
+        assert found.folds[0].passage.strip() == KEY.strip()
+        assert (found.model is not None) == is_enough
+        assert ("too_long" in found.why_not) != is_enough
 
 
 async def test_vectors_are_kept_within_a_bound_those_used_last() -> None:

@@ -361,6 +361,18 @@ async def test_of_two_servers_with_one_model_the_preferred_ones_speed_is_told(
         assert desk.room.tokens_per_s == {"m": pytest.approx(10.0)}
 
 
+async def test_what_is_told_of_models_is_the_same_tuple_until_one_of_them_changes(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    server = backend(models=(ModelInfo("a", is_warm=True), ModelInfo("b")))
+    async with open_desk(tmp_path, server) as desk:
+        before = desk.room.models
+        await desk.complete(asked("a b c d e f", model="a"))
+        assert desk.room.models is before
+        await desk.complete(asked("a b c d e f", model="b"))
+        assert [(one.name, one.is_warm) for one in desk.room.models] == [("a", True), ("b", True)]
+
+
 @pytest.mark.parametrize(
     ("names", "told"),
     [

@@ -19,6 +19,7 @@ from kowalski.protocol.messages.inference import (
     EmbeddingsAsked,
     EmbeddingsDone,
     EmbeddingsPiece,
+    Sampling,
     Tool,
     ToolCall,
     ToolCallPiece,
@@ -207,3 +208,33 @@ async def test_a_model_that_nobody_has_embeds_nothing(virtual_time: JumpingClock
     async with open_world([ASKER, THINKER]) as world:
         with pytest.raises(RequestRefusedError, match="no_peer: no peer has model other"):
             await world[0].work.embed(embeddings_asked("a", model="other"))
+
+
+# --- what a server would leave out ---------------------------------------------------------------
+
+DEMANDS: dict[str, tuple[str, dict[str, object]]] = {
+    "json_schema": ("exo", {"json_schema": '{"type": "object"}'}),
+    "tool_choice": ("exo", {"tools": (Tool(name="look"),), "tool_choice": "required"}),
+    "logprobs": ("lm-studio", {"logprobs": 2}),
+    "thinking": ("openai", {"thinking": "high"}),
+    "top_k": ("openai", {"sampling": Sampling(top_k=3)}),
+}
+
+
+@pytest.mark.parametrize("demand", DEMANDS)
+async def test_what_one_server_leaves_out_in_silence_goes_to_a_peer_whose_server_does_not(
+    demand: str, virtual_time: JumpingClock
+) -> None:
+    kind, asked = DEMANDS[demand]
+    answers = dataclasses.replace(THINKER, tells=lambda _: '{"n": 1}')
+    async with open_world([ASKER, answers, answers]) as world:
+        first = best(world, INFERENCE)
+        world.places[first].backend.kind = kind
+        request = prompt().model_copy(update=asked)
+        reply = await world[0].work.complete(request)
+        assert world.number_of(reply.placed.peer) == 3 - first
+        assert len(world.calls) == 1
+        world.places[3 - first].backend.kind = kind
+        with pytest.raises(RequestRefusedError, match=rf"^unsupported: .*no {demand}"):
+            await world[0].work.complete(request)
+        assert len(world.calls) == 1

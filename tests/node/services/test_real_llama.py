@@ -94,6 +94,7 @@ async def test_what_is_asked_for_is_what_comes(tiny: Path, tmp_path: Path) -> No
         await check_going_on(desk, plain)
         await check_prompts_and_logprobs(desk)
         await check_schema(desk)
+        await check_tokens(desk)
         await check_refusals(desk)
 
 
@@ -157,6 +158,20 @@ async def check_schema(desk: Desk) -> None:
         assert isinstance(json.loads(bound.text)["n"], int)
     else:
         assert bound.text.lstrip().startswith("{")
+
+
+async def check_tokens(desk: Desk) -> None:
+    """The same as the server counts for a prompt of the text, which it may begin with one more."""
+    text = "the node and the mesh, " * 20
+    request = wire.TokensAsked(model="tiny", texts=(text, ""), remaining_s=10)
+    told = await desk.two.asking.asker.request(
+        desk.two.room.peer, PROTOCOL, request, wire.TokensCounted, timeout_s=10
+    )
+    raw = await desk.ask(messages=(), prompt=text, **GREEDY)
+    assert (told.is_estimate, told.model, told.backend) == (False, "tiny", "llama-server")
+    assert told.counts[0] > 20
+    assert raw.done.usage.prompt_tokens - told.counts[0] in (0, 1)
+    assert told.counts[1] == 0
 
 
 async def check_refusals(desk: Desk) -> None:

@@ -551,16 +551,29 @@ async def test_of_a_flood_nothing_is_lost_on_its_way(
 async def test_sub_calls_are_answered_in_their_order_whatever_order_they_came_back_in(
     virtual_time: JumpingClock, tmp_path: Path
 ) -> None:
-    async with open_desk(tmp_path) as desk:
-        cell = asked("ask-many 5 q")
+    def script(_code: str, _state: ScriptedState) -> ScriptedCell:
+        return ScriptedCell(
+            sub_calls=tuple(SubCall(f"{n}{'x' * 200_000}") for n in range(5)),
+            outcome_of=lambda told: CellOutcome("ok", " ".join(str(r.text) for r in told).encode()),
+        )
+
+    def heads(batch: wire.SubCallsAsked) -> tuple[wire.SubCallResult, ...]:
+        return tuple(wire.SubCallResult(text=call.prompt[:1]) for call in batch.calls)
+
+    async with open_desk(tmp_path, script=script) as desk:
+        cell = asked("anything")
         async with desk.two.asking.asker.converse(desk.two.room.peer, PROTOCOL, cell) as talk:
             batches = [await talk.receive() for _ in range(3)]
             for batch in reversed(batches):
                 assert isinstance(batch, wire.SubCallsAsked)
-                await talk.send(echoed(batch))
+                for at, result in enumerate(told := heads(batch)):
+                    left = len(told) - at - 1
+                    await talk.send(
+                        wire.SubCallsAnswered(batch=batch.batch, left=left, results=(result,))
+                    )
             while not isinstance(done := await talk.receive(), wire.CellDone):
                 pass
-        assert done.stdout.split() == [word for n in range(5) for word in ("<q", f"{n}>")]
+        assert done.stdout == "0 1 2 3 4"
 
 
 async def test_a_sub_call_keeps_its_kind_and_model_and_may_end_in_an_error(

@@ -336,7 +336,8 @@ async def test_an_onlooker_sees_every_entry_in_order_and_the_end(
 async def test_an_onlooker_that_reads_nothing_is_left_behind_and_harms_nobody(
     virtual_time: JumpingClock,
 ) -> None:
-    async with open_world([ASKER, LEADER, WORKER, THINKER]) as world:
+    slow = dataclasses.replace(THINKER, model_slots=64, delay_per_token_s=1.0)  # entries apart
+    async with open_world([ASKER, LEADER, WORKER, slow]) as world:
         watcher = world[0].submitter
         with watcher.watch(TaskId("task")) as blind, watcher.watch(TaskId("task")) as other:
             prompt = block("ask-many 1100 q")

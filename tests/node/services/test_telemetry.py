@@ -173,3 +173,20 @@ async def test_a_device_with_many_addresses_tells_as_many_as_a_message_holds(
     profile = made(addresses=many).profile(0)
     assert profile.addresses == many[:ADDRESSES_MAX]
     encode(profile)
+
+
+async def test_the_lasting_profile_is_made_anew_only_when_it_would_tell_something_else(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    node, languages, models = made(), {"python": "3.11"}, [Model(name="m")]
+    node.rooms.languages = lambda: dict(languages)
+    node.rooms.models = lambda: tuple(models)
+    first = node.lasting()
+    node.rooms.repl = lambda: Occupancy(running=1, slots=4)
+    assert node.lasting() is first
+    languages["bash"] = "5.2"
+    assert node.lasting().languages == node.profile(0).languages != first.languages
+    models[0] = Model(name="m", is_warm=True)
+    assert node.lasting().models == (Model(name="m", is_warm=True),)
+    models.clear()
+    assert node.lasting().models == ()

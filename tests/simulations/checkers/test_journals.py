@@ -11,9 +11,9 @@ from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.task import Entry, TaskSpec
 from kowalski.rlm.journal import GENESIS, digest, entry_of
-from simulations.checkers.journals import Journals
+from simulations.checkers.journals import Journals, untrue_cells
 from simulations.witness import Witness
-from tests.simulations.looking import broken, witness_of
+from tests.simulations.looking import PEERS, broken, witness_of
 
 TASK = TaskId("task")
 SPEC = TaskSpec(prompt="x", max_iterations=1, timeout_s=10.0)
@@ -114,3 +114,26 @@ def test_a_disk_whose_entries_do_not_fit(witness: Witness, journals: Journals) -
     append(journals, 1, made)
     journals.look(task(1, made), made[::-1])
     assert "prefix_chain" in broken(witness)
+
+
+def ran(cell: int, code: str, output: str, *, ends: bool = False) -> list[journal.SessionEvent]:
+    return [
+        journal.CellStarted(cell=cell, language="python", code=code, peer=PEERS[0]),
+        journal.CellFinished(
+            cell=cell, peer=PEERS[0], status="ok", output=output, is_session_alive=not ends
+        ),
+    ]
+
+
+def test_a_journal_whose_cells_printed_what_they_say_is_true() -> None:
+    first = ran(0, "keep x 1\nsay hi", "hi\n")
+    assert untrue_cells([*first, *ran(1, "show x", "x is 1\n")]) == []
+    assert untrue_cells([*first, *ran(1, "show x", "x is 2\n")]) == [
+        "cell 1 printed 'x is 2\\n', not 'x is 1\\n'"
+    ]
+
+
+def test_what_a_session_knew_ends_with_it() -> None:
+    first = ran(0, "keep x 1", "", ends=True)
+    assert untrue_cells([*first, *ran(1, "show x", "NameError: x\n")]) == []
+    assert untrue_cells([*first, *ran(1, "show x", "x is 1\n")])

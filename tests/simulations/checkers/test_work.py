@@ -48,10 +48,22 @@ def test_twice_in_one_session_and_too_often_at_all() -> None:
     witness = witness_of()
     executions = Executions(witness, [ASK])
     executions.began_cell(0, CODE, state("x", CODE))
-    assert broken(witness) == ["attempt_budget"]
+    assert broken(witness) == ["session_is_whole", "attempt_budget"]
     for _ in range(EXECUTIONS_MAX):
         executions.began_cell(0, CODE, state())
-    assert len(broken(witness)) == 2
+    assert len(broken(witness)) == 3
+
+
+@pytest.mark.parametrize(
+    ("ran", "is_whole"),
+    [(("a", "b"), True), (("b",), True), ((), True), (("a",), False), (("a", "x"), False)],
+)
+def test_a_cell_runs_after_those_just_before_it(ran: tuple[str, ...], *, is_whole: bool) -> None:
+    witness = witness_of()
+    cells = (("python", "a"), ("bash", "z"), ("python", "b"), ("python", "c"))
+    executions = Executions(witness, [Ask("submit", 0.0, 0, "t", cells=cells)])
+    executions.began_cell(0, "c", state(*ran))
+    assert broken(witness) == ([] if is_whole else ["session_is_whole"])
 
 
 def test_what_a_stranger_runs_is_not_counted() -> None:

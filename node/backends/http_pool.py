@@ -1,0 +1,276 @@
+"""HTTP/1.1 connections to the model servers, kept and used again: h11 on trio's streams.
+
+Its own and no library's because most of what a node does passes through here: a pool that asks the
+system about each kept connection at each request, and sends a head and its body apart, cost a
+quarter of a model call (`docs/benchmarks.md`, the hot path). h11 knows the protocol; here are the
+bounds, and whose fault it is.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+import certifi
+import h11
+import trio
+from trio.abc import Stream
+
+from kowalski.node.backends.lines import excerpt
+from kowalski.node.backends.seam import BackendError, BackendErrorCode
+
+READ_BYTES = 64 * 1024
+HEAD_BYTES_MAX = 100 * 1024
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Whom a connection goes to."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How an answer begins; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """One request. Made by `request_of`."""
+
+    head: h11.Request
+    body: bytes
+
+
+Connect: TypeAlias = Callable[[Origin], Awaitable[Stream]]
+"""Opens one connection. Raises OSError or trio.BrokenResourceError: there is none."""
+
+
+def origin_and_target(url: str) -> tuple[Origin, bytes]:
+    """Whom to ask, and for what.
+
+    Raises:
+        BackendError: `unreachable`, this is no address.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if not host.isascii() or not (host and port):
+            raise ValueError(url)
+        return Origin(parts.scheme, host, port), target.encode("ascii")
+    except ValueError as error:
+        raise BackendError("unreachable", f"bad address {excerpt(url)}") from error
+
+
+def request_of(method: str, target: bytes, headers: Mapping[str, str], body: bytes) -> Asking:
+    """A request that can be sent.
+
+    Raises:
+        BackendError: `unreachable`, a header or the target is none.
+    """
+    lines = list(headers.items())
+    if body:
+        lines.append(("Content-Length", str(len(body))))
+    try:
+        return Asking(h11.Request(method=method, target=target, headers=lines), body)
+    except (ValueError, h11.LocalProtocolError) as error:
+        raise BackendError("unreachable", f"bad address or header: {error}") from error
+
+
+async def connect_tcp(origin: Origin) -> Stream:
+    """As this machine's network does it. TCP_NODELAY is on (trio's default for TCP sockets)."""
+    if origin.scheme not in _PORTS:
+        raise OSError(f"{origin.scheme} is not spoken here")
+    stream = await trio.open_tcp_stream(origin.host, origin.port)
+    if origin.scheme == "http":
+        return stream
+    # The system's authorities, and those of a browser where a system has none.
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    context.set_alpn_protocols(["http/1.1"])
+    secret = trio.SSLStream(stream, context, server_hostname=origin.host, https_compatible=True)
+    try:
+        await secret.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return secret
+
+
+class Connection:
+    """One connection, and the request and answer that are on it now. Made by `Pool`."""
+
+    def __init__(self, origin: Origin, stream: Stream) -> None:
+        self.origin = origin
+        self.kept_at = 0.0
+        self._stream = stream
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
+
+    async def ask(self, asking: Asking) -> Head:
+        """Send a request, in one piece, and wait for the head of its answer.
+
+        Raises:
+            BackendError: `unreachable`, it hung up; `bad_reply`, that is no HTTP.
+        """
+        http = self._http
+        said = http.send(asking.head) or b""
+        if asking.body:
+            said += http.send(h11.Data(data=asking.body)) or b""
+        said += http.send(h11.EndOfMessage()) or b""
+        with suppress(trio.BrokenResourceError):  # it may have answered before it hung up
+            await self._stream.send_all(said)
+        while True:
+            event = await self._next()
+            if isinstance(event, h11.Response):
+                headers = {
+                    name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers
+                }
+                return Head(int(event.status_code), headers)
+            if not isinstance(event, h11.InformationalResponse):
+                raise BackendError("unreachable", "it hung up without an answer")
+
+    async def receive(self) -> bytes:
+        """The next piece of the answer's body, `b""` at its end. Raises as `ask`."""
+        while True:
+            event = await self._next()
+            if not isinstance(event, h11.Data):
+                return b""
+            if event.data:
+                return bytes(event.data)
+
+    async def _next(self) -> object:
+        while True:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError as error:
+                # One class for "hung up" and for "this is no HTTP"; only the text tells them apart.
+                is_hang_up = "closed connection" in str(error)
+                code: BackendErrorCode = "unreachable" if is_hang_up else "bad_reply"
+                raise BackendError(code, str(error)) from error
+            if event is not h11.NEED_DATA:
+                return event
+            try:
+                data = await self._stream.receive_some(READ_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise BackendError("unreachable", str(error.__cause__ or error)) from error
+            if not data and self._http.their_state is h11.SEND_RESPONSE:
+                raise BackendError("unreachable", "it hung up without an answer")
+            self._http.receive_data(bytes(data))
+
+    def begin_anew(self) -> bool:
+        """Whether another request may be sent: the answer was read to its end, and nothing more."""
+        http = self._http
+        if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
+            return False
+        if http.trailing_data[0]:
+            return False  # what came uninvited would be taken for the next answer
+        http.start_next_cycle()
+        return True
+
+    @property
+    def is_fallow(self) -> bool:
+        """Of a kept one: whether nothing has come on it, which could only be its end."""
+        stream = self._stream
+        if isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream
+        return not (isinstance(stream, trio.SocketStream) and stream.socket.is_readable())
+
+    async def aclose(self) -> None:
+        """Close at once."""
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(self._stream)
+
+
+class Pool:
+    """At most `connections_max` connections, of which `kept_max` wait for their next request."""
+
+    def __init__(
+        self,
+        connect: Connect,
+        *,
+        connections_max: int,
+        kept_max: int,
+        kept_s: float,
+        connect_timeout_s: float,
+    ) -> None:
+        self._connect = connect
+        self._max = connections_max
+        self._kept_max = kept_max
+        self._kept_s = kept_s
+        self._connect_timeout_s = connect_timeout_s
+        self._places = trio.Semaphore(connections_max)
+        self._kept: list[Connection] = []
+        """The one that was used last at the end: the others may be left to grow old."""
+
+    async def take(self, origin: Origin) -> Connection:
+        """A connection, to be given back with `give_back`.
+
+        Raises:
+            BackendError: `overloaded`, all are in use, and were for the length of the timeout;
+                `unreachable`, nobody is there, or does not answer within that.
+        """
+        await self._take_place()
+        try:
+            while (kept := self._take_kept(origin)) is not None:
+                if trio.current_time() - kept.kept_at < self._kept_s and kept.is_fallow:
+                    return kept
+                await kept.aclose()
+            if self._max - self._places.value + len(self._kept) > self._max:
+                await self._kept.pop(0).aclose()
+            return Connection(origin, await self._open(origin))
+        except BaseException:
+            self._places.release()
+            raise
+
+    async def give_back(self, connection: Connection) -> None:
+        """Keep it for the next request where its answer was read to the end, else close it."""
+        self._places.release()
+        if not connection.begin_anew():
+            await connection.aclose()
+            return
+        connection.kept_at = trio.current_time()
+        self._kept.append(connection)
+        if len(self._kept) > self._kept_max:
+            await self._kept.pop(0).aclose()
+
+    async def aclose(self) -> None:
+        """Close those that are kept."""
+        while self._kept:
+            await self._kept.pop().aclose()
+
+    async def _take_place(self) -> None:
+        try:
+            self._places.acquire_nowait()
+        except trio.WouldBlock:
+            with trio.move_on_after(self._connect_timeout_s) as patience:
+                await self._places.acquire()
+            if patience.cancelled_caught:
+                raise BackendError("overloaded", "all connections to it are in use") from None
+
+    def _take_kept(self, origin: Origin) -> Connection | None:
+        for at in range(len(self._kept) - 1, -1, -1):
+            if self._kept[at].origin == origin:
+                return self._kept.pop(at)
+        return None
+
+    async def _open(self, origin: Origin) -> Stream:
+        try:
+            with trio.fail_after(self._connect_timeout_s):
+                return await self._connect(origin)
+        except trio.TooSlowError as error:
+            what = f"no connection within {self._connect_timeout_s:g} s"
+            raise BackendError("unreachable", what) from error
+        except (OSError, trio.BrokenResourceError) as error:
+            raise BackendError("unreachable", str(error.__cause__ or error)) from error

@@ -1,0 +1,146 @@
+"""Which short questions go to a model together, and what each of them cost in the end.
+
+A question that a model answers in milliseconds costs more to place, to admit and to journal than
+to answer. So quick ones share all that: as many as one slot of a peer answers in a moment. Slow
+ones stay alone, each bound to a peer only when that has room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+
+from kowalski.protocol.errors import RemoteProtocolError
+from kowalski.protocol.ids import PeerId
+from kowalski.protocol.messages.inference import COMPLETIONS_MAX, OneCompletion
+
+QUICK_S = 0.5
+"""A question that takes longer is asked alone."""
+
+MOMENT_S = 1.0
+"""What a group should take at most: so much is bound to a peer at once, and lost with it."""
+
+WEIGHT = 0.3
+"""Of the latest in a moving average: a model that was just loaded is soon known to be quick."""
+
+PACES_MAX = 1024
+PROMPTS_BYTES_MAX = 512 * 1024
+
+
+def group_size(each_s: float | None, *, waiting: int, slots: int) -> int:
+    """How many of the questions that wait should go to one peer together.
+
+    `each_s` is what one is expected to take, None where that is not known; `slots` are all that
+    there are for such work: each gets its share, and the last ones are spread evenly.
+    """
+    if each_s is None or each_s > QUICK_S:
+        return 1
+    in_a_moment = int(MOMENT_S / max(each_s, 1e-4))
+    share = ceil(waiting / (2 * max(1, slots)))
+    return max(1, min(COMPLETIONS_MAX, in_a_moment, share))
+
+
+class Paces:
+    """Seconds that a unit of work takes at each peer, as it says itself: moving averages."""
+
+    def __init__(self) -> None:
+        self._unit_s: dict[tuple[PeerId, str], float] = {}
+
+    def learn(self, peer: PeerId, work: str, unit_s: float) -> None:
+        before = self._unit_s.pop((peer, work), unit_s)
+        self._unit_s[peer, work] = before + WEIGHT * (unit_s - before)
+        while len(self._unit_s) > PACES_MAX:
+            del self._unit_s[next(iter(self._unit_s))]
+
+    def at_s(self, peer: PeerId, work: str, units: float) -> float | None:
+        """What so many units take at a peer; None if it never did such work."""
+        unit_s = self._unit_s.get((peer, work))
+        return None if unit_s is None else unit_s * units
+
+    def usual_s(self, work: str, units: float) -> float | None:
+        """The same, wherever: the median of the peers that did such work."""
+        seen = sorted(unit_s for (_, name), unit_s in self._unit_s.items() if name == work)
+        return seen[len(seen) // 2] * units if seen else None
+
+
+@dataclass(slots=True, eq=False)
+class Question:
+    """One, and how many requests went to models for it so far."""
+
+    prompt: str
+    attempts: int = 0
+    is_alone: bool = False
+    """It did not come out well with others."""
+
+
+@dataclass(slots=True)
+class Group:
+    """Questions that are asked together; `unanswered` is what the next peer would be asked."""
+
+    unanswered: list[Question]
+    under_way: int = 0
+    """Peers that have been asked, and have not ended."""
+
+    def keep(self, count: int) -> list[Question]:
+        """Ask only so many, at least one. Returns the others, while nobody was asked for them."""
+        if self.under_way:
+            return []
+        surplus = self.unanswered[max(1, count) :]
+        del self.unanswered[max(1, count) :]
+        return surplus
+
+    def ask(self) -> Asking:
+        return Asking(self, tuple(self.unanswered))
+
+
+@dataclass(slots=True)
+class Asking:
+    """One peer is asked, and answers in the order of the questions, one after the other.
+
+    So each request to a model is counted, also where the peer is lost in the middle: those that
+    were answered, and the one after them.
+    """
+
+    group: Group
+    questions: tuple[Question, ...]
+    answered: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.group.under_way += 1
+        self.questions[0].attempts += 1
+
+    def tell(self, answers: Iterable[OneCompletion]) -> Sequence[tuple[Question, OneCompletion]]:
+        """The next answers, each with its question.
+
+        Raises:
+            RemoteProtocolError: they are not the next ones.
+        """
+        told = []
+        for answer in answers:
+            if answer.slot != self.answered or self.answered >= len(self.questions):
+                raise RemoteProtocolError(
+                    f"answer {answer.slot} of {len(self.questions)}, where {self.answered} was due"
+                )
+            question = self.questions[self.answered]
+            question.attempts -= answer.is_refused
+            self.answered += 1
+            if self.answered < len(self.questions):
+                self.questions[self.answered].attempts += 1
+            self.group.unanswered.remove(question)
+            told.append((question, answer))
+        return told
+
+    def refused(self) -> None:
+        """The peer would not go on: no model was asked the next one."""
+        if self.answered < len(self.questions):
+            self.questions[self.answered].attempts -= 1
+
+    def end(self) -> None:
+        """The peer has said its last, or is lost."""
+        self.group.under_way -= 1
+
+    def check(self) -> None:
+        """Raises RemoteProtocolError: it has ended, and not all were answered."""
+        if self.answered < len(self.questions):
+            raise RemoteProtocolError(f"{self.answered} of {len(self.questions)} were answered")

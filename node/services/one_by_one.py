@@ -1,0 +1,177 @@
+"""Many short questions in one request, put to the model one after the other.
+
+They take one slot of it together. Answers are told as they come, those of a moment in one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.backends.catalogue import Catalogue
+from kowalski.node.backends.seam import BackendError, Completed, CompletionRequest
+from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
+from kowalski.protocol.limits import TEXT_BYTES_MAX
+from kowalski.protocol.messages import inference as wire
+from kowalski.protocol.messages.base import line, sayable
+
+MOMENT_S = 0.2
+"""How long an answer may wait for company: what is told together is one entry of a journal, and the
+cell that asked so many questions goes on when it has all answers."""
+
+TOLD_BYTES_MAX = 256 * 1024
+"""Beyond this they wait no longer: with the longest text behind it, it still fits a frame."""
+
+SERVERS_FAULT = frozenset({"unreachable", "model_missing", "overloaded"})
+"""What of a question's failure is no fault of the question: the others go elsewhere as well."""
+
+
+def no_of(error: BackendError) -> RequestRefusedError | RequestFailedError:
+    """What a backend's failure is to the asker: go elsewhere now, or something went wrong."""
+    if error.code == "overloaded":
+        return RequestRefusedError("busy", error.detail, error.retry_after_s)
+    if error.code in ("model_missing", "unsupported"):
+        return RequestRefusedError("unsupported", error.detail)
+    if error.code == "too_long":
+        return RequestRefusedError("too_long", error.detail)
+    return RequestFailedError("backend", f"{error.code}: {error.detail}")
+
+
+class OneByOne:
+    """`run` answers all prompts of `request`; then the facts about all of them are here."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        conversation: Conversation,
+        request: wire.CompletionsAsked,
+        *,
+        on_use: Callable[[str], None],
+        idle_timeout_s: float,
+    ) -> None:
+        self._catalogue = catalogue
+        self._request = request
+        self._on_use = on_use
+        self._idle_timeout_s = idle_timeout_s
+        self._telling = _Telling(conversation)
+        self.model = request.model
+        self.backend = ""
+        self.usage = wire.Usage(prompt_tokens=0, completion_tokens=0)
+
+    async def run(self) -> None:
+        """Raises BackendError: the server can do none of them; those before were answered."""
+        async with open_plain_nursery() as nursery:
+            nursery.start_soon(self._telling.keep_telling)
+            try:
+                for slot, prompt in enumerate(self._request.prompts):
+                    await self._telling.tell(await self._one(slot, prompt))
+            except BackendError:
+                await self._telling.say()
+                raise
+            await self._telling.say()
+            nursery.cancel_scope.cancel()
+
+    async def _one(self, slot: int, prompt: str) -> wire.OneCompletion:
+        began = trio.current_time()
+        try:
+            text, usage = await self._asked(prompt)
+        except BackendError as error:
+            if error.code in SERVERS_FAULT:
+                raise
+            return _failed(slot, no_of(error), trio.current_time() - began)
+        except RequestFailedError as too_long:
+            return _failed(slot, too_long, trio.current_time() - began)
+        self.usage = _sum(self.usage, usage)
+        duration_s = trio.current_time() - began
+        return wire.OneCompletion(slot=slot, text=text, usage=usage, duration_s=duration_s)
+
+    async def _asked(self, prompt: str) -> tuple[str, wire.Usage]:
+        """Raises BackendError; RequestFailedError: `too_long`."""
+        request = self._request
+        asked = CompletionRequest(
+            model=request.model,
+            messages=(wire.ChatMessage(role="user", content=prompt),),
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            sampling=request.sampling,
+        )
+        texts: list[str] = []
+        size = 0
+        async with self._catalogue.answer(asked, idle_timeout_s=self._idle_timeout_s) as answering:
+            self.model = answering.listing.model.name
+            self.backend = answering.listing.backend_name
+            self._on_use(self.model)
+            async for event in answering.events:
+                if isinstance(event, Completed):
+                    return sayable("".join(texts)), usage_of(event)
+                texts.append(event.text)
+                size += len(event.text.encode(errors="replace")) + len(event.thinking)
+                if size > TEXT_BYTES_MAX:
+                    raise RequestFailedError("too_long", f"a reply of over {size} bytes")
+        raise BackendError("bad_reply", "the answer did not end")
+
+
+class _Telling:
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._unsaid: list[wire.OneCompletion] = []
+        self._bytes = 0
+        self._news = trio.Event()
+        self._lock = trio.Lock()
+
+    async def tell(self, answer: wire.OneCompletion) -> None:
+        self._unsaid.append(answer)
+        self._bytes += len((answer.text or "").encode())
+        self._news.set()
+        if self._bytes > TOLD_BYTES_MAX:
+            await self.say()
+
+    async def keep_telling(self) -> None:
+        while True:
+            await self._news.wait()
+            await trio.sleep(MOMENT_S)
+            await self.say()
+
+    async def say(self) -> None:
+        """All that was not said yet, in order whoever calls this."""
+        async with self._lock:
+            answers, self._unsaid = tuple(self._unsaid), []
+            self._bytes, self._news = 0, trio.Event()
+            if answers:
+                await self._conversation.send(wire.CompletionsTold(answers=answers))
+
+
+def usage_of(end: Completed) -> wire.Usage:
+    return wire.Usage(
+        prompt_tokens=end.prompt_tokens,
+        completion_tokens=end.completion_tokens,
+        is_estimate=end.usage_is_estimate,
+        cached_tokens=end.cached_tokens,
+        thinking_tokens=end.thinking_tokens,
+    )
+
+
+def _sum(one: wire.Usage, other: wire.Usage) -> wire.Usage:
+    return wire.Usage(
+        prompt_tokens=one.prompt_tokens + other.prompt_tokens,
+        completion_tokens=one.completion_tokens + other.completion_tokens,
+        is_estimate=one.is_estimate or other.is_estimate,
+        cached_tokens=one.cached_tokens + other.cached_tokens,
+        thinking_tokens=one.thinking_tokens + other.thinking_tokens,
+    )
+
+
+def _failed(
+    slot: int, no: RequestRefusedError | RequestFailedError, duration_s: float
+) -> wire.OneCompletion:
+    is_refused = isinstance(no, RequestRefusedError)
+    return wire.OneCompletion(
+        slot=slot,
+        code=no.reason if isinstance(no, RequestRefusedError) else no.code,
+        detail=line(no.detail),
+        is_refused=is_refused,
+        duration_s=duration_s,
+    )

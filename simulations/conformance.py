@@ -1,0 +1,280 @@
+"""One script in two tiers: a home of three, as its user sees it, in the simulator and for real.
+
+A script submits one task at node `a`, does something to whoever leads it, and undoes that in the
+end. What is seen is what the control socket of `a` tells: its verbs are the same in both tiers, and
+so is the Python of the cells. Only bounds of time differ, by what a busy machine may add.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import trio
+
+from kowalski.node.control_messages import Role
+from kowalski.node.repl.scripted_sessions import ScriptedCell, ScriptedState
+from kowalski.node.repl.seam import CellOutcome
+from simulations.determinism import decided_by
+from simulations.injection import Injection
+from simulations.logs import told_to
+from simulations.menu import Fault
+from simulations.virtual_time import JumpingClock
+from simulations.witness import Witness
+from simulations.world import Part, World, open_world
+
+Row = Mapping[str, object]
+
+ROLES: dict[str, tuple[Role, ...]] = {
+    "a": ("submit", "repl"),
+    "b": ("submit", "coordinate"),
+    "c": ("submit", "coordinate"),
+}
+"""Of three devices: `a` is asked and runs cells, `b` or `c` leads."""
+
+LOOK_S = 0.05
+FOR_LONG_S = 1e6
+REQUEST: dict[str, object] = {
+    "mode": "blocks",
+    "timeout_s": 120.0,
+    "prompt": """\
+Three steps.
+
+```python
+import time
+total = sum(range(1000))
+print("first", total)
+```
+
+```python
+time.sleep(2)
+total += 1
+print("second", total)
+```
+
+```python
+print("third", total)
+```
+""",
+}
+
+What = Literal["nothing", "killed", "cut off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What befalls the leader once the first cell is done; how soon `a` may and must notice.
+
+    Seconds from then on: until nothing is sent to it any more, and until it is given up.
+    """
+
+    what: What
+    unroutable_s_max: float = 0.0
+    failed_s: tuple[float, float] = (0.0, 0.0)
+
+
+SCRIPTS = (
+    Script("nothing"),
+    # Its connections close, which is evidence to go by (design: 0.3 s; failed p99 8 s).
+    Script("killed", unroutable_s_max=1.0, failed_s=(0.2, 8.0)),
+    # Nobody is told: probes have to find out (design: unroutable p99 4 s, failed p99 8 s).
+    Script("cut off", unroutable_s_max=4.0, failed_s=(1.0, 8.0)),
+)
+
+
+@dataclass(slots=True)
+class History:
+    """What `a` shows. Leaders are `first`, `second`, in the order in which they led."""
+
+    leaders: list[str] = field(default_factory=list)
+    """By name, in order; of the terms from 1 on."""
+    terms: list[int] = field(default_factory=list)
+    cells: list[tuple[int, str]] = field(default_factory=list)
+    """Number and status, in the order in which they became visible."""
+    state: str = ""
+    answer: str = ""
+    verdicts: list[tuple[str, str]] = field(default_factory=list)
+    """Whom `a` came to hold for failed, and for alive again."""
+    unroutable_after_s: float | None = None
+    failed_after_s: float | None = None
+
+    @property
+    def visible(self) -> dict[str, object]:
+        """What must be the same in both tiers, to the word."""
+        ranks: dict[str, str] = {}
+        for name in self.leaders:
+            ranks.setdefault(name, ("first", "second", "third")[len(ranks)])
+        return {
+            "leaders": [ranks[name] for name in self.leaders],
+            "terms": self.terms,
+            "cells": self.cells,
+            "state": self.state,
+            "answer": self.answer,
+            "verdicts": [(ranks.get(name, name), state) for name, state in self.verdicts],
+        }
+
+
+class Onlooker:
+    """Makes a history of what `a` tells, whoever asks it."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self._befell: tuple[str, float] | None = None
+        self._states: dict[str, str] = {}
+
+    def heard(self, event: Row) -> bool:
+        """Take in an event of the task; whether it is the moment for the script's fault."""
+        history = self.history
+        match event:
+            case {"kind": "coordinator", "name": str(name), "term": int(term)}:
+                history.leaders.append(name)
+                history.terms.append(term)
+            case {"kind": "cell", "cell": int(cell), "status": str(status)} if status != "started":
+                history.cells.append((cell, status))
+                return history.cells == [(0, "done")]
+            case _:
+                pass
+        return False
+
+    def ended(self, reply: Row) -> None:
+        self.history.state, self.history.answer = str(reply["state"]), str(reply["answer"])
+
+    def befell(self, name: str, at_s: float) -> None:
+        """The script's fault begins now, at this node."""
+        self._befell = (name, at_s)
+
+    def looked(self, rows: list[Row], at_s: float) -> None:
+        """At the verb `peers` of `a`."""
+        for row in rows:
+            name, state = str(row["name"]), str(row["membership"])
+            if state in {"alive", "failed"} and state != self._states.setdefault(name, "alive"):
+                self._states[name] = state
+                self.history.verdicts.append((name, state))
+            if self._befell is None or name != self._befell[0]:
+                continue
+            after_s = at_s - self._befell[1]
+            if not row["routable"] and self.history.unroutable_after_s is None:
+                self.history.unroutable_after_s = after_s
+            if state == "failed" and self.history.failed_after_s is None:
+                self.history.failed_after_s = after_s
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether the one that something befell is held for failed."""
+        return self._befell is not None and self._states.get(self._befell[0]) == "failed"
+
+    @property
+    def has_forgiven(self) -> bool:
+        return self._befell is not None and self._states.get(self._befell[0]) == "alive"
+
+
+def broken_bounds(script: Script, history: History, *, slack_s: float = 0.0) -> list[str]:
+    """What came too early or too late, in words. `slack_s`: what the machine may add."""
+    if script.what == "nothing":
+        return [f"verdicts where nothing happened: {history.verdicts}"] if history.verdicts else []
+    least_s, most_s = script.failed_s
+    bounds = (
+        ("unroutable", history.unroutable_after_s, 0.0, script.unroutable_s_max + slack_s),
+        ("failed", history.failed_after_s, least_s, most_s + slack_s),
+    )
+    return [
+        f"{what} after {after_s} s, not within {least:g} to {most:g} s"
+        for what, after_s, least, most in bounds
+        if after_s is None or not least <= after_s <= most
+    ]
+
+
+# --- in the simulator ---------------------------------------------------------------------------
+
+
+def plain_python(code: str, state: ScriptedState) -> ScriptedCell:
+    """A `scripted_sessions.Script` for cells of ours that need no sandbox: it runs them.
+
+    Sleep takes virtual time. A session is what its cells leave behind, run one after the other.
+    """
+    slept: list[float] = []
+    printed = io.StringIO()
+    variables: dict[str, Any] = {}
+    with contextlib.redirect_stdout(printed):
+        for each in (*state.codes, code):
+            slept.clear()
+            printed.seek(0)
+            printed.truncate()
+            plain = each.replace("import time\n", "")
+            variables["time"] = SimpleNamespace(sleep=slept.append)
+            exec(plain, variables)  # noqa: S102 the text is above
+    return ScriptedCell(
+        CellOutcome("ok", stdout=printed.getvalue().encode(), exit_code=0), duration_s=sum(slept)
+    )
+
+
+def simulated(script: Script, seed: int = 1) -> History:
+    """Tell the script in tier A."""
+    onlooker, witness = Onlooker(), Witness()
+    with decided_by(seed), told_to(witness):
+        trio.run(_told, script, seed, onlooker, witness, clock=JumpingClock())
+    return onlooker.history
+
+
+async def _told(script: Script, seed: int, onlooker: Onlooker, witness: Witness) -> None:
+    parts = [
+        Part(
+            languages={"python": "3"} if "repl" in roles else {},
+            roles=roles,
+            script=plain_python,
+            settings={"name": name},
+        )
+        for name, roles in ROLES.items()
+    ]
+    moment, ended = trio.Event(), trio.Event()
+    async with (
+        open_world(parts, seed=seed, witness=witness) as world,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(_look, world, onlooker)
+        nursery.start_soon(_follow, world, onlooker, moment, ended)
+        if script.what != "nothing":
+            await moment.wait()
+            await _befall(world, script.what, onlooker, ended)
+        await ended.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def _befall(world: World, what: What, onlooker: Onlooker, ended: trio.Event) -> None:
+    """Lasts until the task has ended and the leader is given up; then until it is back."""
+    name = onlooker.history.leaders[-1]
+    number = list(ROLES).index(name)
+    kind = "crash" if what == "killed" else "isolate"
+    fault = Fault(kind, 0.0, FOR_LONG_S, (number,), 0.5)
+    onlooker.befell(name, trio.current_time())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Injection(world).inject, fault)
+        await ended.wait()
+        await world.until(lambda: onlooker.has_given_up)
+        nursery.cancel_scope.cancel()
+    await world.until(lambda: onlooker.has_forgiven)
+
+
+async def _follow(world: World, onlooker: Onlooker, moment: trio.Event, ended: trio.Event) -> None:
+    async def emit(event: dict[str, object]) -> None:
+        await trio.lowlevel.checkpoint()
+        if onlooker.heard(event):
+            moment.set()
+
+    onlooker.ended(await world.verbs(0)["submit"]({**REQUEST, "follow": True}, emit))
+    ended.set()
+
+
+async def _look(world: World, onlooker: Onlooker) -> None:
+    async def ignore(_event: dict[str, object]) -> None:
+        await trio.lowlevel.checkpoint()
+
+    while True:
+        rows = (await world.verbs(0)["peers"]({}, ignore))["peers"]
+        assert isinstance(rows, list)
+        onlooker.looked(rows, trio.current_time())
+        await trio.sleep(LOOK_S)

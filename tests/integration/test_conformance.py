@@ -1,0 +1,135 @@
+"""What the simulator says of a home of three is what three real processes do.
+
+Each process is in a network namespace of its own; where these cannot be made, on loopback, and the
+script that pulls a cable is skipped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from kowalski.node.control_client import NodeGoneError, NodeNotRunningError
+from kowalski.node.local_cluster import LocalNode
+from simulations.conformance import (
+    LOOK_S,
+    REQUEST,
+    ROLES,
+    SCRIPTS,
+    Onlooker,
+    Script,
+    broken_bounds,
+    simulated,
+)
+from tests.integration.cluster import (
+    START_S,
+    Cluster,
+    entering,
+    open_cluster,
+    wait_until,
+)
+from tests.netns import Machine, lan, missing
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+
+SLACK_S = 15.0
+"""What a machine with much else to do may add to when something is noticed."""
+
+
+@dataclass(frozen=True)
+class Home:
+    cluster: Cluster
+    machines: Mapping[str, Machine]
+    """Empty on loopback."""
+
+    def start(self, name: str, *options: str) -> LocalNode:
+        roles = ",".join(ROLES[name])
+        return self.cluster.start(
+            name, "--roles", roles, *options, prefix=entering(self.machines.get(name))
+        )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    with contextlib.ExitStack() as stack:
+        found = [] if missing() else stack.enter_context(lan(len(ROLES)))
+        cluster = stack.enter_context(open_cluster(tmp_path_factory.mktemp("conformance")))
+        home = Home(cluster, dict(zip(ROLES, found, strict=False)))
+        home.start("a").wait_until_up(START_S)
+        line = cluster.named("a").invite(uses=2)
+        for name in ("b", "c"):
+            home.start(name, "--join", line)
+        yield home
+
+
+@dataclass
+class Told:
+    """One script, told by processes: it looks at `a` from a thread while the task is followed."""
+
+    home: Home
+    script: Script
+    onlooker: Onlooker = field(default_factory=Onlooker)
+    is_over: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def asked(self) -> LocalNode:
+        return self.home.cluster.named("a")
+
+    def look(self) -> None:
+        while not self.is_over.wait(LOOK_S):
+            with contextlib.suppress(NodeGoneError, NodeNotRunningError):
+                rows = self.asked.ask("peers")["peers"]
+                assert isinstance(rows, list)
+                self.onlooker.looked(rows, time.monotonic())
+
+    def heard(self, event: Mapping[str, object]) -> None:
+        if self.onlooker.heard(event) and self.script.what != "nothing":
+            leader = self.onlooker.history.leaders[-1]
+            self.onlooker.befell(leader, time.monotonic())
+            if self.script.what == "killed":
+                self.home.cluster.named(leader).kill()
+            else:
+                self.home.machines[leader].cut()
+
+    def undo(self, leader: str) -> None:
+        if self.script.what == "killed":
+            self.home.start(leader)
+        else:
+            self.home.machines[leader].mend()
+
+    def tell(self) -> None:
+        self.home.cluster.wait_until_met(START_S)
+        looking = threading.Thread(target=self.look)
+        looking.start()
+        try:
+            self.onlooker.ended(
+                self.asked.ask("submit", {**REQUEST, "follow": True}, on_event=self.heard)
+            )
+            if self.script.what != "nothing":
+                wait_until(lambda: self.onlooker.has_given_up, "its leader is given up")
+                self.undo(self.onlooker.history.leaders[0])
+                wait_until(lambda: self.onlooker.has_forgiven, "it is back", START_S)
+        finally:
+            self.is_over.set()
+            looking.join()
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.what)
+def test_a_user_sees_of_real_processes_what_the_simulator_tells(home: Home, script: Script) -> None:
+    if script.what == "cut off" and not home.machines:
+        pytest.skip(str(missing()))
+    expected = simulated(script)
+    told = Told(home, script)
+    told.tell()
+    sys.stdout.write(home.cluster.logs())
+    history = told.onlooker.history
+    sys.stdout.write(f"simulated {expected}\nfor real  {history}\n")
+    assert history.visible == expected.visible
+    assert not broken_bounds(script, expected)
+    assert not broken_bounds(script, history, slack_s=SLACK_S)

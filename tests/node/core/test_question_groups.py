@@ -1,0 +1,118 @@
+"""Which questions go together, and that each request to a model is counted once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kowalski.node.core.question_groups import (
+    MOMENT_S,
+    QUICK_S,
+    Asking,
+    Group,
+    Paces,
+    Question,
+    group_size,
+)
+from kowalski.protocol.errors import RemoteProtocolError
+from kowalski.protocol.ids import PeerId
+from kowalski.protocol.messages.inference import COMPLETIONS_MAX, OneCompletion
+
+BOX, LAP = PeerId("12D3KooWBox"), PeerId("12D3KooWLap")
+
+
+def group(count: int) -> Group:
+    return Group([Question(f"q {n}") for n in range(count)])
+
+
+def answers(*slots: int) -> list[OneCompletion]:
+    return [OneCompletion(slot=slot, text=f"a {slot}") for slot in slots]
+
+
+def attempts(questions: tuple[Question, ...]) -> list[int]:
+    return [one.attempts for one in questions]
+
+
+@pytest.mark.parametrize("each_s", [None, QUICK_S * 1.01, 30.0])
+def test_what_is_slow_or_unknown_is_asked_alone(each_s: float | None) -> None:
+    assert group_size(each_s, waiting=1000, slots=1) == 1
+
+
+@given(st.floats(0, 100) | st.none(), st.integers(1, 10_000), st.integers(0, 1000))
+def test_a_group_is_bounded_by_a_moment_and_by_its_share(
+    each_s: float | None, waiting: int, slots: int
+) -> None:
+    size = group_size(each_s, waiting=waiting, slots=slots)
+    assert 1 <= size <= min(COMPLETIONS_MAX, waiting)
+    if size > 1:
+        assert each_s is not None
+        assert size * each_s <= MOMENT_S * 1.001 + 1e-4 * size
+        assert (size - 1) * 2 * max(1, slots) < waiting, "some is left for every slot"
+
+
+def test_a_pace_follows_what_was_seen_lately_at_each_peer() -> None:
+    paces = Paces()
+    assert paces.usual_s("inference m", 1.0) is None
+    paces.learn(BOX, "inference m", 3.0)  # it had to be loaded
+    for _ in range(20):
+        paces.learn(BOX, "inference m", 0.01)
+    paces.learn(LAP, "inference m", 2.0)
+    assert paces.at_s(BOX, "inference m", 2.0) == pytest.approx(0.02, rel=0.5)
+    assert paces.at_s(LAP, "inference m", 2.0) == pytest.approx(4.0)
+    assert paces.at_s(LAP, "inference other", 2.0) is None
+    assert paces.usual_s("inference m", 1.0) == pytest.approx(2.0)
+
+
+def test_what_is_answered_counts_once_and_the_rest_stays() -> None:
+    asked = group(3)
+    asking = asked.ask()
+    told = asking.tell(answers(0, 1))
+    assert [question.prompt for question, _ in told] == ["q 0", "q 1"]
+    assert [one.prompt for one in asked.unanswered] == ["q 2"]
+    assert attempts(asking.questions) == [1, 1, 1], "the third is under way"
+    with pytest.raises(RemoteProtocolError, match="2 of 3"):
+        asking.check()
+    asking.tell(answers(2))
+    asking.check()
+    assert attempts(asking.questions) == [1, 1, 1]
+
+
+def test_of_those_lost_with_a_peer_only_the_one_under_way_was_asked() -> None:
+    asked = group(4)
+    first = asked.ask()
+    first.tell(answers(0))
+    first.end()
+    second = asked.ask()
+    assert [one.prompt for one in second.questions] == ["q 1", "q 2", "q 3"]
+    second.tell(answers(0, 1, 2))
+    assert attempts(first.questions) == [1, 2, 1, 1]
+
+
+def test_a_refusal_asks_no_model() -> None:
+    asked = group(2)
+    asking = asked.ask()
+    asking.refused()
+    asking.end()
+    assert attempts(asking.questions) == [0, 0]
+    again = asked.ask()
+    (told,) = again.tell([OneCompletion(slot=0, code="unsupported", is_refused=True)])
+    assert told[0].attempts == 0
+    again.tell(answers(1))
+    assert attempts(again.questions) == [0, 1]
+
+
+@pytest.mark.parametrize("slots", [(1,), (0, 0), (0, 1, 2)])
+def test_answers_that_are_not_the_next_ones_are_refused(slots: tuple[int, ...]) -> None:
+    asking: Asking = group(2).ask()
+    with pytest.raises(RemoteProtocolError):
+        asking.tell(answers(*slots))
+
+
+def test_too_many_for_a_peer_are_given_back_unless_somebody_is_asked_for_them() -> None:
+    asked = group(5)
+    assert [one.prompt for one in asked.keep(3)] == ["q 3", "q 4"]
+    asking = asked.ask()
+    assert asked.keep(1) == []
+    asking.end()
+    assert [one.prompt for one in asked.keep(0)] == ["q 1", "q 2"]

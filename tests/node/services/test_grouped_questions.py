@@ -1,0 +1,108 @@
+"""What a cell asks of models at once, seen on whole nodes under virtual time."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from kowalski.node.backends.seam import CompletionRequest
+from kowalski.node.repl.scripted_sessions import ScriptedCell, ScriptedState
+from kowalski.node.repl.seam import CellOutcome, SubCall
+from kowalski.protocol.ids import TaskId
+from kowalski.protocol.messages.journal import SessionEvent, SubCallAnswered, SubCallsAnswered
+from kowalski.protocol.messages.task import Asking, Budget
+from kowalski.rlm.journal import event_of
+from simulations.virtual_time import JumpingClock
+from simulations.world import World, open_world
+from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block
+
+pytestmark = pytest.mark.trio
+
+
+def events(world: World, task: TaskId) -> list[SessionEvent]:
+    return [event_of(entry) for entry in world[0].submitter.entries(task)]
+
+
+def answered_calls(world: World, task: TaskId) -> list[SubCallAnswered]:
+    found: list[SubCallAnswered] = []
+    for event in events(world, task):
+        if isinstance(event, SubCallAnswered):
+            found.append(event)
+        elif isinstance(event, SubCallsAnswered):
+            found += event.answers
+    return found
+
+
+ONLY_CODE = dataclasses.replace(WORKER, roles=("repl",))
+
+
+async def test_quick_questions_share_requests_and_entries_and_each_is_counted(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, ONLY_CODE, THINKER]) as world:
+        task = world.submit(0, block("ask-many 300 q"), mode="blocks", model="none")
+        await world.result(0, task)
+        seen = events(world, task)
+        calls = answered_calls(world, task)
+        assert sorted(one.ordinal for one in calls) == list(range(300))
+        assert len(seen) < 200, "several in an entry"
+        assert [one.attempts for one in calls] == [1] * 300
+        assert {one.peer for one in calls} == {world.peer(3)}
+        assert all(one.usage is not None for one in calls)
+        assert len(world.calls) == 300
+
+
+async def test_the_same_question_among_many_is_asked_once(virtual_time: JumpingClock) -> None:
+    def script(code: str, state: ScriptedState) -> ScriptedCell:
+        calls = tuple(SubCall(f"q {n % 50}") for n in range(200))
+        return ScriptedCell(
+            sub_calls=calls,
+            outcome_of=lambda told: CellOutcome(
+                "ok", "|".join(str(one.text) for one in told).encode(), exit_code=0
+            ),
+        )
+
+    model = dataclasses.replace(THINKER, tells=lambda request: f"<{request.messages[-1].content}>")
+    async with open_world(
+        [ASKER, LEADER, dataclasses.replace(ONLY_CODE, script=script), model]
+    ) as world:
+        task = world.submit(
+            0, block("go"), mode="blocks", model="none", asking=Asking(answers_once=True)
+        )
+        result = await world.result(0, task)
+        assert result.answer is not None
+        assert "|".join(f"<q {n % 50}>" for n in range(200)) in result.answer.answer
+        assert len(world.calls) == 50
+        calls = answered_calls(world, task)
+        assert sum(one.is_repeated for one in calls) == 150
+        assert sum(one.attempts for one in calls) == 50
+
+
+async def test_one_that_fails_among_quick_ones_is_asked_again_alone_and_fails_alone(
+    virtual_time: JumpingClock,
+) -> None:
+    def tells(request: CompletionRequest) -> str:
+        return "x" * 400_000 if request.messages[-1].content == "q 150" else "fine"
+
+    model = dataclasses.replace(THINKER, tells=tells)
+    async with open_world([ASKER, LEADER, ONLY_CODE, model]) as world:
+        task = world.submit(0, block("ask-many 200 q"), mode="blocks", model="none")
+        await world.result(0, task)
+        calls = answered_calls(world, task)
+        failed = [one for one in calls if one.error is not None]
+        assert [(one.ordinal, one.code) for one in failed] == [(150, "peers_failed")]
+        assert "too_long" in (failed[0].error or "")
+        assert sum(one.attempts for one in calls) == len(world.calls)
+        assert failed[0].attempts == world.calls.count("q 150") > 1
+
+
+async def test_a_budget_of_calls_holds_for_many_at_once(virtual_time: JumpingClock) -> None:
+    async with open_world([ASKER, LEADER, ONLY_CODE, THINKER]) as world:
+        task = world.submit(
+            0, block("ask-many 300 q"), mode="blocks", model="none", budget=Budget(calls=101)
+        )
+        await world.result(0, task)
+        calls = answered_calls(world, task)
+        assert sum(one.code == "budget_spent" for one in calls) == 200
+        assert len(world.calls) == sum(one.attempts for one in calls) == 100
