@@ -50,7 +50,7 @@ async def test_a_row_tells_state_age_addresses_load_and_round_trips(
         }  # fmt: skip
 
 
-def test_the_condition_of_a_device_is_told_as_far_as_it_is_known() -> None:
+async def test_the_condition_of_a_device_is_told_as_far_as_it_is_known() -> None:
     silent = condition_of(None, None)
     assert silent.pop("gpus") == []
     assert set(silent.values()) == {None}
@@ -70,7 +70,9 @@ def test_the_condition_of_a_device_is_told_as_far_as_it_is_known() -> None:
 
 
 @pytest.mark.parametrize("uses", [0, 1, 2, 3])
-def test_a_peer_that_tells_of_more_or_fewer_gpus_than_it_has_breaks_nothing(uses: int) -> None:
+async def test_a_peer_that_tells_of_more_or_fewer_gpus_than_it_has_breaks_nothing(
+    uses: int,
+) -> None:
     two = PROFILE.model_copy(update={"gpus": (Gpu(name="a"), Gpu(name="b"))})
     hot = Hot(condition=Condition(gpus=(GpuUse(busy=1.0),) * uses))
     gpus = condition_of(two, hot)["gpus"]
