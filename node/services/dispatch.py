@@ -28,7 +28,11 @@ from kowalski.mesh.core.retry_budget import RetryBudget
 from kowalski.mesh.core.shortlist import expectation, is_short, straight_to
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.services.placement import PROTOCOL
-from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
+from kowalski.protocol.errors import (
+    PeerUnreachableError,
+    RemoteProtocolError,
+    RequestRefusedError,
+)
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.placement import Claim, Offer, OfferAsked
@@ -402,13 +406,14 @@ class Dispatch:
         flight = _UnderWay(now, chosen.promised_s)
         flights.append(flight)
         sent = Sent(now)
-        verdict = "abandoned"
+        verdict, is_silent = "abandoned", False
         try:
             with self._mesh.sending(peer, need.kind):
                 yield sent
             verdict = "done"
         except Weather as error:
             verdict = "failed" if is_peers_fault(error) else "answered"
+            is_silent = isinstance(error, PeerUnreachableError)
             raise
         finally:
             flights.remove(flight)
@@ -418,7 +423,10 @@ class Dispatch:
             took_s = trio.current_time() - now
             if verdict == "abandoned" and sent.is_given_up and not sent.is_answered:
                 patience_s = max(SILENT_S_MIN, SILENT_TIMES * chosen.promised_s)
-                verdict = "failed" if took_s > patience_s else verdict
+                if is_silent := took_s > patience_s:
+                    verdict = "failed"
+            if is_silent:
+                self._mesh.doubt(peer)
             breaker = self._breaker(key)
             match verdict:
                 case "failed":
