@@ -137,11 +137,11 @@ def _ours(
 ) -> list[float]:
     pieces = [retrieval.pieces_of(text) for text in texts]
     joined = [piece for each in pieces for piece in each]
-    rankings: list[Sequence[float | None]] = [retrieval.by_words(question, joined)]
+    found = retrieval.by_words(question, joined)
     if near is not None:
-        rankings.append(near(question, joined))
+        found = retrieval.joined(found, near(question, joined))
     scores = [0.0] * len(texts)
-    for one in retrieval.nearest(pieces, rankings, count=len(texts)):
+    for one in retrieval.nearest(pieces, found, count=len(texts)):
         scores[one.number] = one.score
     return scores
 

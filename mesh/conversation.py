@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 import structlog
 import trio
 
+from kowalski.mesh.envelope_line import NOTE, EnvelopeLine
 from kowalski.mesh.tracing import trace_context
 from kowalski.mesh.transport import Stream, Transport
 from kowalski.protocol import codec
@@ -37,10 +38,6 @@ UNREAD_FRAMES_MAX = 1024
 
 UNREAD_BYTES_MAX = 8 * 1024 * 1024
 """Of one request."""
-
-
-NOTE = 0
-"""In place of a request's number: what comes with it is about the next request."""
 
 LAST_WORDS_S = 2.0
 """How long a cancelled side tries to say so before it leaves."""
@@ -77,8 +74,11 @@ class Conversation(Protocol):
         """Whether the asker wants no reply any more; one that was lost has not said so."""
         ...
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message, *, more_follows: bool = False) -> None:
         """Say one more thing.
+
+        `more_follows` by whoever says the next thing at once, without waiting for anybody: both
+        then go out in one piece.
 
         Raises:
             PeerUnreachableError: the stream is gone.
@@ -145,33 +145,6 @@ class Inbox:
         return codec.decode(said)
 
 
-class _Line:
-    """A stream with a lock: whole envelopes go out, one at a time.
-
-    Who is cancelled while one is on its way leaves when it is out, at the latest after the
-    transport's write timeout: half an envelope would be the end of all requests on the stream.
-    """
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-        self._lock = trio.Lock()
-
-    async def send(
-        self, request: int, message: Message, *, is_last: bool = False, trace: str = ""
-    ) -> None:
-        data = codec.seal(codec.Envelope(request, codec.encode(message), is_last))
-        if trace:
-            note = codec.encode(Trace(context=trace))
-            data = codec.seal(codec.Envelope(NOTE, note)) + data
-        async with self._lock:
-            with trio.CancelScope(shield=True):
-                try:
-                    await self.stream.send(data)
-                except PeerUnreachableError:
-                    await self.stream.reset()  # half of it may be out
-                    raise
-
-
 # --- the asker's side ---------------------------------------------------------------------------
 
 
@@ -189,8 +162,8 @@ class _Asked:
     def is_taken_back(self) -> bool:
         return self.number not in self._channel.asked
 
-    async def send(self, message: Message) -> None:
-        await self._channel.line.send(self.number, message)
+    async def send(self, message: Message, *, more_follows: bool = False) -> None:
+        await self._channel.line.send(self.number, message, more_follows=more_follows)
 
     async def receive(self) -> Message:
         return unless_no(await self.inbox.get())
@@ -208,7 +181,7 @@ class _Channel:
     """Our stream to one peer for one protocol, and the requests in flight on it."""
 
     def __init__(self, stream: Stream) -> None:
-        self.line = _Line(stream)
+        self.line = EnvelopeLine(stream)
         self.asked: dict[int, _Asked] = {}
         self.is_gone = False
         self._next = 0
@@ -370,7 +343,7 @@ async def outcome_of(
 class _Answering:
     def __init__(
         self,
-        line_: _Line,
+        line_: EnvelopeLine,
         number: int,
         unread_bytes_max: int,
         note: codec.Envelope | None = None,
@@ -390,8 +363,8 @@ class _Answering:
         self.is_taken_back = True
         self.scope.cancel()
 
-    async def send(self, message: Message) -> None:
-        await self._line.send(self._number, message)
+    async def send(self, message: Message, *, more_follows: bool = False) -> None:
+        await self._line.send(self._number, message, more_follows=more_follows)
 
     async def receive(self) -> Message:
         return await self.inbox.get()
@@ -442,7 +415,7 @@ def serve(
 async def _serve_stream(
     stream: Stream, answer: Answer, admits: Callable[[PeerId], bool], limits: Limits
 ) -> None:
-    line_ = _Line(stream)
+    line_ = EnvelopeLine(stream)
     running: dict[int, _Answering] = {}
     note: codec.Envelope | None = None
     newest = 0

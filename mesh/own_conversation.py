@@ -29,7 +29,7 @@ class _Ear:
     def peer(self) -> PeerId:
         return self._peer
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message, *, more_follows: bool = False) -> None:  # noqa: ARG002
         await trio.lowlevel.checkpoint()
         self.say(message)
 

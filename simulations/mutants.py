@@ -170,6 +170,20 @@ MUTANTS: dict[str, Mutant] = {
         "return True",
         scenario="replay",
     ),
+    "endless-time": _mutant(
+        "each hop has more time than the one before it",
+        "mesh/core/deadlines.py",
+        "return max(0.0, remaining_s - rtt_s - margin_s)",
+        "return 2.0 * remaining_s",
+        scenario="home",
+    ),
+    "lost-task": _mutant(
+        "the oldest of a node's tasks is not to be found any more",
+        "node/services/submitter.py",
+        "return tuple(self.latest(LISTED_MAX))",
+        "return tuple(self.latest(LISTED_MAX))[:-1]",
+        scenario="home",
+    ),
     "beyond-reason": _mutant(
         "telemetry may say what is no number",
         "protocol/messages/base.py",

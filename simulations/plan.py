@@ -19,6 +19,9 @@ from simulations.scenarios import Scenario, Work
 IMPROVISE = "improvise"
 """Begins the prompt of a task whose cells the model of a story writes."""
 
+TASK_TIMEOUT_S = 3600.0
+"""Of those who have all the time of a story."""
+
 AskKind = Literal["submit", "again", "conflict", "cancel"]
 
 
@@ -38,6 +41,11 @@ class Ask:
     mode: Mode = "auto"
     cells: tuple[tuple[str, str], ...] = ()
     wanted: tuple[str, ...] = ()
+    timeout_s: float = TASK_TIMEOUT_S
+
+    @property
+    def is_hasty(self) -> bool:
+        return self.timeout_s < TASK_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +107,8 @@ def _asks(scenario: Scenario, dice: random.Random) -> Iterator[Ask]:
     asks: list[Ask] = []
     while at_s < scenario.seconds and ordinal < work.tasks_max:
         submit = _submit(scenario, work, dice, ordinal, at_s)
+        if work.hasty and dice.random() < work.hasty:
+            submit = replace(submit, timeout_s=round(dice.uniform(*work.hasty_s), 2))
         asks.append(submit)
         asks += _what_else(submit, scenario, dice)
         ordinal += 1

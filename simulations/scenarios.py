@@ -73,6 +73,9 @@ class Work(_Part):
     """How many are submitted again: most the same, some with another prompt."""
     cancelled: Chance = 0.05
     cell_s_max: Seconds = 4.0
+    hasty: Chance = 0.0
+    """How many are worth nothing after a few seconds."""
+    hasty_s: tuple[Seconds, Seconds] = (2.0, 12.0)
 
 
 class Faults(_Part):
@@ -97,6 +100,8 @@ class Scenario(_Part):
     faults: Faults | None = Faults()
     clock_skew: Chance = 0.05
     """Clocks run up to so much faster or slower than the world's."""
+    may_be_helpless: bool = False
+    """Whether all models may fail at once: a task that wants one may then end without."""
     settle_s: Seconds = 90.0
     """In which every task ends once all faults have."""
 

@@ -21,6 +21,7 @@ import structlog
 import trio
 
 from kowalski.mesh.core.connectivity import Sighted
+from kowalski.mesh.core.placement import Kind
 from kowalski.mesh.loopback_transport import (
     LoopbackNetwork,
     LoopbackTransport,
@@ -107,6 +108,11 @@ class World:
     def as_node(self, number: int, do: Callable[[Node], T]) -> T:
         """Do something with a node's rooms as it would, by its own clock."""
         return self.places[number].context.run(do, self[number])
+
+    def probes(self, number: int) -> list[tuple[PeerId, Kind]]:
+        """Requests of a node that find out whether a breaker may close; none where it is down."""
+        node = self.places[number].node
+        return [] if node is None else node.work.placing.dispatch.probes()
 
     def is_up(self, number: int) -> bool:
         return self.places[number].node is not None

@@ -36,20 +36,7 @@ def relevance(
     `terms` are the words of each piece as written, `costs` their lengths in any unit. A piece gets
     the share `neighbour` of the score of those beside it.
     """
-    asked = {stem for term in _QUESTION_TERM.findall(question) for stem in _stems(term)}
-    vocabulary: set[str] = set().union(*terms)
-    stems_of = {term: hit for term in vocabulary if (hit := asked & _stems(term))}
-    hits = [
-        set().union(*(stems_of[term] for term in found)) if found else set()
-        for found in (in_piece & stems_of.keys() for in_piece in terms)
-    ]
-    frequency = Counter(stem for stems in hits for stem in stems)
-    # Squared, unlike BM25: one rare word of a question then outweighs all its `which` and `does`,
-    # in every language, and no list of stop words is needed.
-    rarity = {
-        stem: math.log(1 + (len(terms) - count + 0.5) / (count + 0.5)) ** 2
-        for stem, count in frequency.items()
-    }
+    hits, rarity = _hits(question, terms)
     mean_cost = sum(costs) / len(costs) or 1.0
     scores = [
         sum(sorted(rarity[stem] for stem in stems))
@@ -64,6 +51,42 @@ def relevance(
     ]
     best = max(spread)
     return [score / best for score in spread] if best else spread
+
+
+def coverage(question: str, terms: Sequence[set[str]]) -> float:
+    """How much of a question the piece that has most of it covers, from 0 to 1.
+
+    By the weight of its words; one that occurs nowhere weighs as much as the rarest.
+    """
+    hits, rarity = _hits(question, terms)
+    missing = _asked(question) - rarity.keys()
+    whole = sum(sorted(rarity.values())) + len(missing) * _rarity(len(terms), 0)
+    if not whole:
+        return 0.0
+    return max(sum(sorted(rarity[stem] for stem in stems)) for stems in hits) / whole
+
+
+def _hits(question: str, terms: Sequence[set[str]]) -> tuple[list[set[str]], dict[str, float]]:
+    """Which stems of the question each piece has, and what each of those found weighs."""
+    asked = _asked(question)
+    vocabulary: set[str] = set().union(*terms)
+    stems_of = {term: hit for term in vocabulary if (hit := asked & _stems(term))}
+    hits = [
+        set().union(*(stems_of[term] for term in found)) if found else set()
+        for found in (in_piece & stems_of.keys() for in_piece in terms)
+    ]
+    frequency = Counter(stem for stems in hits for stem in stems)
+    return hits, {stem: _rarity(len(terms), count) for stem, count in frequency.items()}
+
+
+def _rarity(pieces: int, count: int) -> float:
+    # Squared, unlike BM25: one rare word of a question then outweighs all its `which` and `does`,
+    # in every language, and no list of stop words is needed.
+    return math.log(1 + (pieces - count + 0.5) / (count + 0.5)) ** 2
+
+
+def _asked(question: str) -> set[str]:
+    return {stem for term in _QUESTION_TERM.findall(question) for stem in _stems(term)}
 
 
 def _stems(term: str) -> set[str]:

@@ -244,6 +244,11 @@ class AnswerStream:
     def __aiter__(self) -> Self:
         return self
 
+    @property
+    def has_more_at_hand(self) -> bool:
+        """Whether the next event is here already."""
+        return bool(self._ready)
+
     async def __anext__(self) -> CompletionEvent:
         while not self._ready:
             if self._is_over:

@@ -14,6 +14,7 @@ from typing import Self, TypeAlias
 
 import trio
 
+from kowalski.node.backends.answers import AnswerStream
 from kowalski.node.backends.probing import Candidate, Finding
 from kowalski.node.backends.seam import (
     Backend,
@@ -63,10 +64,11 @@ class _Record:
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """An answer under way: where, and its events."""
+    """An answer under way: where, and its events; `has_more_at_hand`: the next is here already."""
 
     listing: Listing
     events: AsyncIterator[CompletionEvent]
+    has_more_at_hand: Callable[[], bool]
 
 
 class Catalogue:
@@ -165,7 +167,8 @@ class Catalogue:
                     events = await stack.enter_async_context(
                         backend.complete(request, idle_timeout_s=idle_timeout_s)
                     )
-                yield Answering(listing, self._observe(events, listing, record))
+                observed = self._observe(events, listing, record)
+                yield Answering(listing, observed, lambda: _has_more_at_hand(events))
 
     async def embed(
         self, request: EmbeddingRequest, *, idle_timeout_s: float
@@ -349,6 +352,10 @@ class Catalogue:
 
     def _record(self, url: str, model: str) -> _Record:
         return self._records.setdefault((url, model), _Record())
+
+
+def _has_more_at_hand(events: AsyncIterator[CompletionEvent]) -> bool:
+    return isinstance(events, AnswerStream) and events.has_more_at_hand
 
 
 class _Observed:

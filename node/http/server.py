@@ -398,8 +398,9 @@ def _request_id(request: Request) -> str:
 
 def _header_value(value: str) -> bytes:
     """One line of printable characters, whatever a peer called itself."""
-    line = "".join(char if char.isprintable() else " " for char in value).strip()
-    return line.encode("ascii", "replace")
+    if not value.isprintable():
+        value = "".join(char if char.isprintable() else " " for char in value)
+    return value.strip().encode("ascii", "replace")
 
 
 @asynccontextmanager

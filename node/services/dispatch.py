@@ -16,8 +16,8 @@ from itertools import count
 import trio
 
 from kowalski.mesh.core import offers
-from kowalski.mesh.core.blame import Weather, is_peers_fault
-from kowalski.mesh.core.breaker import Breaker
+from kowalski.mesh.core.blame import Weather, blame
+from kowalski.mesh.core.breaker import Breaker, Passage
 from kowalski.mesh.core.connectivity import MemberConnected, MemberDisconnected
 from kowalski.mesh.core.decisions import Decision
 from kowalski.mesh.core.experience import NOISE_S, Experience, Outcome
@@ -28,11 +28,7 @@ from kowalski.mesh.core.retry_budget import RetryBudget
 from kowalski.mesh.core.shortlist import expectation, is_short, straight_to
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.services.placement import PROTOCOL
-from kowalski.protocol.errors import (
-    PeerUnreachableError,
-    RemoteProtocolError,
-    RequestRefusedError,
-)
+from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.placement import Claim, Offer, OfferAsked
@@ -94,6 +90,8 @@ class Chosen:
 class _UnderWay:
     sent_at: float
     promised_s: float
+    kind: Kind
+    passage: Passage
 
 
 class Dispatch:
@@ -403,17 +401,16 @@ class Dispatch:
         key = (peer, need.kind)
         self._breakers[key], passage = self._breaker(key).send(now)
         flights = self._under_way.setdefault((peer, need.work), [])
-        flight = _UnderWay(now, chosen.promised_s)
+        flight = _UnderWay(now, chosen.promised_s, need.kind, passage)
         flights.append(flight)
         sent = Sent(now)
-        verdict, is_silent = "abandoned", False
+        verdict = "abandoned"
         try:
             with self._mesh.sending(peer, need.kind):
                 yield sent
             verdict = "done"
         except Weather as error:
-            verdict = "failed" if is_peers_fault(error) else "answered"
-            is_silent = isinstance(error, PeerUnreachableError)
+            verdict = blame(error)
             raise
         finally:
             flights.remove(flight)
@@ -423,13 +420,12 @@ class Dispatch:
             took_s = trio.current_time() - now
             if verdict == "abandoned" and sent.is_given_up and not sent.is_answered:
                 patience_s = max(SILENT_S_MIN, SILENT_TIMES * chosen.promised_s)
-                if is_silent := took_s > patience_s:
-                    verdict = "failed"
-            if is_silent:
+                verdict = "silent" if took_s > patience_s else verdict
+            if verdict == "silent":
                 self._mesh.doubt(peer)
             breaker = self._breaker(key)
             match verdict:
-                case "failed":
+                case "failed" | "silent":
                     self._breakers[key] = breaker.fail(passage, trio.current_time())
                 case "abandoned":
                     self._breakers[key] = breaker.abandon(passage)
@@ -437,6 +433,21 @@ class Dispatch:
                     self._breakers[key] = breaker.succeed(passage)
             if verdict == "done" and learns:
                 self._learn(work, chosen, sent, took_s)
+
+    def probes(self) -> list[tuple[PeerId, Kind]]:
+        """Where requests are under way that find out whether a breaker may close, one by one."""
+        return [
+            (peer, flight.kind)
+            for (peer, _), flights in self._under_way.items()
+            for flight in flights
+            if flight.passage.is_probe
+            and flight.passage.era == self._breaker((peer, flight.kind)).era
+        ]
+
+    @property
+    def under_way(self) -> int:
+        """Requests that have been sent and have not ended."""
+        return sum(map(len, self._under_way.values()))
 
     def _breaker(self, key: tuple[PeerId, Kind]) -> Breaker:
         return self._breakers.get(key) or Breaker(f"{self._mesh.me} {key[0]} {key[1]}")

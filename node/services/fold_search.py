@@ -150,8 +150,8 @@ class FoldSearch:
         """The `count` nearest of `originals`, of which the newest come first."""
         texts, lost, left_out = await self._read(originals)
         pieces = [piece for text in texts for piece in text.pieces]
-        words = await trio.to_thread.run_sync(retrieval.by_words, question, pieces)
-        rankings: list[Sequence[float | None]] = [words]
+        scores = await trio.to_thread.run_sync(retrieval.by_words, question, pieces)
+        made_vectors: str | None = None
         why_not, cost = "", _Cost()
         if model is not None and pieces:
             try:
@@ -160,11 +160,11 @@ class FoldSearch:
             except (*Weather, ValueError) as error:
                 why_not = line(f"{model}: {error}")
             else:
-                rankings.append(near)
-        nearest = retrieval.nearest([text.pieces for text in texts], rankings, count=count)
+                scores, made_vectors = retrieval.joined(scores, near), model
+        nearest = retrieval.nearest([text.pieces for text in texts], scores, count=count)
         return Found(
             tuple(FoundFold(texts[one.number].ref.hash, one.score, one.passage) for one in nearest),
-            model=model if len(rankings) > 1 else None,
+            model=made_vectors,
             why_not=why_not,
             lost=tuple(lost),
             left_out=left_out,

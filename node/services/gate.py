@@ -290,12 +290,12 @@ class _Lending:
     def is_taken_back(self) -> bool:
         return self._conversation.is_taken_back
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message, *, more_follows: bool = False) -> None:
         if isinstance(message, SubCallsAsked):
             if not self._batches:
                 self._slot.lend()
             self._batches.add(message.batch)
-        await self._conversation.send(message)
+        await self._conversation.send(message, more_follows=more_follows)
 
     async def receive(self) -> Message:
         message = await self._conversation.receive()

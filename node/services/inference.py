@@ -210,7 +210,7 @@ class InferenceRoom:
                 if isinstance(event, Completed):
                     return self._done(answering.listing, event, started)
                 for piece in pieces(event):
-                    await conversation.send(piece)
+                    await conversation.send(piece, more_follows=answering.has_more_at_hand())
         raise RequestFailedError("backend", "the answer did not end")
 
     async def _complete_many(

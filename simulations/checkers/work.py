@@ -99,6 +99,9 @@ def leftovers(world: World) -> list[str]:
             for name, at in rooms.items():
                 if at.running or at.queued:
                     found.append(f"{who}: {name} {at.running} running, {at.queued} queued")
+        under_way = world.as_node(place.number, lambda node: node.work.placing.dispatch.under_way)
+        if under_way:
+            found.append(f"{who}: {under_way} requests under way")
         streams = place.transport.streams_open
         if streams > STREAMS_PER_PEER_MAX * (len(world.places) + 1):
             found.append(f"{who}: {streams} streams")

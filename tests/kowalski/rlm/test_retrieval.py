@@ -15,6 +15,7 @@ from kowalski.rlm.retrieval import (
     by_vectors,
     by_words,
     embedding_model,
+    joined,
     nearest,
     pieces_of,
     prefixes,
@@ -30,7 +31,7 @@ def vector(*numbers: float) -> bytes:
 def find(question: str, *texts: str, count: int = 3) -> list[int]:
     pieces = [pieces_of(text) for text in texts]
     words = by_words(question, [piece for each in pieces for piece in each])
-    return [one.number for one in nearest(pieces, [words], count=count)]
+    return [one.number for one in nearest(pieces, words, count=count)]
 
 
 @given(st.text(max_size=5000))
@@ -62,7 +63,7 @@ def test_a_text_that_no_word_hits_is_left_out_and_so_are_all_beyond_the_count() 
 def test_the_passage_has_the_best_pieces_in_order_and_not_the_rest() -> None:
     text = FILLER * 30 + "The first valve is blue. " + FILLER * 30 + "The last valve is red."
     pieces = [pieces_of(text)]
-    (near,) = nearest(pieces, [by_words("valve", pieces[0])], count=3)
+    (near,) = nearest(pieces, by_words("valve", pieces[0]), count=3)
     assert near.score == 1.0
     assert near.passage.index("first valve is blue") < near.passage.index("last valve is red")
     assert len(near.passage) < len(text) / 2
@@ -72,14 +73,15 @@ def test_vectors_find_what_says_the_same_in_other_words() -> None:
     texts = [("a red bird",), ("the device that leads",), ("the valve",)]
     near = by_vectors(vector(1, 0.1), [vector(0, 1), vector(2, 0), vector(-1, 0)])
     assert near == pytest.approx([0.0995, 0.995, 0.0], abs=1e-3)
-    assert [one.number for one in nearest(texts, [near], count=3)] == [1, 0]
+    words = by_words("who is in charge?", [text for (text,) in texts])
+    assert [one.number for one in nearest(texts, joined(words, near), count=3)] == [1]
 
 
 def test_an_identifier_that_vectors_blur_is_found_by_its_word() -> None:
     texts = [("job 4711 failed",), ("job 4712 failed",), ("all is well",)]
     words = by_words("4712", [text for (text,) in texts])
     blurred = by_vectors(vector(1, 0), [vector(1, 0.1), vector(1, 0.1), vector(0, 1)])
-    assert nearest(texts, [words, blurred], count=1)[0].number == 1
+    assert nearest(texts, joined(words, blurred), count=1)[0].number == 1
 
 
 def test_the_model_for_vectors_is_one_made_for_it_and_loaded_on_most_peers() -> None:
@@ -101,9 +103,25 @@ def test_what_a_model_wants_before_a_question_is_known_of_some() -> None:
 
 
 def test_a_piece_without_a_vector_is_as_near_as_its_words_say() -> None:
-    texts = [("the key of the desk",), ("the weather",)]
-    words = by_words("where is the key?", [text for (text,) in texts])
-    assert [one.number for one in nearest(texts, [words, [None, 0.9]], count=2)] == [0, 1]
+    texts = [("the key of the desk",), ("the weather",), ("a red bird",)]
+    words = by_words("the key of the desk?", [text for (text,) in texts])
+    assert [one.number for one in nearest(texts, joined(words, [None, 0.9, 0.1]), count=2)] == [
+        0,
+        1,
+    ]
+
+
+def test_a_question_of_which_little_is_found_says_little_and_one_that_is_found_says_much() -> None:
+    pieces = ["the valve of the pump is shut", "a red bird", "the wind"]
+    assert max(by_words("is the valve of the pump shut?", pieces)) == pytest.approx(1.0)
+    assert 0 < max(by_words("why does the neighbour sing?", pieces)) < 0.3
+    assert by_words("nobody sings", pieces) == [0.0, 0.0, 0.0]
+
+
+def test_vectors_that_say_nothing_change_nothing() -> None:
+    assert joined([0.5, 0.0], [None, None]) == [0.5, 0.0]
+    assert joined([0.5, 0.0], [0.3, 0.3]) == [0.5, 0.0]
+    assert joined([], []) == []
 
 
 def test_texts_that_are_equally_near_stay_in_their_order() -> None:
@@ -124,7 +142,8 @@ def test_the_same_input_gives_the_same_order_and_scores_fall(
     texts: list[list[str]], draw: random.Random
 ) -> None:
     scores = [draw.choice([0.0, 0.3, 0.7]) for pieces in texts for _ in pieces]
-    found = nearest(texts, [scores, scores[::-1]], count=9)
-    assert found == nearest(texts, [scores, scores[::-1]], count=9)
+    both = joined(scores, scores[::-1])
+    found = nearest(texts, both, count=9)
+    assert found == nearest(texts, joined(scores, scores[::-1]), count=9)
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
     assert len({one.number for one in found}) == len(found)

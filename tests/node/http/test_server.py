@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from kowalski.node.http.exchange import Exchange, HttpError, Response
-from kowalski.node.http.server import HttpServer, Limits, open_http_server
+from kowalski.node.http.server import HttpServer, Limits, _header_value, open_http_server
 from kowalski.protocol.errors import ConfigError
 
 pytestmark = pytest.mark.trio
@@ -292,3 +292,18 @@ async def test_a_taken_port_is_named() -> None:
     with pytest.raises(ConfigError, match="http_host"):
         async with open_http_server("no such host", 0, house.handle):
             pass
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("score 0.9: 12 tokens/s", b"score 0.9: 12 tokens/s"),
+        (" a\r\nset-cookie: b\x00 ", b"a  set-cookie: b"),
+        ("Zoë's", b"Zo?'s"),
+        ("", b""),
+    ],
+)
+async def test_a_header_is_one_line_of_printable_characters_whatever_a_peer_calls_itself(
+    value: str, line: bytes
+) -> None:
+    assert _header_value(value) == line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager
 
 import pytest
 import trio
@@ -10,9 +11,9 @@ import trio
 from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.core.breaker import Params
 from kowalski.mesh.core.decisions import Decision
-from kowalski.mesh.core.placement import Need
+from kowalski.mesh.core.placement import Need, choice_of
 from kowalski.node.services import inference, placement
-from kowalski.node.services.dispatch import Chosen, Dispatch, Work
+from kowalski.node.services.dispatch import Chosen, Dispatch, Sent, Work
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RequestFailedError,
@@ -139,17 +140,23 @@ async def test_a_peer_that_fails_three_times_is_left_out_for_a_while_and_then_tr
         assert rejections[bad] == "it failed too often lately"
         await trio.sleep(Params().open_s)
         assert bad not in {no.peer for no in dispatch(world).rank(work.need).rejections}
+        with _sending_to(world, work, 1), _sending_to(world, work, 1):
+            assert dispatch(world).probes() == [(bad, "inference")]
+            assert dispatch(world).under_way == 2
+        assert (dispatch(world).probes(), dispatch(world).under_way) == ([], 0)
 
 
-def bound_for(world: World, work: Work, number: int) -> Chosen:
+def _sending_to(world: World, work: Work, number: int) -> AbstractContextManager[Sent]:
     ranking = dispatch(world).rank(work.need)
-    choice = next(one for one in ranking.choices if one.peer == world.peer(number))
-    decision = Decision(0.0, work.need, "direct", ranking, choice.peer, "")
-    return Chosen(choice, decision, work.claim, 1.0, 1.0, lambda: None)
+    peer = world.peer(number)
+    one = next(one for one in dispatch(world).candidates(work.need) if one.peer == peer)
+    decision = Decision(0.0, work.need, "direct", ranking, peer, "")
+    chosen = Chosen(choice_of(work.need, one), decision, work.claim, 1.0, 1.0, lambda: None)
+    return dispatch(world).sending(work, chosen)
 
 
 async def _fail_at(world: World, work: Work, number: int) -> None:
-    with dispatch(world).sending(work, bound_for(world, work, number)):
+    with _sending_to(world, work, number):
         await trio.lowlevel.checkpoint()
         raise RequestFailedError("backend", "it died")
 
@@ -177,9 +184,8 @@ async def test_a_request_without_an_answer_is_a_reason_to_probe_and_no_verdict(
 ) -> None:
     async with open_world([ASKER, THINKER]) as world:
         work, mesh = Work(Need("inference", model="m")), world[0].mesh
-        chosen = bound_for(world, work, 1)
         await rest_between_probes(world, 1)
-        with pytest.raises(type(error)), dispatch(world).sending(work, chosen):
+        with pytest.raises(type(error)), _sending_to(world, work, 1):
             raise error
         assert is_probed(world, 1) == is_doubted
         assert mesh.state_of(world.peer(1)) == "alive"
@@ -196,7 +202,7 @@ async def test_a_peer_that_was_given_up_long_after_its_promise_is_probed(
         work = Work(Need("inference", model="m"))
         with (
             trio.CancelScope() as patience,
-            dispatch(world).sending(work, bound_for(world, work, 1)) as sent,
+            _sending_to(world, work, 1) as sent,
         ):
             await trio.sleep(after_s)
             sent.is_given_up = True

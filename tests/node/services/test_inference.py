@@ -39,6 +39,8 @@ from kowalski.protocol.messages.telemetry import Model, Occupancy
 from kowalski.protocol.messages.trust import ROLES
 from simulations.virtual_time import JumpingClock
 from simulations.world import IDLE, PROFILE
+from tests.faulty_network import Asked, Recording, open_faulty
+from tests.node.backends.asking import openai_at
 from tests.node.services.rooms import HOT, PatientClock, Two, hot, open_two, until
 
 pytestmark = pytest.mark.trio
@@ -139,6 +141,41 @@ async def test_an_answer_comes_in_pieces_and_ends_with_what_it_cost(
         assert done.usage == wire.Usage(prompt_tokens=2, completion_tokens=4, is_estimate=False)
         assert (done.model, done.finish_reason, done.hot) == ("m", "stop", HOT)
         assert done.held_s == pytest.approx(2.0)
+
+
+async def test_a_piece_waits_for_the_next_one_only_where_that_is_here_already(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    """A server that says one thing, a second later two at once, a second later the end."""
+    one, two = (f'data: {{"choices":[{{"delta":{{"content":"{n}"}}}}]}}\n\n' for n in (1, 2))
+    end = 'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    parts = (one, two + two, end)
+    size = max(map(len, parts))
+    said = Recording(
+        "HTTP/1.1 200 OK\nContent-Type: text/event-stream",
+        "".join(part.ljust(size, "\n") for part in parts).encode(),
+    )
+    models = Recording("HTTP/1.1 200 OK\nContent-Type: application/json", b'{"data":[{"id":"m"}]}')
+
+    def give(asked: Asked) -> Recording:
+        return said if asked.method == "POST" else models
+
+    async with (
+        open_faulty(give) as (network, http),
+        open_desk(tmp_path, openai_at("http://server", http)) as desk,
+    ):
+        network.piece_bytes, network.second_per_piece = size, True
+        began, heard = trio.current_time(), []
+        asking = desk.two.asking.asker.converse(desk.two.room.peer, PROTOCOL, asked())
+        async with asking as conversation:
+            while isinstance(message := await conversation.receive(), wire.CompletionDelta):
+                heard.append((message.text, trio.current_time() - began))
+        ended_s = trio.current_time() - began
+    texts, at_s = [text for text, _ in heard], [at for _, at in heard]
+    assert texts == ["1", "2", "2"]
+    assert at_s[1] - at_s[0] == pytest.approx(1.0, abs=0.1)
+    assert at_s[2] - at_s[1] == pytest.approx(0.0, abs=0.1)
+    assert ended_s - at_s[2] == pytest.approx(1.0, abs=0.1)
 
 
 async def test_what_was_asked_reaches_the_backend_as_it_was(

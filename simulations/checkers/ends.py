@@ -1,0 +1,66 @@
+"""How tasks end: rightly, once for each that was taken in, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+from math import inf
+
+from kowalski.node.core.task_ledger import Task
+from simulations.places import as_said
+from simulations.plan import Ask
+from simulations.scenarios import Scenario
+
+HELPLESS = ("no_peer", "peers_failed", "no_model", "unrefined")
+
+
+@dataclass(slots=True)
+class Taken:
+    """A task that a node has taken in: it said so, and it is on its disk."""
+
+    ask: Ask
+    number: int
+    at_s: float
+    is_cancelled: bool = False
+    ended_s: float = inf
+    last_seen: Task | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        return self.last_seen is not None and self.last_seen.state == "answered"
+
+
+def why_wrong(
+    ask: Ask, task: Task, scenario: Scenario, *, fired: Container[str], is_cancelled: bool
+) -> str:
+    """`answers_are_right`: what is wrong with the end of a task; empty if it is as it should be.
+
+    A task may be cancelled if somebody has said so; late if it was in a hurry; without an answer if
+    the scenario lets all models fail at once.
+    """
+    assert task.answer is not None
+    answer, detail = task.answer.answer, task.answer.detail
+    said = as_said(answer)
+    missing = [words for words in ask.wanted if as_said(words) not in said]
+    is_helpless = scenario.may_be_helpless and any(one in detail for one in HELPLESS)
+    match task.state:
+        case "answered":
+            is_excused = "its_process_died" in said and "kill-sessions" in fired
+            is_late = ask.is_hasty and "timeout" in detail
+            is_fine = is_excused or is_late or is_helpless or not missing
+        case "failed":
+            is_fine = is_helpless or ask.is_hasty
+        case _:
+            is_fine = is_cancelled and task.state == "cancelled"
+    return (
+        "" if is_fine else f"{task.id}: {task.state} {detail!r}, {missing} not in {answer!r:.300}"
+    )
+
+
+def why_not_conserved(there: set[str], taken: set[str], perhaps: set[str]) -> str:
+    """`tasks_are_conserved`: what a node has lost and made up; empty if nothing.
+
+    `perhaps` are those it was given as it died: on its disk, or not.
+    """
+    lost, made_up = sorted(taken - there), sorted(there - taken - perhaps)
+    return f"lost {lost} and made up {made_up}" if lost or made_up else ""

@@ -1,0 +1,68 @@
+"""Tasks that end otherwise than they should are seen, and so are tasks that are not there."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from kowalski.node.core.task_ledger import Task
+from kowalski.protocol.ids import TaskId
+from kowalski.protocol.messages import journal
+from kowalski.protocol.messages.task import TaskSpec
+from simulations.checkers.ends import why_not_conserved, why_wrong
+from simulations.plan import Ask
+from simulations.scenarios import load
+
+SPEC = TaskSpec(prompt="x", max_iterations=1, timeout_s=10.0)
+HOME, FAILING = load("home"), load("failing")
+
+
+def wrong(
+    state: Literal["answered", "failed", "cancelled"],
+    answer: str = "",
+    detail: str = "",
+    *,
+    scenario: str = "home",
+    fired: tuple[str, ...] = (),
+    is_cancelled: bool = False,
+    timeout_s: float = 3600.0,
+) -> bool:
+    closed = journal.Closed(outcome=state, answer=answer, detail=detail)
+    task = Task(TaskId("t"), SPEC, 0, state=state, answer=closed)
+    ask = Ask("submit", 0.0, 0, "t", wanted=("x is 1",), timeout_s=timeout_s)
+    where = {"home": HOME, "failing": FAILING}[scenario]
+    return bool(why_wrong(ask, task, where, fired=fired, is_cancelled=is_cancelled))
+
+
+def test_the_wanted_words_in_whatever_spacing_are_right_and_others_are_not() -> None:
+    assert not wrong("answered", "so x_is 1.")
+    assert wrong("answered", "x is 2")
+    assert wrong("failed")
+    assert wrong("cancelled")
+    assert not wrong("cancelled", is_cancelled=True)
+
+
+@pytest.mark.parametrize(("timeout_s", "is_wrong"), [(3600.0, True), (5.0, False)])
+def test_who_is_in_a_hurry_may_be_late(timeout_s: float, *, is_wrong: bool) -> None:
+    assert wrong("failed", detail="timeout: no end", timeout_s=timeout_s) == is_wrong
+    assert wrong("answered", detail="timeout", timeout_s=timeout_s) == is_wrong
+
+
+def test_a_session_may_have_died_where_sessions_were_killed() -> None:
+    said = "its process died"
+    assert wrong("answered", said)
+    assert not wrong("answered", said, fired=("kill-sessions",))
+
+
+def test_without_a_model_a_task_may_end_only_where_all_may_fail() -> None:
+    assert wrong("failed", detail="no_peer: no peer has model m")
+    assert not wrong("failed", detail="no_peer: no peer has model m", scenario="failing")
+    assert not wrong("answered", detail="unrefined: no model", scenario="failing")
+    assert wrong("failed", detail="internal", scenario="failing")
+
+
+def test_tasks_are_neither_lost_nor_made_up() -> None:
+    assert not why_not_conserved({"a", "b"}, {"a"}, {"b", "c"})
+    assert why_not_conserved({"b"}, {"a"}, {"b"}) == "lost ['a'] and made up []"
+    assert why_not_conserved({"a", "b"}, {"a"}, set()) == "lost [] and made up ['b']"
