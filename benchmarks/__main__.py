@@ -9,27 +9,31 @@ index.html behind. What cannot be installed or does not start is named with its 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from benchmarks import environments, results
 from benchmarks.page import page
 from benchmarks.running import ROOT, install, run
-from benchmarks.scenarios import BY_NAME, SCENARIOS
+from benchmarks.scenarios import SCENARIOS, Scenario
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 OUT = ROOT / "build" / "benchmarks"
 
 
-def main(given: list[str] | None = None) -> int:
+def main(given: Sequence[str] | None = None, scenarios: tuple[Scenario, ...] = SCENARIOS) -> int:
     """The exit code: 0, or 1 where a scenario did not come to its end."""
-    options = _arguments().parse_args(given)
+    options = _arguments(scenarios).parse_args(given)
+    for one in (signal.SIGINT, signal.SIGTERM):
+        # Also where a shell has started this in the background, and told it to ignore Ctrl-C.
+        signal.signal(one, signal.default_int_handler)
     if options.command == "list":
-        return _list()
+        return _list(scenarios)
     is_comparing = options.command == "compare"
-    names = options.scenario or [one.name for one in SCENARIOS if one.peers or not is_comparing]
-    wanted = [BY_NAME[name] for name in names]
+    names = options.scenario or [one.name for one in scenarios if one.peers or not is_comparing]
+    wanted = [one for name in names for one in scenarios if one.name == name]
     found = {}
     if is_comparing:
         peers = [peer for one in wanted for peer in one.peers]
@@ -46,13 +50,14 @@ def main(given: list[str] | None = None) -> int:
     return int(any(one.failure for one in told.outcomes))
 
 
-def _arguments() -> argparse.ArgumentParser:
+def _arguments(scenarios: tuple[Scenario, ...]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.set_defaults(command="run", scenario=[], quick=False, out=OUT)
+    names = [one.name for one in scenarios]
     commands = parser.add_subparsers(dest="command", metavar="run | compare | list")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        "scenario", nargs="*", type=_one_of("scenario", BY_NAME), metavar="SCENARIO", help="or all"
+        "scenario", nargs="*", type=_one_of("scenario", names), metavar="SCENARIO", help="or all"
     )
     common.add_argument("--quick", action="store_true", help="fewer runs: minutes, not an hour")
     common.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="for the results")
@@ -80,8 +85,8 @@ def _one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:
     return check
 
 
-def _list() -> int:
-    for scenario in SCENARIOS:
+def _list(scenarios: tuple[Scenario, ...]) -> int:
+    for scenario in scenarios:
         beside = f" (beside {', '.join(scenario.peers)})" if scenario.peers else ""
         print(f"{scenario.name:12} {scenario.about}{beside}")
     print()
@@ -96,4 +101,7 @@ def _programs(peer: environments.Peer) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted; what was started is stopped")

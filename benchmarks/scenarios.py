@@ -100,4 +100,3 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("finding", "the fold that may answer a question", quick=("--seeds", "1")),
     Scenario("trust", "what trust costs", quick=("--runs", "1")),
 )
-BY_NAME: Mapping[str, Scenario] = {one.name: one for one in SCENARIOS}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,20 +10,11 @@ import pytest
 from benchmarks.environments import Absent, Installed, Peer
 from benchmarks.figures import Figure
 from benchmarks.running import run
-from benchmarks.scenarios import Scenario
+from tests.benchmarks.tiny import Tiny
 
 PEER = Peer("other", "a test", ("other==1",))
 BESIDE = Installed(PEER, "1.0", Path("/bin/true"), {"some-server": Path("/bin/false")})
 GONE = Absent(Peer("gone", "a test"), "no npm on the path")
-
-
-@dataclass(frozen=True, slots=True)
-class Tiny(Scenario):
-    """`tests.benchmarks.tiny`."""
-
-    @property
-    def module(self) -> str:
-        return "tests.benchmarks.tiny"
 
 
 def test_a_run_has_the_figures_the_peers_and_the_failures_of_its_scenarios() -> None:

@@ -7,9 +7,20 @@ import contextlib
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.figures import report, report_failure
+from benchmarks.scenarios import Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Tiny(Scenario):
+    """This one, with some of its arguments."""
+
+    @property
+    def module(self) -> str:
+        return "tests.benchmarks.tiny"
 
 
 def main() -> None:
