@@ -239,9 +239,9 @@ def _strike(
             )
         time.sleep(SETTLE_S)
     for agents, of_each in zip(meshes, times, strict=True):
-        for what, values in of_each.items():
+        for named_what, values in of_each.items():
             if values:
-                named = f"{len(machines)} nodes, {fault.title}: {what} (s)"
+                named = f"{len(machines)} nodes, {fault.title}: {named_what} (s)"
                 middle = statistics.median(values)
                 record(Figure(named, middle, min(values), max(values), agents.title.lower()))
     expected = runs * len(survivors)
