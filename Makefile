@@ -17,7 +17,7 @@ SOURCES := protocol mesh node kowalski simulations tests benchmarks scripts
 # Where it is set, each of the thousand processes of a test run compiles what it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help test demo pytest static lint format types mypy basedpyright imports wheel bench compare fuzz soak \
+.PHONY: help test demo pytest static lint format types mypy basedpyright imports wheel bench compare fuzz soak reading \
         pip-install-check pin reference setup clean
 
 help: ## this list
@@ -77,6 +77,9 @@ fuzz: setup ## a million bad frames; FUZZ_FLAGS='--seed 7 --frames 10000' repeat
 
 soak: setup ## ten thousand cells, hostile ones among them: nothing grows; SOAK_FLAGS='--cells 1000'
 	@$(BIN)/python -m tests.soak.cells $(SOAK_FLAGS)
+
+reading: setup ## a reader without weights answers exactly over 10 and 100 MB; READING_FLAGS='--megabytes 1'
+	@$(BIN)/python -m tests.soak.reading --megabytes 10 100 $(READING_FLAGS)
 
 simulate: setup ## 10,000 bad days, some hours; SIMULATE_FLAGS='--seeds 200 --seed 5' tells fewer
 	@$(BIN)/python -m simulations campaign $(SIMULATE_FLAGS)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks import machine
+from kowalski.mesh.connections import Timeouts
 from simulations.detectors import Detectors, Weather
 
 CALM_S = 10.0
@@ -63,20 +64,22 @@ def _crash(size: int, loss: float, seed: int) -> Noticed:
         (one.observer, one.about) for one in world.changes if one.about and one.state == "failed"
     }
     failed: dict[int, float] = {}
-    # Whoever hears of a suspicion asks for itself, and sends nothing more until there is an answer.
-    doubted: dict[int, float] = {
+    silent: dict[int, float] = {
         observer: at
         for at, observer, about in reversed(world.unroutable)
         if about == 0 and at >= began
     }
     for change in world.changes:
         if change.about == 0 and change.at >= began:
-            observer, at = change.observer, change.at
-            doubted[observer] = min(at, doubted.get(observer, at))
+            observer = change.observer
+            # Whoever hears of a suspicion asks for itself, and one miss is enough then.
+            wait_s = Timeouts().verify_s if change.state == "suspect" else 0.0
+            at = change.at + wait_s
+            silent[observer] = min(at, silent.get(observer, at))
             if change.state == "failed":
-                failed.setdefault(observer, at)
+                failed.setdefault(observer, change.at)
     return Noticed(
-        tuple(at - began for at in doubted.values()),
+        tuple(at - began for at in silent.values()),
         tuple(at - began for at in failed.values()),
         len(falsely),
     )

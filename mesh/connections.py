@@ -17,7 +17,9 @@ from kowalski.mesh.core.connectivity import (
     MemberDisconnected,
     Peer,
 )
+from kowalski.mesh.core.nearness import nearest_first
 from kowalski.mesh.driver import Driver
+from kowalski.mesh.interfaces import own_networks
 from kowalski.mesh.transport import Connected, Transport
 from kowalski.protocol.errors import (
     PeerUnreachableError,
@@ -140,7 +142,9 @@ class Connections:
 
     async def _dial(self, dial: connectivity.Dial) -> None:
         complaint = "no address"
-        for address in dial.addresses:
+        # One alone needs no choice, and looking at the interfaces takes a millisecond.
+        networks = own_networks() if len(dial.addresses) > 1 else ()
+        for address in nearest_first(dial.addresses, networks):
             try:
                 async with self._dials:
                     await self._transport.connect(

@@ -292,6 +292,10 @@ class Mesh:
         """Take the values that came with a reply."""
         self._telemetry.hear_reply(peer, hot)
 
+    def doubt(self, peer: PeerId) -> None:
+        """A request to it went unanswered: have it probed now. Evidence, and no verdict."""
+        self.detection.handle(detector.RequestUnanswered(peer))
+
     def candidates(self) -> tuple[Candidate, ...]:
         """Ourselves and the members that have told what they are. Asked for each request."""
         state, about, heard_of = self._connections.state, self._about, self._telemetry.view.peers

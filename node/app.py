@@ -67,10 +67,9 @@ from kowalski.node.services.own_capacity import OwnCapacity
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.placing import Placing
 from kowalski.node.services.submitting import open_submitting
-from kowalski.node.services.telemetry import NodeTelemetry
+from kowalski.node.services.telemetry import Device, NodeTelemetry, device_here
 from kowalski.node.stopping import Stopping
 from kowalski.node.storage import LedgerStorage, open_ledger_storage
-from kowalski.node.telemetry_sources import DeviceProfile, HotSample, HotSource, read_profile
 from kowalski.node.tracing import NoTracing, Tracing, open_tracing
 from kowalski.protocol.ids import Address, PeerId
 from kowalski.protocol.join_line import parse as parse_join_line
@@ -84,14 +83,6 @@ CLIENTS: frozenset[Role] = frozenset({"submit", "coordinate"})
 """Who may have code run, models asked and texts folded: for a task, or directly."""
 
 FOLDING_SLOTS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """What a node runs on, and how busy that is at a time of a monotonic clock."""
-
-    profile: DeviceProfile
-    sample: Callable[[float], HotSample]
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +311,7 @@ async def open_node(
     `clock_with_sleep` goes on while the machine sleeps, see `mesh.sleep_watch`.
     """
     boot = boot or secrets.token_hex(8)
-    device = device or Device(read_profile(), HotSource().sample)
+    device = device or device_here(config.data_dir)
     tracing = tracing or NoTracing()
     roles = _certified(config, membership, transport.peer, unix_clock())
     telemetry = NodeTelemetry(

@@ -19,6 +19,11 @@ PLAIN_WIDTH_MAX = 10_000
 COLUMN_GAP = 3
 """What rich puts between two columns."""
 
+HOT_C = 80.0
+MUCH = 0.1
+"""Of swap used, or of time spent waiting: less is nobody's worry."""
+DISK_BYTES_LOW = 1 << 30
+
 Row = tuple[str, ...]
 
 
@@ -159,8 +164,8 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Row], width: int) -> str:
 
 def peers(reply: Mapping[str, object], *, is_terminal: bool) -> str:
     columns = (
-        "NAME", "PEER", "STATE", "AGE", "RTT", "LOAD", "CPU", "MEMORY", "ADDRESS", "LANGUAGES",
-        "MODELS", "ROLES", "WHY NOT",
+        "NAME", "PEER", "STATE", "AGE", "RTT", "LOAD", "CPU", "MEMORY", "DEVICE", "ADDRESS",
+        "LANGUAGES", "MODELS", "ROLES", "WHY NOT",
     )  # fmt: skip
     rows = [
         (
@@ -173,6 +178,7 @@ def peers(reply: Mapping[str, object], *, is_terminal: bool) -> str:
             field(peer, "load"),
             percent(peer.get("cpu_percent"), of=100),
             percent(peer.get("memory_used_fraction")),
+            condition(peer),
             _addresses(peer.get("addresses")),
             field(peer, "languages"),
             field(peer, "models"),
@@ -182,6 +188,30 @@ def peers(reply: Mapping[str, object], *, is_terminal: bool) -> str:
         for peer in rows_of(reply.get("peers"))
     ]
     return table(columns, rows, is_terminal=is_terminal) if rows else "no peers"
+
+
+def condition(peer: Mapping[str, object]) -> str:
+    """GPUs and battery, and what of the rest should worry a person."""
+    parts = [
+        f"GPU {percent(gpu.get('used_fraction'))}, "
+        f"{percent(gpu.get('memory_used_fraction'))} of its memory"
+        for gpu in rows_of(peer.get("gpus"))
+    ]
+    battery = peer.get("battery")
+    if isinstance(battery, dict) and (charge := percent(battery.get("charge"))) != DASH:
+        on = " (plugged in)" if battery.get("is_plugged") is True else ""
+        parts.append(f"battery {charge}{on}")
+    if (heat := number(peer.get("temperature_c"))) is not None and heat >= HOT_C:
+        parts.append(f"{heat:.0f} C")
+    if (swap := number(peer.get("swap_used_fraction"))) is not None and swap >= MUCH:
+        parts.append(f"swap {percent(swap)}")
+    pressure = peer.get("pressure")
+    for name, share in pressure.items() if isinstance(pressure, dict) else ():
+        if (value := number(share)) is not None and value >= MUCH:
+            parts.append(f"waits for {text(name)} {percent(value)}")
+    if (free := number(peer.get("disk_free_bytes"))) is not None and free < DISK_BYTES_LOW:
+        parts.append(f"disk {free / 2**30:.1f} GiB free")
+    return ", ".join(parts) or DASH
 
 
 def _addresses(value: object) -> str:

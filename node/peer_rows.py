@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import trio
 
 from kowalski.mesh.mesh import Mesh, PeerFacts
 from kowalski.protocol.ids import PeerId
-from kowalski.protocol.messages.telemetry import Occupancy
+from kowalski.protocol.messages.telemetry import Condition, Gpu, GpuUse, Hot, Occupancy, Profile
 
 Reply = dict[str, object]
 
@@ -46,6 +47,7 @@ def row_of(mesh: Mesh, facts: PeerFacts, now_unix_s: float) -> Reply:
         "cpu": profile.cpu if profile else None,
         "cores": profile.cores if profile else None,
         "memory_bytes": profile.memory_bytes if profile else None,
+        **condition_of(profile, hot),
         "roles": list(facts.roles),
         "is_admin": "admin" in mesh.roles_of(facts.peer),
         "certificate_ends_in_s": ends_in_s(mesh, facts.peer, now_unix_s),
@@ -54,6 +56,49 @@ def row_of(mesh: Mesh, facts: PeerFacts, now_unix_s: float) -> Reply:
         "routable": facts.is_routable,
         "why_not": facts.why_not,
     }
+
+
+def condition_of(profile: Profile | None, hot: Hot | None) -> Reply:
+    """How the device is; None where it does not tell."""
+    condition = hot.condition if hot else Condition()
+    battery, pressure = condition.battery, condition.pressure
+    return {
+        "swap_used_fraction": _share(condition.swap_used),
+        "disk_free_bytes": condition.disk_free_bytes,
+        "disk_bytes": (profile.disk_bytes or None) if profile else None,
+        "temperature_c": condition.temperature_c,
+        "battery": {"charge": _share(battery.charge), "is_plugged": battery.is_plugged}
+        if battery
+        else None,
+        "pressure": {
+            "cpu": _share(pressure.cpu),
+            "memory": _share(pressure.memory),
+            "io": _share(pressure.io),
+        }
+        if pressure
+        else None,
+        "gpus": _gpus(profile.gpus if profile else (), condition.gpus),
+    }
+
+
+def _gpus(gpus: Sequence[Gpu], uses: Sequence[GpuUse]) -> list[Reply]:
+    told: list[Reply] = []
+    padded = (*uses, *[GpuUse()] * len(gpus))
+    for gpu, use in zip(gpus, padded, strict=False):
+        told.append(
+            {
+                "name": gpu.name,
+                "memory_bytes": gpu.memory_bytes or None,
+                "used_fraction": _share(use.busy),
+                "memory_used_fraction": _share(use.memory_used),
+                "temperature_c": use.temperature_c,
+            }
+        )
+    return told
+
+
+def _share(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def membership_of(mesh: Mesh) -> Reply:

@@ -1,4 +1,4 @@
-"""What this device is, and how busy it is right now: the only module that knows psutil and NVML.
+"""What this device is, and how busy it is right now.
 
 Every probe is optional, for phones and containers hide much: None is "unknown", never zero. Limits
 of a container count instead of the machine's. No process is ever walked (2 ms and more).
@@ -6,42 +6,37 @@ of a container count instead of the machine's. No process is ever walked (2 ms a
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import psutil
 
 from kowalski.node.cgroup_limits import CGROUP, PROC, CgroupLimits, find_cgroup_limits
-
-if TYPE_CHECKING:
-    from types import ModuleType
+from kowalski.node.gpu_sources import GpuSource
+from kowalski.protocol.messages.telemetry import Battery, Gpu, GpuUse, Pressure
 
 T = TypeVar("T")
 
 TEXT_CHARS_MAX = 256
-DRM = Path("/sys/class/drm")
 # Some sensors take milliseconds to answer, and none of them moves fast.
 SENSOR_INTERVAL_S = 30.0
 CPU_INTERVAL_S_MIN = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
-    name: str
-    memory_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class DeviceProfile:
-    """What rarely changes. `cores` may be a fraction, in a container with a CPU limit."""
+    """What rarely changes. `cores` may be a fraction, in a container with a CPU limit.
+
+    `disk_bytes` is the size of the disk that the node's data is on.
+    """
 
     hostname: str
     cpu: str
@@ -50,21 +45,7 @@ class DeviceProfile:
     system: str
     memory_bytes: int | None
     gpus: tuple[Gpu, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Pressure:
-    """Share of the last 10 s in which some task waited for the resource (Linux PSI), 0 to 1."""
-
-    cpu: float | None
-    memory: float | None
-    io: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Battery:
-    charge: float
-    is_plugged: bool | None
+    disk_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +59,18 @@ class HotSample:
     pressure: Pressure | None
     battery: Battery | None
     temperature_c: float | None
+    disk_free_bytes: int | None = None
+    gpus: tuple[GpuUse, ...] = ()
 
 
-def read_profile(*, proc: Path = PROC, cgroup: Path = CGROUP, drm: Path = DRM) -> DeviceProfile:
-    """Look once; takes milliseconds, and seconds where a GPU's driver has to wake up."""
+def read_profile(
+    *,
+    proc: Path = PROC,
+    cgroup: Path = CGROUP,
+    gpus: GpuSource | None = None,
+    disk: Path | None = None,
+) -> DeviceProfile:
+    """Look once; milliseconds. `disk`: a file or folder on the disk that counts, if any does."""
     limits = find_cgroup_limits(proc=proc, cgroup=cgroup)
     memory = _optional(psutil.virtual_memory)
     total_bytes = None if memory is None else memory.total
@@ -95,7 +84,8 @@ def read_profile(*, proc: Path = PROC, cgroup: Path = CGROUP, drm: Path = DRM) -
         architecture=platform.machine(),
         system=_system()[:TEXT_CHARS_MAX],
         memory_bytes=total_bytes,
-        gpus=_nvidia_gpus() or _amd_gpus(drm),
+        gpus=gpus.gpus if gpus is not None else (),
+        disk_bytes=None if (usage := _disk(disk)) is None else usage[0],
     )
 
 
@@ -105,8 +95,17 @@ class HotSource:
     `sample` wants the seconds of any monotonic clock.
     """
 
-    def __init__(self, *, proc: Path = PROC, cgroup: Path = CGROUP) -> None:
+    def __init__(
+        self,
+        *,
+        proc: Path = PROC,
+        cgroup: Path = CGROUP,
+        gpus: GpuSource | None = None,
+        disk: Path | None = None,
+    ) -> None:
         self._proc = proc
+        self._gpus = gpus
+        self._disk = disk
         self._limits = find_cgroup_limits(proc=proc, cgroup=cgroup)
         self._cores = _cores(self._limits)
         self._has_cpu_limit = self._limits.cores() is not None
@@ -115,6 +114,7 @@ class HotSource:
         self._sensors_at = float("-inf")
         self._battery: Battery | None = None
         self._temperature_c: float | None = None
+        self._disk_free_bytes: int | None = None
 
     def sample(self, now: float) -> HotSample:
         """One sample: under a millisecond but for the sensors, which are read now and then."""
@@ -122,6 +122,8 @@ class HotSource:
             self._sensors_at = now
             self._battery = _battery()
             self._temperature_c = _hottest_c()
+            usage = _disk(self._disk)
+            self._disk_free_bytes = None if usage is None else usage[1]
         swap = _optional(psutil.swap_memory)
         load = _optional(os.getloadavg)
         return HotSample(
@@ -132,6 +134,8 @@ class HotSource:
             pressure=_pressure(self._proc),
             battery=self._battery,
             temperature_c=self._temperature_c,
+            disk_free_bytes=self._disk_free_bytes,
+            gpus=() if self._gpus is None else self._gpus.use(now),
         )
 
     def _memory_available(self) -> float | None:
@@ -222,46 +226,11 @@ def _system() -> str:
     return f"{name}, {kernel}" if name else kernel
 
 
-def _nvidia_gpus() -> tuple[Gpu, ...]:
-    try:
-        nvml = importlib.import_module("pynvml")
-    except ImportError:
-        return ()
-    nvml_error: type[Exception] = nvml.NVMLError
-    try:
-        nvml.nvmlInit()
-        try:
-            return _list_nvidia(nvml)
-        finally:
-            nvml.nvmlShutdown()
-    except nvml_error:
-        return ()  # No driver, or none that speaks to us.
-
-
-def _list_nvidia(nvml: ModuleType) -> tuple[Gpu, ...]:
-    gpus: list[Gpu] = []
-    for index in range(nvml.nvmlDeviceGetCount()):
-        device = nvml.nvmlDeviceGetHandleByIndex(index)
-        name = nvml.nvmlDeviceGetName(device)
-        total = int(nvml.nvmlDeviceGetMemoryInfo(device).total)
-        # Bytes in versions before 11.5.
-        gpus.append(Gpu(name.decode() if isinstance(name, bytes) else str(name), total))
-    return tuple(gpus)
-
-
-def _amd_gpus(drm: Path) -> tuple[Gpu, ...]:
-    gpus: list[Gpu] = []
-    for path in sorted(drm.glob("card*/device/mem_info_vram_total")):
-        memory = _text(path).strip()
-        if memory.isdecimal() and int(memory):
-            name = _text(path.with_name("product_name")).strip()
-            gpus.append(Gpu(name or "AMD GPU", int(memory)))
-    return tuple(gpus)
-
-
 def _pressure(proc: Path) -> Pressure | None:
-    values = [_pressure_of(proc / "pressure" / name) for name in ("cpu", "memory", "io")]
-    return Pressure(*values) if any(value is not None for value in values) else None
+    cpu, memory, io = (_pressure_of(proc / "pressure" / name) for name in ("cpu", "memory", "io"))
+    if cpu is memory is io is None:
+        return None
+    return Pressure(cpu=cpu, memory=memory, io=io)
 
 
 def _pressure_of(path: Path) -> float | None:
@@ -279,7 +248,13 @@ def _battery() -> Battery | None:
     found = None if probe is None else _optional(probe)
     if found is None:
         return None
-    return Battery(_fraction(found.percent / 100), found.power_plugged)
+    return Battery(charge=_fraction(found.percent / 100), is_plugged=found.power_plugged)
+
+
+def _disk(at: Path | None) -> tuple[int, int] | None:
+    """Bytes in all, and those that are free to us."""
+    usage = None if at is None else _optional(lambda: shutil.disk_usage(at))
+    return None if usage is None else (usage.total, usage.free)
 
 
 def _hottest_c() -> float | None:

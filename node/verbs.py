@@ -26,7 +26,7 @@ from kowalski.node.fold_book import FoldBook
 from kowalski.node.folding_verbs import FoldingVerbs
 from kowalski.node.mesh_verbs import MeshVerbs, warnings_of
 from kowalski.node.model_verbs import ModelVerbs
-from kowalski.node.peer_rows import ends_in_s, load_of, membership_of
+from kowalski.node.peer_rows import condition_of, ends_in_s, load_of, membership_of
 from kowalski.node.program_verbs import ProgramVerbs
 from kowalski.node.repl.sandbox import SandboxVerdict
 from kowalski.node.services.draining import Draining
@@ -179,6 +179,7 @@ class _Verbs:
             "backends": [one.url for one in here.catalogue.findings if one.backend is not None],
             "discovery": _discovery_words(here.discovery),
             "load": load_of(us),
+            **condition_of(us.profile, us.hot),
             **membership_of(mesh),
             "certificate_ends_in_s": ends_in_s(mesh, mesh.me, here.unix_clock()),
             "roster_version": mesh.trust.book.roster_version,

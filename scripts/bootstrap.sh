@@ -148,7 +148,7 @@ install_packages() {
     say "installing kowalski-node (editable, with its extras) and its development tools"
     # The override for fastecdsa and the editable mode stand in pyproject.toml, [tool.uv].
     UV_PYTHON_DOWNLOADS=never "$venv/bin/uv" pip install -q --python "$venv/bin/python" \
-        --constraints constraints.txt --editable '.[llama,otel,tokens]' --group dev
+        --constraints constraints.txt --editable '.[gpu,llama,otel,tokens]' --group dev
     # libp2p pulls trio-typing, whose stubs of 2021 would hide the types that trio brings.
     for stubs in trio-stubs outcome-stubs; do
         rm -rf "$venv"/lib/python3*/site-packages/$stubs

@@ -9,7 +9,7 @@ uv=.venv/bin/uv
 
 if [ "${1:-}" = --upgrade ]; then
     UV_PYTHON_DOWNLOADS=never "$uv" pip install -q --python .venv/bin/python --upgrade \
-        --editable '.[llama,otel,tokens]' --group dev uv
+        --editable '.[gpu,llama,otel,tokens]' --group dev uv
 fi
 
 new=$(mktemp)

@@ -30,9 +30,10 @@ from kowalski.mesh.loopback_transport import (
 )
 from kowalski.mesh.membership_certificates import MeshRoot
 from kowalski.mesh.watching import watcher
-from kowalski.node.app import Device, open_node
+from kowalski.node.app import open_node
 from kowalski.node.control import Verb
 from kowalski.node.core.task_ledger import Task
+from kowalski.node.services.telemetry import Device
 from kowalski.node.storage import open_ledger_storage
 from kowalski.node.verbs import Here, Node, verbs_of
 from kowalski.protocol.ids import Address, PeerId, TaskId

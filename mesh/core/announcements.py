@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from kowalski.protocol.messages.telemetry import Hot, Occupancy
+from kowalski.protocol.messages.telemetry import Condition, Hot, Occupancy
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,33 @@ def has_moved(params: Params, last: Hot, now_hot: Hot) -> bool:
         return True
     if last.is_draining != now_hot.is_draining:
         return True
+    if _has_changed(params, last.condition, now_hot.condition):
+        return True
     if last.tokens_per_s.keys() != now_hot.tokens_per_s.keys():
         return True
     return any(
         abs(speed - last.tokens_per_s[model]) >= params.moved * max(speed, 1.0)
         for model, speed in now_hot.tokens_per_s.items()
     )
+
+
+def _has_changed(params: Params, last: Condition, now: Condition) -> bool:
+    """Temperature and the room on the disk are no news: they go out with the others."""
+    if (last.battery is None) != (now.battery is None) or len(last.gpus) != len(now.gpus):
+        return True
+    pairs = [(last.swap_used, now.swap_used)]
+    if last.battery and now.battery:
+        if last.battery.is_plugged != now.battery.is_plugged:
+            return True
+        pairs.append((last.battery.charge, now.battery.charge))
+    if last.pressure and now.pressure:
+        pairs += [
+            (last.pressure.memory, now.pressure.memory),
+            (last.pressure.io, now.pressure.io),
+        ]
+    for before, after in zip(last.gpus, now.gpus, strict=True):
+        pairs += [(before.busy, after.busy), (before.memory_used, after.memory_used)]
+    return any(abs((one or 0.0) - (other or 0.0)) >= params.moved for one, other in pairs)
 
 
 def _load(at: Occupancy) -> float:

@@ -29,6 +29,13 @@ def is_peers_fault(error: Exception) -> bool:
     return isinstance(error, PeerUnreachableError | RemoteProtocolError)
 
 
+def blame(error: Exception) -> str:
+    """`silent`: the peer should be probed; `failed`: it is there, and not well; else `answered`."""
+    if isinstance(error, PeerUnreachableError):
+        return "silent"
+    return "failed" if is_peers_fault(error) else "answered"
+
+
 def is_worth_another_peer(error: Exception) -> bool:
     return not (isinstance(error, RequestFailedError) and error.code in NOT_ELSEWHERE)
 

@@ -128,10 +128,11 @@ class Peer:
     since: float = 0.0
     seen_at: float = 0.0
     misses: int = 0
-    answered_at: float = -inf
-    """When it gave the last sign of life on this connection."""
+    silent_since: float = inf
+    """When the first of the misses was. Not when it last answered: where many take turns, a peer
+    is asked rarely, and who was not asked was not silent."""
     is_doubted: bool = False
-    """Others suspect it, and it has given us no sign of life since."""
+    """Others suspect it, and it has given us no sign of life since: one miss of ours is enough."""
     is_hung_up: bool = False
     is_static: bool = False
     complaint: str = ""
@@ -151,9 +152,8 @@ class Peer:
         if self.complaint:
             return self.complaint
         if self.is_connected and self.misses:
-            return f"{self.misses} signs of life missed in a row"
-        if self.is_connected and self.is_doubted:
-            return "suspected to be gone, and has not answered since"
+            others = ", and others suspect it" if self.is_doubted else ""
+            return f"{self.misses} signs of life missed in a row{others}"
         return {
             Standing.ABSENT: "not connected",
             Standing.DIALLING: "being dialled",
@@ -181,7 +181,7 @@ class Connectivity:
         if not self.is_member(peer):
             return False
         known = self.peers[peer]
-        return known.misses < self.params.misses_max and not known.is_doubted
+        return known.misses < (1 if known.is_doubted else self.params.misses_max)
 
 
 Step = tuple[Connectivity, tuple[Effect, ...]]
@@ -236,13 +236,12 @@ def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) ->
             return _missed(state, known, now)
         case Suspected():
             return _ask_for_ourselves(state, replace(known, is_doubted=True))
-        case Vouched() if known.misses or known.is_doubted:
-            return _ask_for_ourselves(state, known)
+        case Vouched() if known.misses:
+            return _ask_for_ourselves(state, replace(known, is_doubted=False))
         case Vouched():
-            return state, ()
+            return _put(state, replace(known, is_doubted=False)), ()
         case GivenUp():
-            is_silent = known.misses >= state.params.misses_max
-            return _hang_up(state, known) if is_silent else _doubt(state, known)
+            return _doubt(state, known)
 
 
 def _put(state: Connectivity, peer: Peer) -> Connectivity:
@@ -316,7 +315,7 @@ def _opened(state: Connectivity, peer_id: PeerId, now: float) -> Step:
         attempts=0,
         misses=0,
         is_doubted=False,
-        answered_at=now,
+        silent_since=inf,
         is_hung_up=False,
     )
     return _due_now(_put(state, peer), peer, now)
@@ -360,7 +359,7 @@ def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], no
         shunned_until=-inf,
         misses=0,
         is_doubted=False,
-        answered_at=now,
+        silent_since=inf,
         since=now if known.standing is not Standing.MEMBER else known.since,
         seen_at=now,
         act_at=inf,
@@ -393,14 +392,16 @@ def _refused(state: Connectivity, known: Peer, why: str, now: float) -> Step:
 def _answered(state: Connectivity, known: Peer, now: float) -> Connectivity:
     if known.standing is not Standing.MEMBER:
         return state  # on a connection that has ended
-    return _put(state, replace(known, misses=0, is_doubted=False, seen_at=now, answered_at=now))
+    heard = replace(known, misses=0, is_doubted=False, seen_at=now, silent_since=inf)
+    return _put(state, heard)
 
 
 def _missed(state: Connectivity, known: Peer, now: float) -> Step:
     if known.standing is not Standing.MEMBER:
         return state, ()
-    peer = replace(known, misses=known.misses + 1)
-    if peer.misses > state.params.misses_max and now - peer.answered_at >= state.params.silence_s:
+    since = min(now, known.silent_since)
+    peer = replace(known, misses=known.misses + 1, silent_since=since)
+    if peer.misses > state.params.misses_max and now - since >= state.params.silence_s:
         return _hang_up(state, peer)
     return _put(state, peer), ()
 
@@ -433,7 +434,7 @@ def _doubt(state: Connectivity, peer: Peer) -> Step:
     """Send it nothing until it has given a sign of life; one more miss is enough to hang up."""
     if peer.standing is not Standing.MEMBER:
         return state, ()
-    doubted = replace(peer, misses=state.params.misses_max, answered_at=-inf)
+    doubted = replace(peer, misses=state.params.misses_max, silent_since=-inf)
     return _put(state, doubted), (Verify(peer.id),)
 
 

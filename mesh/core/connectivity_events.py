@@ -75,7 +75,7 @@ class Missed:
 
 @dataclass(frozen=True, slots=True)
 class Suspected:
-    """Somebody in the mesh has had no answer from it: we ask for ourselves before we send more."""
+    """Somebody in the mesh has had no answer from it: we ask for ourselves, and once is enough."""
 
     peer: PeerId
 
@@ -89,7 +89,10 @@ class Vouched:
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """The mesh has given it up: nobody probes it any more, and we find out by one question."""
+    """The mesh has given it up: nobody probes it any more, and we find out by one question.
+
+    Not by hanging up: who is merely slow would be slower yet for having to connect anew.
+    """
 
     peer: PeerId
 

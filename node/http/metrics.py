@@ -6,14 +6,14 @@ The only module that imports prometheus_client. Each node has a registry of its 
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
 from kowalski import __version__
-from kowalski.mesh.mesh import Mesh
+from kowalski.mesh.mesh import Mesh, PeerFacts
 from kowalski.node.http.completions import Completed
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.protocol.messages.telemetry import Hot
@@ -140,6 +140,7 @@ class _MeshSeen:
                 for kind, at in _loads(one.hot):
                     load.add_metric((*who, kind), at)
         yield from (states, routable, rtt, load, memory, cpu)
+        yield from _conditions(facts)
 
     def _tasks(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(
@@ -159,6 +160,58 @@ class _MeshSeen:
         for reason, count in self._mesh.trust.refused.items():
             family.add_metric((reason,), count)
         return family
+
+
+def _conditions(facts: Iterable[PeerFacts]) -> Iterator[Metric]:
+    """How the devices are; those that do not tell a value have none."""
+    labels = ("peer", "name")
+    swap = GaugeMetricFamily("kowalski_peer_swap_used_ratio", "Swap in use.", labels=labels)
+    disk = GaugeMetricFamily(
+        "kowalski_peer_disk_free_bytes", "Room on the disk of the node's data.", labels=labels
+    )
+    heat = GaugeMetricFamily(
+        "kowalski_peer_temperature_celsius", "Of the hottest sensor.", labels=labels
+    )
+    battery = GaugeMetricFamily("kowalski_peer_battery_charge_ratio", "Charge.", labels=labels)
+    plugged = GaugeMetricFamily(
+        "kowalski_peer_battery_plugged", "1 where the device is plugged in.", labels=labels
+    )
+    pressure = GaugeMetricFamily(
+        "kowalski_peer_pressure_ratio",
+        "Time in which some task waited for the resource (Linux PSI, 10 s).",
+        labels=(*labels, "resource"),
+    )
+    gpu = GaugeMetricFamily("kowalski_peer_gpu_used_ratio", "GPU in use.", labels=(*labels, "gpu"))
+    gpu_memory = GaugeMetricFamily(
+        "kowalski_peer_gpu_memory_used_ratio", "Memory of the GPU in use.", labels=(*labels, "gpu")
+    )
+
+    for one in facts:
+        if one.hot is None:
+            continue
+        who, told = (one.peer, one.name), one.hot.condition
+        found: list[tuple[GaugeMetricFamily, tuple[str, ...], float | None]] = [
+            (swap, who, told.swap_used),
+            (disk, who, told.disk_free_bytes),
+            (heat, who, told.temperature_c),
+        ]
+        if told.battery is not None:
+            found += [(battery, who, told.battery.charge), (plugged, who, told.battery.is_plugged)]
+        if told.pressure is not None:
+            found += [
+                (pressure, (*who, "cpu"), told.pressure.cpu),
+                (pressure, (*who, "memory"), told.pressure.memory),
+                (pressure, (*who, "io"), told.pressure.io),
+            ]
+        for number, use in enumerate(told.gpus):
+            found += [
+                (gpu, (*who, str(number)), use.busy),
+                (gpu_memory, (*who, str(number)), use.memory_used),
+            ]
+        for family, labelled, value in found:
+            if value is not None:
+                family.add_metric(labelled, float(value))
+    yield from (swap, disk, heat, battery, plugged, pressure, gpu, gpu_memory)
 
 
 def _loads(hot: Hot) -> Iterator[tuple[str, float]]:

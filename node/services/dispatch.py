@@ -16,7 +16,7 @@ from itertools import count
 import trio
 
 from kowalski.mesh.core import offers
-from kowalski.mesh.core.blame import Weather, is_peers_fault
+from kowalski.mesh.core.blame import Weather, blame
 from kowalski.mesh.core.breaker import Breaker, Passage
 from kowalski.mesh.core.connectivity import MemberConnected, MemberDisconnected
 from kowalski.mesh.core.decisions import Decision
@@ -410,7 +410,7 @@ class Dispatch:
                 yield sent
             verdict = "done"
         except Weather as error:
-            verdict = "failed" if is_peers_fault(error) else "answered"
+            verdict = blame(error)
             raise
         finally:
             flights.remove(flight)
@@ -420,10 +420,12 @@ class Dispatch:
             took_s = trio.current_time() - now
             if verdict == "abandoned" and sent.is_given_up and not sent.is_answered:
                 patience_s = max(SILENT_S_MIN, SILENT_TIMES * chosen.promised_s)
-                verdict = "failed" if took_s > patience_s else verdict
+                verdict = "silent" if took_s > patience_s else verdict
+            if verdict == "silent":
+                self._mesh.doubt(peer)
             breaker = self._breaker(key)
             match verdict:
-                case "failed":
+                case "failed" | "silent":
                     self._breakers[key] = breaker.fail(passage, trio.current_time())
                 case "abandoned":
                     self._breakers[key] = breaker.abandon(passage)

@@ -4,18 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import trio
 
 from kowalski import __version__
-from kowalski.node.telemetry_sources import DeviceProfile, HotSample
+from kowalski.node.gpu_sources import GpuSource
+from kowalski.node.telemetry_sources import DeviceProfile, HotSample, HotSource, read_profile
 from kowalski.protocol.ids import Address
 from kowalski.protocol.limits import ADDRESSES_MAX
-from kowalski.protocol.messages.telemetry import Hot, Language, Model, Occupancy, Profile
+from kowalski.protocol.messages.telemetry import (
+    Condition,
+    Hot,
+    Language,
+    Model,
+    Occupancy,
+    Profile,
+)
 from kowalski.protocol.messages.trust import Role
 
 SAMPLE_S = 0.5
 """A sample costs a quarter of a millisecond; within this time the last one will do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a node runs on, and how busy that is at a time of a monotonic clock."""
+
+    profile: DeviceProfile
+    sample: Callable[[float], HotSample]
+
+
+def device_here(data_dir: Path) -> Device:
+    """This machine; of its disks, the one that `data_dir` is on."""
+    gpus = GpuSource()
+    source = HotSource(gpus=gpus, disk=data_dir)
+    return Device(read_profile(gpus=gpus, disk=data_dir), source.sample)
 
 
 @dataclass(slots=True)
@@ -59,7 +83,7 @@ class NodeTelemetry:
 
     def is_on_battery(self) -> bool:
         """Whether the device has one and is not plugged in, as far as is known."""
-        battery = self._sample.battery
+        battery = self._now().battery
         return battery is not None and battery.is_plugged is False
 
     def profile(self, sequence: int) -> Profile:
@@ -80,6 +104,8 @@ class NodeTelemetry:
             memory_bytes=device.memory_bytes or 0,
             system=device.system,
             hot=self.hot(),
+            gpus=device.gpus,
+            disk_bytes=device.disk_bytes or 0,
         )
 
     def lasting(self) -> Profile:
@@ -93,10 +119,8 @@ class NodeTelemetry:
         return self._lasting[1]
 
     def hot(self) -> Hot:
-        now = trio.current_time()
-        if now >= self._sampled_at + SAMPLE_S:
-            self._sample, self._sampled_at = self._take_sample(now), now
-        available, cpu = self._sample.memory_available, self._sample.cpu_used
+        sample = self._now()
+        available, cpu = sample.memory_available, sample.cpu_used
         return Hot(
             repl=self.rooms.repl(),
             inference=self.rooms.inference(),
@@ -107,4 +131,22 @@ class NodeTelemetry:
             paused=self.rooms.paused(),
             prompt_tokens_per_s=self.rooms.prompt_tokens_per_s(),
             is_draining=self.rooms.is_draining(),
+            condition=_condition(sample),
         )
+
+    def _now(self) -> HotSample:
+        now = trio.current_time()
+        if now >= self._sampled_at + SAMPLE_S:
+            self._sample, self._sampled_at = self._take_sample(now), now
+        return self._sample
+
+
+def _condition(sample: HotSample) -> Condition:
+    return Condition(
+        swap_used=sample.swap_used,
+        disk_free_bytes=sample.disk_free_bytes,
+        temperature_c=sample.temperature_c,
+        battery=sample.battery,
+        pressure=sample.pressure,
+        gpus=sample.gpus,
+    )

@@ -34,6 +34,48 @@ class Occupancy(Record):
     slots: Places = 0
 
 
+TemperatureC = Annotated[float, Field(ge=-50, le=200, allow_inf_nan=False)]
+
+GPUS_MAX = 16
+
+
+class Battery(Record):
+    charge: Fraction
+    is_plugged: bool | None = None
+
+
+class Pressure(Record):
+    """Share of the last 10 s in which some task waited for the resource (Linux PSI)."""
+
+    cpu: Fraction | None = None
+    memory: Fraction | None = None
+    io: Fraction | None = None
+
+
+class GpuUse(Record):
+    """Of one GPU, in the order of the profile's; what its driver does not tell is left out."""
+
+    busy: Fraction | None = None
+    memory_used: Fraction | None = None
+    temperature_c: TemperatureC | None = None
+
+
+class Condition(Record):
+    """How the device is, beyond its processor and memory; what it does not tell is left out.
+
+    `disk_free_bytes` is of the disk that the node's data is on.
+    """
+
+    swap_used: Fraction | None = None
+    disk_free_bytes: Count | None = None
+    temperature_c: TemperatureC | None = None
+    battery: Battery | None = None
+    pressure: Pressure | None = None
+    gpus: Annotated[
+        tuple[GpuUse, ...], Field(strict=False, fail_fast=True, max_length=GPUS_MAX)
+    ] = ()
+
+
 class Hot(Record):
     """The values that move. Speeds, by model, are measured from requests served.
 
@@ -53,6 +95,7 @@ class Hot(Record):
         default_factory=dict, max_length=64
     )
     is_draining: bool = False
+    condition: Condition = Condition()
 
 
 class Language(Record):
@@ -71,6 +114,13 @@ class Model(Record):
     capabilities: Annotated[
         tuple[Code, ...], Field(strict=False, fail_fast=True, max_length=16)
     ] = ()
+
+
+class Gpu(Record):
+    """`memory_bytes` 0: not known."""
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    memory_bytes: Count = 0
 
 
 class Profile(Message):
@@ -99,6 +149,8 @@ class Profile(Message):
     system: Annotated[str, Field(max_length=256)] = ""
     speed: Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)] = 1.0
     hot: Hot = Hot()
+    gpus: Annotated[tuple[Gpu, ...], Field(strict=False, fail_fast=True, max_length=GPUS_MAX)] = ()
+    disk_bytes: Count = 0
 
 
 class HotDelta(Message):

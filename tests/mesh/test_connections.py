@@ -67,6 +67,17 @@ async def test_a_killed_member_is_unroutable_at_once_and_its_leaving_told_once(
         assert a.mesh.is_routable(C)
 
 
+async def test_a_far_address_is_dialled_after_a_near_one_however_they_were_told(
+    village: Village, autojump_clock: Clock
+) -> None:
+    by_name, near = Address("/dns4/desk.example/tcp/4170"), Address("/ip4/127.0.0.1/tcp/4170")
+    for told in ((by_name, near), (near, by_name)):
+        async with members(village, "A") as (a,):
+            a.mesh.sighted(Sighted(C, told))
+            await trio.sleep(5)
+            assert a.mesh.facts_of(C).why_not.startswith(by_name), "of the last one that failed"
+
+
 async def test_members_find_each_other_again_when_the_link_is_mended(
     village: Village, autojump_clock: Clock
 ) -> None:

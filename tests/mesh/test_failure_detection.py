@@ -104,7 +104,7 @@ async def test_a_member_without_power_is_unroutable_and_then_given_up_though_nob
         assert trio.current_time() - began < 6.0
 
 
-async def test_whoever_hears_a_suspicion_asks_for_itself_before_it_sends_anything_there(
+async def test_whoever_hears_a_suspicion_asks_for_itself_and_sends_nothing_to_who_is_silent(
     village: Village, autojump_clock: Clock
 ) -> None:
     async with members(village, "ABCDEFGH") as (a, *others):
@@ -112,15 +112,13 @@ async def test_whoever_hears_a_suspicion_asks_for_itself_before_it_sends_anythin
         told = swim.ClaimsTold(claims=(claim,))
         await others[0].mesh.request(A, SWIM_PROTOCOL, told, swim.ClaimsHeard, timeout_s=5)
         assert a.mesh.state_of(C) == "suspect"
-        assert not a.mesh.is_routable(C)
-        heard_at = trio.current_time()
-        await eventually(lambda: a.mesh.is_routable(C))
-        assert trio.current_time() - heard_at < 0.1, "it is there, and says so"
+        await trio.sleep(2)
+        assert a.mesh.is_routable(C), "it is there, and says so"
         village.network.kill(B, is_silent=True)
         watching = [one for one in (a, *others) if one.peer != B]
-        for one in watching:
-            await eventually(lambda: one.mesh.state_of(B) != "alive")  # noqa: B023 now
-            assert not one.mesh.is_routable(B)
+        await eventually(lambda: any(one.mesh.state_of(B) == "suspect" for one in watching))
+        await trio.sleep(1.3)
+        assert not any(one.mesh.is_routable(B) for one in watching)
         await eventually(lambda: all(one.mesh.state_of(B) == "failed" for one in watching))
 
 

@@ -2,7 +2,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from kowalski.mesh.interfaces import interface_addresses, reachable_from_outside
+from kowalski.mesh.interfaces import interface_addresses, own_networks, reachable_from_outside
 
 
 def test_loopback_is_among_the_interfaces() -> None:
@@ -14,6 +14,15 @@ def test_every_address_could_be_listened_on() -> None:
         assert not address.ip.is_unspecified
         assert not address.ip.is_multicast
         assert address.interface
+
+
+def test_every_address_but_those_of_a_link_is_in_one_of_our_networks() -> None:
+    networks = own_networks()
+    assert any(ip_address("127.9.9.9") in network for network in networks)
+    for address in interface_addresses():
+        is_of_a_link = address.ip.version == 6 and address.ip.is_link_local
+        assert is_of_a_link or any(address.ip in network for network in networks)
+    assert not any(ip_address("8.8.4.4") in network for network in networks)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,22 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 values = st.recursive(
     scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=6
 )
-keys = st.sampled_from([*PEER, "tasks", "peers", "checks", "ran", "verdict", "found", "entries"])
+keys = st.sampled_from(
+    [
+        *PEER,
+        "gpus",
+        "battery",
+        "pressure",
+        "temperature_c",
+        "tasks",
+        "peers",
+        "checks",
+        "ran",
+        "verdict",
+        "found",
+        "entries",
+    ]
+)
 rows = st.dictionaries(keys, values, max_size=6)
 replies = st.dictionaries(keys, values | st.lists(rows, max_size=3), max_size=5)
 
@@ -48,6 +63,32 @@ def test_peers_are_a_table_without_empty_columns() -> None:
     assert row.split("  ")[0] == "desk (this node)"
     for part in ("..oH5Vsm5M", "alive", "1.3 ms", "0.25", "50 %", "python, bash", "it is ill"):
         assert part in row
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ({}, "-"),
+        ({"temperature_c": 55.0, "swap_used_fraction": 0.01, "disk_free_bytes": 1 << 40}, "-"),
+        ({"battery": {"charge": 0.8, "is_plugged": True}}, "battery 80 % (plugged in)"),
+        ({"battery": {"charge": 0.8, "is_plugged": None}}, "battery 80 %"),
+        (
+            {"gpus": [{"used_fraction": 0.5, "memory_used_fraction": None}], "temperature_c": 91},
+            "GPU 50 %, - of its memory, 91 C",
+        ),
+        (
+            {"swap_used_fraction": 0.5, "pressure": {"io": 0.25, "cpu": 0.0, "memory": None}},
+            "swap 50 %, waits for io 25 %",
+        ),
+        ({"disk_free_bytes": 1 << 29}, "disk 0.5 GiB free"),
+    ],
+)
+def test_of_a_device_is_shown_what_it_has_and_what_should_worry(
+    told: dict[str, object], shown: str
+) -> None:
+    assert render.condition(told) == shown
+    table = render.peers({"peers": [{**PEER, **told}]}, is_terminal=False)
+    assert (f" {shown} " in table) == (shown != "-")
 
 
 def test_a_terminal_gets_the_same_facts() -> None:

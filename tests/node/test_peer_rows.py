@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import trio
 
-from kowalski.node.peer_rows import membership_of, row_of, topology_of
+from kowalski.node.peer_rows import condition_of, membership_of, row_of, topology_of
+from kowalski.protocol.messages.telemetry import Condition, Gpu, GpuUse, Hot
 from simulations.virtual_time import JumpingClock
 from simulations.world import UNIX_EPOCH_S, open_world
+from tests.protocol.examples import PROFILE
 
 pytestmark = pytest.mark.trio
 
@@ -46,6 +48,36 @@ async def test_a_row_tells_state_age_addresses_load_and_round_trips(
         assert membership_of(mesh)["members"] == {
             "alive": 1, "suspect": 0, "failed": 0, "left": 0,
         }  # fmt: skip
+
+
+async def test_the_condition_of_a_device_is_told_as_far_as_it_is_known() -> None:
+    silent = condition_of(None, None)
+    assert silent.pop("gpus") == []
+    assert set(silent.values()) == {None}
+    told = condition_of(PROFILE, PROFILE.hot)
+    assert told["battery"] == {"charge": 0.75, "is_plugged": False}
+    assert told["pressure"] == {"cpu": 0.125, "memory": 0.0, "io": 0.5}
+    assert (told["disk_bytes"], told["temperature_c"]) == (1_000_204_886_016, 71.5)
+    assert told["gpus"] == [
+        {
+            "name": "NVIDIA GeForce RTX 4090",
+            "memory_bytes": 25_757_220_864,
+            "used_fraction": 0.5,
+            "memory_used_fraction": 0.25,
+            "temperature_c": 64.0,
+        }
+    ]
+
+
+@pytest.mark.parametrize("uses", [0, 1, 2, 3])
+async def test_a_peer_that_tells_of_more_or_fewer_gpus_than_it_has_breaks_nothing(
+    uses: int,
+) -> None:
+    two = PROFILE.model_copy(update={"gpus": (Gpu(name="a"), Gpu(name="b"))})
+    hot = Hot(condition=Condition(gpus=(GpuUse(busy=1.0),) * uses))
+    gpus = condition_of(two, hot)["gpus"]
+    assert isinstance(gpus, list)
+    assert [gpu["used_fraction"] for gpu in gpus] == [1.0 if n < uses else None for n in range(2)]
 
 
 async def test_a_peer_that_says_goodbye_is_told_as_left_and_why_not(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from pathlib import Path
@@ -11,13 +10,11 @@ import psutil
 import pytest
 
 from kowalski.node.telemetry_sources import (
-    Gpu,
     HotSample,
     HotSource,
-    Pressure,
-    _amd_gpus,
     read_profile,
 )
+from kowalski.protocol.messages.telemetry import Pressure
 
 CONTAINER = {
     "proc/self/cgroup": "0::/\n",
@@ -60,14 +57,13 @@ def test_every_value_of_a_sample_is_unknown_or_in_its_range() -> None:
     assert sample.memory_available
     assert sample.load_per_core is None or sample.load_per_core >= 0
     if sample.pressure is not None:
-        assert all(
-            value is None or 0 <= value <= 1 for value in dataclasses.astuple(sample.pressure)
-        )
+        shares = sample.pressure.model_dump().values()
+        assert all(value is None or 0 <= value <= 1 for value in shares)
 
 
 def test_a_container_has_the_memory_and_the_cores_of_its_limits(tmp_path: Path) -> None:
     plant(tmp_path, CONTAINER)
-    profile = read_profile(proc=tmp_path / "proc", cgroup=tmp_path / "cg", drm=tmp_path)
+    profile = read_profile(proc=tmp_path / "proc", cgroup=tmp_path / "cg")
     assert (profile.cores, profile.memory_bytes) == (0.5, 64 << 20)
     assert source_at(tmp_path).sample(0.0).memory_available == 0.25
 
@@ -91,14 +87,14 @@ def test_pressure_is_a_fraction_and_each_part_of_it_optional(tmp_path: Path) -> 
             "proc/pressure/io": "nonsense\n",
         },
     )
-    assert source_at(tmp_path).sample(0.0).pressure == Pressure(0.125, None, None)
+    assert source_at(tmp_path).sample(0.0).pressure == Pressure(cpu=0.125)
 
 
 def test_a_system_that_hides_everything_is_no_error(tmp_path: Path) -> None:
     sample = source_at(tmp_path).sample(0.0)
     assert isinstance(sample, HotSample)
     assert sample.pressure is None
-    assert read_profile(proc=tmp_path, cgroup=tmp_path, drm=tmp_path).cpu
+    assert read_profile(proc=tmp_path, cgroup=tmp_path).cpu
 
 
 @pytest.mark.parametrize(
@@ -112,20 +108,17 @@ def test_a_system_that_hides_everything_is_no_error(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.uname().sysname != "Linux", reason="the name comes from /proc")
 def test_the_name_of_the_cpu_is_found(tmp_path: Path, cpuinfo: str, cpu: str) -> None:
     plant(tmp_path, {"cpuinfo": cpuinfo})
-    assert read_profile(proc=tmp_path, cgroup=tmp_path, drm=tmp_path).cpu == cpu
+    assert read_profile(proc=tmp_path, cgroup=tmp_path).cpu == cpu
 
 
-def test_amd_gpus_are_found_in_sysfs(tmp_path: Path) -> None:
-    plant(
-        tmp_path,
-        {
-            "drm/card0/device/mem_info_vram_total": "17163091968\n",
-            "drm/card1/device/mem_info_vram_total": "8\n",
-            "drm/card1/device/product_name": "Radeon\n",
-            "drm/card2/device/mem_info_vram_total": "0\n",
-        },
-    )
-    assert _amd_gpus(tmp_path / "drm") == (Gpu("AMD GPU", 17163091968), Gpu("Radeon", 8))
+def test_the_disk_is_the_one_that_the_data_is_on(tmp_path: Path) -> None:
+    profile, sample = read_profile(disk=tmp_path), HotSource(disk=tmp_path).sample(0.0)
+    assert sample.disk_free_bytes is not None
+    assert profile.disk_bytes is not None
+    assert 0 < sample.disk_free_bytes <= profile.disk_bytes
+    gone = HotSource(disk=tmp_path / "gone").sample(0.0)
+    assert gone.disk_free_bytes is None
+    assert HotSource().sample(0.0).disk_free_bytes is None, "no disk was named"
 
 
 def test_two_sources_in_one_process_do_not_share_what_they_measured(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Bodies with one thing wrong each, derived from the models: what everybody must refuse.
 
 Left out is what pycddl 0.6.4 cannot see or dies of: bytes for a number, a list of a float for the
-float, bytes for one of some words, and anything wrong in a list behind its first item.
+float, bytes for one of some words, an empty list for an item of which all is optional, and anything
+wrong in a list behind its first item.
 """
 
 from __future__ import annotations
@@ -49,7 +50,11 @@ def _broken(
             item, most = value[0], schema["max_length"]
             yield f" of {most + 1} items", [item] * (most + 1)
             inner = _broken(item, fields_of_item(schema), inside)
-            yield from ((f"[0]{how}", [broken]) for how, broken in inner)
+            yield from (
+                (f"[0]{how}", [broken])
+                for how, broken in inner
+                if broken != [] or _needs_something(fields_of_item(schema))
+            )
             yield from _others({}, "text", 0)
         case "dict":
             key, most = next(iter(value)), schema["max_length"]
@@ -64,6 +69,11 @@ def _broken(
 def fields_of_item(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     item: Mapping[str, Any] = schema["items_schema"][0]
     return item
+
+
+def _needs_something(schema: Mapping[str, Any]) -> bool:
+    model = schema.get("cls")
+    return model is None or any(one.is_required() for one in model.model_fields.values())
 
 
 def _broken_scalar(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

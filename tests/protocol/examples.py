@@ -64,6 +64,14 @@ HOT: Final = telemetry.Hot(
     tokens_per_s={"qwen3:8b": 41.5, "llama3.2:1b": 100_000.0},
     paused="on battery",
     prompt_tokens_per_s={"qwen3:8b": 812.5},
+    condition=telemetry.Condition(
+        swap_used=0.25,
+        disk_free_bytes=81_604_378_624,
+        temperature_c=71.5,
+        battery=telemetry.Battery(charge=0.75, is_plugged=False),
+        pressure=telemetry.Pressure(cpu=0.125, memory=0.0, io=0.5),
+        gpus=(telemetry.GpuUse(busy=0.5, memory_used=0.25, temperature_c=64.0),),
+    ),
 )
 
 PROFILE: Final = telemetry.Profile(
@@ -91,6 +99,8 @@ PROFILE: Final = telemetry.Profile(
     system="Linux 6.12 x86_64",
     speed=1.5,
     hot=HOT,
+    gpus=(telemetry.Gpu(name="NVIDIA GeForce RTX 4090", memory_bytes=25_757_220_864),),
+    disk_bytes=1_000_204_886_016,
 )
 
 CERTIFICATE: Final = trust.Certificate(

@@ -3,15 +3,33 @@ from math import inf
 import pytest
 
 from kowalski.mesh.core.announcements import Params, has_moved, hot_due_at
-from kowalski.protocol.messages.telemetry import Hot, Occupancy
+from kowalski.protocol.messages.telemetry import (
+    Battery,
+    Condition,
+    GpuUse,
+    Hot,
+    Occupancy,
+    Pressure,
+)
 
 PARAMS = Params()
+DEVICE = Condition(
+    swap_used=0.0,
+    battery=Battery(charge=0.5, is_plugged=False),
+    pressure=Pressure(cpu=0.0, memory=0.0, io=0.0),
+    gpus=(GpuUse(busy=0.0),),
+)
 STILL = Hot(
+    condition=DEVICE,
     repl=Occupancy(running=1, slots=4),
     memory_used=0.5,
     cpu_used=0.5,
     tokens_per_s={"small": 100.0},
 )
+
+
+def changed(**update: object) -> Condition:
+    return DEVICE.model_copy(update=update)
 
 
 def test_who_has_said_nothing_yet_speaks_at_once() -> None:
@@ -44,6 +62,17 @@ def test_what_moved_is_said_a_second_after_the_last_word() -> None:
         ({"tokens_per_s": {"small": 89.0}}, True),
         ({"tokens_per_s": {}}, True),
         ({"is_draining": True}, True),
+        ({"condition": DEVICE}, False),
+        ({"condition": changed(swap_used=0.125)}, True),
+        ({"condition": changed(battery=None)}, True),
+        ({"condition": changed(battery=Battery(charge=0.5, is_plugged=True))}, True),
+        ({"condition": changed(battery=Battery(charge=0.375, is_plugged=False))}, True),
+        ({"condition": changed(pressure=Pressure(memory=0.5))}, True),
+        ({"condition": changed(pressure=Pressure(cpu=0.5))}, False),
+        ({"condition": changed(gpus=())}, True),
+        ({"condition": changed(gpus=(GpuUse(busy=0.5),))}, True),
+        ({"condition": changed(gpus=(GpuUse(busy=0.0625),))}, False),
+        ({"condition": changed(temperature_c=90.0, disk_free_bytes=7)}, False),
         ({"tokens_per_s": {"small": 100.0, "large": 0.0}}, True),
     ],
 )

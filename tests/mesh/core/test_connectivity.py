@@ -277,6 +277,15 @@ def test_a_network_that_stands_still_for_a_while_costs_no_connection() -> None:
     assert state.is_routable(HIGHER)
 
 
+def test_a_peer_that_was_not_asked_for_long_has_not_been_silent_for_long() -> None:
+    state, late = member(), 100.0
+    for second in (0.0, 0.5, 1.0, 1.5, PARAMS.silence_s - 0.1):
+        state, effects = step(state, Missed(HIGHER), late + second)
+        assert effects == ()
+    effects = step(state, Missed(HIGHER), late + PARAMS.silence_s)[1]
+    assert effects == (HangUp(HIGHER, "6 signs of life missed"),)
+
+
 def test_a_silent_link_to_a_member_that_the_mesh_gave_up_is_hung_up_and_one_that_works_is_not() -> (
     None
 ):
@@ -287,26 +296,31 @@ def test_a_silent_link_to_a_member_that_the_mesh_gave_up_is_hung_up_and_one_that
     assert step(state, Missed(HIGHER), 2.0)[1] == (HangUp(HIGHER, "3 signs of life missed"),)
     state = after(Missed(HIGHER), Missed(HIGHER), of=member())
     state, effects = step(state, GivenUp(HIGHER), 1.0)
-    assert effects == (HangUp(HIGHER, "2 signs of life missed"),)
-    assert step(state, GivenUp(HIGHER), 1.0)[1] == ()
+    assert effects == (Verify(HIGHER),), "it may be merely slow"
+    state, effects = step(state, Missed(HIGHER), 2.0)
+    assert effects == (HangUp(HIGHER, "3 signs of life missed"),)
+    assert step(state, Missed(HIGHER), 3.0)[1] == (), "once"
 
 
-def test_whom_others_suspect_is_sent_nothing_until_it_has_answered_us() -> None:
+def test_whom_others_suspect_is_asked_at_once_and_one_miss_is_enough() -> None:
     state, effects = step(member(), Suspected(HIGHER), 1.0)
     assert effects == (Verify(HIGHER),)
-    assert not state.is_routable(HIGHER)
-    assert "suspected" in state.peers[HIGHER].why_not
-    assert after(Answered(HIGHER), of=state).is_routable(HIGHER)
-    state, effects = step(state, Missed(HIGHER), 30.0)
-    assert effects == (), "one miss of ours is no reason to hang up on the merely slow"
-    assert not state.is_routable(HIGHER)
+    assert state.is_routable(HIGHER), "it may well be there for us"
+    silent, effects = step(state, Missed(HIGHER), 30.0)
+    assert effects == (), "no reason to hang up on the merely slow"
+    assert not silent.is_routable(HIGHER)
+    assert "others suspect it" in silent.peers[HIGHER].why_not
+    for heard in (after(Answered(HIGHER), of=state), after(Vouched(HIGHER), of=state)):
+        assert after(Missed(HIGHER), of=heard).is_routable(HIGHER)
+    assert after(Answered(HIGHER), of=silent).is_routable(HIGHER)
 
 
-def test_one_that_is_well_again_is_asked_at_once_and_one_that_was_never_doubted_is_not() -> None:
-    assert step(member(), Vouched(HIGHER), 1.0)[1] == ()
-    for why in (Suspected, Missed):
-        state = after(why(HIGHER), of=member())
-        assert step(state, Vouched(HIGHER), 1.0) == (state, (Verify(HIGHER),))
+def test_one_that_is_well_again_is_asked_at_once_if_it_was_silent_to_us() -> None:
+    assert step(member(), Vouched(HIGHER), 1.0) == (member(), ())
+    state = after(Suspected(HIGHER), Missed(HIGHER), Missed(HIGHER), of=member())
+    state, effects = step(state, Vouched(HIGHER), 1.0)
+    assert effects == (Verify(HIGHER),)
+    assert not state.is_routable(HIGHER), "what others have heard is not an answer to us"
 
 
 def test_a_suspicion_says_nothing_about_a_peer_that_is_away_or_about_its_next_connection() -> None:

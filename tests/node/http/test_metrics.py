@@ -32,6 +32,8 @@ async def test_the_mesh_the_tasks_and_the_calls_are_counted(
         assert 'kowalski_model_calls_total{model="m",outcome="ok",peer="node-2"} 1.0' in metrics
         assert 'kowalski_model_tokens_total{direction="completion",model="m"} 3.0' in metrics
         assert 'kowalski_tasks{state="waiting"}' in metrics
+        assert metrics.count("kowalski_peer_swap_used_ratio{") == 3
+        assert "kowalski_peer_battery_charge_ratio{" not in metrics, "none has a battery"
 
 
 async def test_two_nodes_in_one_process_count_apart(

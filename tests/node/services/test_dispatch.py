@@ -14,7 +14,11 @@ from kowalski.mesh.core.decisions import Decision
 from kowalski.mesh.core.placement import Need, choice_of
 from kowalski.node.services import inference, placement
 from kowalski.node.services.dispatch import Chosen, Dispatch, Sent, Work
-from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
+from kowalski.protocol.errors import (
+    PeerUnreachableError,
+    RequestFailedError,
+    RequestRefusedError,
+)
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.placement import Offer, OfferAsked
@@ -155,6 +159,57 @@ async def _fail_at(world: World, work: Work, number: int) -> None:
     with _sending_to(world, work, number):
         await trio.lowlevel.checkpoint()
         raise RequestFailedError("backend", "it died")
+
+
+def is_probed(world: World, number: int) -> bool:
+    probes = world[0].mesh.detection.state.probes.values()
+    return any(one.peer == world.peer(number) for one in probes)
+
+
+async def rest_between_probes(world: World, number: int) -> None:
+    while is_probed(world, number):  # noqa: ASYNC110 virtual time
+        await trio.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_doubted"),
+    [
+        (PeerUnreachableError("no answer within 5 s"), True),
+        (RequestFailedError("backend", "who says so is there"), False),
+        (RequestRefusedError("busy"), False),
+    ],
+)
+async def test_a_request_without_an_answer_is_a_reason_to_probe_and_no_verdict(
+    virtual_time: JumpingClock, error: Exception, *, is_doubted: bool
+) -> None:
+    async with open_world([ASKER, THINKER]) as world:
+        work, mesh = Work(Need("inference", model="m")), world[0].mesh
+        await rest_between_probes(world, 1)
+        with pytest.raises(type(error)), _sending_to(world, work, 1):
+            raise error
+        assert is_probed(world, 1) == is_doubted
+        assert mesh.state_of(world.peer(1)) == "alive"
+        await trio.sleep(5)
+        assert mesh.state_of(world.peer(1)) == "alive", "it has answered the probe"
+        assert mesh.is_routable(world.peer(1))
+
+
+@pytest.mark.parametrize(("after_s", "is_doubted"), [(2.5, False), (3.5, True)])
+async def test_a_peer_that_was_given_up_long_after_its_promise_is_probed(
+    virtual_time: JumpingClock, after_s: float, *, is_doubted: bool
+) -> None:
+    async with open_world([ASKER, THINKER]) as world:
+        work = Work(Need("inference", model="m"))
+        with (
+            trio.CancelScope() as patience,
+            _sending_to(world, work, 1) as sent,
+        ):
+            await trio.sleep(after_s)
+            sent.is_given_up = True
+            await rest_between_probes(world, 1)
+            patience.cancel()
+            await trio.lowlevel.checkpoint_if_cancelled()
+        assert is_probed(world, 1) == is_doubted
 
 
 async def test_a_program_that_fails_is_not_held_against_its_peer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import trio
 
 from kowalski.node.backends.seam import CompletionRequest
 from kowalski.node.repl.scripted_sessions import ScriptedCell, ScriptedState
@@ -15,7 +16,7 @@ from kowalski.protocol.messages.task import Asking, Budget
 from kowalski.rlm.journal import event_of
 from simulations.virtual_time import JumpingClock
 from simulations.world import World, open_world
-from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block
+from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block, blocks
 
 pytestmark = pytest.mark.trio
 
@@ -106,3 +107,26 @@ async def test_a_budget_of_calls_holds_for_many_at_once(virtual_time: JumpingClo
         calls = answered_calls(world, task)
         assert sum(one.code == "budget_spent" for one in calls) == 200
         assert len(world.calls) == sum(one.attempts for one in calls) == 100
+
+
+@pytest.mark.parametrize("seconds_each", [0.01, 5.0])
+async def test_a_task_cancelled_in_the_middle_of_a_thousand_asks_no_model_any_more(
+    virtual_time: JumpingClock, seconds_each: float
+) -> None:
+    """A5 of the loop's acceptance criteria, for questions in groups and for such that are slow."""
+    model = dataclasses.replace(THINKER, model_slots=16, delay_per_token_s=seconds_each)
+    async with open_world([ASKER, LEADER, ONLY_CODE, model]) as world:
+        prompt = blocks("say before", "ask-many 1000 q")
+        task = world.submit(0, prompt, mode="blocks", model="none")
+        await world.until(lambda: len(world.calls) >= 20)
+        began = trio.current_time()
+        world[0].submitter.cancel(task, "enough")
+        result = await world.result(0, task)
+        assert result.state == "cancelled"
+        assert trio.current_time() - began <= 1.0
+        assert result.answer is not None
+        assert "before" in result.answer.answer, "what there was is kept"
+        stopped_at = len(world.calls)
+        assert stopped_at < 1000
+        await trio.sleep(60)
+        assert len(world.calls) == stopped_at

@@ -15,7 +15,17 @@ from kowalski.node.telemetry_sources import HotSample
 from kowalski.protocol.codec import encode
 from kowalski.protocol.ids import Address
 from kowalski.protocol.limits import ADDRESSES_MAX
-from kowalski.protocol.messages.telemetry import Language, Model, Occupancy, Profile
+from kowalski.protocol.messages.telemetry import (
+    Battery,
+    Condition,
+    Gpu,
+    GpuUse,
+    Language,
+    Model,
+    Occupancy,
+    Pressure,
+    Profile,
+)
 from simulations.world import IDLE, PROFILE
 
 pytestmark = pytest.mark.trio
@@ -94,6 +104,41 @@ async def test_hot_values_are_those_of_the_rooms_now(
     assert hot.tokens_per_s == {"m": 12.5}
     assert (hot.memory_used, hot.cpu_used) == (0.5, 0.1)
     assert node.profile(0).hot == hot
+
+
+async def test_peers_are_told_the_battery_that_pauses_the_node_and_the_rest_of_the_sample(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    sampler = Sampler(
+        dataclasses.replace(
+            IDLE,
+            battery=Battery(charge=0.5, is_plugged=False),
+            pressure=Pressure(io=0.25),
+            temperature_c=70.0,
+            disk_free_bytes=1 << 30,
+            gpus=(GpuUse(busy=0.5),),
+        )
+    )
+    gpu = Gpu(name="RTX", memory_bytes=8 << 30)
+    node = made(sampler, device=dataclasses.replace(PROFILE, gpus=(gpu,), disk_bytes=1 << 40))
+    assert node.is_on_battery()
+    assert node.hot().condition == Condition(
+        swap_used=0.0,
+        battery=Battery(charge=0.5, is_plugged=False),
+        pressure=Pressure(io=0.25),
+        temperature_c=70.0,
+        disk_free_bytes=1 << 30,
+        gpus=(GpuUse(busy=0.5),),
+    )
+    assert (node.profile(0).gpus, node.profile(0).disk_bytes) == ((gpu,), 1 << 40)
+    sampler.sample = dataclasses.replace(
+        sampler.sample, battery=Battery(charge=0.5, is_plugged=True)
+    )
+    await trio.sleep(telemetry.SAMPLE_S)
+    assert not node.is_on_battery(), "also before anybody is told"
+    told = node.hot().condition.battery
+    assert told is not None
+    assert told.is_plugged
 
 
 async def test_the_device_is_sampled_no_more_often_than_it_changes(

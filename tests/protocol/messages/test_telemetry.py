@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import cbor2
 import pytest
 from pydantic import ValidationError
 
-from kowalski.protocol.codec import encode
-from kowalski.protocol.messages.telemetry import Hot, HotDelta, Model, Occupancy
+from kowalski.protocol.codec import decode, encode
+from kowalski.protocol.errors import RemoteProtocolError
+from kowalski.protocol.messages.telemetry import Condition, Hot, HotDelta, Model, Occupancy
 from tests.protocol.examples import BOOT, PROFILE
 
 
@@ -20,6 +22,35 @@ def test_a_speed_beyond_reason_attracts_no_work(speed: float) -> None:
 def test_no_more_memory_is_used_than_there_is(used: float) -> None:
     with pytest.raises(ValidationError, match="memory_used"):
         Hot(memory_used=used)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"swap_used": 1.5},
+        {"disk_free_bytes": -1},
+        {"temperature_c": 5000.0},
+        {"temperature_c": float("nan")},
+        {"battery": {"charge": 2.0}},
+        {"battery": {"charge": 0.5, "is_plugged": "yes"}},
+        {"pressure": {"io": -0.1}},
+        {"gpus": [{"busy": float("inf")}]},
+        {"gpus": [{"memory_used": 1.01}]},
+        {"gpus": [{}] * 17},
+    ],
+)
+def test_a_condition_beyond_reason_is_not_taken(lie: dict[str, object]) -> None:
+    honest = encode(HotDelta(boot=BOOT, sequence=1, hot=Hot()))
+    version, kind, body = cbor2.loads(honest)
+    body["hot"] = {"condition": lie}
+    with pytest.raises(RemoteProtocolError):
+        decode(cbor2.dumps([version, kind, body], canonical=True))
+
+
+def test_a_device_that_tells_nothing_has_an_unknown_condition() -> None:
+    told = Hot().condition
+    assert told == Condition()
+    assert (told.battery, told.temperature_c, told.gpus) == (None, None, ())
 
 
 def test_load_may_exceed_one() -> None:
