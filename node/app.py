@@ -350,17 +350,8 @@ async def open_node(
             trio.open_nursery() as nursery,
         ):
             ((work, leading, draining),) = furnished
-            submitting = await open_submitting(
-                mesh,
-                transport,
-                storage,
-                store,
-                nursery,
-                boot=boot,
-                unix_clock=unix_clock,
-                identity=identity,
-                leading=leading,
-            )
+            opening = partial(open_submitting, boot=boot, unix_clock=unix_clock, identity=identity)
+            submitting = await opening(mesh, transport, storage, store, nursery, leading=leading)
             open_explaining(mesh, work.placing.dispatch, submitting.submitter)
             _look_for(mesh, config, RememberedPeers(config.peers_path))
             nursery.start_soon(_announce_changes, hands, mesh)
