@@ -61,6 +61,8 @@ def main() -> None:
     options = arguments.parse_args()
     if why_not := missing():
         sys.exit(f"this benchmark runs in network namespaces: {why_not}")
+    # Nodes, agents and namespaces go with us, also when we are told to stop.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.stdout.write(f"{machine.describe()}\n{_versions()}\n")
     for size in options.sizes:
         _measure(size, options.runs, options.quiet_s)
@@ -237,9 +239,9 @@ def _strike(
             )
         time.sleep(SETTLE_S)
     for agents, of_each in zip(meshes, times, strict=True):
-        for what, values in of_each.items():
+        for named_what, values in of_each.items():
             if values:
-                named = f"{len(machines)} nodes, {fault.title}: {what} (s)"
+                named = f"{len(machines)} nodes, {fault.title}: {named_what} (s)"
                 middle = statistics.median(values)
                 record(Figure(named, middle, min(values), max(values), agents.title.lower()))
     expected = runs * len(survivors)

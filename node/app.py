@@ -351,7 +351,15 @@ async def open_node(
         ):
             ((work, leading, draining),) = furnished
             submitting = await open_submitting(
-                mesh, transport, storage, store, nursery, boot=boot, unix_clock=unix_clock
+                mesh,
+                transport,
+                storage,
+                store,
+                nursery,
+                boot=boot,
+                unix_clock=unix_clock,
+                identity=identity,
+                leading=leading,
             )
             open_explaining(mesh, work.placing.dispatch, submitting.submitter)
             _look_for(mesh, config, RememberedPeers(config.peers_path))

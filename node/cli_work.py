@@ -32,7 +32,11 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @duration_option("--timeout", "1h", "How long you will wait.")
 @click.option("--max-iterations", type=click.IntRange(1, 1000))
 @click.option("--task-id", help="A name of your own; the same name is the same task.")
-@click.option("--detach", is_flag=True, help="Print the task's name once it is accepted.")
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="Hand it to three devices, print its name, and go: any of the mesh attaches to it.",
+)
 @click.option("--dry-run", is_flag=True, help="Say where it would go now, and begin nothing.")
 @click.option(
     "--priority",
@@ -85,6 +89,7 @@ def submit(
         timeout_s=timeout,
         task_id=task_id,
         follow=not detach,
+        detach=detach or None,
         priority=priority,
         failover=failover,
         retries_max=retries,
@@ -104,6 +109,8 @@ def submit(
         session.print_json(done)
     else:
         session.result(render.field(done, "task"))
+        if note := done.get("note"):
+            session.say(str(note))
 
 
 def _context(files: tuple[Path, ...]) -> list[dict[str, str]]:

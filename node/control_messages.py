@@ -147,7 +147,10 @@ class ContextFile(BaseModel):
 
 
 class SubmitRequest(Request):
-    """`follow` false: reply once the task is accepted, and let it go on without the asker."""
+    """`follow` false: reply once the task is accepted, and let it go on without the asker.
+
+    `detach`: pass it on to three peers first, so that it goes on without this device; not followed.
+    """
 
     VERB: ClassVar[str] = "submit"
 
@@ -159,6 +162,7 @@ class SubmitRequest(Request):
     timeout_s: TimeoutS = 3600.0
     task_id: TaskIdField | None = None
     follow: bool = True
+    detach: bool = False
     priority: Literal["batch", "normal", "interactive"] = "normal"
     failover: Literal["redistribute", "fail", "queue"] = "redistribute"
     retries_max: Annotated[int, Field(ge=0, le=64)] = 15

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from kowalski.node import detached_storage
 from kowalski.node.core.retention import Ended
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.database import Cursor, Database, Row, StorageError, open_database
@@ -72,7 +73,12 @@ CREATE TABLE contents (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS = (_FIRST, _TURNS_COPIES_AND_REFERENCES, _REFERENCES_WITH_HOLDERS)
+MIGRATIONS = (
+    _FIRST,
+    _TURNS_COPIES_AND_REFERENCES,
+    _REFERENCES_WITH_HOLDERS,
+    detached_storage.SCHEMA,
+)
 
 _COLUMNS = (
     "id, spec, submitted_unix_s, state, term, cancel_reason, closed, client, retries, holders"
@@ -96,6 +102,11 @@ class LedgerStorage:
         self._database = database
         self._path = path
         self._unix_clock = unix_clock
+
+    @property
+    def detached(self) -> detached_storage.DetachedStorage:
+        """The detached tasks of this node, in the same file."""
+        return detached_storage.DetachedStorage(self._database)
 
     # --- writing --------------------------------------------------------------------------------
 

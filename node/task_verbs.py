@@ -23,6 +23,7 @@ from kowalski.protocol import ids
 from kowalski.protocol.errors import ConfigError, PeerUnreachableError, RequestRefusedError
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.content import ContentRef
+from kowalski.protocol.messages.detached import GROUP_SIZE
 from kowalski.protocol.messages.repl import Input
 from kowalski.protocol.messages.task import Entry, TaskSpec
 from kowalski.rlm.journal import event_of
@@ -55,6 +56,10 @@ class TaskVerbs:
         now, name_of = self._unix_clock(), self._mesh.name_of
         ours = self._submitter.latest(request.limit)
         rows = [headline(task, name_of, now, submitter=self._mesh.me) for task in ours]
+        rows += [
+            headline(one.find(one.key[1]), name_of, now, submitter=one.key[0])
+            for one in self._tasks.detached_here()
+        ]
         rows += [headline_elsewhere(one, name_of) for one in self._tasks.elsewhere()]
         rows.sort(key=lambda row: float(str(row["submitted_s_ago"])))
         return {"tasks": rows[: request.limit]}
@@ -90,6 +95,8 @@ class TaskVerbs:
         spec = await self.keep_spec(request)
         entropy = secrets.token_bytes(10)
         name = request.task_id or ids.task_id(int(self._unix_clock() * 1000), entropy)
+        if request.detach:
+            return await self._detach(name, spec)
         task = self._submitter.submit(name, spec)
         await emit({"kind": "submitted", "task": task.id, "mode": spec.mode})
         if not request.follow:
@@ -98,6 +105,17 @@ class TaskVerbs:
         view = self._view(self._submitter.entries(name)[:told])
         ended = await follow_here(self._submitter, name, told, _emitting(view, emit))
         return await self._result(ended, self._submitter.entries(name))
+
+    async def _detach(self, name: TaskId, spec: TaskSpec) -> Reply:
+        """Pass it on to three peers; where there are not so many, keep it here."""
+        group = await self._tasks.detach(name, spec)
+        if len(group) == GROUP_SIZE:
+            names = [self._mesh.name_of(peer) for peer in group]
+            return {"task": name, "state": "running", "kept_by": names}
+        task = self._submitter.submit(name, spec)
+        words = f"{GROUP_SIZE} devices that coordinate are needed to keep it, there are"
+        note = f"{words} {len(group)}: it wants this device back for its answer"
+        return {"task": task.id, "state": task.state, "kept_by": [], "note": note}
 
     async def attach(self, raw: Reply, emit: Emit) -> Reply:
         """Follow a task, wherever it was submitted, from its beginning."""

@@ -282,6 +282,7 @@ class World:
                     place.membership,
                     place.hands,
                     on_disk(storage, place.disk),
+                    identity=place.identity,
                     unix_clock=unix_clock,
                     boot=hashlib.sha256(f"{peer} {place.boots}".encode()).hexdigest()[:16],
                     device=Device(PROFILE, lambda _now: IDLE),

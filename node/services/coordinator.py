@@ -74,7 +74,7 @@ class CoordinatorRoom:
     async def answer(self, conversation: Conversation, request: Message) -> Message:
         if not isinstance(request, Grant):
             raise RemoteProtocolError(f"{request.KIND} opens no task conversation")
-        key = (conversation.peer, request.task)
+        key = (self._whose(request, conversation.peer), request.task)
         self._fences.check(key, request.term)
         coordination = self._leading.get(key)
         is_earlier = coordination is not None and coordination.term < request.term
@@ -83,8 +83,16 @@ class CoordinatorRoom:
             await coordination.ended.wait()
         self._fences.hear(key, request.term)
         if coordination is None or coordination.ended.is_set():
-            coordination = self._begin(request, conversation.peer)
+            coordination = self._begin(request, key[0])
         return await coordination.attend(conversation, request)
+
+    def _whose(self, grant: Grant, asker: PeerId) -> PeerId:
+        """Of a detached task this node itself says whose it was; nobody else may."""
+        if grant.submitter is None or grant.submitter == asker:
+            return asker
+        if asker != self._rooms.mesh.me:
+            raise RequestRefusedError("not_allowed", "a term of somebody else's task")
+        return grant.submitter
 
     def _heed_term(self, key: TaskKey, term: int) -> None:
         """Somebody has been appointed: whoever leads in an earlier term stops."""

@@ -26,6 +26,7 @@ COORDINATORS: frozenset[Role] = frozenset({"coordinate"})
 class Leading:
     coordinator: CoordinatorRoom
     copies: CopyRoom
+    fences: FenceBook
 
 
 def open_leading(
@@ -46,4 +47,4 @@ def open_leading(
     mesh.serve(coordinator.PROTOCOL, leader.answer, askers=SUBMITTERS)
     mesh.serve(copies.PROTOCOL, held.answer, askers=COORDINATORS)
     nursery.start_soon(held.run)
-    return Leading(leader, held)
+    return Leading(leader, held, fences)

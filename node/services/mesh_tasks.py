@@ -7,8 +7,9 @@ that holds any other. Which peer that is, gossip tells; where it has not told ye
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Protocol, get_args
 
 import structlog
 import trio
@@ -20,7 +21,10 @@ from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core.announced_tasks import Elsewhere
 from kowalski.node.core.portions import portion
 from kowalski.node.core.task_ledger import Task, TaskState
-from kowalski.node.services.submitter import Seen, SubmitterRoom
+from kowalski.node.services.detached import DetachedRoom
+from kowalski.node.services.detached_task import DetachedTask
+from kowalski.node.services.onlookers import Seen
+from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.task_gossip import TaskGossip
 from kowalski.protocol.errors import (
     PeerUnreachableError,
@@ -30,7 +34,8 @@ from kowalski.protocol.errors import (
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import watching as wire
 from kowalski.protocol.messages.base import Message
-from kowalski.protocol.messages.task import Entry
+from kowalski.protocol.messages.detached import GROUP_SIZE
+from kowalski.protocol.messages.task import Entry, TaskHeadline, TaskSpec
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +44,7 @@ FIND_S = 3.0
 REPLY_S = 10.0
 CANCEL_S = 20.0
 AGAIN_S = 1.0
+NOT_RESUMED = "a detached task goes on by itself; submit it anew if it has ended"
 
 OnSeen = Callable[[Seen], Awaitable[None]]
 
@@ -52,6 +58,14 @@ class Place:
     task: TaskId
 
 
+class Keeper(Protocol):
+    """What shows a task: the submitter's room, or a detached task that is kept here."""
+
+    def find(self, task: TaskId, /) -> Task: ...
+    def entries(self, task: TaskId, /, start: int = 0) -> list[Entry]: ...
+    def watch(self, task: TaskId, /) -> AbstractContextManager[trio.MemoryReceiveChannel[Seen]]: ...
+
+
 class MeshTasks:
     """Serves `/kowalski/tasks/1`, and the owner of this node."""
 
@@ -59,20 +73,58 @@ class MeshTasks:
         self,
         mesh: Mesh,
         submitter: SubmitterRoom,
+        detached: DetachedRoom,
         gossip: TaskGossip,
         *,
         unix_clock: Callable[[], float],
     ) -> None:
         self._mesh = mesh
         self._submitter = submitter
+        self._detached = detached
         self._gossip = gossip
         self._unix_clock = unix_clock
 
     # --- for this node's owner ------------------------------------------------------------------
 
     def elsewhere(self) -> tuple[Elsewhere, ...]:
-        """Tasks that others have submitted, the latest first."""
-        return self._gossip.listed()
+        """Tasks that others have submitted, the latest first; of one, who knows most of it."""
+        latest: dict[tuple[PeerId, TaskId], Elsewhere] = {}
+        for one in self._gossip.listed():
+            key = (one.submitter, one.headline.task)
+            if self._detached.held(key[1], key[0]):
+                continue
+            other = latest.get(key)
+            if other is None or _progress(other.headline) < _progress(one.headline):
+                latest[key] = one
+        return tuple(latest.values())
+
+    def detached_here(self) -> tuple[DetachedTask, ...]:
+        """Detached tasks that this node keeps with two others."""
+        return self._detached.kept
+
+    async def detach(self, task: TaskId, spec: TaskSpec) -> tuple[PeerId, ...]:
+        """Pass a new task on to three peers; who keeps it, or how few there are that could.
+
+        Raises:
+            RequestRefusedError: `conflict`; `busy`, it is under way; `unsupported`.
+            StorageError: the disk refuses; nothing was taken in.
+        """
+        if self._submitter.is_taken(task):
+            raise RequestRefusedError("conflict", f"task {task} was submitted here, not detached")
+        known = self._detached.delegation_of(task)
+        group = self._detached.group_for(task) if known is None else known.group
+        if len(group) < GROUP_SIZE:
+            return group
+        return (await self._detached.delegate(task, spec, group)).group
+
+    def _keeper(self, submitter: PeerId | None, task: TaskId) -> Keeper:
+        """Raises RequestRefusedError: `unknown`."""
+        kept = self._detached.held(task, submitter)
+        if kept:
+            return kept[0]
+        self._check_ours(submitter)
+        self._submitter.find(task)
+        return self._submitter
 
     async def find(self, task: TaskId, submitter: PeerId | None = None) -> Place:
         """Where a task is.
@@ -87,6 +139,8 @@ class MeshTasks:
                 log.debug("not-here", task=task)
             else:
                 return Place(self._mesh.me, self._mesh.me, task)
+        if kept := self._detached.held(task, submitter):
+            return self._only(task, [Place(self._mesh.me, one.key[0], task) for one in kept])
         told = [
             Place(one.origin, one.submitter, task)
             for one in self._gossip.find(task)
@@ -134,7 +188,8 @@ class MeshTasks:
                 entries.append(seen.entry)
 
         if place.holder == self._mesh.me:
-            return self._submitter.find(place.task), self._submitter.entries(place.task)
+            keeper = self._keeper(place.submitter, place.task)
+            return keeper.find(place.task), keeper.entries(place.task)
         asked = wire.WatchAsked(task=place.task, submitter=place.submitter, is_following=False)
         return await _Watching(place, self._unix_clock).watch(self._mesh, asked, take), entries
 
@@ -147,8 +202,10 @@ class MeshTasks:
             RequestRefusedError: it is known there no more.
         """
         if place.holder == self._mesh.me:
-            return await follow_here(self._submitter, place.task, 0, on_seen)
+            keeper = self._keeper(place.submitter, place.task)
+            return await follow_here(keeper, place.task, 0, on_seen)
         watching = _Watching(place, self._unix_clock)
+        tried = {place.holder}
         while True:
             asked = wire.WatchAsked(
                 task=place.task, submitter=place.submitter, start=watching.entries
@@ -156,19 +213,33 @@ class MeshTasks:
             try:
                 task = await watching.watch(self._mesh, asked, on_seen)
             except (PeerUnreachableError, RemoteProtocolError) as lost:
-                if not watching.is_open:
+                another = self._another(place)
+                if not watching.is_open and another.holder in tried:
                     raise
+                tried.add(another.holder)
                 log.info("holder-lost", task=place.task, peer=place.holder, why=str(lost))
-                await on_seen(watching.seen_lost(self._mesh.name_of(place.holder)))
-                await trio.sleep(AGAIN_S)
+                if watching.is_open:
+                    await on_seen(watching.seen_lost(self._mesh.name_of(place.holder)))
+                    await trio.sleep(AGAIN_S)
+                watching.place = place = another
                 continue
             if task.is_over:
                 return task
 
+    def _another(self, place: Place) -> Place:
+        """Who else has the task, where the one whom we asked is lost; of most tasks nobody."""
+        told = (one for one in self._gossip.find(place.task) if one.submitter == place.submitter)
+        others = sorted(
+            one.origin
+            for one in told
+            if one.origin != place.holder and self._mesh.is_routable(one.origin)
+        )
+        return replace(place, holder=others[0]) if others else place
+
     async def cancel(self, place: Place, reason: str) -> Task:
         """Stop it; how it ended. Raises what a conversation raises."""
         if place.holder == self._mesh.me:
-            return await self._cancel_here(place.task, reason)
+            return await self._cancel_here(place.submitter, place.task, reason)
         asked = wire.CancelAsked(task=place.task, submitter=place.submitter, reason=reason)
         seen = await self._mesh.request(
             place.holder, PROTOCOL, asked, wire.WatchSeen, timeout_s=CANCEL_S
@@ -180,6 +251,8 @@ class MeshTasks:
         self, place: Place, *, timeout_s: float | None, max_iterations: int | None
     ) -> TaskId:
         """Go on with it; under which name. Raises what a conversation raises."""
+        if self._detached.held(place.task, place.submitter):
+            raise RequestRefusedError("unsupported", NOT_RESUMED)
         if place.holder == self._mesh.me:
             return self._submitter.resume(
                 place.task, timeout_s=timeout_s, max_iterations=max_iterations
@@ -197,6 +270,8 @@ class MeshTasks:
 
     async def trace(self, place: Place) -> tuple[str, ...]:
         """What the ledger of its submitter remembers. Raises what a conversation raises."""
+        if kept := self._detached.held(place.task, place.submitter):
+            return kept[0].trace()
         if place.holder == self._mesh.me:
             return self._submitter.trace(place.task)
         asked = wire.TraceAsked(task=place.task, submitter=place.submitter)
@@ -205,23 +280,33 @@ class MeshTasks:
         )
         return traced.lines
 
-    async def _cancel_here(self, task: TaskId, reason: str) -> Task:
-        self._submitter.cancel(task, reason)
-        return await follow_here(self._submitter, task, 0, _unheeded)
+    async def _cancel_here(self, submitter: PeerId | None, task: TaskId, reason: str) -> Task:
+        keeper = self._keeper(submitter, task)
+        if not isinstance(keeper, DetachedTask):
+            self._submitter.cancel(task, reason)
+            return await follow_here(self._submitter, task, 0, _unheeded)
+        leader = keeper.member.leader
+        if leader is None or leader == self._mesh.me:
+            keeper.cancel(reason)
+        else:
+            asked = wire.CancelAsked(task=task, submitter=keeper.key[0], reason=reason)
+            await self._mesh.request(leader, PROTOCOL, asked, wire.WatchSeen, timeout_s=CANCEL_S)
+        return await follow_here(keeper, task, 0, _unheeded)
 
     # --- for other peers ------------------------------------------------------------------------
 
     async def answer(self, conversation: Conversation, request: Message) -> Message:
         match request:
             case wire.WatchAsked():
-                self._check_ours(request.submitter)
                 return await self._show(conversation, request)
             case wire.CancelAsked():
-                self._check_ours(request.submitter)
                 by = f"cancelled from {self._mesh.name_of(conversation.peer)}"
-                task = await self._cancel_here(request.task, request.reason or by)
+                why = request.reason or by
+                task = await self._cancel_here(request.submitter, request.task, why)
                 return _seen_of(Seen(task))
             case wire.ResumeAsked():
+                if self._detached.held(request.task, request.submitter):
+                    raise RequestRefusedError("unsupported", NOT_RESUMED)
                 self._check_ours(request.submitter)
                 resumed = self._submitter.resume(
                     request.task,
@@ -230,6 +315,8 @@ class MeshTasks:
                 )
                 return self._opened(resumed)
             case wire.TraceAsked():
+                if kept := self._detached.held(request.task, request.submitter):
+                    return wire.Traced(task=request.task, lines=kept[0].trace())
                 self._check_ours(request.submitter)
                 self._submitter.find(request.task)
                 return wire.Traced(task=request.task, lines=self._submitter.trace(request.task))
@@ -241,11 +328,13 @@ class MeshTasks:
             raise RequestRefusedError("unknown", "it was not submitted here")
 
     async def _show(self, conversation: Conversation, request: wire.WatchAsked) -> wire.WatchSeen:
-        task = self._submitter.find(request.task)
-        await conversation.send(self._opened(task))
+        keeper = self._keeper(request.submitter, request.task)
+        whose = keeper.key[0] if isinstance(keeper, DetachedTask) else self._mesh.me
+        task = keeper.find(request.task)
+        await conversation.send(self._opened(task, whose))
         start = request.start
-        while entries := portion(self._submitter.entries(task.id, start)):
-            seen = _seen_of(Seen(self._submitter.find(task.id)))
+        while entries := portion(keeper.entries(task.id, start)):
+            seen = _seen_of(Seen(keeper.find(task.id)))
             # However many there are: it is not over before the last of them is shown.
             state = "running" if seen.answer is not None else seen.state
             await conversation.send(
@@ -253,30 +342,35 @@ class MeshTasks:
             )
             start += len(entries)
         if not request.is_following:
-            return _seen_of(Seen(self._submitter.find(task.id)))
+            return _seen_of(Seen(keeper.find(task.id)))
 
         async def tell(seen: Seen) -> None:
             if not seen.task.is_over or seen.entry is not None:
                 await conversation.send(replace_end(_seen_of(seen)))
 
-        ended = await follow_here(self._submitter, task.id, start, tell)
+        ended = await follow_here(keeper, task.id, start, tell)
         return _seen_of(Seen(ended))
 
-    def _opened(self, task: Task) -> wire.WatchOpened:
+    def _opened(self, task: Task, submitter: PeerId | None = None) -> wire.WatchOpened:
+        whose = submitter or self._mesh.me
         return wire.WatchOpened(
             task=task.id,
-            submitter=self._mesh.me,
-            submitter_name=self._mesh.name_of(self._mesh.me),
+            submitter=whose,
+            submitter_name=self._mesh.name_of(whose),
             spec=task.spec,
             age_s=max(0.0, self._unix_clock() - task.submitted_unix_s),
         )
+
+
+def _progress(headline: TaskHeadline) -> tuple[bool, int, int]:
+    return headline.state in get_args(TaskState)[2:], headline.term, headline.entries
 
 
 async def _unheeded(_seen: Seen) -> None:
     await trio.lowlevel.checkpoint()
 
 
-async def follow_here(submitter: SubmitterRoom, task: TaskId, start: int, on_seen: OnSeen) -> Task:
+async def follow_here(submitter: Keeper, task: TaskId, start: int, on_seen: OnSeen) -> Task:
     """Tell what happens to one of our tasks, from entry `start` on, until it is over.
 
     Every entry is told once and in order, however slowly; of progress some may be left out.
@@ -305,7 +399,7 @@ class _Watching:
     """One task of another peer, as it is shown to us over one conversation after the other."""
 
     def __init__(self, place: Place, unix_clock: Callable[[], float]) -> None:
-        self._place = place
+        self.place = place
         self._unix_clock = unix_clock
         self._task: Task | None = None
 
@@ -324,7 +418,7 @@ class _Watching:
 
     async def watch(self, mesh: Mesh, asked: wire.WatchAsked, on_seen: OnSeen) -> Task:
         """Until the other side has said its last; the task as it is then."""
-        async with mesh.converse(self._place.holder, PROTOCOL, asked) as conversation:
+        async with mesh.converse(self.place.holder, PROTOCOL, asked) as conversation:
             opened = await conversation.receive()
             if not isinstance(opened, wire.WatchOpened):
                 raise RemoteProtocolError(f"{opened.KIND} in answer to {asked.KIND}")

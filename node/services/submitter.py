@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import structlog
 import trio
@@ -20,6 +19,7 @@ from kowalski.node.core.portions import ENTRIES_MAX, portion
 from kowalski.node.core.task_ledger import Task, TaskLedger
 from kowalski.node.core.task_ledger_terms import weights_of
 from kowalski.node.services import flight_recorder
+from kowalski.node.services.onlookers import Onlookers, Seen
 from kowalski.node.services.term_talk import Granted, TermTalk, remaining_s
 from kowalski.node.services.wanted_contents import WantedContents
 from kowalski.node.storage import LedgerStorage, StorageError
@@ -31,9 +31,10 @@ from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.journal import SessionEvent
 from kowalski.rlm.journal import digest
 
+__all__ = ["Seen", "SubmitterRoom"]
+
 log = structlog.get_logger(__name__)
 
-WATCHED_MAX = 1024
 LISTED_MAX = 1000
 HEAD_CHARS = 80
 WEIGHTS_S = 0.5
@@ -42,15 +43,6 @@ WEIGHT_MIN = 0.05
 GONE = frozenset({"failed", "left"})
 TIDY_S = 600.0
 """Between two looks for ended tasks that may be forgotten."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What an onlooker sees: the task as it is, and an entry or progress that is new."""
-
-    task: Task
-    entry: wire.Entry | None = None
-    progress: wire.Progress | None = None
 
 
 class SubmitterRoom:
@@ -73,7 +65,7 @@ class SubmitterRoom:
         self._unix_clock = unix_clock
         self._talks: dict[TaskId, TermTalk] = {}
         self.appointments = AppointmentBook()
-        self._onlookers: dict[TaskId, list[trio.MemorySendChannel[Seen]]] = {}
+        self._onlookers = Onlookers()
         self._nursery: trio.Nursery
         self._driver: Driver[TaskLedger, task_ledger.Event, task_ledger.Effect] = Driver(
             TaskLedger(params or task_ledger.Params(), me=mesh.me),
@@ -170,11 +162,12 @@ class SubmitterRoom:
             return self.find(task)
         changes = {"timeout_s": timeout_s, "max_iterations": max_iterations}
         given = {name: value for name, value in changes.items() if value is not None}
-        name = next(one for one in resuming.next_names(task) if not self._is_taken(one))
+        name = next(one for one in resuming.next_names(task) if not self.is_taken(one))
         past = resuming.beginning(self.entries(task))
         return self.submit(name, old.spec.model_copy(update=given), client=old.client, past=past)
 
-    def _is_taken(self, task: TaskId) -> bool:
+    def is_taken(self, task: TaskId) -> bool:
+        """Whether a task of that name was submitted here."""
         return task in self._driver.state.tasks or self._storage.task(task) is not None
 
     def trace(self, task: TaskId) -> tuple[str, ...]:
@@ -196,32 +189,9 @@ class SubmitterRoom:
 
     @contextmanager
     def watch(self, task: TaskId) -> Iterator[trio.MemoryReceiveChannel[Seen]]:
-        """See everything that becomes visible from now on.
-
-        A slow onlooker misses progress; the channel of one that reads nothing ends early.
-        """
-        seen_in, seen = trio.open_memory_channel[Seen](WATCHED_MAX)
-        onlookers = self._onlookers.setdefault(task, [])
-        onlookers.append(seen_in)
-        try:
+        """As `Onlookers.watch`."""
+        with self._onlookers.watch(task) as seen:
             yield seen
-        finally:
-            if seen_in in onlookers:
-                onlookers.remove(seen_in)
-            if not onlookers and self._onlookers.get(task) is onlookers:
-                del self._onlookers[task]
-            seen.close()
-
-    def _show(self, seen: Seen) -> None:
-        for onlooker in tuple(self._onlookers.get(seen.task.id, ())):
-            is_nearly_full = onlooker.statistics().current_buffer_used > WATCHED_MAX // 2
-            if seen.progress is not None and is_nearly_full:
-                continue
-            try:
-                onlooker.send_nowait(seen)
-            except trio.WouldBlock:
-                onlooker.close()  # it reads nothing; it may look again
-                self._onlookers[seen.task.id].remove(onlooker)
 
     # --- performing what the ledger decides -----------------------------------------------------
 
@@ -230,7 +200,7 @@ class SubmitterRoom:
             case task_ledger.Save() | task_ledger.SaveWithPast() | task_ledger.Append():
                 self._write(effect)
             case task_ledger.Show(task=task, entry=entry):
-                self._show(Seen(task, entry))
+                self._onlookers.show(Seen(task, entry))
             case task_ledger.GrantTerm(task=task, standbys=standbys, holders=holders):
                 self._note(task, standbys)
                 self._end_talk(task.id)
@@ -328,7 +298,7 @@ class SubmitterRoom:
                 talk.say(wire.Prefix(task=task.id, start=start, entries=self._prefix(task, start)))
             case wire.Progress():
                 self._driver.handle(task_ledger.CoordinatorHeard(task.id, task.term))
-                self._show(Seen(self.find(task.id), progress=message))
+                self._onlookers.show(Seen(self.find(task.id), progress=message))
             case _:
                 log.warning("unexpected-message", task=task.id, kind=message.KIND)
 

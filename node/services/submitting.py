@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import trio
 
 from kowalski.mesh.content_store import ContentStore
+from kowalski.mesh.identity import Identity
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.transport import Transport
-from kowalski.node.services import mesh_tasks
-from kowalski.node.services.leading import SUBMITTERS
+from kowalski.node.services import detached_task, mesh_tasks
+from kowalski.node.services.detached import DetachedRoom
+from kowalski.node.services.leading import COORDINATORS, SUBMITTERS, Leading
 from kowalski.node.services.mesh_tasks import MeshTasks
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.task_gossip import TaskGossip
@@ -23,6 +25,7 @@ from kowalski.protocol import ids
 class Submitting:
     submitter: SubmitterRoom
     tasks: MeshTasks
+    detached: DetachedRoom
 
 
 async def open_submitting(
@@ -34,18 +37,30 @@ async def open_submitting(
     *,
     boot: str,
     unix_clock: Callable[[], float],
+    identity: Identity | None = None,
+    leading: Leading | None = None,
 ) -> Submitting:
     """Take up what the disk has, and serve those who ask; with tasks in `nursery`."""
     submitter = SubmitterRoom(mesh, storage, store, unix_clock=unix_clock)
     await nursery.start(submitter.run)
+    detached = DetachedRoom(
+        mesh,
+        storage.detached,
+        store,
+        leading.fences if leading is not None else None,
+        identity=identity,
+        unix_clock=unix_clock,
+    )
+    await nursery.start(detached.run)
+    mesh.serve(detached_task.PROTOCOL, detached.answer, askers=COORDINATORS | SUBMITTERS)
     gossip = TaskGossip(
         transport,
         ids.topic(mesh.membership.mesh, "tasks"),
         boot=boot,
         admits=mesh.trust.book.admits,
-        own=submitter.headlines,
+        own=lambda: [*submitter.headlines(), *detached.headlines()],
     )
     await nursery.start(gossip.run)
-    tasks = MeshTasks(mesh, submitter, gossip, unix_clock=unix_clock)
+    tasks = MeshTasks(mesh, submitter, detached, gossip, unix_clock=unix_clock)
     mesh.serve(mesh_tasks.PROTOCOL, tasks.answer, askers=SUBMITTERS)
-    return Submitting(submitter, tasks)
+    return Submitting(submitter, tasks, detached)

@@ -41,8 +41,11 @@ class Granted:
 class TermTalk:
     """The conversation of one term, from one opening of it to its end."""
 
-    def __init__(self, granted: Granted, *, lease_s: float) -> None:
+    def __init__(
+        self, granted: Granted, *, lease_s: float, submitter: PeerId | None = None
+    ) -> None:
         self.task = granted.task
+        self._submitter = submitter
         self._granted = granted
         self._lease_s = lease_s
         self.scope = trio.CancelScope()
@@ -102,6 +105,7 @@ class TermTalk:
             holders=self._granted.holders,
             lease_s=self._lease_s,
             remaining_s=remaining_s(self.task),
+            submitter=self._submitter,
         )
 
     async def _say_all(self, conversation: Conversation) -> None:

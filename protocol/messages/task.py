@@ -172,7 +172,8 @@ class Grant(Message):
     """Lead this task in this term, on top of the `prefix_entries` that ended in `last_digest`.
 
     `standbys` are to have copies of its journal; `holders` had some, of earlier terms, and may hold
-    more of it than was accepted.
+    more of it than was accepted. `submitter` where it is not who grants: of a detached task, and
+    only a peer to itself.
     """
 
     KIND: ClassVar[str] = "task/grant"
@@ -187,6 +188,7 @@ class Grant(Message):
     holders: Peers = ()
     lease_s: Seconds
     remaining_s: Seconds
+    submitter: PeerIdField | None = None
 
 
 class Renewal(Message):

@@ -13,6 +13,7 @@ from kowalski.protocol.messages import (
     base,
     content,
     copies,
+    detached,
     explaining,
     folding,
     inference,
@@ -166,6 +167,13 @@ CELL_STARTED: Final = journal.CellStarted(
     why="idle, 2 ms away",
 )
 ENTRY: Final = task.Entry(term=2, index=5, parent=PARENT, body=encode(CELL_STARTED))
+DELEGATION: Final = detached.Delegation(
+    task=TASK,
+    submitter=SUBMITTER,
+    group=(SUBMITTER, COORDINATOR, WORKER),
+    submitted_unix_s=1_764_331_200,
+    spec=SPEC,
+)
 
 _ALL: Final[tuple[base.Message, ...]] = (
     base.Cancel(),
@@ -187,6 +195,24 @@ _ALL: Final[tuple[base.Message, ...]] = (
         entries=(ENTRY,),
         inputs=INPUTS,
     ),
+    detached.Delegated(frame=encode(DELEGATION), signature=bytes(range(64))),
+    DELEGATION,
+    detached.DelegationKept(task=TASK, submitter=SUBMITTER),
+    detached.LogHeld(task=TASK, term=4, held=6, committed=5),
+    detached.LogOffered(
+        task=TASK,
+        submitter=SUBMITTER,
+        term=4,
+        base=3,
+        start=5,
+        parent=PARENT,
+        entries=(ENTRY,),
+        committed=5,
+    ),
+    detached.VoteAsked(
+        task=TASK, submitter=SUBMITTER, term=4, confirmed=3, entries=6, is_trial=True
+    ),
+    detached.VoteGiven(task=TASK, term=3, is_granted=True),
     explaining.AppointmentTold(
         age_s=12.5,
         term=2,
@@ -655,6 +681,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         holders=(WORKER,),
         lease_s=3.0,
         remaining_s=590.25,
+        submitter=SUBMITTER,
     ),
     task.Prefix(task=TASK, start=5, entries=(ENTRY,)),
     task.PrefixAsked(task=TASK, term=2, start=5),

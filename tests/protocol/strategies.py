@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from kowalski.protocol.codec import encode
 from kowalski.protocol.join_line import JoinLine
-from kowalski.protocol.messages import journal, task, trust
+from kowalski.protocol.messages import detached, journal, task, trust
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.registry import MESSAGES
 
@@ -142,6 +142,7 @@ _FRAMES: Final[dict[tuple[type[BaseModel], str], SearchStrategy[bytes]]] = {
     (trust.SignedCertificate, "frame"): st.deferred(
         lambda: messages("trust/certificate").map(encode)
     ),
+    (detached.Delegated, "frame"): st.deferred(lambda: messages("detached/delegation").map(encode)),
     (trust.Issuer, "frame"): st.deferred(lambda: messages("trust/certificate").map(encode)),
     (trust.SignedRevocation, "frame"): st.deferred(
         lambda: messages("trust/revocation").map(encode)

@@ -1,0 +1,171 @@
+"""A member of a detached task's group, by examples; histories are in `test_detached_histories`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+import pytest
+
+from kowalski.node.core import detached_member as machine
+from kowalski.node.core import detached_state as ds
+from kowalski.node.core.invariants import InvariantError
+from kowalski.protocol.messages.task import Entry
+from kowalski.rlm.journal import digest
+from tests.node.core.detached_world import GROUP, TASK, GroupWorld
+from tests.node.core.ledger_world import OPENED, Coordinator, closed
+
+A, B, C = GROUP
+
+
+def journal(*terms: int) -> tuple[list[Entry], tuple[str, ...]]:
+    """Entries of these terms, one after the other, and their digests."""
+    leading = Coordinator(TASK, 1, A, 0, "0" * 64)  # type: ignore[arg-type]
+    entries: list[Entry] = []
+    for term in terms:
+        leading.term = term
+        entries.append(leading.write(OPENED))
+    return entries, tuple(digest(TASK, one) for one in entries)
+
+
+def a_member(*terms: int, confirmed: int, term: int | None = None) -> ds.Member:
+    _, marks = journal(*terms)
+    return ds.Member(
+        A,
+        GROUP,
+        term=confirmed if term is None else term,
+        confirmed=confirmed,
+        marks=marks,  # type: ignore[arg-type]
+        reachable=frozenset(GROUP),
+        act_at=10.0,
+    )
+
+
+def offer(*terms: int, term: int, base: int, start: int, committed: int = 0) -> ds.LogOffered:
+    entries, marks = journal(*terms)
+    parent = marks[start - 1] if start else "0" * 64
+    return ds.LogOffered(
+        B,
+        term,
+        base,
+        start,
+        parent,  # type: ignore[arg-type]
+        tuple(entries[start:]),
+        marks[start:],  # type: ignore[arg-type]
+        committed,
+    )
+
+
+def kinds(effects: tuple[ds.Effect, ...]) -> list[str]:
+    return [type(effect).__name__ for effect in effects]
+
+
+def test_the_first_of_the_group_is_elected_at_once_and_the_task_ends_on_all() -> None:
+    world = GroupWorld()
+    world.settle(works=lambda _: None, seconds=2.0)
+    assert world.granted == {1: A}
+    world.write(A)
+    world.write(A, ends=True)
+    world.settle(works=lambda _: None, seconds=5.0)
+    assert all(member.is_over for member in world.members.values())
+    assert world.visible == dict.fromkeys(GROUP, 2)
+    assert {machine.wake_at(one) for one in world.members.values()} == {inf}, "nothing is due"
+
+
+def test_an_entry_counts_once_a_second_member_holds_it() -> None:
+    world = GroupWorld()
+    world.settle(works=lambda _: None, seconds=2.0)
+    world.kill(B)
+    world.kill(C)
+    world.write(A)
+    assert (world.members[A].entries, world.members[A].committed) == (1, 0)
+    world.start(B)
+    world.settle(works=lambda _: None, seconds=2.0)
+    assert world.members[A].committed == 1
+
+
+def test_what_a_leader_began_with_counts_only_once_another_holds_all_of_it() -> None:
+    """Else a log of an earlier term could win over it afterwards (Raft, figure 8)."""
+    leader = replace(
+        a_member(1, 1, 1, confirmed=3),
+        role="leader",
+        leader=A,
+        voted_for=A,
+        base=3,
+        act_at=1.0,
+    )
+    after, effects = machine.step(leader, ds.HeldHeard(B, 3, 2, 0), 0.0)
+    assert after.committed == 0
+    assert kinds(effects) == ["Offer", "Offer"]
+    after, effects = machine.step(after, ds.HeldHeard(B, 3, 3, 0), 0.0)
+    assert after.committed == 3
+
+
+def test_what_no_leader_has_confirmed_goes_when_a_new_one_has_sent_all_of_its_own() -> None:
+    """Kept, it would make our log look longer than it is in the next vote."""
+    member = a_member(1, 1, 1, 1, confirmed=1)
+    after, effects = machine.step(member, offer(1, 1, term=2, base=2, start=2), 0.0)
+    assert (after.confirmed, after.entries) == (2, 2)
+    assert kinds(effects) == ["Write", "Answer"]
+
+
+def test_a_straggler_of_the_same_term_takes_nothing_away() -> None:
+    member = a_member(1, 2, 2, confirmed=2)
+    after, effects = machine.step(member, offer(1, 2, term=2, base=1, start=1), 0.0)
+    assert after.entries == 3
+    assert kinds(effects) == ["Answer"]
+
+
+def test_a_vote_goes_to_no_log_that_lacks_what_ours_has() -> None:
+    member = a_member(1, 1, confirmed=2)
+    shorter = ds.VoteWanted(B, 3, 2, 1, is_trial=False)
+    older = ds.VoteWanted(B, 3, 1, 9, is_trial=False)
+    for wanted in (shorter, older):
+        _, effects = machine.step(member, wanted, 0.0)
+        assert effects[-1] == ds.Answer(ds.Granted(3, is_granted=False))
+    _, effects = machine.step(member, ds.VoteWanted(B, 3, 2, 2, is_trial=False), 0.0)
+    assert kinds(effects) == ["Note", "Answer"], "on disk before it is said"
+    assert effects[-1] == ds.Answer(ds.Granted(3, is_granted=True))
+
+
+def test_a_leader_that_is_well_is_not_voted_out() -> None:
+    member = replace(a_member(1, confirmed=1), leader=B, heard_at=0.0)
+    after, effects = machine.step(member, ds.VoteWanted(C, 7, 9, 9, is_trial=False), 1.0)
+    assert (after.term, kinds(effects)) == (1, ["Answer"])
+    after, _ = machine.step(member, ds.VoteWanted(C, 7, 9, 9, is_trial=False), 4.5)
+    assert after.term == 7
+
+
+def test_two_leaders_of_a_term_are_a_defect_that_is_named() -> None:
+    leader = replace(a_member(1, confirmed=2), role="leader", leader=A, voted_for=A)
+    with pytest.raises(InvariantError, match="one_coordinator_per_term"):
+        machine.step(leader, offer(1, term=2, base=1, start=1), 0.0)
+
+
+def test_what_counts_is_never_cut_away() -> None:
+    member = replace(a_member(1, 1, confirmed=1), committed=2)
+    with pytest.raises(InvariantError, match="detached_majority"):
+        machine.step(member, offer(1, 2, term=2, base=2, start=1), 0.0)
+
+
+def test_a_leader_without_a_majority_steps_down_in_time() -> None:
+    world = GroupWorld()
+    world.settle(works=lambda _: None, seconds=2.0)
+    world.cut = {frozenset((A, B)), frozenset((A, C))}
+    world.settle(works=lambda _: None, seconds=20.0)
+    assert A not in world.coordinators
+    assert world.members[A].term == 1, "a trial is no term"
+    assert len([one for term, one in world.granted.items() if term > 1 and one != A]) == 1
+
+
+def test_who_has_not_heard_of_the_end_is_told() -> None:
+    world = GroupWorld()
+    world.settle(works=lambda _: None, seconds=2.0)
+    world.kill(C)
+    leading = world.coordinators[A]
+    world.handle(A, ds.Written(entry := leading.write(closed()), digest(TASK, entry), ends=True))
+    world.settle(works=lambda _: None, seconds=5.0)
+    world.start(C)
+    world.settle(works=lambda _: None, seconds=60.0)
+    assert world.members[C].is_over
+    assert len(world.granted) == 1, "nobody leads what is over"
