@@ -34,7 +34,6 @@ LOOK_S = 0.1
 SETTLE_S = 3.0
 
 PORTS = {"kowalski-node": "4170", "Serf": "7946", "multicast": "5353"}
-PORTS = {"kowalski-node": "4170", "Serf": "7946", "multicast": "5353"}
 COUNTED = """
 add table inet bench
 add counter inet bench {name}

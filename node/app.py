@@ -352,6 +352,7 @@ async def open_node(
             ((work, leading, draining),) = furnished
             opening = partial(open_submitting, boot=boot, unix_clock=unix_clock, identity=identity)
             submitting = await opening(mesh, transport, storage, store, nursery, leading=leading)
+            draining.step_down = submitting.detached.step_down
             open_explaining(mesh, work.placing.dispatch, submitting.submitter)
             _look_for(mesh, config, RememberedPeers(config.peers_path))
             nursery.start_soon(_announce_changes, hands, mesh)

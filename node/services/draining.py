@@ -65,6 +65,8 @@ class Draining:
         self._cells = cells
         self._elsewhere = elsewhere
         self._announce = announce
+        self.step_down: Callable[[], None] | None = None
+        """Has the others lead what several nodes keep together."""
         self.is_on = False
 
     @property
@@ -105,6 +107,8 @@ class Draining:
         while self.is_on:
             if self._coordinator is not None:
                 self._coordinator.hand_over()
+            if self.step_down is not None:
+                self.step_down()
             left = self.left
             if on_left is not None and left != told:
                 await on_left(left)

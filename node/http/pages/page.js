@@ -186,7 +186,7 @@ function told(event, began) {
     coordinator: () => `led by ${event.name}, term ${event.term}${event.why ? ` (${event.why})` : ""}`,
     note: () => event.text,
     cell: () => `cell ${event.cell} ${event.language} on ${event.name}: ${event.status}${event.why ? `: ${event.why}` : ""}`,
-    call: () => `model ${event.model} on ${event.name}`,
+    call: () => `model ${event.model} on ${event.name}${event.count ? `, ${event.count} times` : ""}`,
     turn: () => `turn ${event.n}`,
     fold: () => `folded ${event.source_tokens} tokens into ${event.tokens} on ${event.name}`,
     output: () => event.text,

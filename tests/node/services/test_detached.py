@@ -106,6 +106,23 @@ async def test_its_leader_dies_as_well_and_the_two_that_are_left_go_on(
         assert len(world.calls) == 2, "no model is asked again"
 
 
+async def test_its_leader_that_is_about_to_leave_has_another_lead(
+    virtual_time: JumpingClock, wanted: str
+) -> None:
+    async with open_world(PARTS) as world:
+        await ask(world, "submit", **REQUEST)
+        await world.kill(0)
+        await world.until(lambda: len(world.cells) == 3)
+        first = leader(world)
+        draining = world[first].draining
+        await draining.begin()
+        with trio.fail_after(6):
+            await draining.until_empty()
+            await world.until(lambda: leader(world) not in {first, -1})
+        assert await result(world, 5) == wanted
+        assert len(world.calls) == 2, "no model is asked again"
+
+
 async def test_who_follows_it_at_a_keeper_that_dies_goes_on_with_another(
     virtual_time: JumpingClock, wanted: str
 ) -> None:
