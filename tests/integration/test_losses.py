@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -100,6 +101,12 @@ def follow(
         on_event(last)
     asking.wait(timeout=10)
     return asking, last
+
+
+def as_told(cluster: Cluster, task: str) -> dict[str, Any]:
+    """All that the submitter knows of it, but for how long ago."""
+    told = cluster.named("asker").ask("task", {"task": task})
+    return {key: value for key, value in told.items() if not key.endswith("_s_ago")}
 
 
 def is_first_cell_done(event: dict[str, Any]) -> bool:
@@ -262,3 +269,34 @@ def commands_below(node: LocalNode) -> set[str]:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             names.add(Path(f"/proc/{pid}/comm").read_text().strip())
     return names
+
+
+def test_a_coordinator_that_was_stopped_for_a_while_changes_nothing_when_it_goes_on(
+    cluster: Cluster, undisturbed: str
+) -> None:
+    leaders: list[LocalNode] = []
+    done_cells: list[int] = []
+
+    def stop_coordinator(event: dict[str, Any]) -> None:
+        if event.get("kind") == "coordinator":
+            leaders.append(cluster.named(event["name"]))
+        if event.get("kind") == "cell" and event["status"] == "done":
+            done_cells.append(event["cell"])
+        if is_first_cell_done(event) and len(leaders) == 1:
+            leaders[0].process.send_signal(signal.SIGSTOP)
+
+    try:
+        asking, done = follow(cluster, "coordinator-stopped", stop_coordinator)
+        assert asking.returncode == 0, done
+        before = as_told(cluster, "coordinator-stopped")
+    finally:
+        leaders[0].process.send_signal(signal.SIGCONT)
+    first, second = leaders
+    assert first.name != second.name
+    assert (done["answer"], done["term"]) == (undisturbed, 2)
+    assert done_cells == [0, 1, 2], "each result is visible once"
+    # The first one wakes up in the middle of its second cell, and hears that it leads no more.
+    ended = re.compile(r"term-ended +task=coordinator-stopped term=1")
+    wait_until(lambda: ended.search(first.log) is not None, START_S)
+    cluster.wait_until_met(START_S)
+    assert as_told(cluster, "coordinator-stopped") == before
