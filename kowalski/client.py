@@ -152,6 +152,9 @@ class Kowalski:
         with spooled(context) as files:
             if files:
                 request["context"] = files
+            if request.get("detach"):
+                kept = await self._ask("submit", request, silence_s=GRACE_S)
+                return await self._follow("attach", {"task": kept["task"]}, answer_type)
             return await self._follow("submit", request, answer_type)
 
     async def execute_batch(

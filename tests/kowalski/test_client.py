@@ -247,3 +247,16 @@ async def test_giving_up_waiting_is_no_error_of_the_client(tmp_path: Path) -> No
         assert scope.cancelled_caught
         async with k.subscribe_to_metrics() as readings:
             assert (await anext(readings)).tasks_running == 0
+
+
+async def test_a_detached_task_is_followed_where_it_is_kept(tmp_path: Path) -> None:
+    async def keep(_request: Reply, _emit: Emit) -> Reply:
+        await trio.lowlevel.checkpoint()
+        return {"task": "mine", "state": "running", "kept_by": ["a", "b", "c"]}
+
+    node = Node(submit=keep, attach=answer)
+    async with client(tmp_path, node) as k:
+        assert (await k.execute("what?", "mine", detach=True)).text == "42"
+    (_, submitted), (verb, attached) = node.asked
+    assert submitted["detach"] is True
+    assert (verb, attached) == ("attach", {"task": "mine"})
