@@ -90,8 +90,9 @@ class Group:
         del self.unanswered[max(1, count) :]
         return surplus
 
-    def ask(self) -> Asking:
-        return Asking(self, tuple(self.unanswered))
+    def ask(self) -> Asking | None:
+        """None where a peer that was lost, or another one, has answered all of it meanwhile."""
+        return Asking(self, tuple(self.unanswered)) if self.unanswered else None
 
 
 @dataclass(slots=True)

@@ -85,6 +85,8 @@ class PlacedGroups:
             each_s = self._work.paces.at_s(to.peer, need.work, need.units / len(prompts))
             give_back(group.keep(group_size(each_s, waiting=2 * len(prompts), slots=1)))
             asking = group.ask()
+            if asking is None:
+                return
             try:
                 await self._ask(to, asking, asked, hear, as_of_now)
             except RequestRefusedError:

@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+TRIES_LOOK_S = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -87,7 +89,8 @@ class Placing:
     ) -> tuple[T, Placed]:
         """Do it on the best peer; `on_restart` says why another one begins.
 
-        `may_hedge`: it may be done twice at the same time.
+        `may_hedge`: it may be done twice at the same time. Where too many tries were made lately,
+        work of a task waits for its next one: with one peer, much of a batch is lost at a time.
 
         Raises:
             RequestRefusedError: `no_peer`; `busy`, all the time that there was.
@@ -107,7 +110,7 @@ class Placing:
                 except Weather as error:
                     if not is_worth_another_peer(error):
                         raise
-                    await self._failed(work.need, tries, race.last, error, on_restart)
+                    await self._failed(work, tries, race.last, error, on_restart)
                 else:
                     return result, placed(race.last, tries)
         if tries.is_full:
@@ -144,7 +147,7 @@ class Placing:
 
     async def _failed(
         self,
-        need: Need,
+        work: Work,
         tries: Tries,
         chosen: Chosen,
         error: Exception,
@@ -155,11 +158,14 @@ class Placing:
         tries.add(choice.peer, choice.name, error)
         if is_busy(error):
             return
-        log.info("placed-elsewhere", peer=choice.peer, kind=need.kind, why=str(error))
+        log.info("placed-elsewhere", peer=choice.peer, kind=work.need.kind, why=str(error))
         on_restart(tries.complaint)
         if tries.are_too_many:
             raise tries.outcome("")
-        if not self.dispatch.may_try_again(need.kind):
+        while not self.dispatch.may_try_again(work.need.kind):
+            if work.task is not None:
+                await trio.sleep(TRIES_LOOK_S)
+                continue
             raise RequestFailedError("peers_failed", f"{tries.complaint}; too many tries lately")
         await trio.sleep(tries.pause_s(self.dispatch.uniform()))
 

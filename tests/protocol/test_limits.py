@@ -18,6 +18,8 @@ from tests.protocol.strategies import fields_of
 SENDER_MEASURES = {
     "copies/found": "as many entries as fit",
     "copies/offered": "as many entries as fit",
+    "detached/delegation": "a specification that is announced fits with its grant",
+    "detached/log-offered": "as many entries as half a frame holds",
     "inference/completion-asked": "the window of a model ends before",
     "inference/completions-asked": "short questions, as many as half a frame holds",
     "inference/completions-done": "speeds of 64 models with the longest names",

@@ -11,7 +11,7 @@ from simulations.story import Report, tell
 from simulations.timeline import Timeline
 
 SHORT = load("home").model_copy(
-    update={"seconds": 12.0, "work": Work(every_s=3.0, direct=0.0), "faults": None}
+    update={"seconds": 12.0, "work": Work(every_s=3.0, direct=0.0, cancelled=0.0), "faults": None}
 )
 QUIET = draw(SHORT, 4)
 CUT = Fault("power-cut", at_s=3.0, lasts_s=6.0, nodes=(1,), amount=0.0)

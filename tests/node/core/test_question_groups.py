@@ -26,6 +26,12 @@ def group(count: int) -> Group:
     return Group([Question(f"q {n}") for n in range(count)])
 
 
+def ask(asked: Group) -> Asking:
+    asking = asked.ask()
+    assert asking is not None
+    return asking
+
+
 def answers(*slots: int) -> list[OneCompletion]:
     return [OneCompletion(slot=slot, text=f"a {slot}") for slot in slots]
 
@@ -66,7 +72,7 @@ def test_a_pace_follows_what_was_seen_lately_at_each_peer() -> None:
 
 def test_what_is_answered_counts_once_and_the_rest_stays() -> None:
     asked = group(3)
-    asking = asked.ask()
+    asking = ask(asked)
     told = asking.tell(answers(0, 1))
     assert [question.prompt for question, _ in told] == ["q 0", "q 1"]
     assert [one.prompt for one in asked.unanswered] == ["q 2"]
@@ -78,12 +84,21 @@ def test_what_is_answered_counts_once_and_the_rest_stays() -> None:
     assert attempts(asking.questions) == [1, 1, 1]
 
 
+def test_a_group_that_was_answered_meanwhile_is_asked_no_more() -> None:
+    whole = group(2)
+    lost = ask(whole)
+    lost.tell(answers(0, 1))
+    lost.end()
+    assert whole.ask() is None
+    assert whole.under_way == 0
+
+
 def test_of_those_lost_with_a_peer_only_the_one_under_way_was_asked() -> None:
     asked = group(4)
-    first = asked.ask()
+    first = ask(asked)
     first.tell(answers(0))
     first.end()
-    second = asked.ask()
+    second = ask(asked)
     assert [one.prompt for one in second.questions] == ["q 1", "q 2", "q 3"]
     second.tell(answers(0, 1, 2))
     assert attempts(first.questions) == [1, 2, 1, 1]
@@ -91,11 +106,11 @@ def test_of_those_lost_with_a_peer_only_the_one_under_way_was_asked() -> None:
 
 def test_a_refusal_asks_no_model() -> None:
     asked = group(2)
-    asking = asked.ask()
+    asking = ask(asked)
     asking.refused()
     asking.end()
     assert attempts(asking.questions) == [0, 0]
-    again = asked.ask()
+    again = ask(asked)
     (told,) = again.tell([OneCompletion(slot=0, code="unsupported", is_refused=True)])
     assert told[0].attempts == 0
     again.tell(answers(1))
@@ -104,7 +119,7 @@ def test_a_refusal_asks_no_model() -> None:
 
 @pytest.mark.parametrize("slots", [(1,), (0, 0), (0, 1, 2)])
 def test_answers_that_are_not_the_next_ones_are_refused(slots: tuple[int, ...]) -> None:
-    asking: Asking = group(2).ask()
+    asking = ask(group(2))
     with pytest.raises(RemoteProtocolError):
         asking.tell(answers(*slots))
 
@@ -112,7 +127,7 @@ def test_answers_that_are_not_the_next_ones_are_refused(slots: tuple[int, ...]) 
 def test_too_many_for_a_peer_are_given_back_unless_somebody_is_asked_for_them() -> None:
     asked = group(5)
     assert [one.prompt for one in asked.keep(3)] == ["q 3", "q 4"]
-    asking = asked.ask()
+    asking = ask(asked)
     assert asked.keep(1) == []
     asking.end()
     assert [one.prompt for one in asked.keep(0)] == ["q 1", "q 2"]
