@@ -33,6 +33,7 @@ from kowalski.node.services.draining import Draining
 from kowalski.node.services.leading import Leading
 from kowalski.node.services.mesh_tasks import MeshTasks
 from kowalski.node.services.placed_work import PlacedWork
+from kowalski.node.services.reach import checks_by_peers
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.submitting import Submitting
 from kowalski.node.task_verbs import TaskVerbs
@@ -210,6 +211,7 @@ class _Verbs:
             is_revoked=mesh.trust.is_revoked,
             warnings=warnings_of(mesh),
         )
+        checks += tuple(await checks_by_peers(mesh, here.unix_clock))
         return doctor.as_reply(checks)
 
 

@@ -10,7 +10,8 @@ import trio
 
 from kowalski.node import doctor
 from kowalski.node.backends.probing import Finding
-from kowalski.node.doctor import BackendFound, Check, Interface, SandboxFound
+from kowalski.node.core.checks import Check
+from kowalski.node.doctor import BackendFound, Interface, SandboxFound
 from kowalski.node.repl.sandbox import WORKS, SandboxVerdict
 from kowalski.node.repl.unsandboxed import Unsandboxed
 
@@ -69,6 +70,13 @@ def test_a_vpn_is_pointed_out_and_no_lan() -> None:
     assert checks[0].found == "eth0 192.168.1.7"
     (check,) = doctor.check_interfaces((*LOOPBACK, Interface("docker0", ("172.17.0.1",))))
     assert (check.name, check.verdict) == ("interfaces", "warn")
+
+
+def test_addresses_of_ipv6_are_shown_beside_those_of_ipv4() -> None:
+    both = Interface("eth0", ("192.168.1.7",), ("fd00::7", "fe80::7"))
+    local = Interface("eth1", (), ("fe80::8",))
+    (check,) = doctor.check_interfaces((both, local))
+    assert (check.verdict, check.found) == ("ok", "eth0 192.168.1.7 fd00::7, eth1 fe80::8")
 
 
 def test_a_clock_that_was_never_set_fails_and_one_behind_our_files_warns(tmp_path: Path) -> None:
