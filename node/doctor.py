@@ -134,17 +134,6 @@ def backends_found(findings: Sequence[Finding]) -> tuple[BackendFound, ...]:
     )
 
 
-def as_reply(checks: Sequence[Check]) -> dict[str, object]:
-    """The result of the verb `doctor`; `verdict` is the worst of all."""
-    order: tuple[Verdict, ...] = ("fail", "warn", "ok")
-    worst = min((check.verdict for check in checks), key=order.index, default="ok")
-    rows = [
-        {"name": each.name, "verdict": each.verdict, "found": each.found, "cure": each.cure}
-        for each in checks
-    ]
-    return {"verdict": worst, "checks": rows}
-
-
 def local_interfaces() -> tuple[Interface, ...]:
     """Interfaces of this machine that are up, loopback included."""
     stats = psutil.net_if_stats()

@@ -20,6 +20,7 @@ from kowalski.node import doctor
 from kowalski.node.backends.catalogue import Catalogue
 from kowalski.node.config import NodeConfig
 from kowalski.node.control import Emit, Verb
+from kowalski.node.core.checks import as_reply
 from kowalski.node.drain_verbs import DrainVerbs
 from kowalski.node.explain_verbs import ExplainVerbs
 from kowalski.node.fold_book import FoldBook
@@ -212,7 +213,7 @@ class _Verbs:
             warnings=warnings_of(mesh),
         )
         checks += tuple(await checks_by_peers(mesh, here.unix_clock))
-        return doctor.as_reply(checks)
+        return as_reply(checks)
 
 
 def _listening(addresses: Iterable[Address]) -> tuple[str, int] | None:

@@ -113,8 +113,9 @@ def read_nft(ruleset: str, packet: Packet) -> Rules:
             rules.entries[_key(chain, "name")] = policy
         if _is_table(rule := one.get("rule")):
             parts = rule.get("expr")
-            if isinstance(parts, list) and (step := _nft_step(rule, parts, packet)) is not None:
-                rules.steps.setdefault(_key(rule, "chain"), []).append(step)
+            if isinstance(parts, list):
+                steps = rules.steps.setdefault(_key(rule, "chain"), [])
+                steps += _nft_steps(rule, parts, packet)
     return rules
 
 
@@ -126,23 +127,49 @@ def _key(of: Mapping[str, object], name: str) -> str:
     return f"{of.get('family')} {of.get('table')} {of.get(name)}"
 
 
-def _nft_step(rule: Mapping[str, object], parts: Sequence[object], packet: Packet) -> Step | None:
+def _nft_steps(rule: Mapping[str, object], parts: Sequence[object], packet: Packet) -> list[Step]:
+    """A rule is one step; with a map from values to verdicts, one for each value."""
     met: list[Met] = []
+    steps: list[Step] = []
     for part in parts:
         if not _is_table(part):
             continue
         for verb, said in part.items():
             if verb == "match":
                 met.append(_nft_met(said, packet))
-            elif verb.upper() in _VERDICTS:
-                return Step(_all(met), _VERDICTS[verb.upper()])
-            elif verb in {"jump", "goto"} and _is_table(said):
-                leads: Literal["jump", "goto"] = "jump" if verb == "jump" else "goto"
-                target = f"{rule.get('family')} {rule.get('table')} {said.get('target')}"
-                return Step(_all(met), leads, target)
+            elif verb == "vmap" and _is_table(said):
+                steps += _mapped(rule, said, met, packet)
             elif verb in {"xt", "vmap", "limit"}:
                 met.append("sometimes")
+            elif (step := _nft_verdict(rule, verb, said, _all(met))) is not None:
+                return [*steps, step]
+    return steps
+
+
+def _nft_verdict(rule: Mapping[str, object], verb: str, said: object, met: Met) -> Step | None:
+    if verb.upper() in _VERDICTS:
+        return Step(met, _VERDICTS[verb.upper()])
+    if verb in {"jump", "goto"} and _is_table(said):
+        leads: Literal["jump", "goto"] = "jump" if verb == "jump" else "goto"
+        return Step(met, leads, f"{rule.get('family')} {rule.get('table')} {said.get('target')}")
     return None
+
+
+def _mapped(
+    rule: Mapping[str, object], said: Mapping[str, object], met: Sequence[Met], packet: Packet
+) -> list[Step]:
+    steps: list[Step] = []
+    for pair in _values(said.get("data")):
+        if not isinstance(pair, list) or len(pair) != 2 or not _is_table(pair[1]):
+            continue
+        value, verdict = pair
+        equal: Met = "sometimes"
+        if _is_table(key := said.get("key")):
+            equal = _nft_equal(key, value, packet)
+        for verb, where in verdict.items():
+            if (step := _nft_verdict(rule, verb, where, _all([*met, equal]))) is not None:
+                steps.append(step)
+    return steps
 
 
 def _all(met: Iterable[Met]) -> Met:

@@ -141,12 +141,6 @@ async def test_a_blocked_event_loop_is_seen() -> None:
     assert (await doctor.check_event_loop(naps=1, nap_s=-0.1)).verdict == "warn"
 
 
-def test_a_reply_carries_the_worst_verdict() -> None:
-    checks = [Check("a", "ok", ""), Check("b", "warn", "x", "y")]
-    assert doctor.as_reply(checks)["verdict"] == "warn"
-    assert doctor.as_reply([])["verdict"] == "ok"
-
-
 def test_the_interfaces_of_this_machine_have_a_loopback() -> None:
     assert any("127.0.0.1" in each.addresses for each in doctor.local_interfaces())
 

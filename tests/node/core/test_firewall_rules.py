@@ -34,6 +34,18 @@ LOOPBACK = match({"meta": {"key": "iifname"}}, "lo")
 LAN = match({"payload": {"protocol": "ip", "field": "saddr"}}, "192.168.1.0")
 ACCEPT: dict[str, object] = {"accept": None}
 DROP: dict[str, object] = {"drop": None}
+STATES = {
+    "vmap": {
+        "key": {"ct": {"key": "state"}},
+        "data": {"set": [["established", ACCEPT], ["related", ACCEPT], ["invalid", DROP]]},
+    }
+}
+PORTS = {
+    "vmap": {
+        "key": {"payload": {"protocol": "tcp", "field": "dport"}},
+        "data": {"set": [[22, ACCEPT], [{"range": [4000, 4200]}, DROP]]},
+    }
+}
 
 
 def ruleset(policy: str, *rules: list[object], **chains: list[list[object]]) -> str:
@@ -58,6 +70,9 @@ def ruleset(policy: str, *rules: list[object], **chains: list[list[object]]) -> 
         (ruleset("accept", [dport("tcp", 4170), DROP]), "dropped", "accepted"),
         (ruleset("accept", [dport("tcp", 4170), {"reject": None}]), "dropped", "accepted"),
         (ruleset("drop", [LAN, ACCEPT]), "sometimes", "sometimes"),
+        (ruleset("drop", [STATES]), "dropped", "dropped"),
+        (ruleset("accept", [PORTS]), "dropped", "accepted"),
+        (ruleset("drop", [PORTS], own=[[dport("udp", 5353), ACCEPT]]), "dropped", "dropped"),
         (ruleset("accept", [LAN, DROP]), "accepted", "accepted"),
         (
             ruleset("drop", [{"jump": {"target": "own"}}], own=[[dport("tcp", 4170), ACCEPT]]),
@@ -77,26 +92,20 @@ def test_nftables_are_followed_as_the_kernel_does(rules: str, of_p2p: str, of_md
     assert fate(read_nft(rules, MDNS)) == of_mdns
 
 
-@given(
-    st.recursive(
-        st.none() | st.integers() | st.text(),
-        lambda s: (
-            st.lists(s)
-            | st.dictionaries(
-                st.sampled_from(
-                    ["nftables", "chain", "rule", "expr", "match", "left", "right", "set"]
-                ),
-                s,
-            )
-        ),
-    )
+WORDS = ("accept", "drop", "jump", "match", "vmap", "key", "data", "left", "right", "op", "set")
+MORE = ("payload", "protocol", "field", "dport", "tcp", "meta", "iifname", "ct", "state", "range")
+ANYTHING = st.recursive(
+    st.none() | st.integers() | st.text() | st.sampled_from([*WORDS, *MORE]),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([*WORDS, *MORE]), inner),
 )
-def test_whatever_nft_prints_is_understood_or_refused(said: object) -> None:
-    try:
-        rules = read_nft(json.dumps({"nftables": [said]}), P2P)
-    except ValueError:
-        return
-    assert fate(rules) in {"accepted", "dropped"}
+
+
+@given(said=ANYTHING)
+def test_a_rule_of_whatever_shape_is_no_error(said: object) -> None:
+    rules = read_nft(ruleset("drop", [said, DROP], [{"rule": said}]), P2P)
+    assert fate(rules) in {"accepted", "sometimes", "dropped"}
+    listed = json.dumps({"nftables": [said, {"chain": said}, {"rule": said}]})
+    assert fate(read_nft(listed, P2P)) in {"accepted", "sometimes", "dropped"}
 
 
 def test_something_that_is_no_ruleset_is_refused() -> None:
