@@ -17,9 +17,6 @@ from typing import Literal, TypeGuard
 Fate = Literal["accepted", "sometimes", "dropped"]
 Met = Literal["yes", "no", "sometimes"]
 
-DEPTH_MAX = 16
-"""Of chains that lead to chains; the kernel's own limit."""
-
 RULES_MAX = 10_000
 
 _VERDICTS: Mapping[str, Literal["accept", "drop", "return"]] = {
@@ -66,21 +63,31 @@ def fate(rules: Rules) -> Fate:
 
 
 def _fate_in(rules: Rules, chain: str, policy: str) -> Fate:
-    end, was_let_in = _walk(rules, chain, DEPTH_MAX)
+    end, was_let_in = _walk(rules, chain, {})
     if (end or policy) == "accept":
         return "accepted"
     return "sometimes" if was_let_in else "dropped"
 
 
-def _walk(rules: Rules, chain: str, depth: int) -> tuple[str, bool]:
-    """How a chain ends, empty if it does not decide, and whether it lets in sometimes."""
+def _walk(rules: Rules, chain: str, known: dict[str, tuple[str, bool]]) -> tuple[str, bool]:
+    """How a chain ends, empty if it does not decide, and whether it lets in sometimes.
+
+    Each is walked once; one that leads to itself, which no kernel takes, does not decide there.
+    """
+    if chain not in known:
+        known[chain] = "", False
+        known[chain] = _through(rules, chain, known)
+    return known[chain]
+
+
+def _through(rules: Rules, chain: str, known: dict[str, tuple[str, bool]]) -> tuple[str, bool]:
     was_let_in = False
-    for step in rules.steps.get(chain, ()) if depth else ():
+    for step in rules.steps.get(chain, ()):
         if step.met == "no":
             continue
         end: str = step.does if step.does in {"accept", "drop"} else ""
         if step.does in {"jump", "goto"}:
-            end, inside = _walk(rules, step.chain, depth - 1)
+            end, inside = _walk(rules, step.chain, known)
             was_let_in |= inside
         if step.met == "sometimes":
             was_let_in |= end == "accept"

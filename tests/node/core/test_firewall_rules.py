@@ -108,6 +108,14 @@ def test_a_rule_of_whatever_shape_is_no_error(said: object) -> None:
     assert fate(read_nft(listed, P2P)) in {"accepted", "sometimes", "dropped"}
 
 
+def test_chains_that_lead_to_each_other_many_times_over_are_walked_once() -> None:
+    deep = {f"c{n}": [[{"jump": {"target": f"c{n + 1}"}}]] * 20 for n in range(30)}
+    rules = ruleset("drop", [{"jump": {"target": "c0"}}], **deep, c30=[[ACCEPT]])
+    assert fate(read_nft(rules, P2P)) == "accepted"
+    undecided = ruleset("drop", [{"jump": {"target": "c0"}}], **deep)
+    assert fate(read_nft(undecided, P2P)) == "dropped"
+
+
 def test_something_that_is_no_ruleset_is_refused() -> None:
     for said in ("", "no json", "[]", '{"nftables": 1}'):
         with pytest.raises(ValueError):  # noqa: PT011 json has one of its own
