@@ -239,6 +239,25 @@ class Libp2pTransport:
         if peer not in self._connections.peers:
             raise PeerUnreachableError(f"{peer} at {address} hung up")
 
+    async def finds(self, peer: PeerId, address: Address, *, timeout_s: float) -> bool:
+        await trio.lowlevel.checkpoint()
+        wanted = ID.from_base58(peer)
+        try:
+            with trio.fail_after(timeout_s):
+                maddr = Multiaddr(f"{await _dialable(address)}/p2p/{peer}")
+                dialler = self._network.transport_manager.transport_for_dialing(maddr)
+                if dialler is None or peer == self._peer:
+                    return False
+                raw = await dialler.dial(maddr)
+                try:
+                    await self._network.upgrader.upgrade_security(raw, True, wanted)
+                finally:
+                    with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_S):
+                        await raw.close()
+        except (*WEATHER, ValueError, trio.TooSlowError):
+            return False
+        return True
+
     async def disconnect(self, peer: PeerId) -> None:
         await self._connections.close(peer)
 

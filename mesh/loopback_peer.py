@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from math import inf
@@ -140,6 +141,15 @@ class LoopbackTransport:
             self._join(other)
             return
         raise PeerUnreachableError(f"nobody answers at {address}")
+
+    async def finds(self, peer: PeerId, address: Address, *, timeout_s: float) -> bool:
+        if peer == self._peer or address != f"/memory/{peer}":
+            await trio.lowlevel.checkpoint()
+            return False
+        with trio.move_on_after(timeout_s), suppress(PeerUnreachableError):
+            await self._network.reach(self, peer)
+            return True
+        return False
 
     def _join(self, other: LoopbackTransport) -> None:
         """Connect, unless we are; what either holds of an earlier connection is over."""

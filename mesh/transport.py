@@ -104,6 +104,13 @@ class Transport(Protocol):
         """
         ...
 
+    async def finds(self, peer: PeerId, address: Address, *, timeout_s: float) -> bool:
+        """Whether `peer` proves at `address` to be there; connected to it or not, nothing changes.
+
+        A connection of its own, ended after the handshake. Never raises.
+        """
+        ...
+
     async def disconnect(self, peer: PeerId) -> None:
         """Close every connection to `peer`. Never raises."""
         ...

@@ -66,6 +66,7 @@ from kowalski.node.services.model_requests import ModelRequests
 from kowalski.node.services.own_capacity import OwnCapacity
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.placing import Placing
+from kowalski.node.services.reach import open_reach
 from kowalski.node.services.submitting import open_submitting
 from kowalski.node.services.telemetry import Device, NodeTelemetry, device_here
 from kowalski.node.stopping import Stopping
@@ -353,6 +354,7 @@ async def open_node(
             opening = partial(open_submitting, boot=boot, unix_clock=unix_clock, identity=identity)
             submitting = await opening(mesh, transport, storage, store, nursery, leading=leading)
             draining.step_down = submitting.detached.step_down
+            open_reach(mesh, transport, unix_clock)
             open_explaining(mesh, work.placing.dispatch, submitting.submitter)
             _look_for(mesh, config, RememberedPeers(config.peers_path))
             nursery.start_soon(_announce_changes, hands, mesh)

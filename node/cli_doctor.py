@@ -48,6 +48,7 @@ async def _examine(config: NodeConfig) -> dict[str, object]:
     from kowalski.node import doctor as examination
     from kowalski.node.backends.http import open_http
     from kowalski.node.backends.probing import candidates, probe
+    from kowalski.node.core.checks import as_reply
     from kowalski.node.repl.detection import detect_sandbox
     from kowalski.rlm.tokens import estimate_tokens
 
@@ -69,4 +70,4 @@ async def _examine(config: NodeConfig) -> dict[str, object]:
         sandbox=examination.sandbox_found(verdict, is_offered="repl" in config.roles),
         backends=examination.backends_found(findings),
     )
-    return examination.as_reply(checks)
+    return as_reply(checks)

@@ -16,18 +16,19 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import psutil
 import trio
+
+from kowalski.node.core.checks import Check, Verdict
+from kowalski.node.firewall import check_firewall
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kowalski.node.backends.probing import Finding
     from kowalski.node.repl.sandbox import SandboxVerdict
-
-Verdict = Literal["ok", "warn", "fail"]
 
 # Administratively scoped (RFC 2365), so that it leaves no site and disturbs no mDNS.
 MULTICAST_GROUP = "239.255.41.70"
@@ -50,21 +51,12 @@ _CONTAINERS = ("docker", "br-", "veth", "virbr", "vmnet", "bridge", "podman", "c
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at; `cure` is empty where nothing needs doing."""
-
-    name: str
-    verdict: Verdict
-    found: str
-    cure: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Interface:
-    """A network interface that is up, with its IPv4 addresses."""
+    """A network interface that is up, with its IPv4 addresses, and those of IPv6 beside them."""
 
     name: str
-    addresses: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
+    addresses_v6: tuple[str, ...] = ()
 
     @property
     def is_vpn(self) -> bool:
@@ -116,6 +108,7 @@ async def examine(
     checks.append(
         await check_port(p2p_host, p2p_port, is_node_running=is_node_running, timeout_s=timeout_s)
     )
+    checks += await check_firewall(p2p_port)
     if sandbox is not None:
         checks.append(check_sandbox(sandbox))
     if backends is not None:
@@ -141,22 +134,15 @@ def backends_found(findings: Sequence[Finding]) -> tuple[BackendFound, ...]:
     )
 
 
-def as_reply(checks: Sequence[Check]) -> dict[str, object]:
-    """The result of the verb `doctor`; `verdict` is the worst of all."""
-    order: tuple[Verdict, ...] = ("fail", "warn", "ok")
-    worst = min((check.verdict for check in checks), key=order.index, default="ok")
-    rows = [
-        {"name": each.name, "verdict": each.verdict, "found": each.found, "cure": each.cure}
-        for each in checks
-    ]
-    return {"verdict": worst, "checks": rows}
-
-
 def local_interfaces() -> tuple[Interface, ...]:
     """Interfaces of this machine that are up, loopback included."""
     stats = psutil.net_if_stats()
     return tuple(
-        Interface(name, tuple(a.address for a in addresses if a.family == socket.AF_INET))
+        Interface(
+            name,
+            tuple(a.address for a in addresses if a.family == socket.AF_INET),
+            tuple(a.address.partition("%")[0] for a in addresses if a.family == socket.AF_INET6),
+        )
         for name, addresses in sorted(psutil.net_if_addrs().items())
         if name in stats and stats[name].isup
     )
@@ -215,7 +201,7 @@ def _files(directory: Path) -> list[Path]:
 
 def check_interfaces(interfaces: Sequence[Interface]) -> list[Check]:
     usable = [each for each in interfaces if _is_lan(each)]
-    words = ", ".join(f"{each.name} {' '.join(each.addresses)}" for each in usable)
+    words = ", ".join(f"{each.name} {' '.join(_shown(each))}" for each in usable)
     if not usable:
         none = Check(
             "interfaces", "warn", "none but loopback", "connect to a network to find other devices"
@@ -230,11 +216,19 @@ def check_interfaces(interfaces: Sequence[Interface]) -> list[Check]:
     return checks
 
 
+def _shown(interface: Interface) -> tuple[str, ...]:
+    """Of IPv6 those by which others find it; the link-local ones only where there are no others."""
+    own = interface.addresses_v6
+    wider = tuple(a for a in own if not ipaddress.ip_address(a).is_link_local)
+    return (*interface.addresses, *(wider or (own if not interface.addresses else ())))
+
+
 def _is_lan(interface: Interface) -> bool:
+    addresses = (*interface.addresses, *interface.addresses_v6)
     return (
         not interface.is_vpn
         and not interface.is_for_containers
-        and any(not ipaddress.ip_address(a).is_loopback for a in interface.addresses)
+        and any(not ipaddress.ip_address(a).is_loopback for a in addresses)
     )
 
 

@@ -20,6 +20,7 @@ from kowalski.node import doctor
 from kowalski.node.backends.catalogue import Catalogue
 from kowalski.node.config import NodeConfig
 from kowalski.node.control import Emit, Verb
+from kowalski.node.core.checks import as_reply
 from kowalski.node.drain_verbs import DrainVerbs
 from kowalski.node.explain_verbs import ExplainVerbs
 from kowalski.node.fold_book import FoldBook
@@ -33,6 +34,7 @@ from kowalski.node.services.draining import Draining
 from kowalski.node.services.leading import Leading
 from kowalski.node.services.mesh_tasks import MeshTasks
 from kowalski.node.services.placed_work import PlacedWork
+from kowalski.node.services.reach import checks_by_peers
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.submitting import Submitting
 from kowalski.node.task_verbs import TaskVerbs
@@ -210,7 +212,8 @@ class _Verbs:
             is_revoked=mesh.trust.is_revoked,
             warnings=warnings_of(mesh),
         )
-        return doctor.as_reply(checks)
+        checks += tuple(await checks_by_peers(mesh, here.unix_clock))
+        return as_reply(checks)
 
 
 def _listening(addresses: Iterable[Address]) -> tuple[str, int] | None:

@@ -160,6 +160,9 @@ class Speaking:
     async def connect(self, peer: PeerId, address: Address, *, timeout_s: float) -> None:
         await self._transport.connect(peer, address, timeout_s=timeout_s)
 
+    async def finds(self, peer: PeerId, address: Address, *, timeout_s: float) -> bool:
+        return await self._transport.finds(peer, address, timeout_s=timeout_s)
+
     async def disconnect(self, peer: PeerId) -> None:
         await self._transport.disconnect(peer)
 

@@ -245,6 +245,21 @@ class TransportPromises:
                     await a.connect(peer, address, timeout_s=5)
             assert not a.connections
 
+    async def test_a_peer_is_found_where_it_is_and_nothing_changes_by_looking(
+        self, world: OpenTransport, clock: object
+    ) -> None:
+        async with world() as a, world() as b, world() as c:
+            await join(a, b)
+            assert await a.finds(b.peer, b.addresses[0], timeout_s=5)
+            assert not await a.finds(c.peer, b.addresses[0], timeout_s=5)
+            assert not await a.finds(b.peer, Address("/ip4/127.0.0.1/tcp/1"), timeout_s=5)
+            assert not await a.finds(a.peer, a.addresses[0], timeout_s=5)
+            assert a.connections == {b.peer}
+            assert b.connections == {a.peer}
+            await ask_echo(a, b.peer)
+            assert await c.finds(b.peer, b.addresses[0], timeout_s=5)
+            assert not c.connections
+
     async def test_dials_of_one_peer_at_once_and_again_make_one_connection(
         self, world: OpenTransport, clock: object
     ) -> None:

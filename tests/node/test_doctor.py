@@ -10,7 +10,8 @@ import trio
 
 from kowalski.node import doctor
 from kowalski.node.backends.probing import Finding
-from kowalski.node.doctor import BackendFound, Check, Interface, SandboxFound
+from kowalski.node.core.checks import Check
+from kowalski.node.doctor import BackendFound, Interface, SandboxFound
 from kowalski.node.repl.sandbox import WORKS, SandboxVerdict
 from kowalski.node.repl.unsandboxed import Unsandboxed
 
@@ -69,6 +70,13 @@ def test_a_vpn_is_pointed_out_and_no_lan() -> None:
     assert checks[0].found == "eth0 192.168.1.7"
     (check,) = doctor.check_interfaces((*LOOPBACK, Interface("docker0", ("172.17.0.1",))))
     assert (check.name, check.verdict) == ("interfaces", "warn")
+
+
+def test_addresses_of_ipv6_are_shown_beside_those_of_ipv4() -> None:
+    both = Interface("eth0", ("192.168.1.7",), ("fd00::7", "fe80::7"))
+    local = Interface("eth1", (), ("fe80::8",))
+    (check,) = doctor.check_interfaces((both, local))
+    assert (check.verdict, check.found) == ("ok", "eth0 192.168.1.7 fd00::7, eth1 fe80::8")
 
 
 def test_a_clock_that_was_never_set_fails_and_one_behind_our_files_warns(tmp_path: Path) -> None:
@@ -131,12 +139,6 @@ def test_model_servers_are_listed_and_none_is_fine() -> None:
 async def test_a_blocked_event_loop_is_seen() -> None:
     assert (await doctor.check_event_loop(naps=1, nap_s=-0.6)).verdict == "fail"
     assert (await doctor.check_event_loop(naps=1, nap_s=-0.1)).verdict == "warn"
-
-
-def test_a_reply_carries_the_worst_verdict() -> None:
-    checks = [Check("a", "ok", ""), Check("b", "warn", "x", "y")]
-    assert doctor.as_reply(checks)["verdict"] == "warn"
-    assert doctor.as_reply([])["verdict"] == "ok"
 
 
 def test_the_interfaces_of_this_machine_have_a_loopback() -> None:

@@ -20,6 +20,7 @@ from kowalski.protocol.messages import (
     journal,
     membership,
     placement,
+    reach,
     repl,
     swim,
     task,
@@ -211,6 +212,10 @@ _ALL: Final[tuple[base.Message, ...]] = (
     ),
     detached.VoteAsked(
         task=TASK, submitter=SUBMITTER, term=4, confirmed=3, entries=6, is_trial=True
+    ),
+    reach.ReachAsked(addresses=HOME),
+    reach.ReachTold(
+        received_unix_s=1_764_240_000.25, sent_unix_s=1_764_240_000.5, reached=HOME[:1]
     ),
     detached.VoteGiven(task=TASK, term=3, is_granted=True),
     explaining.AppointmentTold(
