@@ -360,7 +360,10 @@ def _written(state: Member, written: Written) -> Step:
 def _coordinator_lost(state: Member, lost: CoordinatorLost, now: float) -> Step:
     if state.role != "leader" or lost.term != state.term or state.ends_at is not None:
         return state, ()
-    if lost.is_declined:
+    losses = state.losses + 1 if state.entries == state.lost_at else 1
+    if lost.is_declined or losses >= state.params.losses_max:
         # Another one of the group shall; we come last.
-        return _rest(state, now + 2 * state.params.silence_s), (Retire(),)
-    return replace(state, lead_at=now + state.params.again_s), ()
+        rested = _rest(state, now + 2 * state.params.silence_s)
+        return replace(rested, losses=0), (Retire(),)
+    pause_s = state.params.again_s * 2 ** (losses - 1)
+    return replace(state, lead_at=now + pause_s, losses=losses, lost_at=state.entries), ()

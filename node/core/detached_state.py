@@ -26,6 +26,8 @@ class Params:
 
     lease_s: float = 3.0
     """Of the leader's coordinator; shorter than the silence after which others may be elected."""
+    losses_max: int = 4
+    """Of coordinators in a row that wrote nothing: then another member shall lead."""
     pulse_s: float = 1.0
     """Between two offers without news."""
     over_pulse_s: float = 30.0
@@ -86,6 +88,10 @@ class Member:
     """To whom an offer is under way."""
     act_at: float = inf
     lead_at: float = inf
+    losses: int = 0
+    """Coordinators that this leader lost one after the other, none of which wrote anything."""
+    lost_at: int = 0
+    """How many entries there were at the last of these losses."""
 
     @property
     def others(self) -> frozenset[PeerId]:

@@ -89,6 +89,8 @@ class CoordinatorRoom:
     def _whose(self, grant: Grant, asker: PeerId) -> PeerId:
         """Of a detached task this node itself says whose it was; nobody else may."""
         if grant.submitter is None or grant.submitter == asker:
+            if "submit" not in self._rooms.mesh.roles_of(asker):
+                raise RequestRefusedError("not_allowed", "this needs the role submit")
             return asker
         if asker != self._rooms.mesh.me:
             raise RequestRefusedError("not_allowed", "a term of somebody else's task")

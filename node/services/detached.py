@@ -39,12 +39,20 @@ TASKS_MAX = 256
 KEPT_S = 86_400.0
 """After the end, and after the time that a task had which has found none."""
 
+CLOCKS_DIFFER_S = 3600.0
+
 INTAKE_S = 8.0
 DELEGATE_S = 30.0
 """How long a submitter waits until two have taken the task over."""
 AGAIN_S = 2.0
+AGAIN_S_MAX = 60.0
 LOOK_S = 0.25
 TIDY_S = 600.0
+
+
+def _over_unix_s(delegation: wire.Delegation) -> float:
+    """From then on nobody takes it any more."""
+    return delegation.submitted_unix_s + delegation.spec.timeout_s + KEPT_S
 
 
 class DetachedRoom:
@@ -69,6 +77,8 @@ class DetachedRoom:
         self._kept: dict[TaskKey, DetachedTask] = {}
         self._passed_on: dict[TaskKey, wire.Delegation] = {}
         """What was delegated here and is kept by others."""
+        self._passed: dict[TaskKey, trio.Event] = {}
+        """What is being passed on from here, or was: whether two have it."""
         self._nursery: trio.Nursery
 
     # --- for those who look ---------------------------------------------------------------------
@@ -153,15 +163,25 @@ class DetachedRoom:
             self._storage.take(key, signed, int(self._unix_clock()))
             self._take_up(Row(key, signed, int(self._unix_clock()), None))
         with trio.move_on_after(DELEGATE_S):
-            if await self._pass_on(key):
-                return known
+            await self._passing(key).wait()
+            return known
         words = "not yet with two of its three keepers; leave this device on, and ask again"
         raise RequestRefusedError("busy", f"task {task} is {words}", AGAIN_S)
 
-    async def _pass_on(self, key: TaskKey) -> bool:
-        """Until two have it."""
-        row = next(one for one in self._storage.rows() if one.key == key)
+    def _passing(self, key: TaskKey) -> trio.Event:
+        """Set once two have it. It goes on being passed on, whoever waits for that."""
+        if key not in self._passed:
+            self._passed[key] = trio.Event()
+            self._nursery.start_soon(self._pass_on, key)
+        return self._passed[key]
+
+    async def _pass_on(self, key: TaskKey) -> None:
+        """Until two have it, or it is forgotten."""
+        row = next((one for one in self._storage.rows() if one.key == key), None)
+        if row is None:
+            return
         delegation = read_delegation(row.delegated)
+        pause_s = AGAIN_S
         keeping: set[PeerId] = {self._mesh.me} & set(delegation.group)
 
         async def tell(peer: PeerId) -> None:
@@ -174,13 +194,15 @@ class DetachedRoom:
             else:
                 keeping.add(peer)
 
-        while True:
+        while self.delegation_of(key[1]) is not None:
             async with trio.open_nursery() as nursery:
                 for peer in (one for one in delegation.group if one not in keeping):
                     nursery.start_soon(tell, peer)
             if len(keeping) > wire.GROUP_SIZE // 2:
-                return True
-            await trio.sleep(AGAIN_S)
+                self._passed[key].set()
+                return
+            await trio.sleep(pause_s)
+            pause_s = min(2 * pause_s, AGAIN_S_MAX)
 
     # --- for other members ----------------------------------------------------------------------
 
@@ -202,17 +224,26 @@ class DetachedRoom:
             raise RequestRefusedError("unknown", f"no detached task {asked.task} is kept here")
         return known
 
-    async def _keep(self, peer: PeerId, delegated: wire.Delegated) -> wire.DelegationKept:
-        delegation = read_delegation(delegated)
-        key = (delegation.submitter, delegation.task)
+    def _check(self, peer: PeerId, delegated: wire.Delegated, delegation: wire.Delegation) -> None:
+        """Raises RequestRefusedError: it is not to be kept here."""
         if not verify(delegation.submitter, delegated.frame, delegated.signature):
             raise RequestRefusedError("not_allowed", "its submitter has not signed this")
         if self._mesh.me not in delegation.group or self._fences is None:
             raise RequestRefusedError("unsupported", "not one of those who shall keep it")
         if peer not in {delegation.submitter, *delegation.group}:
             raise RequestRefusedError("not_allowed", "no business of this peer's")
+        if "submit" not in self._mesh.roles_of(delegation.submitter):
+            raise RequestRefusedError("not_allowed", "its submitter may not submit tasks")
+
+    async def _keep(self, peer: PeerId, delegated: wire.Delegated) -> wire.DelegationKept:
+        delegation = read_delegation(delegated)
+        self._check(peer, delegated, delegation)
+        key = (delegation.submitter, delegation.task)
         kept = self._kept.get(key)
         if kept is None:
+            if self._unix_clock() > _over_unix_s(delegation):
+                # Those who kept it may have forgotten it: it is not done again.
+                raise RequestRefusedError("not_allowed", "the time of this task is over")
             if sum(one.ended_unix_s is None for one in self._kept.values()) >= TASKS_MAX:
                 raise RequestRefusedError("busy", f"{TASKS_MAX} detached tasks are kept", 60.0)
             unix_s = int(self._unix_clock())
@@ -224,7 +255,7 @@ class DetachedRoom:
         elif kept.delegated.frame != delegated.frame:
             raise RequestRefusedError("conflict", f"task {key[1]} was delegated otherwise")
         with trio.move_on_after(INTAKE_S):
-            while kept is not None and kept.lacks_contents():  # noqa: ASYNC110 item by item
+            while kept is not None and kept.lacks_inputs():  # noqa: ASYNC110 item by item
                 await trio.sleep(0.1)
             return wire.DelegationKept(task=key[1], submitter=key[0])
         raise RequestRefusedError("busy", "its inputs are not all here yet", AGAIN_S)
@@ -260,8 +291,9 @@ class DetachedRoom:
                 self._take_up(row)
             nursery.start_soon(self._contents.run)
             nursery.start_soon(self._tidy)
-            for key in self._passed_on:
-                nursery.start_soon(self._pass_on, key)
+            for key in [*self._passed_on, *self._kept]:
+                if key[0] == self._mesh.me:
+                    self._passing(key)
             task_status.started()
             while True:
                 for one in self.kept:
@@ -274,9 +306,9 @@ class DetachedRoom:
             now = self._unix_clock()
             try:
                 for row in self._storage.rows():
-                    spec = read_delegation(row.delegated).spec
-                    over_at = row.ended_unix_s or row.received_unix_s + spec.timeout_s + KEPT_S
-                    if now > over_at + KEPT_S:
+                    # Not before others would refuse it, see `_keep`; clocks differ.
+                    over_at = _over_unix_s(read_delegation(row.delegated)) + CLOCKS_DIFFER_S
+                    if now > max(over_at, (row.ended_unix_s or 0) + KEPT_S):
                         self._forget(row.key)
             except StorageError as error:
                 log.error("detached-not-tidied", error=str(error))  # noqa: TRY400 no bug
@@ -285,6 +317,7 @@ class DetachedRoom:
     def _forget(self, key: TaskKey) -> None:
         self._storage.delete(key)
         self._passed_on.pop(key, None)
+        self._passed.pop(key, None)
         if one := self._kept.pop(key, None):
             one.forget()
         log.info("detached-forgotten", task=key[1])

@@ -6,9 +6,10 @@ term, renews the lease, and accepts entries, once two of the group hold them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import TypeVar
 
 import structlog
@@ -45,6 +46,8 @@ log = structlog.get_logger(__name__)
 PROTOCOL = "/kowalski/detached/1"
 REPLY_S = 3.0
 FETCH_AFTER_S = 0.0
+HOLDERS_OLD = 5
+"""Of those that a reference names already; the other two who keep the task come behind."""
 
 M = TypeVar("M", bound=Message)
 
@@ -165,8 +168,8 @@ class DetachedTask:
     def entries_on_disk(self, start: int, limit: int = 1_000_000) -> list[Entry]:
         return self._around.storage.entries(self.key, start, limit)
 
-    def lacks_contents(self) -> bool:
-        return self._around.contents.lacks(self._owner) > 0
+    def lacks_inputs(self) -> bool:
+        return not self._has_inputs()
 
     # --- what others ask ------------------------------------------------------------------------
 
@@ -178,10 +181,10 @@ class DetachedTask:
         return wire.VoteGiven(task=self.key[1], term=answer.term, is_granted=answer.is_granted)
 
     async def hear_log(self, peer: PeerId, offered: wire.LogOffered) -> wire.LogHeld:
-        """Entries count as held with all that they refer to."""
+        """Entries are taken as far as all that they refer to is here."""
         self._check_member(peer)
-        entries = offered.entries
-        check_chain(self.key[1], entries, parent=offered.parent, index=offered.start)
+        check_chain(self.key[1], offered.entries, parent=offered.parent, index=offered.start)
+        entries = await self._with_contents(offered.entries)
         marks = tuple(digest(self.key[1], one) for one in entries)
         event = ds.LogOffered(
             peer,
@@ -194,16 +197,23 @@ class DetachedTask:
             offered.committed,
             ends=self._ends(entries),
         )
-        self._want(ref for one in entries for ref in refs_of(event_of(one)))
-        with trio.move_on_after(REPLY_S / 2):
-            while self.lacks_contents():  # noqa: ASYNC110 fetched by another task, item by item
-                await trio.sleep(0.05)
         answer = self._ask_machine(event)
         assert isinstance(answer, ds.Held)
-        held = min(answer.held, offered.start) if self.lacks_contents() else answer.held
         return wire.LogHeld(
-            task=self.key[1], term=answer.term, held=held, committed=answer.committed
+            task=self.key[1], term=answer.term, held=answer.held, committed=answer.committed
         )
+
+    async def _with_contents(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+        """The first of them, up to one that refers to what cannot be had within a moment."""
+        refs = [refs_of(event_of(one)) for one in entries]
+        self._want(ref for some in refs for ref in some)
+        has = self._around.contents.has
+        with trio.move_on_after(REPLY_S / 2):
+            while self.lacks_inputs() or not all(map(has, refs)):  # noqa: ASYNC110 item by item
+                await trio.sleep(0.05)
+        if self.lacks_inputs():
+            return ()
+        return tuple(entry for entry, _ in zip(entries, takewhile(has, refs), strict=False))
 
     def _ask_machine(self, event: ds.Event) -> ds.Granted | ds.Held:
         self._answers.clear()
@@ -304,7 +314,18 @@ class DetachedTask:
             self._say(task_wire.Settle(task=self.key[1], term=self.member.term))
 
     def _want(self, contents: Iterable[ContentRef]) -> None:
-        self._around.contents.want(self._owner, contents, after_s=FETCH_AFTER_S)
+        """Any of those who keep the task may have it, whoever had it first."""
+        others = tuple(peer for peer in self.delegation.group if peer != self._around.mesh.me)
+        wanted = [
+            ref.model_copy(
+                update={"holders": tuple(dict.fromkeys((*ref.holders[:HOLDERS_OLD], *others)))}
+            )
+            for ref in contents
+        ]
+        self._around.contents.want(self._owner, wanted, after_s=FETCH_AFTER_S)
+
+    def _has_inputs(self) -> bool:
+        return self._around.contents.has(one.content for one in self.delegation.spec.inputs)
 
     @property
     def _owner(self) -> str:

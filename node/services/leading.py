@@ -44,7 +44,8 @@ def open_leading(
     held = CopyRoom(mesh, storage, store, fences, unix_clock=unix_clock)
     rooms = Rooms(mesh, work, store, held, patience or Patience())
     leader = CoordinatorRoom(rooms, fences, nursery)
-    mesh.serve(coordinator.PROTOCOL, leader.answer, askers=SUBMITTERS)
+    # A node that may not submit leads detached tasks of others by asking itself.
+    mesh.serve(coordinator.PROTOCOL, leader.answer, askers=SUBMITTERS | COORDINATORS)
     mesh.serve(copies.PROTOCOL, held.answer, askers=COORDINATORS)
     nursery.start_soon(held.run)
     return Leading(leader, held, fences)

@@ -36,7 +36,12 @@ class WantedContents:
         missing = {name: ref for name, ref in wanted.items() if self._store.path(name) is None}
         if missing:
             self._missing.setdefault(owner, {}).update(missing)
-            self._due_at.setdefault(owner, trio.current_time() + after_s)
+            due_at = trio.current_time() + after_s
+            self._due_at[owner] = min(self._due_at.get(owner, due_at), due_at)
+
+    def has(self, refs: Iterable[ContentRef]) -> bool:
+        """Whether all of them are here."""
+        return all(self._store.path(ref.hash) is not None for ref in refs)
 
     def lacks(self, owner: str) -> int:
         """How many of its contents are not here yet."""

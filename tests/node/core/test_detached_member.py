@@ -169,3 +169,22 @@ def test_who_has_not_heard_of_the_end_is_told() -> None:
     world.settle(works=lambda _: None, seconds=60.0)
     assert world.members[C].is_over
     assert len(world.granted) == 1, "nobody leads what is over"
+
+
+def test_a_leader_whose_coordinators_write_nothing_has_another_one_lead() -> None:
+    params = ds.Params()
+    leader = replace(a_member(1, confirmed=1), role="leader", act_at=inf)
+    pauses: list[float] = []
+    for _ in range(params.losses_max - 1):
+        leader, effects = machine.step(leader, ds.CoordinatorLost(1, is_declined=False), 100.0)
+        assert effects == ()
+        pauses.append(leader.lead_at - 100.0)
+    assert pauses == [params.again_s * 2**n for n in range(params.losses_max - 1)]
+    rested, effects = machine.step(leader, ds.CoordinatorLost(1, is_declined=False), 100.0)
+    assert (rested.role, kinds(effects)) == ("follower", ["Retire"])
+
+
+def test_a_coordinator_that_wrote_something_is_followed_by_another_at_once() -> None:
+    leader = replace(a_member(1, 1, confirmed=1), role="leader", losses=3, lost_at=1)
+    leader, _ = machine.step(leader, ds.CoordinatorLost(1, is_declined=False), 100.0)
+    assert leader.lead_at == 100.0 + ds.Params().again_s

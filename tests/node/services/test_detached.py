@@ -6,6 +6,8 @@ heard, entries that became visible.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import trio
 
@@ -247,3 +249,30 @@ async def test_nobody_leads_for_another_at_the_word_of_a_peer(virtual_time: Jump
         )
         with pytest.raises(RequestRefusedError, match="not_allowed"):
             await world[0].mesh.request(world.peer(1), PROTOCOL, grant, Settled, timeout_s=5)
+
+
+async def test_a_keeper_has_the_inputs_from_another_one_if_need_be(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    text = tmp_path / "text"
+    text.write_text("forty-two\n" * 10_000)
+    async with open_world(PARTS) as world:
+        world.freeze(3, 2.0)
+        request = REQUEST | {"context": [{"name": "text", "path": str(text)}]}
+        await ask(world, "submit", **request)
+        await world.kill(0)
+        await world.until(lambda: len(world[3].submitting.detached.held(NAME)) == 1)
+        (kept,) = world[3].submitting.detached.held(NAME)
+        await world.until(lambda: not kept.lacks_inputs())
+
+
+async def test_a_task_whose_time_is_over_is_taken_by_nobody(virtual_time: JumpingClock) -> None:
+    async with open_world(PARTS) as world:
+        world.places[2].unix_offset_s = 3 * 86_400.0
+        await ask(world, "submit", **REQUEST)
+        (kept,) = world[1].submitting.detached.held(NAME)
+        with pytest.raises(RequestRefusedError, match="is over"):
+            await world[1].mesh.request(
+                world.peer(2), DETACHED, kept.delegated, DelegationKept, timeout_s=5
+            )
+        assert world[2].submitting.detached.held(NAME) == ()
