@@ -99,8 +99,9 @@ class Group:
 class Asking:
     """One peer is asked, and answers in the order of the questions, one after the other.
 
-    So each request to a model is counted, also where the peer is lost in the middle: those that
-    were answered, and the one after them.
+    So the requests to a model are counted, also where the peer is lost in the middle: those that
+    were answered, and the one after them. What such a peer had answered in its last moment
+    (`one_by_one.MOMENT_S`) and not told is not known, and not counted.
     """
 
     group: Group

@@ -121,6 +121,11 @@ class VectorsKept:
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= sum(map(len, oldest))
 
+    def forget(self, model: str) -> None:
+        """All that it made."""
+        for key in [key for key in self._kept if key[0] == model]:
+            self._bytes -= sum(map(len, self._kept.pop(key)))
+
 
 class FoldSearch:
     def __init__(self, mesh: Mesh, store: ContentStore) -> None:
@@ -159,6 +164,9 @@ class FoldSearch:
                 near = await trio.to_thread.run_sync(self._by_vectors, asked, texts, model)
             except (*Weather, ValueError) as error:
                 why_not = line(f"{model}: {error}")
+                if isinstance(error, ValueError):
+                    # Two peers call two models the same: what was kept fits nothing.
+                    self._kept.forget(model)
             else:
                 scores, made_vectors = retrieval.joined(scores, near), model
         nearest = retrieval.nearest([text.pieces for text in texts], scores, count=count)
@@ -204,7 +212,9 @@ class FoldSearch:
     ) -> bytes:
         """The vector of the question; those of the texts are kept."""
         before_question, before_text = retrieval.prefixes(model)
-        missing = [one for one in texts if self._kept.find(model, one.ref.hash) is None]
+        missing = [
+            one for one in texts if one.embedded and self._kept.find(model, one.ref.hash) is None
+        ]
 
         async def ask(chars: int) -> list[bytes]:
             wanted = [before_question + question]

@@ -154,3 +154,13 @@ async def test_vectors_are_kept_within_a_bound_those_used_last() -> None:
         assert kept.find("m", handles[0]) is not None, number
     there = [kept.find("m", handle) is not None for handle in handles]
     assert there == [True, False, False, True, True, True]
+
+
+async def test_vectors_of_a_model_that_fit_nothing_are_forgotten() -> None:
+    kept = VectorsKept()
+    first, second = (content_hash(text) for text in (b"a", b"b"))
+    kept.keep("m", first, (bytes(8),))
+    kept.keep("other", second, (bytes(8),))
+    kept.forget("m")
+    assert kept.find("m", first) is None
+    assert kept.find("other", second) == (bytes(8),)
