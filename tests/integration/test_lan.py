@@ -25,7 +25,10 @@ LAN_PEER = str(ROOT / "tests/integration/lan_peer.py")
 AVAHI = """
 mount -t tmpfs none /run
 mkdir -p /run/dbus /run/avahi-daemon
-dbus-daemon --config-file="$1/dbus.conf" --fork --nopidfile
+dbus-daemon --config-file="$1/dbus.conf" --nofork --nopidfile &
+bus=$!
+trap 'kill $daemon $bus' EXIT
+until [ -S "$1/bus" ]; do sleep .1; done
 export DBUS_SYSTEM_BUS_ADDRESS="unix:path=$1/bus"
 avahi-daemon --no-drop-root --no-rlimits --no-chroot --file "$1/avahi.conf" >"$1/log" 2>&1 &
 daemon=$!
@@ -34,7 +37,6 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
     sleep .3
 done
 avahi-browse --resolve --parsable --terminate _p2p._udp
-kill $daemon
 """
 
 
