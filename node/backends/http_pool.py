@@ -93,13 +93,11 @@ async def connect_tcp(origin: Origin) -> Stream:
     """As this machine's network does it. TCP_NODELAY is on (trio's default for TCP sockets)."""
     if origin.scheme not in _PORTS:
         raise OSError(f"{origin.scheme} is not spoken here")
-    stream = await trio.open_tcp_stream(origin.host, origin.port)
     if origin.scheme == "http":
-        return stream
-    # The system's authorities, and those of a browser where a system has none.
-    context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())
-    context.set_alpn_protocols(["http/1.1"])
+        return await trio.open_tcp_stream(origin.host, origin.port)
+    # In a thread: reading all authorities takes longer than the event loop may stand still.
+    context = await trio.to_thread.run_sync(_tls_context)
+    stream = await trio.open_tcp_stream(origin.host, origin.port)
     secret = trio.SSLStream(stream, context, server_hostname=origin.host, https_compatible=True)
     try:
         await secret.do_handshake()
@@ -107,6 +105,14 @@ async def connect_tcp(origin: Origin) -> Stream:
         await trio.aclose_forcefully(stream)
         raise
     return secret
+
+
+def _tls_context() -> ssl.SSLContext:
+    """The system's authorities, and those of a browser where a system has none."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 class Connection:
@@ -206,7 +212,6 @@ class Pool:
         connect_timeout_s: float,
     ) -> None:
         self._connect = connect
-        self._max = connections_max
         self._kept_max = kept_max
         self._kept_s = kept_s
         self._connect_timeout_s = connect_timeout_s
@@ -227,7 +232,7 @@ class Pool:
                 if trio.current_time() - kept.kept_at < self._kept_s and kept.is_fallow:
                     return kept
                 await kept.aclose()
-            if self._max - self._places.value + len(self._kept) > self._max:
+            if len(self._kept) > self._places.value:
                 await self._kept.pop(0).aclose()
             return Connection(origin, await self._open(origin))
         except BaseException:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final, Protocol, TypeAlias, cast
 
 import structlog
@@ -58,7 +59,7 @@ class TokenizerFiles:
     ) -> None:
         self._places = places
         self._find_load = find_load
-        self._loaded: dict[Path, _Tokenizer | None] = {}
+        self._loaded: dict[Path, _Tokenizer] = {}
         self._lock = trio.Lock()
 
     async def count(self, model: str, texts: Sequence[str]) -> tuple[int, ...] | None:
@@ -80,8 +81,9 @@ class TokenizerFiles:
         owner, slash, name = model.partition("/")
         if not (owner and slash and name) or "/" in name or ".." in (owner, name):
             return None
-        found = [path for path in self._candidates(owner, name) if _is_sound(path)]
-        return max(found, key=lambda path: path.stat().st_mtime, default=None)
+        ages = {path: _written_at(path) for path in self._candidates(owner, name)}
+        sound = {path: at for path, at in ages.items() if at is not None}
+        return max(sound, key=lambda path: sound[path], default=None)
 
     def _candidates(self, owner: str, name: str) -> Iterator[Path]:
         for spelling, root in self._places:
@@ -96,6 +98,8 @@ class TokenizerFiles:
             except Exception as error:  # noqa: BLE001 the library raises nothing narrower
                 log.warning("tokenizer-unreadable", path=str(path), why=str(error)[:200])
                 tokenizer = None
+            if tokenizer is None:
+                return None  # it may be whole, or the extra installed, the next time
             while len(self._loaded) >= LOADED_MAX:
                 del self._loaded[next(iter(self._loaded))]
             self._loaded[path] = tokenizer
@@ -120,8 +124,10 @@ def _literal(name: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
-def _is_sound(path: Path) -> bool:
+def _written_at(path: Path) -> float | None:
+    """None: no file, or one that is too large."""
     try:
-        return path.is_file() and path.stat().st_size <= FILE_BYTES_MAX
+        told = path.stat()
     except OSError:
-        return False
+        return None
+    return told.st_mtime if S_ISREG(told.st_mode) and told.st_size <= FILE_BYTES_MAX else None
