@@ -19,8 +19,12 @@ BUSY_WAIT_S_MAX = 1.0
 
 @dataclass(slots=True)
 class Tries:
-    """Full is not broken: the busy are asked again."""
+    """Full is not broken: the busy are asked again.
 
+    `are_patient`: where too many were made lately, the next one is made later, if there is time.
+    """
+
+    are_patient: bool = False
     failed: dict[PeerId, Exception] = field(default_factory=dict)
     busy: set[PeerId] = field(default_factory=set)
     complaints: list[str] = field(default_factory=list)

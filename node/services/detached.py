@@ -10,16 +10,16 @@ import trio
 from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.core import rendezvous
-from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.identity import Identity, verify
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core.fences import TaskKey
 from kowalski.node.database import StorageError
 from kowalski.node.detached_storage import DetachedStorage, Row
 from kowalski.node.services.detached_task import (
-    PROTOCOL,
+    INTAKE_S,
     DetachedTask,
     Surroundings,
+    pass_on,
     read_delegation,
 )
 from kowalski.node.services.fence_book import FenceBook
@@ -41,7 +41,6 @@ KEPT_S = 86_400.0
 
 CLOCKS_DIFFER_S = 3600.0
 
-INTAKE_S = 8.0
 DELEGATE_S = 30.0
 """How long a submitter waits until two have taken the task over."""
 AGAIN_S = 2.0
@@ -75,7 +74,7 @@ class DetachedRoom:
         self._unix_clock = unix_clock
         self._contents = WantedContents(store, mesh)
         self._kept: dict[TaskKey, DetachedTask] = {}
-        self._passed_on: dict[TaskKey, wire.Delegation] = {}
+        self._passed_on: dict[TaskKey, wire.Delegated] = {}
         """What was delegated here and is kept by others."""
         self._passed: dict[TaskKey, trio.Event] = {}
         """What is being passed on from here, or was: whether two have it."""
@@ -106,8 +105,10 @@ class DetachedRoom:
     def delegation_of(self, task: TaskId) -> wire.Delegation | None:
         """How a task was passed on from here."""
         key = (self._mesh.me, task)
-        kept = self._kept.get(key)
-        return kept.delegation if kept is not None else self._passed_on.get(key)
+        if kept := self._kept.get(key):
+            return kept.delegation
+        passed_on = self._passed_on.get(key)
+        return None if passed_on is None else read_delegation(passed_on)
 
     # --- for those who submit -------------------------------------------------------------------
 
@@ -171,36 +172,28 @@ class DetachedRoom:
     def _passing(self, key: TaskKey) -> trio.Event:
         """Set once two have it. It goes on being passed on, whoever waits for that."""
         if key not in self._passed:
+            kept = self._kept.get(key)
+            delegated = kept.delegated if kept is not None else self._passed_on[key]
             self._passed[key] = trio.Event()
-            self._nursery.start_soon(self._pass_on, key)
+            self._nursery.start_soon(self._pass_on, key, delegated, self._passed[key])
         return self._passed[key]
 
-    async def _pass_on(self, key: TaskKey) -> None:
+    async def _pass_on(self, key: TaskKey, delegated: wire.Delegated, passed: trio.Event) -> None:
         """Until two have it, or it is forgotten."""
-        row = next((one for one in self._storage.rows() if one.key == key), None)
-        if row is None:
-            return
-        delegation = read_delegation(row.delegated)
+        delegation = read_delegation(delegated)
         pause_s = AGAIN_S
         keeping: set[PeerId] = {self._mesh.me} & set(delegation.group)
 
         async def tell(peer: PeerId) -> None:
-            try:
-                await self._mesh.request(
-                    peer, PROTOCOL, row.delegated, wire.DelegationKept, timeout_s=INTAKE_S + 2
-                )
-            except Weather as error:
-                log.info("delegation-not-kept", task=key[1], peer=peer, why=str(error))
-            else:
+            if await pass_on(self._mesh, peer, key[1], delegated):
                 keeping.add(peer)
+                if len(keeping) > wire.GROUP_SIZE // 2:
+                    passed.set()
 
-        while self.delegation_of(key[1]) is not None:
+        while key in self._passed and not passed.is_set():
             async with trio.open_nursery() as nursery:
                 for peer in (one for one in delegation.group if one not in keeping):
                     nursery.start_soon(tell, peer)
-            if len(keeping) > wire.GROUP_SIZE // 2:
-                self._passed[key].set()
-                return
             await trio.sleep(pause_s)
             pause_s = min(2 * pause_s, AGAIN_S_MAX)
 
@@ -249,9 +242,9 @@ class DetachedRoom:
             unix_s = int(self._unix_clock())
             try:
                 self._storage.take(key, delegated, unix_s)
+                kept = self._take_up(Row(key, delegated, unix_s, None))
             except StorageError as full:
                 raise RequestRefusedError("no_capacity", str(full), 30.0) from full
-            kept = self._take_up(Row(key, delegated, unix_s, None))
         elif kept.delegated.frame != delegated.frame:
             raise RequestRefusedError("conflict", f"task {key[1]} was delegated otherwise")
         with trio.move_on_after(INTAKE_S):
@@ -265,7 +258,7 @@ class DetachedRoom:
     def _take_up(self, row: Row) -> DetachedTask | None:
         delegation = read_delegation(row.delegated)
         if self._mesh.me not in delegation.group:
-            self._passed_on[row.key] = delegation
+            self._passed_on[row.key] = row.delegated
             return None
         around = Surroundings(
             self._mesh,

@@ -45,6 +45,9 @@ log = structlog.get_logger(__name__)
 
 PROTOCOL = "/kowalski/detached/1"
 REPLY_S = 3.0
+INTAKE_S = 8.0
+"""How long a member that is given a task may take until it has the inputs."""
+PASS_ON_S = INTAKE_S + 2.0
 FETCH_AFTER_S = 0.0
 HOLDERS_OLD = 5
 """Of those that a reference names already; the other two who keep the task come behind."""
@@ -169,7 +172,8 @@ class DetachedTask:
         return self._around.storage.entries(self.key, start, limit)
 
     def lacks_inputs(self) -> bool:
-        return not self._has_inputs()
+        inputs = (one.content for one in self.delegation.spec.inputs)
+        return not self._around.contents.has(inputs)
 
     # --- what others ask ------------------------------------------------------------------------
 
@@ -286,8 +290,8 @@ class DetachedTask:
                 self._end_talk()
             case ds.Accept(term=term, index=index, mark=mark):
                 self._say(task_wire.Accepted(task=self.key[1], term=term, index=index, digest=mark))
-            case ds.Show(start=start, end=end):
-                self._show(start, end)
+            case ds.Show(end=end):
+                self._show(end)
 
     def _write(self, effect: ds.Note | ds.Write) -> None:
         storage, member = self._around.storage, effect.member
@@ -306,7 +310,9 @@ class DetachedTask:
         if self._talk is not None:
             self._talk.say(message)
 
-    def _show(self, start: int, end: int) -> None:
+    def _show(self, end: int) -> None:
+        # From what is shown already: where the disk failed in between, some of it is.
+        start = len(self._committed)
         for entry in self.entries_on_disk(start, end - start):
             self._committed.append(entry)
             self.onlookers.show(Seen(self._as_of(len(self._committed)), entry))
@@ -323,9 +329,6 @@ class DetachedTask:
             for ref in contents
         ]
         self._around.contents.want(self._owner, wanted, after_s=FETCH_AFTER_S)
-
-    def _has_inputs(self) -> bool:
-        return self._around.contents.has(one.content for one in self.delegation.spec.inputs)
 
     @property
     def _owner(self) -> str:
@@ -364,6 +367,12 @@ class DetachedTask:
         if member.role != "leader" or parent is None:
             self._handle(ds.OfferLost(peer))
             return
+        try:
+            entries = portion(self.entries_on_disk(start, ENTRIES_MAX))
+        except StorageError as error:
+            log.error("detached-not-read", task=task, error=str(error))  # noqa: TRY400 no bug
+            self._handle(ds.OfferLost(peer))
+            return
         offered = wire.LogOffered(
             task=task,
             submitter=submitter,
@@ -371,7 +380,7 @@ class DetachedTask:
             base=member.base,
             start=start,
             parent=parent or GENESIS,
-            entries=portion(self.entries_on_disk(start, ENTRIES_MAX)),
+            entries=entries,
             committed=member.committed,
         )
         held = await self._ask(peer, offered, wire.LogHeld)
@@ -391,19 +400,9 @@ class DetachedTask:
         except Weather as error:
             log.debug("member-not-reached", task=self.key[1], peer=peer, why=str(error))
             return None
-        await self.pass_on(peer)  # its submitter could not, or the message was lost
+        # Its submitter could not, or the message was lost.
+        await pass_on(mesh, peer, self.key[1], self.delegated)
         return None
-
-    async def pass_on(self, peer: PeerId) -> bool:
-        """Send the delegation; whether the peer keeps it now."""
-        try:
-            await self._around.mesh.request(
-                peer, PROTOCOL, self.delegated, wire.DelegationKept, timeout_s=10.0
-            )
-        except Weather as error:
-            log.debug("delegation-not-kept", task=self.key[1], peer=peer, why=str(error))
-            return False
-        return True
 
     # --- leading --------------------------------------------------------------------------------
 
@@ -470,6 +469,16 @@ class DetachedTask:
         talk, self._talk = self._talk, None
         if talk is not None:
             talk.scope.cancel()
+
+
+async def pass_on(mesh: Mesh, peer: PeerId, task: TaskId, delegated: wire.Delegated) -> bool:
+    """Send a delegation; whether the peer keeps it now."""
+    try:
+        await mesh.request(peer, PROTOCOL, delegated, wire.DelegationKept, timeout_s=PASS_ON_S)
+    except Weather as error:
+        log.info("delegation-not-kept", task=task, peer=peer, why=str(error))
+        return False
+    return True
 
 
 def read_delegation(delegated: wire.Delegated) -> wire.Delegation:

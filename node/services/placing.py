@@ -96,7 +96,8 @@ class Placing:
             RequestRefusedError: `no_peer`; `busy`, all the time that there was.
             RequestFailedError: every peer that was tried failed; `timeout`.
         """
-        tries, deadline = Tries(), trio.current_time() + remaining_s
+        tries = Tries(are_patient=work.task is not None)
+        deadline = trio.current_time() + remaining_s
         self.dispatch.ask(work)
         with trio.move_on_at(deadline):
             while True:
@@ -110,7 +111,7 @@ class Placing:
                 except Weather as error:
                     if not is_worth_another_peer(error):
                         raise
-                    await self._failed(work, tries, race.last, error, on_restart)
+                    await self._failed(work.need, tries, race.last, error, on_restart)
                 else:
                     return result, placed(race.last, tries)
         if tries.is_full:
@@ -147,7 +148,7 @@ class Placing:
 
     async def _failed(
         self,
-        work: Work,
+        need: Need,
         tries: Tries,
         chosen: Chosen,
         error: Exception,
@@ -158,15 +159,15 @@ class Placing:
         tries.add(choice.peer, choice.name, error)
         if is_busy(error):
             return
-        log.info("placed-elsewhere", peer=choice.peer, kind=work.need.kind, why=str(error))
+        log.info("placed-elsewhere", peer=choice.peer, kind=need.kind, why=str(error))
         on_restart(tries.complaint)
         if tries.are_too_many:
             raise tries.outcome("")
-        while not self.dispatch.may_try_again(work.need.kind):
-            if work.task is not None:
-                await trio.sleep(TRIES_LOOK_S)
-                continue
-            raise RequestFailedError("peers_failed", f"{tries.complaint}; too many tries lately")
+        while not self.dispatch.may_try_again(need.kind):
+            if not tries.are_patient:
+                complaint = f"{tries.complaint}; too many tries lately"
+                raise RequestFailedError("peers_failed", complaint)
+            await trio.sleep(TRIES_LOOK_S)
         await trio.sleep(tries.pause_s(self.dispatch.uniform()))
 
     # --- a peer that has room -------------------------------------------------------------------

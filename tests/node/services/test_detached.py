@@ -6,8 +6,6 @@ heard, entries that became visible.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import trio
 
@@ -18,6 +16,7 @@ from kowalski.node.services.onlookers import Seen
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.detached import DelegationKept
+from kowalski.protocol.messages.repl import Input
 from kowalski.protocol.messages.task import Grant, Settled, TaskSpec
 from kowalski.rlm.journal import GENESIS, check_chain
 from simulations.virtual_time import JumpingClock
@@ -251,18 +250,20 @@ async def test_nobody_leads_for_another_at_the_word_of_a_peer(virtual_time: Jump
             await world[0].mesh.request(world.peer(1), PROTOCOL, grant, Settled, timeout_s=5)
 
 
-async def test_a_keeper_has_the_inputs_from_another_one_if_need_be(
-    virtual_time: JumpingClock, tmp_path: Path
+async def test_a_keeper_that_its_submitter_cannot_reach_has_the_inputs_from_another(
+    virtual_time: JumpingClock,
 ) -> None:
-    text = tmp_path / "text"
-    text.write_text("forty-two\n" * 10_000)
     async with open_world(PARTS) as world:
-        world.freeze(3, 2.0)
-        request = REQUEST | {"context": [{"name": "text", "path": str(text)}]}
-        await ask(world, "submit", **request)
+        text = Input(name="text", content=await world[0].store.put(b"forty-two\n" * 10_000))
+        spec = TaskSpec(prompt="x", max_iterations=1, timeout_s=600, inputs=(text,))
+        detached = world[0].submitting.detached
+        group = detached.group_for(NAME)
+        third = world.number_of(group[2])
+        world.cut(0, third)
+        await detached.delegate(NAME, spec, group)
         await world.kill(0)
-        await world.until(lambda: len(world[3].submitting.detached.held(NAME)) == 1)
-        (kept,) = world[3].submitting.detached.held(NAME)
+        await world.until(lambda: len(world[third].submitting.detached.held(NAME)) == 1)
+        (kept,) = world[third].submitting.detached.held(NAME)
         await world.until(lambda: not kept.lacks_inputs())
 
 
@@ -276,3 +277,19 @@ async def test_a_task_whose_time_is_over_is_taken_by_nobody(virtual_time: Jumpin
                 world.peer(2), DETACHED, kept.delegated, DelegationKept, timeout_s=5
             )
         assert world[2].submitting.detached.held(NAME) == ()
+
+
+async def test_nobody_keeps_the_task_of_a_submitter_that_was_put_out(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([*PARTS, ASKER]) as world:
+        spec = TaskSpec(prompt="x", max_iterations=1, timeout_s=5)
+        detached = world[6].submitting.detached
+        await detached.delegate(NAME, spec, detached.group_for(NAME))
+        (kept,) = world[1].submitting.detached.held(NAME)
+        world[0].mesh.trust.revoke(world.peer(6), "lost")
+        await world.until(lambda: not world[2].mesh.roles_of(world.peer(6)))
+        with pytest.raises(RequestRefusedError, match="may not submit"):
+            await world[1].mesh.request(
+                world.peer(2), DETACHED, kept.delegated, DelegationKept, timeout_s=5
+            )

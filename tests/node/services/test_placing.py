@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import trio
 
@@ -9,6 +11,7 @@ from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.core.retry_budget import WINDOW_S
 from kowalski.node.services import inference, placement
 from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
+from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.inference import CompletionAsked, CompletionDelta
 from kowalski.protocol.messages.placement import Claim
@@ -43,6 +46,35 @@ async def test_when_everybody_fails_no_more_is_tried_again_than_the_budget_allow
             for _ in range(asked):
                 nursery.start_soon(ask)
         assert asked < len(broken.asked) <= 1.2 * asked + WINDOW_S
+
+
+@pytest.mark.parametrize("task", [None, TaskId("t")])
+async def test_what_a_task_lost_with_one_peer_is_tried_again_as_soon_as_that_may_be(
+    virtual_time: JumpingClock, task: TaskId | None
+) -> None:
+    roomy = dataclasses.replace(THINKER, model_slots=64)
+
+    async def dying(_conversation: Conversation, _request: Message) -> Message:
+        await trio.sleep(1.0)  # so that it has taken what it takes
+        raise RequestFailedError("backend", "down")
+
+    async with open_world([ASKER, roomy, roomy]) as world:
+        Instead(world, inference.PROTOCOL, dying, 1)
+        asked = prompt().model_copy(update={"task": task, "term": task and 1})
+        ends: list[str] = []
+
+        async def ask() -> None:
+            try:
+                await world[0].work.complete(asked)
+            except RequestFailedError as error:
+                ends.append(error.code)
+            else:
+                ends.append("answered")
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(40):
+                nursery.start_soon(ask)
+        assert set(ends) == ({"answered"} if task else {"answered", "peers_failed"})
 
 
 async def test_each_hop_has_less_time_than_the_one_before(virtual_time: JumpingClock) -> None:
