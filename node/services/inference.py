@@ -21,6 +21,7 @@ from kowalski.node.backends.seam import (
 from kowalski.node.core import model_catalogue
 from kowalski.node.core.fences import Fences
 from kowalski.node.core.model_catalogue import Listing
+from kowalski.node.core.worker_desk import WorkKey
 from kowalski.node.services.model_requests import ModelRequests
 from kowalski.node.services.one_by_one import OneByOne, no_of, usage_of
 from kowalski.protocol.errors import (
@@ -29,7 +30,6 @@ from kowalski.protocol.errors import (
     RequestFailedError,
     RequestRefusedError,
 )
-from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages import inference as wire
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.telemetry import Hot, Model, Occupancy
@@ -88,7 +88,7 @@ class InferenceRoom:
         self._model_requests = models
         self._on_use = on_use
         self._count_by_file = count
-        self._fences: Fences[TaskId] = Fences()
+        self._fences: Fences[WorkKey] = Fences()
         self._told_models: _Told = ((), ())
 
     @property
@@ -165,13 +165,13 @@ class InferenceRoom:
         work: Awaitable[Message]
         match request:
             case wire.CompletionAsked():
-                self._hear(request.task, request.term)
+                self._hear(request)
                 work = self._complete(conversation, request, started)
             case wire.CompletionsAsked():
-                self._hear(request.task, request.term)
+                self._hear(request)
                 work = self._complete_many(conversation, request, started)
             case wire.EmbeddingsAsked():
-                self._hear(request.task, request.term)
+                self._hear(request)
                 work = self._embed(conversation, request, started)
             case wire.TokensAsked():
                 work = self._count(request, started)
@@ -192,13 +192,16 @@ class InferenceRoom:
                 raise no_of(error) from error
         raise RequestFailedError("timeout", f"no end within {request.remaining_s:.1f} s")
 
-    def _hear(self, task: TaskId | None, term: int | None) -> None:
+    def _hear(
+        self, asked: wire.CompletionAsked | wire.CompletionsAsked | wire.EmbeddingsAsked
+    ) -> None:
         """Refuse what a coordinator asks whose term is over."""
-        if task is None or term is None:
+        if asked.task is None or asked.term is None:
             return
-        self._fences, stale = self._fences.hear(task, term)
+        key = (asked.claim.submitter, asked.task)
+        self._fences, stale = self._fences.hear(key, asked.term)
         if stale is not None:
-            raise RequestRefusedError("stale", f"term {term}; {stale.term} was heard")
+            raise RequestRefusedError("stale", f"term {asked.term}; {stale.term} was heard")
 
     async def _complete(
         self, conversation: Conversation, request: wire.CompletionAsked, started: float

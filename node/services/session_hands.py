@@ -392,6 +392,7 @@ class SessionHands:
             model=model,
             texts=texts,
             remaining_s=min(EMBED_S, term.remaining_s()),
+            claim=term.claim,
         )
         return await self._rooms.work.embed(asked, devices=term.spec.devices)
 

@@ -302,6 +302,7 @@ class EmbeddingsAsked(Message):
     texts: Annotated[tuple[Said, ...], Field(strict=False, fail_fast=True, max_length=2048)]
     dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
     remaining_s: Seconds
+    claim: Claim = Claim()
 
 
 class EmbeddingsPiece(Message):

@@ -397,6 +397,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         texts=("whale", "sea"),
         dimensions=2,
         remaining_s=30.0,
+        claim=CLAIM,
     ),
     inference.EmbeddingsDone(
         model="nomic-embed-text",

@@ -32,9 +32,10 @@ from kowalski.node.services.inference import PROTOCOL, InferenceRoom
 from kowalski.node.services.telemetry import NodeTelemetry
 from kowalski.protocol.codec import encode
 from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
-from kowalski.protocol.ids import Address, TaskId
+from kowalski.protocol.ids import Address, PeerId, TaskId
 from kowalski.protocol.messages import inference as wire
 from kowalski.protocol.messages.membership import RoundTrip
+from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.telemetry import Model, Occupancy
 from kowalski.protocol.messages.trust import ROLES
 from simulations.virtual_time import JumpingClock
@@ -565,6 +566,19 @@ async def test_a_coordinator_whose_term_is_over_is_refused(
         with pytest.raises(RequestRefusedError, match="stale: term 1; 2 was heard"):
             await desk.complete(asked(task=task, term=1))
         await desk.complete(asked(task=TaskId("other"), term=1))
+
+
+async def test_tasks_of_one_name_are_told_apart_by_their_submitters(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    one, other = (
+        Claim(submitter=PeerId(name)) for name in ("12D3KooWAnna1111", "12D3KooWBert1111")
+    )
+    async with open_desk(tmp_path, backend()) as desk:
+        await desk.complete(asked(task=TaskId("t"), term=5, claim=one))
+        await desk.complete(asked(task=TaskId("t"), term=1, claim=other))
+        with pytest.raises(RequestRefusedError, match="stale: term 4; 5 was heard"):
+            await desk.complete(asked(task=TaskId("t"), term=4, claim=one))
 
 
 async def test_many_vectors_come_in_several_messages(
