@@ -29,12 +29,16 @@ from kowalski.node.backends.seam import (
 )
 from kowalski.node.core.look_pace import LookPace
 from kowalski.node.core.model_catalogue import Listing, averaged, choose, having, preference
+from kowalski.rlm.tokens import estimate_tokens
+from kowalski.rlm.window_size import UNLEARNT, TokenScale
 
 Look: TypeAlias = Callable[[Sequence[Candidate]], Awaitable[tuple[Finding, ...]]]
 
 # Fewer tokens say more about the clock than about the model.
 RATED_TOKENS_MIN = 4
 RATED_PROMPT_TOKENS_MIN = 16
+# Counts of prompts that are learnt from: the first few, then one of so many.
+LEARNT_FROM_FIRST, LEARNT_FROM_EACH = 4, 16
 # Less is a look at what is loaded already.
 LOADED_S = 0.2
 # A server that fails makes us look again, but not in a busy loop.
@@ -53,6 +57,9 @@ class _Record:
     tokens_per_s: float | None = None
     prompt_tokens_per_s: float | None = None
     load_s: float | None = None
+    scale: TokenScale = UNLEARNT
+    heard: int = 0
+    """Counts of prompts, of which not each is worth estimating the prompt once more."""
 
     def rate(self, tokens: int, elapsed_s: float) -> None:
         if tokens > 0 and elapsed_s > 0:
@@ -61,6 +68,14 @@ class _Record:
     def rate_prompt(self, tokens: int, elapsed_s: float) -> None:
         if tokens >= RATED_PROMPT_TOKENS_MIN and elapsed_s > 0:
             self.prompt_tokens_per_s = averaged(self.prompt_tokens_per_s, tokens / elapsed_s)
+
+    def hear(self, request: CompletionRequest, end: Completed) -> None:
+        """Learn how long texts are for this model. A picture's tokens are not of the text."""
+        if end.usage_is_estimate or request.images:
+            return
+        if self.heard < LEARNT_FROM_FIRST or self.heard % LEARNT_FROM_EACH == 0:
+            self.scale = self.scale.heard(estimate_tokens(request.said), end.prompt_tokens)
+        self.heard += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +190,7 @@ class Catalogue:
                     events = await stack.enter_async_context(
                         backend.complete(request, idle_timeout_s=idle_timeout_s)
                     )
-                observed = self._observe(events, listing, record)
+                observed = self._observe(events, request, listing, record)
                 yield Answering(listing, observed, lambda: _has_more_at_hand(events))
 
     async def embed(
@@ -211,6 +226,12 @@ class Catalogue:
                     if counts is not None:
                         return listing, counts
         return found[0], None
+
+    def estimate_tokens(self, listing: Listing, texts: Sequence[str]) -> tuple[int, ...]:
+        """Of each text, by what was learnt of this model on its server."""
+        record = self._records.get((listing.backend_url, listing.model.name))
+        scale = UNLEARNT if record is None else record.scale
+        return tuple(round(estimate_tokens(text) * scale.factor) for text in texts)
 
     def backends(self) -> tuple[Backend, ...]:
         """The servers that are there now."""
@@ -265,14 +286,19 @@ class Catalogue:
             self._listed = None
 
     def _observe(
-        self, events: AsyncIterator[CompletionEvent], listing: Listing, record: _Record
+        self,
+        events: AsyncIterator[CompletionEvent],
+        request: CompletionRequest,
+        listing: Listing,
+        record: _Record,
     ) -> _Observed:
         return _Observed(
             events,
+            request,
             record,
-            lambda: self._notice_failure(listing),
-            lambda: self._notice_warm(listing),
-            self._notice_rate,
+            notice_failure=lambda: self._notice_failure(listing),
+            notice_warm=lambda: self._notice_warm(listing),
+            notice_rate=self._notice_rate,
         )
 
     def _notice_rate(self) -> None:
@@ -379,12 +405,15 @@ class _Observed:
     def __init__(
         self,
         events: AsyncIterator[CompletionEvent],
+        request: CompletionRequest,
         record: _Record,
+        *,
         notice_failure: Callable[[], contextlib.AbstractContextManager[None]],
         notice_warm: Callable[[], None],
         notice_rate: Callable[[], None],
     ) -> None:
         self._events = events
+        self._request = request
         self._record = record
         self._notice_failure = notice_failure
         self._notice_warm = notice_warm
@@ -401,6 +430,7 @@ class _Observed:
             event = await anext(self._events)
         if isinstance(event, Completed):
             self._rate(event)
+            self._record.hear(self._request, event)
             self._notice_rate()
         else:
             self._deltas += 1
