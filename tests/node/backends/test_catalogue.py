@@ -117,7 +117,7 @@ async def test_how_long_texts_are_for_a_model_is_learnt_from_what_its_server_cou
         plain = question(text, model="m")
         shown = dataclasses.replace(plain, images=(b"png",))
         for request, estimated in ((shown, estimate_tokens(text)), (plain, 200)):
-            async with catalogue.complete(request, idle_timeout_s=9) as stream:
+            async with catalogue.answer(request, idle_timeout_s=9) as stream:
                 await exhaust(stream)
             assert abs(catalogue.estimate_tokens(listing, [text])[0] - estimated) <= 1
 
