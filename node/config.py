@@ -26,7 +26,8 @@ from pydantic import (
 
 from kowalski.node import places
 from kowalski.node.backends.model_files import is_model_file
-from kowalski.node.control_messages import ROLES, Role, first_complaint
+from kowalski.node.complaints import first_complaint
+from kowalski.node.control_messages import ROLES, Role
 from kowalski.node.core.availability import Availability, parse_hours
 from kowalski.node.repl import owner_limits
 from kowalski.protocol.errors import ConfigError

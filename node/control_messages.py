@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from kowalski.node.complaints import LANGUAGE_PATTERN, TASK_NAME_PATTERN, first_complaint
 from kowalski.protocol.errors import ConfigError
-from kowalski.protocol.ids import TaskIdField
+from kowalski.protocol.ids import CONTENT_HASH_PATTERN, TaskIdField
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,9 +39,7 @@ AbsolutePath = Annotated[
     str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$"), AfterValidator(_absolute)
 ]
 Prompt = Annotated[str, AfterValidator(_not_blank)]
-TaskName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[^\x00-\x1f\x7f]{1,128})?$")
-]
+TaskName = Annotated[str, Field(pattern=TASK_NAME_PATTERN)]
 """A task, and behind an @ its submitter where several call theirs so."""
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 PeerName = Annotated[str, Field(min_length=1, max_length=128)]
@@ -211,7 +210,7 @@ class RunRequest(Request):
 
     VERB: ClassVar[str] = "run"
 
-    language: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+#._-]{0,31}$")]
+    language: Annotated[str, Field(pattern=LANGUAGE_PATTERN)]
     code: str
     timeout_s: TimeoutS = 600.0
     name: Annotated[str, Field(max_length=255)] = ""
@@ -328,7 +327,7 @@ class UnfoldRequest(Request):
 
     VERB: ClassVar[str] = "unfold"
 
-    handle: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    handle: Annotated[str, Field(pattern=CONTENT_HASH_PATTERN)]
     question: str | None = None
     budget_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     timeout_s: TimeoutS = 60.0
@@ -458,14 +457,3 @@ def parse_request(verb: str, raw: Mapping[str, object]) -> Request:
     if model is None:
         raise ConfigError(f"unknown verb {verb!r}")
     return parse(model, raw)
-
-
-def first_complaint(error: ValidationError) -> str:
-    """The first thing wrong, in one line, without the value (it may be long, or a secret)."""
-    detail = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return f"unknown field {where!r}"
-    message = detail["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    return f"{where}: {message}" if where else message

@@ -14,8 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from kowalski.node.core.copy_desk import Copy, Keep
 from kowalski.node.core.fences import TaskKey
-from kowalski.node.database import Cursor, Database, StorageError, open_database
-from kowalski.protocol.ids import ContentHash, PeerId, TaskId
+from kowalski.node.database import Cursor, Database, open_database
+from kowalski.node.journal_tables import JournalTables
+from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.repl import Inputs
 from kowalski.protocol.messages.task import Entry
@@ -66,6 +67,9 @@ class CopyStorage:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._journals = JournalTables(
+            database, entries="entries", contents="contents", what="copy of"
+        )
 
     def keep(self, keep: Keep, contents: Iterable[ContentRef]) -> None:
         """All of it or nothing. Raises StorageError."""
@@ -74,22 +78,8 @@ class CopyStorage:
             self._drop(cursor, keep.forgotten)
             inputs = _INPUTS.dump_json(copy.inputs).decode()
             cursor.execute(_SAVE, (*copy.key, copy.term, copy.heard_unix_s, inputs))
-            cursor.execute(
-                "DELETE FROM entries WHERE submitter = ? AND task = ? AND idx >= ?",
-                (*copy.key, keep.cut_to),
-            )
-            cursor.executemany(
-                "INSERT INTO entries (submitter, task, idx, term, parent, digest, body)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (*copy.key, entry.index, entry.term, entry.parent, mark, entry.body)
-                    for entry, mark in zip(keep.entries, keep.digests, strict=True)
-                ],
-            )
-            cursor.executemany(
-                "INSERT OR IGNORE INTO contents (submitter, task, hash, ref) VALUES (?, ?, ?, ?)",
-                [(*copy.key, ref.hash, ref.model_dump_json()) for ref in contents],
-            )
+            self._journals.replace_tail(cursor, copy.key, keep.cut_to, keep.entries, keep.digests)
+            self._journals.refer_to(cursor, copy.key, contents)
 
     def drop(self, keys: Iterable[TaskKey]) -> None:
         """Raises StorageError."""
@@ -104,19 +94,16 @@ class CopyStorage:
         rows = self._database.read("SELECT submitter, task, term, heard_unix_s, inputs FROM copies")
         found: list[Copy] = []
         for submitter, task, term, heard_unix_s, inputs in rows:
-            marks = self._database.read(
-                "SELECT digest, length(body) FROM entries"
-                " WHERE submitter = ? AND task = ? ORDER BY idx",
-                (submitter, task),
-            )
+            key = PeerId(submitter), TaskId(task)
+            marks = self._journals.marks(key)
             sizes = tuple(size for _, size in marks)
             try:
                 found.append(
                     Copy(
-                        (PeerId(submitter), TaskId(task)),
+                        key,
                         term,
                         heard_unix_s,
-                        tuple(ContentHash(mark) for mark, _ in marks),
+                        tuple(mark for mark, _ in marks),
                         sizes,
                         sum(sizes),
                         _INPUTS.validate_json(inputs),
@@ -128,20 +115,11 @@ class CopyStorage:
 
     def entries(self, key: TaskKey, start: int, limit: int = 1_000_000) -> list[Entry]:
         """Raises StorageError."""
-        rows = self._database.read(
-            "SELECT term, idx, parent, body FROM entries"
-            " WHERE submitter = ? AND task = ? AND idx >= ? ORDER BY idx LIMIT ?",
-            (*key, start, limit),
-        )
-        try:
-            return [Entry(term=t, index=i, parent=p, body=b) for t, i, p, b in rows]
-        except ValidationError as error:
-            raise StorageError(f"copy of {key[1]}: {error}") from error
+        return self._journals.entries(key, start, limit)
 
     def contents(self, key: TaskKey) -> list[ContentRef]:
         """What a copy refers to. Raises StorageError."""
-        rows = self._database.read("SELECT ref FROM contents WHERE submitter = ? AND task = ?", key)
-        return [ContentRef.model_validate_json(ref) for (ref,) in rows]
+        return self._journals.contents(key)
 
 
 @contextmanager

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from kowalski.node.core.detached_state import Member
 from kowalski.node.core.fences import TaskKey
-from kowalski.node.database import Database, StorageError
-from kowalski.protocol.ids import ContentHash, PeerId, TaskId
+from kowalski.node.database import Database
+from kowalski.node.journal_tables import JournalTables
+from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.detached import Delegated
 from kowalski.protocol.messages.task import Digest, Entry
@@ -74,6 +73,12 @@ class DetachedStorage:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._journals = JournalTables(
+            database,
+            entries="detached_entries",
+            contents="detached_contents",
+            what="detached task",
+        )
 
     def take(self, key: TaskKey, delegated: Delegated, unix_s: int) -> None:
         """A new delegation. Raises StorageError."""
@@ -102,24 +107,8 @@ class DetachedStorage:
             )
             if cut_to is None:
                 return
-            cursor.execute(
-                "DELETE FROM detached_entries WHERE submitter = ? AND task = ? AND idx >= ?",
-                (*key, cut_to),
-            )
-            marks = member.marks[cut_to:]
-            cursor.executemany(
-                "INSERT INTO detached_entries"
-                " (submitter, task, idx, term, parent, digest, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (*key, one.index, one.term, one.parent, mark, one.body)
-                    for one, mark in zip(entries, marks, strict=True)
-                ],
-            )
-            cursor.executemany(
-                "INSERT OR IGNORE INTO detached_contents (submitter, task, hash, ref)"
-                " VALUES (?, ?, ?, ?)",
-                [(*key, ref.hash, ref.model_dump_json()) for ref in contents],
-            )
+            self._journals.replace_tail(cursor, key, cut_to, entries, member.marks[cut_to:])
+            self._journals.refer_to(cursor, key, contents)
 
     def end(self, key: TaskKey, unix_s: int) -> None:
         """It is over since. Raises StorageError."""
@@ -151,7 +140,7 @@ class DetachedStorage:
                 PeerId(voted_for) if voted_for is not None else None,
                 confirmed,
                 committed,
-                self._marks((PeerId(submitter), TaskId(task))),
+                tuple(mark for mark, _ in self._journals.marks((PeerId(submitter), TaskId(task)))),
             )
             for (
                 submitter,
@@ -167,27 +156,10 @@ class DetachedStorage:
             ) in found
         ]
 
-    def _marks(self, key: TaskKey) -> tuple[Digest, ...]:
-        rows = self._database.read(
-            "SELECT digest FROM detached_entries WHERE submitter = ? AND task = ? ORDER BY idx", key
-        )
-        return tuple(ContentHash(mark) for (mark,) in rows)
-
     def entries(self, key: TaskKey, start: int, limit: int = 1_000_000) -> list[Entry]:
         """Raises StorageError."""
-        rows = self._database.read(
-            "SELECT term, idx, parent, body FROM detached_entries"
-            " WHERE submitter = ? AND task = ? AND idx >= ? ORDER BY idx LIMIT ?",
-            (*key, start, limit),
-        )
-        try:
-            return [Entry(term=t, index=i, parent=p, body=b) for t, i, p, b in rows]
-        except ValidationError as error:
-            raise StorageError(f"detached task {key[1]}: {error}") from error
+        return self._journals.entries(key, start, limit)
 
     def contents(self, key: TaskKey) -> list[ContentRef]:
         """What its entries refer to. Raises StorageError."""
-        rows = self._database.read(
-            "SELECT ref FROM detached_contents WHERE submitter = ? AND task = ?", key
-        )
-        return [ContentRef.model_validate_json(ref) for (ref,) in rows]
+        return self._journals.contents(key)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Annotated, NewType
+from typing import Annotated, Final, NewType
 
 from pydantic import StringConstraints
 
@@ -30,10 +30,13 @@ Address = NewType("Address", str)
 Topic = NewType("Topic", str)
 """A gossip topic, `kowalski/<mesh id>/<what>`."""
 
+TASK_ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+CONTENT_HASH_PATTERN: Final = r"^[0-9a-f]{64}$"
+
 PeerIdField = Annotated[PeerId, StringConstraints(pattern=r"^[1-9A-HJ-NP-Za-km-z]{8,64}$")]
 MeshIdField = Annotated[MeshId, StringConstraints(pattern=r"^[a-z2-7]{32}$")]
-TaskIdField = Annotated[TaskId, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-ContentHashField = Annotated[ContentHash, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+TaskIdField = Annotated[TaskId, StringConstraints(pattern=TASK_ID_PATTERN)]
+ContentHashField = Annotated[ContentHash, StringConstraints(pattern=CONTENT_HASH_PATTERN)]
 AddressField = Annotated[Address, StringConstraints(pattern=r"^/[\x21-\x7e]{1,255}$")]
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

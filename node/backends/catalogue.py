@@ -27,6 +27,7 @@ from kowalski.node.backends.seam import (
     EmbeddingRequest,
     ModelInfo,
 )
+from kowalski.node.core.look_pace import LookPace
 from kowalski.node.core.model_catalogue import Listing, averaged, choose, having, preference
 
 Look: TypeAlias = Callable[[Sequence[Candidate]], Awaitable[tuple[Finding, ...]]]
@@ -87,6 +88,7 @@ class Catalogue:
         """Every place that the owner named has answered, or cannot be reached."""
         if not self._named_left:
             self.named_looked.set()
+        self._pace = LookPace()
         self._looking = trio.Lock()
         self._look_wanted = trio.Event()
         self._changed = trio.Event()
@@ -118,11 +120,17 @@ class Catalogue:
     async def refresh(self) -> None:
         """Look now: known servers are asked for their models, the other places what is there.
 
+        Not each time where somebody else is (`core.look_pace`).
         Each is listed as soon as it has answered; one that never does holds up none of the others.
         """
         async with self._looking:
             known = [self._findings[url] for url in self._models]
-            unknown = [place for url, place in self._places.items() if url not in self._models]
+            now = trio.current_time()
+            unknown = [
+                place
+                for url, place in self._places.items()
+                if url not in self._models and self._pace.is_due(url, now)
+            ]
             async with trio.open_nursery() as nursery:
                 for finding in known:
                     nursery.start_soon(self._list_one, finding)
@@ -300,7 +308,14 @@ class Catalogue:
             raise
 
     async def _look_at(self, place: Candidate) -> None:
+        looked_at = trio.current_time()
         (finding,) = await self._look([place])
+        self._pace = self._pace.after(
+            place.url,
+            looked_at,
+            # What the owner named is awaited: it may be starting.
+            is_stranger=finding.is_stranger and not place.is_explicit,
+        )
         if place.url in self._places:  # It may have gone meanwhile.
             self._findings[place.url] = finding
             await self._list_one(finding)

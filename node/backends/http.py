@@ -117,6 +117,18 @@ class HttpClient:
                 return Reply(reply.status, reply.headers, whole)
         raise BackendError("unreachable", f"no answer within {timeout_s:g} s")
 
+    async def connect(self, url: str, *, timeout_s: float) -> None:
+        """Find out whether anybody takes connections there; the next request has this one.
+
+        Raises:
+            BackendError: `unreachable`, nobody does, or not within `timeout_s`; `overloaded`.
+        """
+        origin, _ = origin_and_target(url)
+        with trio.move_on_after(timeout_s):
+            await self._pool.open_ahead(origin)
+            return
+        raise BackendError("unreachable", f"no connection within {timeout_s:g} s")
+
     @contextlib.asynccontextmanager
     async def stream(
         self,

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from kowalski.node.control_messages import first_complaint
+from kowalski.node.complaints import first_complaint
 from kowalski.node.http.exchange import HttpError
 from kowalski.node.http.faces.words import (
     Asked,

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kowalski.node.control_messages import first_complaint
+from kowalski.node.complaints import first_complaint
 from kowalski.node.http.exchange import HttpError
 from kowalski.protocol.errors import (
     ConfigError,

@@ -160,6 +160,25 @@ async def test_a_server_that_comes_is_seen_at_the_next_look(autojump_clock: Mock
 
 
 @pytest.mark.trio
+async def test_a_web_server_at_a_usual_port_is_left_alone_longer_and_one_that_was_named_is_not(
+    autojump_clock: MockClock,
+) -> None:
+    usual = Candidate("memory://usual", "")
+    named = Candidate("memory://named", "", is_explicit=True)
+    looks: list[tuple[str, float]] = []
+
+    async def look(places: Sequence[Candidate]) -> tuple[Finding, ...]:
+        await trio.lowlevel.checkpoint()
+        looks.extend((place.url, trio.current_time()) for place in places)
+        return tuple(Finding(each.url, each.is_explicit, is_stranger=True) for each in places)
+
+    async with open_catalogue([usual, named], look, interval_s=30):
+        await trio.sleep(301)
+    assert [at for url, at in looks if url == usual.url] == [0, 60, 180]
+    assert [at for url, at in looks if url == named.url] == list(range(0, 301, 30))
+
+
+@pytest.mark.trio
 async def test_a_known_server_is_not_probed_again(autojump_clock: MockClock) -> None:
     backend = server("s", WARM)
     house = device(backend)
