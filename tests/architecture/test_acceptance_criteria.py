@@ -333,7 +333,7 @@ CRITERIA: Mapping[str, Criterion] = {
 }
 
 
-def tests_of(path: str) -> dict[str, list[str]]:
+def names_in(path: str) -> dict[str, list[str]]:
     """The tests of a file, each with the names of its marks."""
     tree = ast.parse((ROOT / "tests" / path).read_text(encoding="utf-8"))
     return {
@@ -353,7 +353,7 @@ def test_a_criterion_is_shown_by_tests_that_exist_and_run(name: str) -> None:
     assert shown_by
     assert all(shown_by.values())
     for path, names in shown_by.items():
-        there = tests_of(path)
+        there = names_in(path)
         for one in names:
             assert one in there, f"{path} has no {one}"
             assert not {"pytest.mark.skip", "pytest.mark.xfail"} & set(there[one]), one
