@@ -27,6 +27,7 @@ from benchmarks import machine
 from benchmarks.figures import head, report
 from kowalski.node.backends.catalogue import open_catalogue
 from kowalski.node.backends.http import open_http
+from kowalski.node.backends.http_pool import Origin, connect_tcp
 from kowalski.node.backends.probing import USUAL_URLS, Candidate, Finding, candidates, probe
 from kowalski.node.control_client import NodeGoneError
 from kowalski.node.local_cluster import Event, LocalCluster, LocalNode
@@ -43,6 +44,7 @@ ANSWER = " ".join(f"w{number}" for number in range(TOKENS))
 FAULTS_IN_THE_MIDDLE = ("error", "eof", "hang_up", "garbage")
 FAULTS_AT_ONCE = ("empty", "busy", "broken", "missing")
 LINE_S = 30.0
+LOOKS = 20
 
 
 def main() -> None:
@@ -96,6 +98,9 @@ COLD = ("--flavour", "ollama", *_models("other"))
 
 
 def _detection(runs: int) -> None:
+    cost = [trio.run(_look_again) for _ in range(runs)]
+    report("one more look at all usual addresses: connections", [each[0] for each in cost])
+    report("one more look at all usual addresses: CPU (ms)", [each[1] for each in cost])
     with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
         folder = Path(made)
         urls = [
@@ -110,20 +115,38 @@ def _detection(runs: int) -> None:
         report(silent, [trio.run(_detect, urls, "silent") for _ in range(runs)])
 
 
+async def _look_again() -> tuple[float, float]:
+    """Connections and CPU milliseconds of a look as an idle node has it every half minute."""
+    opened = 0
+
+    async def connect(origin: Origin) -> trio.abc.Stream:
+        nonlocal opened
+        opened += 1
+        return await connect_tcp(origin)
+
+    async with open_http(connect=connect) as http:
+        places = candidates()
+        await probe(places, http=http, estimate_tokens=estimate_tokens)
+        opened, began = 0, time.process_time()
+        for _ in range(LOOKS):
+            await probe(places, http=http, estimate_tokens=estimate_tokens)
+        return opened / LOOKS, 1000 * (time.process_time() - began) / LOOKS
+
+
 async def _detect(urls: Sequence[str], besides: Literal["silent", "nothing"]) -> float:
     """Seconds until the models of all `urls` are listed and the node would go on starting."""
     async with open_http() as http, trio.open_nursery() as nursery:
-        wanted = list(urls)
+        usual = list(USUAL_URLS)
         if besides == "silent":
             (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-            wanted.append(f"http://127.0.0.1:{listener.socket.getsockname()[1]}")
+            usual.append(f"http://127.0.0.1:{listener.socket.getsockname()[1]}")
             nursery.start_soon(trio.serve_listeners, _say_nothing, [listener])
 
         async def look(places: Sequence[Candidate]) -> tuple[Finding, ...]:
             return await probe(places, http=http, estimate_tokens=estimate_tokens)
 
         began = time.perf_counter()
-        places = candidates(wanted, usual_urls=USUAL_URLS)
+        places = candidates(urls, usual_urls=usual)
         async with open_catalogue(places, look) as catalogue:
             while {one.backend_url for one in catalogue.listings()} < set(urls):
                 await catalogue.wait_changed()

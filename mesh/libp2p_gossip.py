@@ -15,10 +15,10 @@ from libp2p.pubsub.pubsub import Pubsub
 from kowalski.mesh.transport import Gossip
 from kowalski.protocol.errors import LocalProtocolError
 from kowalski.protocol.ids import PeerId, Topic
+from kowalski.protocol.limits import GOSSIP_BYTES_MAX
 
 log = structlog.get_logger(__name__)
 
-GOSSIP_BYTES_MAX = 32 * 1024
 GOSSIP_QUEUE_MAX = 256
 
 

@@ -44,7 +44,7 @@ from multiaddr import Multiaddr
 from kowalski.mesh.identity import Identity
 from kowalski.mesh.interfaces import interface_addresses, reachable_from_outside
 from kowalski.mesh.libp2p_connections import Connections
-from kowalski.mesh.libp2p_gossip import GOSSIP_BYTES_MAX, GossipTopics
+from kowalski.mesh.libp2p_gossip import GossipTopics
 from kowalski.mesh.libp2p_guards import (
     AllowedTopics,
     Guard,
@@ -66,6 +66,7 @@ from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.mesh.transport import ConnectionEvent, Gossip, Stream, StreamHandler
 from kowalski.protocol.errors import ConfigError, PeerUnreachableError
 from kowalski.protocol.ids import Address, PeerId, Topic
+from kowalski.protocol.limits import GOSSIP_BYTES_MAX
 
 log = structlog.get_logger(__name__)
 

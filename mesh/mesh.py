@@ -8,7 +8,7 @@ without a wire.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ import trio
 
 from kowalski.mesh import conversation
 from kowalski.mesh.admission import Proven
+from kowalski.mesh.asking import Asking
 from kowalski.mesh.candidates import Candidates
 from kowalski.mesh.connections import Connections, Timeouts
 from kowalski.mesh.conversation import Answer, Asker, Conversation, Request, open_asker
@@ -32,7 +33,6 @@ from kowalski.mesh.failure_detection import SWIM_PROTOCOL, FailureDetection, Nei
 from kowalski.mesh.incarnations import IncarnationBook
 from kowalski.mesh.invites import InviteBook
 from kowalski.mesh.membership_certificates import Membership
-from kowalski.mesh.own_conversation import converse_with_ourselves
 from kowalski.mesh.peer_facts import PeerFacts
 from kowalski.mesh.sleep_watch import SleepWatch
 from kowalski.mesh.telemetry_gossip import Self, TelemetryGossip
@@ -40,11 +40,6 @@ from kowalski.mesh.transport import Transport
 from kowalski.mesh.trust import Keeping, Surroundings, Trust
 from kowalski.mesh.twins import TwinWatch
 from kowalski.protocol import ids
-from kowalski.protocol.errors import (
-    PeerUnreachableError,
-    RemoteProtocolError,
-    RequestRefusedError,
-)
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.limits import ADDRESSES_MAX
 from kowalski.protocol.messages.base import Message
@@ -123,6 +118,7 @@ class Mesh:
             nursery=nursery,
         )
         self._rooms: dict[str, Answer] = {}
+        self._asking = Asking(self.me, asker, self._rooms, nursery)
         self._listeners: list[Callable[[MemberConnected | MemberDisconnected], None]] = []
         self._membership_listeners: list[Callable[[MemberChanged], None]] = []
         self._candidates = Candidates()
@@ -248,36 +244,28 @@ class Mesh:
         self._rooms[protocol] = checked
         conversation.serve(self._transport, protocol, answer, admits=admits)
 
-    @asynccontextmanager
-    async def converse(
+    def converse(
         self, peer: PeerId, protocol: str, request: Request, *, open_timeout_s: float = 5.0
-    ) -> AsyncIterator[Conversation]:
+    ) -> AbstractAsyncContextManager[Conversation]:
         """Ask `peer`, ourselves included; see `Asker.converse`."""
-        if peer != self.me:
-            async with self._asker.converse(
-                peer, protocol, request, open_timeout_s=open_timeout_s
-            ) as asked:
-                yield asked
-        elif protocol not in self._rooms:
-            raise RequestRefusedError("unsupported", f"{protocol} is not served here")
-        else:
-            message = request if isinstance(request, Message) else await request()
-            async with converse_with_ourselves(
-                self.me, self._rooms[protocol], message, self._nursery
-            ) as asked:
-                yield asked
+        return self._asking.converse(peer, protocol, request, open_timeout_s=open_timeout_s)
 
     async def request(
         self, peer: PeerId, protocol: str, request: Message, reply: type[M], *, timeout_s: float
     ) -> M:
         """Ask and await the one reply; see `Asker.request` for what is raised."""
-        with trio.move_on_after(timeout_s):
-            async with self.converse(peer, protocol, request, open_timeout_s=timeout_s) as asked:
-                answer = await asked.receive()
-            if not isinstance(answer, reply):
-                raise RemoteProtocolError(f"{answer.KIND} in answer to {request.KIND}")
-            return answer
-        raise PeerUnreachableError(f"no answer to {request.KIND} within {timeout_s:.3g} s")
+        return await self._asking.request(peer, protocol, request, reply, timeout_s=timeout_s)
+
+    async def hear_out(
+        self,
+        peer: PeerId,
+        protocol: str,
+        request: Request,
+        reply: type[M],
+        hear: Callable[[Message], None],
+    ) -> M:
+        """Ask, and hear all that is said until the reply; see `Asking.hear_out`."""
+        return await self._asking.hear_out(peer, protocol, request, reply, hear)
 
     async def request_chunk(
         self, peer: PeerId, asked: ContentAsked, *, timeout_s: float

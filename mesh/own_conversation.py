@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
@@ -79,3 +79,62 @@ async def converse_with_ourselves(
     finally:
         answering.is_taken_back = True
         scope.cancel()
+
+
+class _Teller:
+    """The answering side where the asker only listens: each message is heard as it is said."""
+
+    is_taken_back = False
+
+    def __init__(self, peer: PeerId, hear: Callable[[Message], None]) -> None:
+        self._peer = peer
+        self._hear = hear
+        self._watcher = watcher.get()
+        self.failure: Exception | None = None
+        """What the asker came to grief with; it has left since."""
+
+    @property
+    def peer(self) -> PeerId:
+        return self._peer
+
+    async def send(self, message: Message, *, more_follows: bool = False) -> None:  # noqa: ARG002
+        if self.failure is None:
+            self.tell_watcher(message)
+            try:
+                self._hear(message)
+            except Exception as error:  # noqa: BLE001 raised where it was asked
+                self.failure = error
+        if self.failure is not None:
+            raise PeerUnreachableError("the other side has left") from self.failure
+
+    async def receive(self) -> Message:
+        """Who only listens says nothing more."""
+        await trio.sleep_forever()
+
+    def tell_watcher(
+        self, message: Message, *, by_asker: bool = False, is_last: bool = False
+    ) -> None:
+        if self._watcher is not None:
+            self._watcher.said_to_itself(
+                self._peer, self, message, by_asker=by_asker, is_last=is_last
+            )
+
+
+async def hear_ourselves_out(
+    me: PeerId, answer: Answer, request: Message, hear: Callable[[Message], None]
+) -> Message:
+    """The last message in answer to `request`; all before it go to `hear`, which must not block.
+
+    Answered in the task of whoever asks. To raise in `hear` is to leave: the work ends, and the
+    error comes out here.
+
+    Raises:
+        RequestRefusedError, RequestFailedError: that was the answer.
+    """
+    teller = _Teller(me, hear)
+    teller.tell_watcher(request, by_asker=True)
+    last = await outcome_of(answer, teller, lambda: request)
+    if teller.failure is not None:
+        raise teller.failure
+    teller.tell_watcher(last, is_last=True)
+    return unless_no(last)

@@ -8,9 +8,9 @@ import structlog
 import trio
 
 from kowalski.mesh.certificate_book import CertificateBook
+from kowalski.mesh.gossip_reading import message_of
 from kowalski.mesh.transport import Gossip, Transport
 from kowalski.protocol import codec
-from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.ids import PeerId, Topic
 from kowalski.protocol.limits import GOSSIP_BYTES_MAX
 from kowalski.protocol.messages.trust import Roster, SignedRevocation
@@ -58,13 +58,7 @@ class RosterGossip:
             self._hear_gossip(gossip)
 
     def _hear_gossip(self, gossip: Gossip) -> None:
-        try:
-            if len(gossip.data) > GOSSIP_BYTES_MAX:
-                raise RemoteProtocolError(f"gossip of {len(gossip.data)} bytes")
-            message = codec.decode(gossip.data)
-        except RemoteProtocolError as broken:
-            log.warning("bad-gossip", peer=gossip.origin, error=str(broken))
-            return
+        message = message_of(gossip)
         if isinstance(message, Roster):
             self.hear(message)
 

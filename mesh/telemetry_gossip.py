@@ -12,11 +12,10 @@ import trio
 from kowalski.mesh.core import announcements, topology
 from kowalski.mesh.core.telemetry_view import TelemetryView
 from kowalski.mesh.core.topology import Topology
+from kowalski.mesh.gossip_reading import message_of
 from kowalski.mesh.transport import Gossip, Transport
 from kowalski.protocol import codec
-from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.ids import PeerId, Topic
-from kowalski.protocol.limits import GOSSIP_BYTES_MAX
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.telemetry import (
     Hot,
@@ -97,13 +96,7 @@ class TelemetryGossip:
             self._hear(gossip)
 
     def _hear(self, gossip: Gossip) -> None:
-        try:
-            if len(gossip.data) > GOSSIP_BYTES_MAX:
-                raise RemoteProtocolError(f"gossip of {len(gossip.data)} bytes")
-            message = codec.decode(gossip.data)
-        except RemoteProtocolError as broken:
-            log.warning("bad-gossip", peer=gossip.origin, error=str(broken))
-            return
+        message = message_of(gossip)
         if isinstance(message, Profile | HotDelta | RoundTrips):
             self._on_boot(gossip.origin, message.boot, message.sequence)
         if isinstance(message, Profile):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Self, TypeAlias
 
 import trio
@@ -27,6 +28,7 @@ from kowalski.node.backends.seam import (
     EmbeddingRequest,
     ModelInfo,
 )
+from kowalski.node.core.look_pace import LookPace
 from kowalski.node.core.model_catalogue import Listing, averaged, choose, having, preference
 
 Look: TypeAlias = Callable[[Sequence[Candidate]], Awaitable[tuple[Finding, ...]]]
@@ -62,15 +64,6 @@ class _Record:
             self.prompt_tokens_per_s = averaged(self.prompt_tokens_per_s, tokens / elapsed_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Answering:
-    """An answer under way: where, and its events; `has_more_at_hand`: the next is here already."""
-
-    listing: Listing
-    events: AsyncIterator[CompletionEvent]
-    has_more_at_hand: Callable[[], bool]
-
-
 class Catalogue:
     """Use `open_catalogue`."""
 
@@ -87,6 +80,7 @@ class Catalogue:
         """Every place that the owner named has answered, or cannot be reached."""
         if not self._named_left:
             self.named_looked.set()
+        self._pace = LookPace()
         self._looking = trio.Lock()
         self._look_wanted = trio.Event()
         self._changed = trio.Event()
@@ -118,11 +112,17 @@ class Catalogue:
     async def refresh(self) -> None:
         """Look now: known servers are asked for their models, the other places what is there.
 
+        Not each time where somebody else is (`core.look_pace`).
         Each is listed as soon as it has answered; one that never does holds up none of the others.
         """
         async with self._looking:
             known = [self._findings[url] for url in self._models]
-            unknown = [place for url, place in self._places.items() if url not in self._models]
+            now = trio.current_time()
+            unknown = [
+                place
+                for url, place in self._places.items()
+                if url not in self._models and self._pace.is_due(url, now)
+            ]
             async with trio.open_nursery() as nursery:
                 for finding in known:
                     nursery.start_soon(self._list_one, finding)
@@ -135,40 +135,23 @@ class Catalogue:
                 if key in present or record.in_flight
             }
 
-    @contextlib.asynccontextmanager
-    async def complete(
-        self, request: CompletionRequest, *, idle_timeout_s: float
-    ) -> AsyncIterator[AsyncIterator[CompletionEvent]]:
+    def answer(self, request: CompletionRequest, *, idle_timeout_s: float) -> Answering:
         """Answer on the best server with a free slot; an empty model name leaves the choice.
 
         As `Backend.complete`, and it never waits for a slot.
 
         Raises:
-            BackendError: as `Backend.complete` and `core.model_catalogue.choose`.
+            BackendError: as `core.model_catalogue.choose`; on entering, as `Backend.complete`.
         """
-        async with self.answer(request, idle_timeout_s=idle_timeout_s) as answering:
-            yield answering.events
-
-    @contextlib.asynccontextmanager
-    async def answer(
-        self, request: CompletionRequest, *, idle_timeout_s: float
-    ) -> AsyncIterator[Answering]:
-        """As `complete`, and tells which server answers."""
 
         def left_out(one: Listing) -> tuple[str, ...]:
             return self._backend(one.backend_url).left_out(request, one.model)
 
         listing = choose(request.model, self.listings(), left_out=left_out)
+        if request.model != listing.model.name:
+            request = dataclasses.replace(request, model=listing.model.name)
         backend = self._backend(listing.backend_url)
-        request = dataclasses.replace(request, model=listing.model.name)
-        with self._under_way(listing) as record:
-            async with contextlib.AsyncExitStack() as stack:
-                with self._notice_failure(listing):
-                    events = await stack.enter_async_context(
-                        backend.complete(request, idle_timeout_s=idle_timeout_s)
-                    )
-                observed = self._observe(events, listing, record)
-                yield Answering(listing, observed, lambda: _has_more_at_hand(events))
+        return Answering(self, listing, backend.complete(request, idle_timeout_s=idle_timeout_s))
 
     async def embed(
         self, request: EmbeddingRequest, *, idle_timeout_s: float
@@ -181,8 +164,14 @@ class Catalogue:
         listing = choose(request.model, self.listings(), capability="embed")
         backend = self._backend(listing.backend_url)
         request = dataclasses.replace(request, model=listing.model.name)
-        with self._under_way(listing), self._notice_failure(listing):
+        record = self.begun(listing)
+        try:
             return listing, await backend.embed(request, idle_timeout_s=idle_timeout_s)
+        except BackendError as error:
+            self.notice_failure(listing, error)
+            raise
+        finally:
+            self.ended(record)
 
     async def count_tokens(
         self, model: str, texts: Sequence[str]
@@ -245,32 +234,22 @@ class Catalogue:
         assert backend is not None
         return backend
 
-    @contextlib.contextmanager
-    def _under_way(self, listing: Listing) -> Iterator[_Record]:
+    def begun(self, listing: Listing) -> _Record:
+        """One more is being answered; to be `ended`."""
         record = self._record(listing.backend_url, listing.model.name)
         record.in_flight += 1
         self._listed = None
-        try:
-            yield record
-        finally:
-            record.in_flight -= 1
-            self._listed = None
+        return record
 
-    def _observe(
-        self, events: AsyncIterator[CompletionEvent], listing: Listing, record: _Record
-    ) -> _Observed:
-        return _Observed(
-            events,
-            record,
-            lambda: self._notice_failure(listing),
-            lambda: self._notice_warm(listing),
-            self._notice_rate,
-        )
-
-    def _notice_rate(self) -> None:
+    def ended(self, record: _Record) -> None:
+        record.in_flight -= 1
         self._listed = None
 
-    def _notice_warm(self, listing: Listing) -> None:
+    def notice_rate(self) -> None:
+        """A speed was measured."""
+        self._listed = None
+
+    def notice_warm(self, listing: Listing) -> None:
         """What has answered is loaded: say so before the next look."""
         url, name = listing.backend_url, listing.model.name
         models = self._models.get(url, ())
@@ -283,24 +262,26 @@ class Catalogue:
                 ),
             )
 
-    @contextlib.contextmanager
-    def _notice_failure(self, listing: Listing) -> Iterator[None]:
+    def notice_failure(self, listing: Listing, error: BackendError) -> None:
         """Take off the list at once what a server turned out not to have."""
-        try:
-            yield
-        except BackendError as error:
-            url = listing.backend_url
-            if error.code == "unreachable":
-                self._set_models(url, None)
-                self._look_wanted.set()
-            elif error.code == "model_missing" and url in self._models:
-                name = listing.model.name
-                self._set_models(url, tuple(m for m in self._models[url] if m.name != name))
-                self._look_wanted.set()
-            raise
+        url = listing.backend_url
+        if error.code == "unreachable":
+            self._set_models(url, None)
+            self._look_wanted.set()
+        elif error.code == "model_missing" and url in self._models:
+            name = listing.model.name
+            self._set_models(url, tuple(m for m in self._models[url] if m.name != name))
+            self._look_wanted.set()
 
     async def _look_at(self, place: Candidate) -> None:
+        looked_at = trio.current_time()
         (finding,) = await self._look([place])
+        self._pace = self._pace.after(
+            place.url,
+            looked_at,
+            # What the owner named is awaited: it may be starting.
+            is_stranger=finding.is_stranger and not place.is_explicit,
+        )
         if place.url in self._places:  # It may have gone meanwhile.
             self._findings[place.url] = finding
             await self._list_one(finding)
@@ -354,44 +335,73 @@ class Catalogue:
         return self._records.setdefault((url, model), _Record())
 
 
-def _has_more_at_hand(events: AsyncIterator[CompletionEvent]) -> bool:
-    return isinstance(events, AnswerStream) and events.has_more_at_hand
+class Answering:
+    """The answer of one server, for the length of a block. Made by `Catalogue`.
 
-
-class _Observed:
-    """Events of one answer on their way: measures the speed, notices a failure."""
+    The block is given the answer's events, see `Backend.complete`. Here they are counted and timed,
+    and a failure is noticed.
+    """
 
     def __init__(
         self,
-        events: AsyncIterator[CompletionEvent],
-        record: _Record,
-        notice_failure: Callable[[], contextlib.AbstractContextManager[None]],
-        notice_warm: Callable[[], None],
-        notice_rate: Callable[[], None],
+        catalogue: Catalogue,
+        listing: Listing,
+        completing: contextlib.AbstractAsyncContextManager[AsyncIterator[CompletionEvent]],
     ) -> None:
-        self._events = events
-        self._record = record
-        self._notice_failure = notice_failure
-        self._notice_warm = notice_warm
-        self._notice_rate = notice_rate
+        self.listing = listing
+        self._catalogue = catalogue
+        self._completing = completing
+        self._record: _Record
+        self._events: AsyncIterator[CompletionEvent]
         self._started_at = trio.current_time()
         self._first_at: float | None = None
         self._deltas = 0
+
+    async def __aenter__(self) -> Self:
+        self._record = self._catalogue.begun(self.listing)
+        try:
+            self._events = await self._completing.__aenter__()
+        except BaseException as error:
+            self._catalogue.ended(self._record)
+            if isinstance(error, BackendError):
+                self._catalogue.notice_failure(self.listing, error)
+            raise
+        self._started_at = trio.current_time()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self._completing.__aexit__(kind, error, trace)
+        finally:
+            self._catalogue.ended(self._record)
+
+    @property
+    def has_more_at_hand(self) -> bool:
+        """The next event is here already."""
+        return isinstance(self._events, AnswerStream) and self._events.has_more_at_hand
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> CompletionEvent:
-        with self._notice_failure():
+        try:
             event = await anext(self._events)
+        except BackendError as error:
+            self._catalogue.notice_failure(self.listing, error)
+            raise
         if isinstance(event, Completed):
             self._rate(event)
-            self._notice_rate()
+            self._catalogue.notice_rate()
         else:
             self._deltas += 1
             if self._first_at is None:
                 self._first_at = trio.current_time()
-                self._notice_warm()
+                self._catalogue.notice_warm(self.listing)
         return event
 
     def _rate(self, end: Completed) -> None:

@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import trio
 
 from kowalski.node.backends.http_pool import (
+    Asking,
     Connect,
     Connection,
     Head,
+    Origin,
     Pool,
     connect_tcp,
     origin_and_target,
     request_of,
 )
 from kowalski.node.backends.seam import BackendError
+
+T = TypeVar("T")
 
 Headers: TypeAlias = Mapping[str, str]
 
@@ -117,8 +121,19 @@ class HttpClient:
                 return Reply(reply.status, reply.headers, whole)
         raise BackendError("unreachable", f"no answer within {timeout_s:g} s")
 
-    @contextlib.asynccontextmanager
-    async def stream(
+    async def connect(self, url: str, *, timeout_s: float) -> None:
+        """Find out whether anybody takes connections there; the next request has this one.
+
+        Raises:
+            BackendError: `unreachable`, nobody does, or not within `timeout_s`; `overloaded`.
+        """
+        origin, _ = origin_and_target(url)
+        with trio.move_on_after(timeout_s):
+            await self._pool.open_ahead(origin)
+            return
+        raise BackendError("unreachable", f"no connection within {timeout_s:g} s")
+
+    def stream(
         self,
         method: str,
         url: str,
@@ -126,7 +141,7 @@ class HttpClient:
         headers: Headers | None = None,
         body: bytes = b"",
         head_timeout_s: float,
-    ) -> AsyncIterator[StreamedReply]:
+    ) -> contextlib.AbstractAsyncContextManager[StreamedReply]:
         """Send one request and wait for the head of the answer.
 
         Leaving the block before the end of the body closes the connection.
@@ -135,20 +150,68 @@ class HttpClient:
             BackendError: `unreachable`; `bad_reply`; `stalled` when it was connected but sent no
                 head within `head_timeout_s`.
         """
+        return self.begin(
+            method, url, _as_it_is, headers=headers, body=body, head_timeout_s=head_timeout_s
+        )
+
+    def begin(
+        self,
+        method: str,
+        url: str,
+        read: Callable[[StreamedReply], Awaitable[T]],
+        *,
+        headers: Headers | None = None,
+        body: bytes = b"",
+        head_timeout_s: float,
+    ) -> contextlib.AbstractAsyncContextManager[T]:
+        """As `stream`; the block is given what `read` makes of the answer."""
         origin, target = origin_and_target(url)
-        request = request_of(method, target, _headers(url, headers or {}), body)
-        connection: Connection | None = None
-        head: Head | None = None
+        asking = request_of(method, target, _headers(url, headers or {}), body)
+        return _UnderWay(self._pool, origin, asking, read, head_timeout_s)
+
+
+async def _as_it_is(reply: StreamedReply) -> StreamedReply:
+    return reply
+
+
+class _UnderWay(Generic[T]):
+    """One request and its answer. A class, since a generator costs half as much as the asking."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        origin: Origin,
+        asking: Asking,
+        read: Callable[[StreamedReply], Awaitable[T]],
+        head_timeout_s: float,
+    ) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._asking = asking
+        self._read = read
+        self._head_timeout_s = head_timeout_s
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> T:
         try:
-            with trio.move_on_after(head_timeout_s):
-                connection = await self._pool.take(origin)
-                head = await connection.ask(request)
-            if connection is None or head is None:
-                raise BackendError("stalled", f"no answer within {head_timeout_s:g} s")
-            yield StreamedReply(head, connection)
-        finally:
-            if connection is not None:
-                await self._pool.give_back(connection)
+            return await self._read(await self._ask())
+        except BaseException:
+            await self._give_back()
+            raise
+
+    async def __aexit__(self, *_how: object) -> None:
+        await self._give_back()
+
+    async def _ask(self) -> StreamedReply:
+        with trio.move_on_after(self._head_timeout_s):
+            self._connection = await self._pool.take(self._origin)
+            head = await self._connection.ask(self._asking)
+            return StreamedReply(head, self._connection)
+        raise BackendError("stalled", f"no answer within {self._head_timeout_s:g} s")
+
+    async def _give_back(self) -> None:
+        if self._connection is not None:
+            await self._pool.give_back(self._connection)
 
 
 def _headers(url: str, headers: Headers) -> Headers:

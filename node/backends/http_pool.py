@@ -8,6 +8,7 @@ bounds, and whose fault it is.
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -120,7 +121,7 @@ class Connection:
 
     def __init__(self, origin: Origin, stream: Stream) -> None:
         self.origin = origin
-        self.kept_at = 0.0
+        self.kept_at = math.inf
         self._stream = stream
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
 
@@ -239,21 +240,31 @@ class Pool:
             self._places.release()
             raise
 
+    async def open_ahead(self, origin: Origin) -> None:
+        """Have a connection for the next request. Raises as `take`."""
+        connection = await self.take(origin)
+        self._places.release()
+        # One that was kept already grows no younger by this.
+        await self._keep(connection, min(connection.kept_at, trio.current_time()))
+
     async def give_back(self, connection: Connection) -> None:
         """Keep it for the next request where its answer was read to the end, else close it."""
         self._places.release()
         if not connection.begin_anew():
             await connection.aclose()
             return
-        connection.kept_at = trio.current_time()
-        self._kept.append(connection)
-        if len(self._kept) > self._kept_max:
-            await self._kept.pop(0).aclose()
+        await self._keep(connection, trio.current_time())
 
     async def aclose(self) -> None:
         """Close those that are kept."""
         while self._kept:
             await self._kept.pop().aclose()
+
+    async def _keep(self, connection: Connection, kept_at: float) -> None:
+        connection.kept_at = kept_at
+        self._kept.append(connection)
+        if len(self._kept) > self._kept_max:
+            await self._kept.pop(0).aclose()
 
     async def _take_place(self) -> None:
         try:

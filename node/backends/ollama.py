@@ -28,7 +28,7 @@ from kowalski.node.backends.seam import (
 from kowalski.node.backends.token_scales import Counted, TokenScales
 
 if TYPE_CHECKING:
-    from kowalski.node.backends.http import HttpClient
+    from kowalski.node.backends.http import HttpClient, StreamedReply
     from kowalski.node.backends.seam import CompletionRequest, EmbeddingRequest, EstimateTokens
 
 # What an answer may take where the request does not say.
@@ -112,26 +112,30 @@ class OllamaBackend:
     async def health(self) -> None:
         await self._get("/api/version")
 
-    @contextlib.asynccontextmanager
-    async def complete(
+    def complete(
         self, request: CompletionRequest, *, idle_timeout_s: float
-    ) -> AsyncIterator[AsyncIterator[CompletionEvent]]:
+    ) -> contextlib.AbstractAsyncContextManager[AsyncIterator[CompletionEvent]]:
+        """See `Backend.complete`."""
         is_prompt = request.prompt is not None
         body = (words.prompt_body if is_prompt else words.chat_body)(
             request, context_tokens=self._context_for(request), keep_alive=self._keep_alive
         )
-        async with self._http.stream(
-            "POST",
-            f"{self.url}/api/{'generate' if is_prompt else 'chat'}",
-            headers={"Content-Type": "application/json"},
-            body=json.dumps(body, ensure_ascii=False).encode(),
-            head_timeout_s=idle_timeout_s,
-        ) as reply:
+
+        async def read(reply: StreamedReply) -> AsyncIterator[CompletionEvent]:
             if reply.status != 200:
                 raise await failure(reply, has_key=False)
             reader = words.ChatLinesReader(Answer(request, self._estimate_tokens))
             answer = AnswerStream(reply, reader, idle_timeout_s=idle_timeout_s)
-            yield Counted(answer, request, self._scales)
+            return Counted(answer, request, self._scales)
+
+        return self._http.begin(
+            "POST",
+            f"{self.url}/api/{'generate' if is_prompt else 'chat'}",
+            read,
+            headers={"Content-Type": "application/json"},
+            body=json.dumps(body, ensure_ascii=False).encode(),
+            head_timeout_s=idle_timeout_s,
+        )
 
     async def embed(self, request: EmbeddingRequest, *, idle_timeout_s: float) -> Embedded:
         found: list[Embedded] = []

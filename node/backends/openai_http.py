@@ -28,7 +28,7 @@ from kowalski.node.backends.seam import (
 )
 
 if TYPE_CHECKING:
-    from kowalski.node.backends.http import HttpClient, Reply
+    from kowalski.node.backends.http import HttpClient, Reply, StreamedReply
     from kowalski.node.backends.openai_models import ListModels, OpenAiServer
     from kowalski.node.backends.seam import CompletionRequest, EstimateTokens
 
@@ -89,20 +89,15 @@ class OpenAiBackend:
     async def health(self) -> None:
         await self._get_json(f"{self._server.api_url}/models")
 
-    @contextlib.asynccontextmanager
-    async def complete(
+    def complete(
         self, request: CompletionRequest, *, idle_timeout_s: float
-    ) -> AsyncIterator[AsyncIterator[CompletionEvent]]:
+    ) -> contextlib.AbstractAsyncContextManager[AsyncIterator[CompletionEvent]]:
+        """See `Backend.complete`."""
         is_prompt = request.prompt is not None
         path = "completions" if is_prompt else "chat/completions"
         body = (prompt_body if is_prompt else chat_body)(request, self.name)
-        async with self._http.stream(
-            "POST",
-            f"{self._server.api_url}/{path}",
-            headers=self._headers,
-            body=json.dumps(body, ensure_ascii=False).encode(),
-            head_timeout_s=idle_timeout_s,
-        ) as reply:
+
+        async def read(reply: StreamedReply) -> AsyncIterator[CompletionEvent]:
             if reply.status != 200:
                 error = await failure(reply, has_key=self._server.api_key is not None)
                 if is_prompt and reply.status == 404 and self.name == "openai":
@@ -112,7 +107,16 @@ class OpenAiBackend:
             answer = Answer(request, self._estimate_tokens)
             kind = reply.headers.get("content-type", "")
             reader = WholeReader(answer) if "application/json" in kind else ChunkReader(answer)
-            yield AnswerStream(reply, reader, idle_timeout_s=idle_timeout_s)
+            return AnswerStream(reply, reader, idle_timeout_s=idle_timeout_s)
+
+        return self._http.begin(
+            "POST",
+            f"{self._server.api_url}/{path}",
+            read,
+            headers=self._headers,
+            body=json.dumps(body, ensure_ascii=False).encode(),
+            head_timeout_s=idle_timeout_s,
+        )
 
     async def embed(self, request: EmbeddingRequest, *, idle_timeout_s: float) -> Embedded:
         if self.name == "exo":

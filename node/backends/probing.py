@@ -85,13 +85,17 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one candidate turned out to be; `why_not` speaks to a person where `backend` is None."""
+    """What one candidate turned out to be; `why_not` speaks to a person where `backend` is None.
+
+    `is_stranger`: somebody takes connections there, and is no model server known here.
+    """
 
     url: str
     is_explicit: bool
     kind: Kind | None = None
     backend: Backend | None = None
     why_not: str = ""
+    is_stranger: bool = False
 
 
 def candidates(
@@ -177,11 +181,19 @@ async def probe(
     findings: dict[str, Finding] = {}
 
     async def look(place: Candidate) -> None:
+        try:
+            # A port that refuses one connection refuses those for the other questions as well.
+            await http.connect(place.url, timeout_s=timeout_s)
+        except BackendError as error:
+            findings[place.url] = Finding(place.url, place.is_explicit, why_not=str(error))
+            return
         kind, why_not = await _kind_at(place, http, timeout_s)
         backend = None
         if kind is not None:
             backend = make_backend(place, kind, http=http, estimate_tokens=estimate_tokens)
-        findings[place.url] = Finding(place.url, place.is_explicit, kind, backend, why_not)
+        findings[place.url] = Finding(
+            place.url, place.is_explicit, kind, backend, why_not, is_stranger=kind is None
+        )
 
     async with trio.open_nursery() as nursery:
         for place in places:

@@ -7,6 +7,7 @@ line is measured by it, submitters are charged it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from kowalski.mesh.core.placement import UNMEASURED_TOKENS_PER_S, Kind, Need
 from kowalski.mesh.core.prefixes import Prefix, prefixes_of
@@ -17,6 +18,8 @@ from kowalski.protocol.messages.inference import (
     CompletionDone,
     CompletionsAsked,
     CompletionsDone,
+    TokensAsked,
+    TokensCounted,
 )
 from kowalski.protocol.messages.placement import Claim, OfferAsked
 from kowalski.protocol.messages.repl import CellAsked, CellDone
@@ -27,7 +30,10 @@ PROMPT_SPEED = 10.0
 COMPLETION_TOKENS = 128.0
 """Of a reply, before the first was seen."""
 
-COST_S: dict[Kind, float] = {"code": 1.0, "inference": 3.0, "folding": 0.2}
+JobKind = Kind | Literal["counting"]
+"""What is placed; and counting tokens, for which a model need not run, but takes a processor."""
+
+COST_S: dict[JobKind, float] = {"code": 1.0, "inference": 3.0, "folding": 0.2, "counting": 0.5}
 """Of work that was never done here."""
 
 TOKEN_BYTES = 4
@@ -38,7 +44,7 @@ WEIGHT = 0.2
 class Job:
     """`count`: of questions that are asked one after the other; the tokens are of all of them."""
 
-    kind: Kind
+    kind: JobKind
     language: str | None = None
     model: str | None = None
     prompt_tokens: int | None = None
@@ -48,12 +54,19 @@ class Job:
 
     @property
     def need(self) -> Need:
-        return Need(self.kind, language=self.language, model=self.model)
+        """What a peer must have for it."""
+        kind = "inference" if self.kind == "counting" else self.kind
+        return Need(kind, language=self.language, model=self.model)
+
+    @property
+    def work(self) -> str:
+        """What is comparable with each other when it comes to how long it takes."""
+        return self.kind if self.kind == "counting" else self.need.work
 
     @property
     def lane(self) -> str:
         """Whose slots it takes: all languages share the processors, each model has its own."""
-        return self.need.work if self.kind == "inference" else self.kind
+        return self.work if self.kind == "inference" else self.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +112,13 @@ class Usual:
 
     def cost(self, job: Job, speeds: Speeds, cached_tokens: int = 0) -> Cost:
         if job.kind != "inference":
-            return Cost(self.seconds.get(job.need.work, COST_S[job.kind]))
-        if speeds.generation is None and (
-            job.prompt_tokens is None or job.need.work in self.seconds
-        ):
-            each_s = self.seconds.get(job.need.work, COST_S["inference"])
+            return Cost(self.seconds.get(job.work, COST_S[job.kind]))
+        if speeds.generation is None and (job.prompt_tokens is None or job.work in self.seconds):
+            each_s = self.seconds.get(job.work, COST_S["inference"])
             return Cost(each_s * job.count + speeds.load_s)
         generation = speeds.generation or UNMEASURED_TOKENS_PER_S
         prompt = speeds.prompt or PROMPT_SPEED * generation
-        reply = self.reply_tokens.get(job.need.work, COMPLETION_TOKENS) * job.count
+        reply = self.reply_tokens.get(job.work, COMPLETION_TOKENS) * job.count
         if job.max_tokens is not None:
             reply = min(reply, float(job.max_tokens))
         saved_s = min(cached_tokens, job.prompt_tokens or 0) / prompt
@@ -116,7 +127,7 @@ class Usual:
 
     def learn(self, job: Job, took_s: float, done: Message) -> Usual:
         """Take in what a job took, from its first to its last moment in a slot."""
-        work = job.need.work
+        work = job.work
         known = replace(self, seconds=_averaged(self.seconds, work, took_s / job.count))
         if isinstance(done, CompletionDone | CompletionsDone):
             tokens = done.usage.completion_tokens / job.count
@@ -163,6 +174,8 @@ def request_of(message: Message) -> Request | None:
             return Request(
                 Job("folding"), message.claim, message.remaining_s, goes_on=_is_of_a_task(message)
             )
+        case TokensAsked():
+            return Request(Job("counting", model=message.model), Claim(), message.remaining_s)
         case _:
             return None
 
@@ -194,7 +207,9 @@ def job_of(asked: OfferAsked) -> Job | None:
 
 def is_done(message: Message) -> bool:
     """Whether this is how a job ends that went well, and so tells how long such work takes."""
-    return isinstance(message, CellDone | CompletionDone | CompletionsDone | FoldDone)
+    return isinstance(
+        message, CellDone | CompletionDone | CompletionsDone | FoldDone | TokensCounted
+    )
 
 
 def _averaged(averages: dict[str, float], name: str, value: float) -> dict[str, float]:

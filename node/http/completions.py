@@ -76,14 +76,15 @@ class Completions:
             HttpError: nothing has been answered yet.
         """
         request = await self._with_pictures(asked)
-        async with self._open(request, may_begin_anew=not asked.wants_stream) as call:
-            if asked.wants_stream:
+        if asked.wants_stream:
+            async with self._open(request) as call:
                 await self._stream(exchange, call, wording.stream(request.model), wording, headers)
-            else:
-                completion = await call.finish()
-                said = wording.whole(answered(completion))
-                told = (*headers, *where_headers(completion))
-                await exchange.answer_json(said, headers=told)
+        else:
+            call = _Call(self._work, request, self._on_end, is_streamed=False)
+            completion = await call.finish()
+            said = wording.whole(answered(completion))
+            told = (*headers, *where_headers(completion))
+            await exchange.answer_json(said, headers=told)
 
     async def _with_pictures(self, asked: Asked) -> CompletionAsked:
         if not asked.pictures:
@@ -97,10 +98,8 @@ class Completions:
         return Image(content=await self._store.put(picture.data))
 
     @asynccontextmanager
-    async def _open(
-        self, request: CompletionAsked, *, may_begin_anew: bool
-    ) -> AsyncIterator[_Call]:
-        call = _Call(self._work, request, self._on_end, may_begin_anew=may_begin_anew)
+    async def _open(self, request: CompletionAsked) -> AsyncIterator[_Call]:
+        call = _Call(self._work, request, self._on_end, is_streamed=True)
         async with open_plain_nursery() as nursery:
             nursery.start_soon(call.run)
             yield call
@@ -146,7 +145,7 @@ class Completions:
 class _Call:
     """One model call under way. Its pieces wait here; a reply's size is bounded where it comes.
 
-    `may_begin_anew`: nobody sees the pieces, so that another peer may say it all once more.
+    Where it is not streamed nobody sees the pieces, so that another peer may say it all once more.
     """
 
     def __init__(
@@ -155,10 +154,10 @@ class _Call:
         request: CompletionAsked,
         on_end: Callable[[Completed], None],
         *,
-        may_begin_anew: bool,
+        is_streamed: bool,
     ) -> None:
         self._work = work
-        self._may_begin_anew = may_begin_anew
+        self._is_streamed = is_streamed
         self._request = request
         self._on_end = on_end
         self._pieces_in, self._pieces = trio.open_memory_channel[CompletionDelta](inf)
@@ -171,7 +170,7 @@ class _Call:
         model, peer, outcome, usage = self._request.model, "", "cancelled", None
         try:
             whole = await self._work.complete(
-                self._request, on_piece=self._hear, may_begin_anew=self._may_begin_anew
+                self._request, on_piece=self._hear, may_begin_anew=not self._is_streamed
             )
             self._completion = whole
             model, usage = whole.done.model, whole.done.usage
@@ -185,6 +184,8 @@ class _Call:
         self._changed.set()
 
     def _hear(self, delta: CompletionDelta) -> None:
+        if not self._is_streamed:
+            return
         self._pieces_in.send_nowait(delta)
         self._changed.set()
 
@@ -213,12 +214,11 @@ class _Call:
         return self._completion
 
     async def finish(self) -> Completion:
-        """The whole. Raises HttpError: it failed."""
-        while True:
-            await self._changed.wait()
-            self.take()
-            if (completion := self.ended()) is not None:
-                return completion
+        """The whole, in place of `run`. Raises HttpError: it failed."""
+        await self.run()
+        completion = self.ended()
+        assert completion is not None
+        return completion
 
 
 def answered(completion: Completion) -> Answered:

@@ -14,12 +14,11 @@ from itertools import count
 import trio
 
 from kowalski.mesh.conversation import Answer, Conversation
-from kowalski.mesh.core.placement import Kind
 from kowalski.mesh.core.prefixes import PrefixBook
 from kowalski.mesh.driver import Driver
 from kowalski.node.core import admission
 from kowalski.node.core.concurrency_limit import ConcurrencyLimit
-from kowalski.node.core.job import Cost, Job, Request, Speeds, Usual, is_done, request_of
+from kowalski.node.core.job import Cost, Job, JobKind, Request, Speeds, Usual, is_done, request_of
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.base import Message
@@ -96,7 +95,7 @@ class Gate:
         """Take nothing on from now on, or take work again."""
         self._driver.handle(admission.Draining(is_on))
 
-    def occupancy(self, kind: Kind, slots: int) -> Occupancy:
+    def occupancy(self, kind: JobKind, slots: int) -> Occupancy:
         """Of all lanes of a kind, which has so many slots in all."""
         lanes = [
             lane

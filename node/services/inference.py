@@ -209,11 +209,11 @@ class InferenceRoom:
         asked = await self._asked(request)
         async with self._catalogue.answer(asked, idle_timeout_s=IDLE_TIMEOUT_S) as answering:
             self._on_use(answering.listing.model.name)
-            async for event in answering.events:
+            async for event in answering:
                 if isinstance(event, Completed):
                     return self._done(answering.listing, event, started)
                 for piece in pieces(event):
-                    await conversation.send(piece, more_follows=answering.has_more_at_hand())
+                    await conversation.send(piece, more_follows=answering.has_more_at_hand)
         raise RequestFailedError("backend", "the answer did not end")
 
     async def _complete_many(

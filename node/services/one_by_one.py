@@ -104,7 +104,7 @@ class OneByOne:
             self.model = answering.listing.model.name
             self.backend = answering.listing.backend_name
             self._on_use(self.model)
-            async for event in answering.events:
+            async for event in answering:
                 if isinstance(event, Completed):
                     return sayable("".join(texts)), usage_of(event)
                 texts.append(event.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from kowalski.mesh.core import model_names
 from kowalski.node.backends.catalogue import Catalogue
@@ -11,6 +12,9 @@ from kowalski.node.core.job import Job, Speeds
 from kowalski.node.core.model_catalogue import Listing
 from kowalski.node.repl.seam import SessionsHost
 from kowalski.protocol.messages.trust import Role
+
+COUNTING_SLOTS: Final = 2
+"""Counts of tokens at a time: one may wait for a server while the other keeps a core busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ class OwnCapacity:
             case "code":
                 known = self.host.languages if self.host and "repl" in self.roles else {}
                 return "" if job.language in known else f"no {job.language} here"
-            case "inference":
+            case "inference" | "counting":
                 able = "infer" in self.roles and self._listings(job.model)
                 return "" if able else f"no model {job.model} here"
             case "folding":
@@ -44,6 +48,8 @@ class OwnCapacity:
                 return max(1, model_catalogue.slots(self._listings(job.model)))
             case "folding":
                 return self.folding_slots
+            case "counting":
+                return COUNTING_SLOTS
 
     def speeds(self, model: str) -> Speeds:
         listings = self._listings(model)

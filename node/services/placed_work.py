@@ -31,6 +31,7 @@ from kowalski.protocol.errors import (
     RequestRefusedError,
 )
 from kowalski.protocol.ids import PeerId, TaskId
+from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.folding import FoldAsked, FoldDone
 from kowalski.protocol.messages.inference import (
     CompletionAsked,
@@ -314,21 +315,16 @@ class PlacedWork:
         asked: Callable[[], Awaitable[CompletionAsked]],
         hear: Callable[[CompletionDelta], None],
     ) -> CompletionDone:
-        async with self._mesh.converse(to.peer, inference.PROTOCOL, asked) as conversation:
-            while True:
-                message = await conversation.receive()
-                match message:
-                    case CompletionDelta():
-                        if to.speak():
-                            hear(message)
-                    case CompletionDone():
-                        to.speak()
-                        self._mesh.hear_reply(to.peer, message.hot)
-                        return message
-                    case _:
-                        raise RemoteProtocolError(
-                            f"{message.KIND} in answer to {CompletionAsked.KIND}"
-                        )
+        def told(message: Message) -> None:
+            if not isinstance(message, CompletionDelta):
+                raise RemoteProtocolError(f"{message.KIND} in answer to {CompletionAsked.KIND}")
+            if to.speak():
+                hear(message)
+
+        done = await self._mesh.hear_out(to.peer, inference.PROTOCOL, asked, CompletionDone, told)
+        to.speak()
+        self._mesh.hear_reply(to.peer, done.hot)
+        return done
 
     async def fold(
         self,

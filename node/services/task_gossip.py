@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable
 import structlog
 import trio
 
+from kowalski.mesh.gossip_reading import message_of
 from kowalski.mesh.transport import Gossip, Transport
 from kowalski.node.core import announced_tasks
 from kowalski.node.core.announced_tasks import AnnouncedTasks, Elsewhere, Said
 from kowalski.protocol import codec
-from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.ids import PeerId, TaskId, Topic
-from kowalski.protocol.limits import GOSSIP_BYTES_MAX
 from kowalski.protocol.messages.task import Announced, TaskHeadline
 
 log = structlog.get_logger(__name__)
@@ -59,13 +58,7 @@ class TaskGossip:
                 self._hear(gossip)
 
     def _hear(self, gossip: Gossip) -> None:
-        try:
-            if len(gossip.data) > GOSSIP_BYTES_MAX:
-                raise RemoteProtocolError(f"gossip of {len(gossip.data)} bytes")
-            message = codec.decode(gossip.data)
-        except RemoteProtocolError as broken:
-            log.warning("bad-gossip", peer=gossip.origin, error=str(broken))
-            return
+        message = message_of(gossip)
         if isinstance(message, Announced):
             now = trio.current_time()
             self._view = announced_tasks.hear(self._view, gossip.origin, message, now)

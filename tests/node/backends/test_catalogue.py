@@ -67,7 +67,7 @@ def names(catalogue: Catalogue) -> list[tuple[str, str]]:
 
 async def run_to_end(catalogue: Catalogue, model: str) -> str:
     """Which server answered is seen by who has one in flight."""
-    async with catalogue.complete(question(model=model), idle_timeout_s=9) as stream:
+    async with catalogue.answer(question(model=model), idle_timeout_s=9) as stream:
         (busy,) = [each.backend_name for each in catalogue.listings() if each.in_flight]
         await exhaust(stream)
         return busy
@@ -109,8 +109,8 @@ async def test_full_means_no_and_at_once(autojump_clock: MockClock) -> None:
     house = device(server("s", WARM))
     async with open_catalogue(house.places(), house.look) as catalogue:
         async with (
-            catalogue.complete(question(model="m"), idle_timeout_s=9),
-            catalogue.complete(question(model="m"), idle_timeout_s=9),
+            catalogue.answer(question(model="m"), idle_timeout_s=9),
+            catalogue.answer(question(model="m"), idle_timeout_s=9),
         ):
             assert catalogue.listings()[0].free_slots == 0
             with pytest.raises(BackendError) as caught:
@@ -126,8 +126,8 @@ async def test_a_full_server_leaves_the_request_to_a_colder_one(autojump_clock: 
     house = device(server("warm", ModelInfo("m", is_warm=True)), server("cold", COLD))
     async with (
         open_catalogue(house.places(), house.look) as catalogue,
-        catalogue.complete(question(model="m"), idle_timeout_s=9),
-        catalogue.complete(question(model="m"), idle_timeout_s=9),
+        catalogue.answer(question(model="m"), idle_timeout_s=9),
+        catalogue.answer(question(model="m"), idle_timeout_s=9),
     ):
         taken = {each.backend_name: each.in_flight for each in catalogue.listings()}
     assert taken == {"warm": 1, "cold": 1}
@@ -157,6 +157,25 @@ async def test_a_server_that_comes_is_seen_at_the_next_look(autojump_clock: Mock
         assert trio.current_time() == 30
         assert names(catalogue) == [("m", "s")]
         assert catalogue.findings[0].why_not == ""
+
+
+@pytest.mark.trio
+async def test_a_web_server_at_a_usual_port_is_left_alone_longer_and_one_that_was_named_is_not(
+    autojump_clock: MockClock,
+) -> None:
+    usual = Candidate("memory://usual", "")
+    named = Candidate("memory://named", "", is_explicit=True)
+    looks: list[tuple[str, float]] = []
+
+    async def look(places: Sequence[Candidate]) -> tuple[Finding, ...]:
+        await trio.lowlevel.checkpoint()
+        looks.extend((place.url, trio.current_time()) for place in places)
+        return tuple(Finding(each.url, each.is_explicit, is_stranger=True) for each in places)
+
+    async with open_catalogue([usual, named], look, interval_s=30):
+        await trio.sleep(301)
+    assert [at for url, at in looks if url == usual.url] == [0, 60, 180]
+    assert [at for url, at in looks if url == named.url] == list(range(0, 301, 30))
 
 
 @pytest.mark.trio
@@ -214,7 +233,7 @@ async def test_a_server_that_fails_is_off_the_list_at_once_and_looked_for_soon(
     backend = server("s", WARM)
     house = device(backend)
     async with open_catalogue(house.places(), house.look, interval_s=30) as catalogue:
-        async with catalogue.complete(question(model="m"), idle_timeout_s=9) as stream:
+        async with catalogue.answer(question(model="m"), idle_timeout_s=9) as stream:
             await anext(stream)
             backend.failure = BackendError("unreachable", "it died")
             with pytest.raises(BackendError, match="it died"):
@@ -231,7 +250,7 @@ async def test_a_server_too_busy_to_list_its_models_stays_while_it_answers() -> 
     backend = server("s", WARM, delay_per_token_s=0)
     house = device(backend)
     async with open_catalogue(house.places(), house.look) as catalogue:
-        async with catalogue.complete(question(model="m"), idle_timeout_s=9):
+        async with catalogue.answer(question(model="m"), idle_timeout_s=9):
             backend.failure = BackendError("unreachable", "no answer within 2 s")
             await catalogue.refresh()
             assert names(catalogue) == [("m", "s")]
@@ -255,7 +274,7 @@ async def test_the_errors_of_the_caller_are_not_the_servers_fault() -> None:
     house = device(server("s", WARM, delay_per_token_s=0))
     async with open_catalogue(house.places(), house.look) as catalogue:
         with pytest.raises(BackendError):
-            async with catalogue.complete(question(model="m"), idle_timeout_s=9):
+            async with catalogue.answer(question(model="m"), idle_timeout_s=9):
                 raise BackendError("unreachable", "another one")
         assert names(catalogue) == [("m", "s")]
         assert catalogue.listings()[0].in_flight == 0
@@ -268,7 +287,7 @@ async def test_a_model_that_answers_is_loaded_and_told_so_at_once(
     house = device(server("s", COLD, ModelInfo("other")))
     async with (
         open_catalogue(house.places(), house.look) as catalogue,
-        catalogue.complete(question(model="m"), idle_timeout_s=9) as stream,
+        catalogue.answer(question(model="m"), idle_timeout_s=9) as stream,
     ):
         await anext(stream)
         warm = {one.model.name: one.model.is_warm for one in catalogue.listings()}
@@ -288,7 +307,7 @@ async def test_what_is_listed_is_always_what_a_fresh_list_would_be(
     async with open_catalogue(house.places()[:1], house.look) as catalogue:
         assert is_fresh(catalogue)
         for _ in range(2):
-            async with catalogue.complete(question(model="m"), idle_timeout_s=9) as stream:
+            async with catalogue.answer(question(model="m"), idle_timeout_s=9) as stream:
                 assert is_fresh(catalogue)
                 assert sum(one.in_flight for one in catalogue.listings()) == 1
                 async for _ in stream:
@@ -328,7 +347,7 @@ async def test_it_works_over_http_and_is_a_backend_to_the_tests() -> None:
             return await probe(places, http=http, estimate_tokens=estimate)
 
         async with open_catalogue([candidate(real.url)], look) as catalogue:
-            async with catalogue.complete(question(), idle_timeout_s=5) as stream:
+            async with catalogue.answer(question(), idle_timeout_s=5) as stream:
                 events = [event async for event in stream]
             assert events[-1] == Completed("stop", 2, 10, usage_is_estimate=False)
             (listing,) = catalogue.listings()

@@ -117,6 +117,25 @@ async def test_there_are_never_more_connections_than_allowed_whomever_they_go_to
     assert network.open == 0
 
 
+@pytest.mark.trio
+async def test_a_connection_opened_ahead_is_the_next_requests_and_grows_old_like_others(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    network = Counted()
+    async with open_http(connections_max=1, connect=network.connect) as http:
+        await http.connect("http://a/", timeout_s=2)
+        await trio.sleep(KEEPALIVE_S / 2)
+        await http.connect("http://a/", timeout_s=2)
+        assert network.asked == ["a"]
+        await trio.sleep(KEEPALIVE_S / 2 + 0.1)
+        await http.fetch("http://a/", timeout_s=2)
+        assert network.asked == ["a", "a"]  # nobody used the first in time
+        await http.connect("http://b/", timeout_s=2)
+        await http.fetch("http://b/", timeout_s=2)
+        assert network.asked == ["a", "a", "b"]
+        assert network.most == 1
+
+
 class Counted:
     """A network whose servers answer at once; how many connections are open, and were at most."""
 

@@ -71,7 +71,7 @@ async def test_a_file_is_served_like_any_server_and_ends_with_the_block(tiny: Pa
         assert (listing.backend_name, model.is_warm) == ("llama-server", True)
         assert {"chat", "embed"} <= set(model.capabilities)
         asked = question(model="tiny:3b", max_tokens=3, temperature=0.0)
-        async with catalogue.complete(asked, idle_timeout_s=30) as events:
+        async with catalogue.answer(asked, idle_timeout_s=30) as events:
             heard = [event async for event in events]
         assert isinstance(heard[-1], Completed)
         assert len(children()) == 1
@@ -96,7 +96,7 @@ async def test_a_child_that_dies_fails_its_answers_and_is_started_again(tiny: Pa
         await until_models(catalogue, 1)
         (first,) = children()
         asked = question(model="", max_tokens=4000, temperature=0.0)
-        async with catalogue.complete(asked, idle_timeout_s=30) as events:
+        async with catalogue.answer(asked, idle_timeout_s=30) as events:
             await anext(events)
             os.kill(first.pid, signal.SIGKILL)
             with pytest.raises(BackendError, match="unreachable"):

@@ -77,8 +77,9 @@ async def test_a_model_that_is_loaded_with_more_context_is_not_loaded_again() ->
 @pytest.mark.parametrize(("fault", "after", "code"), FAILURES)
 async def test_every_way_to_fail_has_its_code(fault: ScriptedFault, after: int, code: str) -> None:
     script = Script(otherwise=Act("a b c d", fault, after))
+    wait_s = 0.2 if code == "stalled" else 20.0
     async with open_scripted_server(script, flavour="ollama") as server, open_http() as http:
-        error = await ask_in_vain(ollama_at(server.url, http), question(), idle_timeout_s=0.2)
+        error = await ask_in_vain(ollama_at(server.url, http), question(), idle_timeout_s=wait_s)
     assert error.code == code
     assert error.retry_after_s == (7 if code == "overloaded" else None)
 

@@ -6,9 +6,12 @@ import json
 from collections.abc import Mapping
 
 import pytest
+import trio
 
 from kowalski.node.backends.http import Reply, open_http
+from kowalski.node.backends.http_pool import Origin, connect_tcp
 from kowalski.node.backends.probing import (
+    PROBE_PATHS,
     Finding,
     candidate,
     candidates,
@@ -62,6 +65,34 @@ async def test_nobody_there_is_said_and_not_raised() -> None:
     assert finding.why_not.startswith("unreachable")
 
 
+class Counting:
+    """The network of this machine, and how many connections were asked for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def connect(self, origin: Origin) -> trio.abc.Stream:
+        self.asked += 1
+        return await connect_tcp(origin)
+
+
+@pytest.mark.trio
+async def test_a_port_that_refuses_is_asked_once_and_the_others_once_for_each_question() -> None:
+    network = Counting()
+    async with (
+        open_raw_server(b"") as nobody,
+        open_scripted_server() as server,
+        open_http(connect=network.connect) as http,
+    ):
+        (finding,) = await probe([candidate(server.url)], http=http, estimate_tokens=estimate)
+        assert (finding.kind, finding.is_stranger) == ("openai", False)
+        assert network.asked == len(PROBE_PATHS)  # the first look is no further connection
+    network.asked = 0
+    async with open_http(connect=network.connect) as http:
+        (finding,) = await probe([candidate(nobody)], http=http, estimate_tokens=estimate)
+    assert (network.asked, finding.is_stranger) == (1, False)
+
+
 @pytest.mark.trio
 async def test_a_server_that_never_answers_costs_the_timeout() -> None:
     async with open_raw_server(OK_HEAD, then_hangs=True) as url:
@@ -71,7 +102,9 @@ async def test_a_server_that_never_answers_costs_the_timeout() -> None:
 @pytest.mark.trio
 async def test_a_web_server_is_no_model_server() -> None:
     async with open_raw_server(OK_HEAD + b"content-length: 5\r\n\r\nhello") as url:
-        assert "no model server" in (await find(url)).why_not
+        finding = await find(url)
+        assert "no model server" in finding.why_not
+        assert finding.is_stranger
 
 
 @pytest.mark.trio

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import trio
 
-from kowalski.node.backends.tokenizer_files import TokenizerFiles, installed, roots
+from kowalski.node.backends.tokenizer_files import BATCH_CHARS, TokenizerFiles, installed, roots
 
 WORDS = {"the": 0, "valve": 1, "is": 2, "shut": 3, "[UNK]": 4}
 VOCABULARY = {
@@ -66,6 +70,40 @@ async def test_tokens_are_counted_by_the_library(tmp_path: Path) -> None:
     keep(tmp_path / ".lmstudio/models/org/m")
     counted = await files(tmp_path).count("org/m", ["the valve is shut", "", "the unknown"])
     assert counted == (4, 0, 2)
+
+
+class Tokenizer:
+    """Counts words, and hears of each batch; `hold` stops it inside of its first."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.began, self.hold = threading.Event(), threading.Event()
+
+    def encode_batch(
+        self, texts: Sequence[str], *, add_special_tokens: bool
+    ) -> Sequence[SimpleNamespace]:
+        assert not add_special_tokens
+        self.batches.append(list(texts))
+        self.began.set()
+        assert self.hold.wait(30)
+        return [SimpleNamespace(ids=text.split()) for text in texts]
+
+
+@pytest.mark.trio
+async def test_whoever_hangs_up_stops_the_count_at_the_text_that_it_is_at(tmp_path: Path) -> None:
+    keep(tmp_path / ".lmstudio/models/org/m")
+    tokenizer = Tokenizer()
+    counting = TokenizerFiles(roots(tmp_path, {}), lambda: lambda _path: tokenizer)
+    long = "word " * BATCH_CHARS
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(counting.count, "org/m", [long, "short", long, long])
+        await trio.to_thread.run_sync(tokenizer.began.wait, 30)
+        nursery.cancel_scope.cancel()
+        tokenizer.hold.set()
+    assert tokenizer.batches == [[long]]
+    with trio.fail_after(30):  # the next one is not kept out by it
+        assert await counting.count("org/m", ["a", "short", long, "b"]) == (1, 1, BATCH_CHARS, 1)
+    assert tokenizer.batches[1:] == [["a", "short"], [long], ["b"]]
 
 
 @pytest.mark.trio

@@ -22,6 +22,8 @@ from kowalski.protocol.messages.inference import (
     ChatMessage,
     CompletionAsked,
     CompletionDone,
+    TokensAsked,
+    TokensCounted,
     Usage,
 )
 from kowalski.protocol.messages.placement import Claim, OfferAsked
@@ -41,6 +43,18 @@ def test_all_languages_share_a_lane_and_every_model_has_its_own() -> None:
     assert PYTHON.lane == Job("code", language="bash").lane == "code"
     assert CHAT.lane == "inference m"
     assert Job("folding").lane == "folding"
+
+
+def test_counting_tokens_has_a_lane_of_its_own_and_learns_nothing_about_the_model() -> None:
+    request = request_of(TokensAsked(model="m", texts=("a text",), remaining_s=3.0))
+    assert request is not None
+    job = request.job
+    assert (job.lane, job.need, request.remaining_s) == ("counting", CHAT.need, 3.0)
+    told = TokensCounted(model="m", counts=(2,), held_s=0.1)
+    assert is_done(told)
+    usual = Usual().learn(job, 9.0, told)
+    assert usual.cost(Job("counting", model="other"), Speeds()).seconds == 9.0
+    assert usual.cost(CHAT, Speeds()) == Usual().cost(CHAT, Speeds())
 
 
 def test_work_never_done_here_takes_the_usual_time_of_its_kind() -> None:

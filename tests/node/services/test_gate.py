@@ -20,6 +20,8 @@ from kowalski.protocol.messages.inference import (
     ChatMessage,
     CompletionAsked,
     CompletionDone,
+    TokensAsked,
+    TokensCounted,
     Usage,
 )
 from kowalski.protocol.messages.placement import Claim
@@ -86,6 +88,9 @@ class Room:
         if isinstance(request, CompletionAsked):
             usage = Usage(prompt_tokens=1, completion_tokens=10)
             return CompletionDone(model="m", finish_reason="stop", usage=usage, held_s=0.0)
+        if isinstance(request, TokensAsked):
+            await trio.sleep(float(request.texts[0]))
+            return TokensCounted(model="m", counts=(1,), held_s=0.0)
         if not isinstance(request, CellAsked):
             return request
         self.begun.append(request.cell)
@@ -170,6 +175,32 @@ async def test_who_goes_away_while_it_waits_gives_its_place_to_the_next(
             await behind.ask(cell("10", cell=1))
         await behind.ask(cell("10", cell=2))
         assert behind.room.begun == [0, 2]
+
+
+async def test_counts_of_tokens_wait_in_a_short_line_of_their_own(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    def count(seconds: str, remaining_s: float = 60.0) -> TokensAsked:
+        return TokensAsked(model="m", texts=(seconds,), remaining_s=remaining_s)
+
+    async with open_behind(tmp_path) as behind, trio.open_nursery() as nursery:
+        nursery.start_soon(behind.ask, cell("100"))
+        await until(lambda: behind.room.begun == [0])
+        assert isinstance(await behind.ask(count("1")), TokensCounted)  # no cell is in its way
+        with trio.CancelScope() as hung_up:
+            async with trio.open_nursery() as counting:
+                for _ in range(3):
+                    counting.start_soon(behind.ask, count("10"))
+                await until(lambda: behind.gate.occupancy("counting", 1).queued == 2)
+                for asked in (count("1"), count("1", remaining_s=0.1)):
+                    with pytest.raises(RequestRefusedError) as busy:
+                        await behind.ask(asked)
+                    assert busy.value.reason == "busy"
+                hung_up.cancel()
+        began_at = trio.current_time()
+        assert isinstance(await behind.ask(count("1")), TokensCounted)
+        assert trio.current_time() - began_at < 5
+        nursery.cancel_scope.cancel()
 
 
 async def test_what_needs_no_slot_is_answered_while_all_are_taken(
