@@ -23,8 +23,8 @@ from trio.abc import Stream
 
 from kowalski.node.backends.lines import excerpt
 from kowalski.node.backends.seam import BackendError, BackendErrorCode
+from kowalski.node.ready_streams import ReadyStream
 
-READ_BYTES = 64 * 1024
 HEAD_BYTES_MAX = 100 * 1024
 _PORTS = {"http": 80, "https": 443}
 
@@ -123,6 +123,7 @@ class Connection:
         self.origin = origin
         self.kept_at = math.inf
         self._stream = stream
+        self._ready = ReadyStream(stream)
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
 
     async def ask(self, asking: Asking) -> Head:
@@ -137,7 +138,7 @@ class Connection:
             said += http.send(h11.Data(data=asking.body)) or b""
         said += http.send(h11.EndOfMessage()) or b""
         with suppress(trio.BrokenResourceError):  # it may have answered before it hung up
-            await self._stream.send_all(said)
+            await self._ready.send_all(said)
         while True:
             event = await self._next()
             if isinstance(event, h11.Response):
@@ -169,12 +170,12 @@ class Connection:
             if event is not h11.NEED_DATA:
                 return event
             try:
-                data = await self._stream.receive_some(READ_BYTES)
+                data = await self._ready.receive()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise BackendError("unreachable", str(error.__cause__ or error)) from error
             if not data and self._http.their_state is h11.SEND_RESPONSE:
                 raise BackendError("unreachable", "it hung up without an answer")
-            self._http.receive_data(bytes(data))
+            self._http.receive_data(data)
 
     def begin_anew(self) -> bool:
         """Whether another request may be sent: the answer was read to its end, and nothing more."""
