@@ -21,8 +21,9 @@ class ReadyStream:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        is_plain = isinstance(stream, trio.SocketStream) and sys.platform != "win32"
-        self._socket = stream.socket if is_plain else None
+        self._socket: trio.socket.SocketType | None = None
+        if isinstance(stream, trio.SocketStream) and sys.platform != "win32":
+            self._socket = stream.socket
 
     async def receive(self) -> bytes:
         """What has come, once something has; `b""` at the end.
@@ -70,7 +71,7 @@ class ReadyStream:
 
     def _open_file(self) -> int:
         assert self._socket is not None
-        file = self._socket.fileno()
+        file: int = self._socket.fileno()
         if file < 0:
             raise trio.ClosedResourceError("socket was already closed")
         return file
