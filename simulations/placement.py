@@ -170,6 +170,7 @@ OUTAGE = Story(
 OVERLOAD = Story(load=((0.0, 0.7), (40.0, 1.5), (100.0, 0.7)), lasts_s=180.0, patience_s=10.0)
 
 STEADY: tuple[tuple[str, Callable[[float], Story]], ...] = (
+    ("8 workers, 2 s exponential", lambda load: steady(8, load, 2.0)),
     ("20 workers, 0.5 s exponential", lambda load: steady(20, load, 0.5)),
     ("10 workers, 2 s exponential", lambda load: steady(10, load, 2.0)),
     ("50 workers, 2 s lognormal", lambda load: steady(50, load, 2.0, is_lognormal=True)),
@@ -193,15 +194,20 @@ def compare(story: Story, seeds: range) -> dict[str, tuple[float, float]]:
 def main() -> None:
     arguments = argparse.ArgumentParser(prog="python -m simulations.placement", description=__doc__)
     arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument(
+        "--only", default="", metavar="WORDS", help="clusters named so, or `trouble`; default: all"
+    )
     options = arguments.parse_args()
     seeds = range(options.seeds)
     print(f"{'p99 in s, and to omniscient':36} load  " + "  ".join(f"{p:>18}" for p in POLICIES))
-    for name, make in STEADY:
+    for name, make in (one for one in STEADY if options.only in one[0]):
         for at in LOADS:
             found = compare(make(at), seeds)
             best = found["omniscient"][1]
             cells = "  ".join(f"{p99:9.2f} ({p99 / best:5.2f}x)" for _, p99 in found.values())
             print(f"{name:36} {at:.0%}  {cells}", flush=True)
+    if options.only not in "trouble":
+        return
     print()
     for name, value, goal in trouble(options.seeds):
         print(f"{name:62} {value:8.3f}  goal {goal}", flush=True)

@@ -20,6 +20,8 @@ from typing import Literal
 from kowalski.mesh.core.placement import Candidate, Kind, Need
 from kowalski.node.core import admission
 from kowalski.node.core.admission import Admission
+from kowalski.node.core.job import Job as WorkerJob
+from kowalski.node.core.job import Speeds, Usual
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.placement import Offer
 from kowalski.protocol.messages.telemetry import Occupancy
@@ -27,7 +29,8 @@ from kowalski.protocol.messages.telemetry import Occupancy
 WORK: Kind = "code"
 NEED = Need(WORK, language="python")
 TELEMETRY_S = 1.0
-COST_WEIGHT = 0.05
+PROGRAM = WorkerJob(WORK, language="python")
+"""What every job is to its worker."""
 BROKEN_S = 0.01
 
 
@@ -147,9 +150,13 @@ class GatedWorker(Worker):
     def __init__(self, clock: Clock, name: str, *, slots: int, speed: float, rtt_s: float) -> None:
         super().__init__(clock, name, slots=slots, speed=speed, rtt_s=rtt_s)
         self._state = Admission()
-        self._cost_s = 0.5
+        self._usual = Usual()
         self._answers: dict[int, Offer | Refused] = {}
         self._wakes_at = inf
+
+    @property
+    def _cost_s(self) -> float:
+        return self._usual.cost(PROGRAM, Speeds()).seconds
 
     @property
     def occupancy(self) -> Occupancy:
@@ -192,7 +199,7 @@ class GatedWorker(Worker):
         if number not in self._asked:
             return  # taken back
         _, on_end = self._asked[number]
-        self._cost_s += COST_WEIGHT * (self.clock.now - began_at - self._cost_s)
+        self._usual = self._usual.learn(PROGRAM, self.clock.now - began_at)
         self._leave(number)
         on_end("broken" if self.is_broken else "done")
 

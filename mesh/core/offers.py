@@ -1,4 +1,4 @@
-"""Asking a few peers for offers, and taking the one that is done first.
+"""Asking a few peers for offers, and taking the one that is done first, as far as can be told.
 
 One machine for one piece of work: `begin`, then offers and refusals as they come, until it says
 `Take` or `NobodyFree`. Late binding by reservation (K. Ousterhout et al., "Sparrow", SOSP 2013):
@@ -32,6 +32,14 @@ SILENCE_S_MAX = 1.0
 """How long to wait where not even one answers."""
 
 RESERVE_S = 2.0
+
+WAIT_WEIGHT = 1.5
+"""Of a second of waiting, where one of work is 1. What is waited for is the work of others, whose
+length nobody knows, and who has queued cannot go elsewhere: behind one slot of a slow machine a
+wait of seconds may well become half a minute. Measured with `simulations.placement`, six seeds: ten
+workers of 2 s jobs had a p99 of 1.30 times the omniscient one at 90 % load with 1, 1.2 with 1.5 and
+2; with 2 it grows at 70 % load, since slow machines are taken only because they are free.
+"""
 
 TRANSFER_BYTES_PER_S = 50e6
 """What the work reads and the peer does not hold crosses the network first; 112 MB/s at best."""
@@ -180,6 +188,12 @@ def expected_s(state: Choosing, choice: Choice, offer: Offer) -> float:
     return believed_s(choice, offer, state.content_bytes)
 
 
+def weighed_s(state: Choosing, choice: Choice, offer: Offer) -> float:
+    """What offers are compared by: the expected completion, waiting weighted by `WAIT_WEIGHT`."""
+    extra_s = (WAIT_WEIGHT - 1.0) * offer.wait_s * choice.candidate.slowness
+    return expected_s(state, choice, offer) + extra_s
+
+
 def believed_s(choice: Choice, offer: Offer, content_bytes: tuple[int, ...]) -> float:
     """A promise as far as it is believed, and the way of what the peer does not hold yet."""
     held = frozenset(offer.held)
@@ -236,7 +250,7 @@ def _decide(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
 
     def order(choice: Choice) -> tuple[float, float, float]:
         return (
-            round(expected_s(state, choice, offers[choice.peer]), 3),
+            round(weighed_s(state, choice, offers[choice.peer]), 3),
             -round(fresh[choice.peer].score, 6),
             uniform(state.draw, choice.peer),
         )

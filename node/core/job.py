@@ -37,7 +37,11 @@ COST_S: dict[JobKind, float] = {"code": 1.0, "inference": 3.0, "folding": 0.2, "
 """Of work that was never done here."""
 
 TOKEN_BYTES = 4
-WEIGHT = 0.2
+
+WEIGHT = 0.05
+"""Of the latest in an average of 20 and more. What work takes differs by nature: at 0.2 a single
+long job made its worker look slow, or a short one a slow worker fast, to all who asked next.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,29 +108,47 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Usual:
-    """Moving averages of what was done here: seconds by work, tokens of a reply by model."""
+class Average:
+    """Of all until there are many, then moving: the first few are not believed for long."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    reply_tokens: dict[str, float] = field(default_factory=dict)
+    value: float
+    count: int = 1
+
+    def add(self, value: float) -> Average:
+        count = self.count + 1
+        return Average(self.value + max(WEIGHT, 1.0 / count) * (value - self.value), count)
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """Averages of what was done here: seconds by work, tokens of a reply by model."""
+
+    seconds: dict[str, Average] = field(default_factory=dict)
+    reply_tokens: dict[str, Average] = field(default_factory=dict)
 
     def cost(self, job: Job, speeds: Speeds, cached_tokens: int = 0) -> Cost:
         if job.kind != "inference":
-            return Cost(self.seconds.get(job.work, COST_S[job.kind]))
+            return Cost(_average(self.seconds, job.work, COST_S[job.kind]))
         if speeds.generation is None and (job.prompt_tokens is None or job.work in self.seconds):
-            each_s = self.seconds.get(job.work, COST_S["inference"])
+            each_s = _average(self.seconds, job.work, COST_S["inference"])
             return Cost(each_s * job.count + speeds.load_s)
         generation = speeds.generation or UNMEASURED_TOKENS_PER_S
         prompt = speeds.prompt or PROMPT_SPEED * generation
-        reply = self.reply_tokens.get(job.work, COMPLETION_TOKENS) * job.count
+        reply = self.usual_reply_tokens(job.work) * job.count
         if job.max_tokens is not None:
             reply = min(reply, float(job.max_tokens))
         saved_s = min(cached_tokens, job.prompt_tokens or 0) / prompt
         reads_s = (job.prompt_tokens or 0) / prompt - saved_s
         return Cost(speeds.load_s + reads_s + reply / generation, saved_s)
 
-    def learn(self, job: Job, took_s: float, done: Message) -> Usual:
-        """Take in what a job took, from its first to its last moment in a slot."""
+    def usual_reply_tokens(self, work: str) -> float:
+        return _average(self.reply_tokens, work, COMPLETION_TOKENS)
+
+    def learn(self, job: Job, took_s: float, done: Message | None = None) -> Usual:
+        """Take in what a job took, from its first to its last moment in a slot.
+
+        `done` is how it ended: replies of models tell how many tokens they have.
+        """
         work = job.work
         known = replace(self, seconds=_averaged(self.seconds, work, took_s / job.count))
         if isinstance(done, CompletionDone | CompletionsDone):
@@ -212,9 +234,14 @@ def is_done(message: Message) -> bool:
     )
 
 
-def _averaged(averages: dict[str, float], name: str, value: float) -> dict[str, float]:
+def _average(averages: dict[str, Average], name: str, otherwise: float) -> float:
+    known = averages.get(name)
+    return otherwise if known is None else known.value
+
+
+def _averaged(averages: dict[str, Average], name: str, value: float) -> dict[str, Average]:
     before = averages.get(name)
-    average = value if before is None else before + WEIGHT * (value - before)
+    average = Average(value) if before is None else before.add(value)
     others = {key: one for key, one in averages.items() if key != name}
     if len(others) >= WORKS_MAX:
         others.pop(next(iter(others)))

@@ -27,7 +27,7 @@ from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
 from kowalski.protocol.messages.journal import Opened
 from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.task import TaskSpec
-from kowalski.rlm.opening import CannotOpen, open_session
+from kowalski.rlm.opening import CannotOpen
 
 NOBODY_LEADS = CannotOpen("no_coordinator", "no peer offers to coordinate")
 NOBODY_CAN = "no_peer"
@@ -55,14 +55,8 @@ async def rehearse(
 ) -> Rehearsal:
     """Raises what `session_inputs.gather` raises; the inputs of `spec` are in `store`."""
     appointment = _would_appoint(task, spec, submitter)
-    outset = await session_inputs.gather(spec, store, mesh)
-    opened = open_session(
-        spec,
-        languages=session_inputs.languages(mesh, spec.devices),
-        models=session_inputs.models(mesh, spec.devices),
-        limits=outset.limits,
-        inputs=outset.texts,
-    )
+    texts = await session_inputs.gather(spec, store, mesh)
+    opened, _ = await session_inputs.open_now(spec, texts, mesh)
     decisions: list[DecisionTold] = []
     if isinstance(opened, Opened):
         for need in needs_of(spec, opened):

@@ -155,6 +155,11 @@ class _Batch:
                 devices=how.devices,
             )
         except Weather as error:
+            if code_of(error, "failed") == "no_peer":  # alone, each waits for somebody
+                for one in group.unanswered:
+                    one.is_alone = True
+                self._wait_again(group.unanswered)
+                return
             duration_s = trio.current_time() - began
             self._hear(
                 [

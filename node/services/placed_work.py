@@ -17,7 +17,7 @@ from kowalski.mesh.conversation import Request
 from kowalski.mesh.core.placement import Devices, Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
-from kowalski.node.core.job import COMPLETION_TOKENS, PROMPT_SPEED, Job, Usual, request_of
+from kowalski.node.core.job import PROMPT_SPEED, Job, Usual, request_of
 from kowalski.node.core.portions import spans
 from kowalski.node.core.question_groups import Paces
 from kowalski.node.services import folding, inference, repl
@@ -255,7 +255,7 @@ class PlacedWork:
 
     def reply_tokens(self, need: Need, max_tokens: int | None) -> float:
         """How long a reply of a model usually is."""
-        usual = self._usual.reply_tokens.get(need.work, COMPLETION_TOKENS)
+        usual = self._usual.usual_reply_tokens(need.work)
         return usual if max_tokens is None else min(usual, float(max_tokens))
 
     def learn(self, to: Attempt, job: Job, done: CompletionDone | CompletionsDone) -> None:

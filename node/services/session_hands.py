@@ -14,7 +14,9 @@ import trio
 
 from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.core.blame import Weather
+from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
+from kowalski.node.core import missed
 from kowalski.node.core.question_groups import Question
 from kowalski.node.services import child_sessions, session_folds, session_inputs
 from kowalski.node.services.child_sessions import ChildSession
@@ -150,7 +152,7 @@ class SessionHands:
                 )
             except Weather as error:
                 code = code_of(error, "model_failed")
-                if not await self._wait_for_somebody(code, error):
+                if not await self._wait_for_somebody(code, error, asked.model, started):
                     return journal.ModelFailed(
                         call=effect.call,
                         code=code,
@@ -225,8 +227,21 @@ class SessionHands:
         await term.until_lease_held()
         return asked.model_copy(update={"term": term.term(), "remaining_s": term.remaining_s()})
 
-    async def _wait_for_somebody(self, code: str, error: Exception) -> bool:
-        """Wait before asking again, in a task that queues, if nobody had the model."""
+    async def _wait_for_somebody(
+        self, code: str, error: Exception, model: str, began: float
+    ) -> bool:
+        """Wait before asking again: for who is silent for a moment, or because the task queues."""
+        need = Need(
+            "inference",
+            model=None if model == ANY_MODEL else model,
+            devices=self._term.spec.devices,
+        )
+        waited_s = trio.current_time() - began
+        if code == "no_peer" and missed.is_worth_a_wait(
+            need, self._rooms.mesh.candidates(), waited_s
+        ):
+            await trio.sleep(missed.LOOK_S)
+            return True
         if self._term.spec.failover != "queue" or code not in NOBODY:
             return False
         self._term.progress("note", text=f"waiting: {error}")
@@ -278,11 +293,18 @@ class SessionHands:
         attempts, started = Attempts(), trio.current_time()
         asked = self._asked(model or self._model_now(), messages, 0)
         facts: dict[str, object] = {"model": model}
-        try:
-            reply = await self._complete(asked, attempts)
-        except Weather as error:
-            facts |= {"attempts": attempts.sent, "duration_s": trio.current_time() - started}
-            return Reply(error=str(error), code=code_of(error, "failed"), facts=facts)
+        while True:
+            try:
+                reply = await self._complete(asked, attempts)
+            except Weather as error:
+                code = code_of(error, "failed")
+                if not await self._wait_for_somebody(code, error, asked.model, started):
+                    facts["attempts"] = attempts.sent
+                    facts["duration_s"] = trio.current_time() - started
+                    return Reply(error=str(error), code=code, facts=facts)
+                asked = asked.model_copy(update={"remaining_s": self._term.remaining_s()})
+            else:
+                break
         facts = {
             "model": reply.done.model,
             "peer": reply.placed.peer,

@@ -16,7 +16,7 @@ from kowalski.mesh.core.blame import Weather, is_busy, is_worth_another_peer
 from kowalski.mesh.core.decisions import Decision
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
-from kowalski.node.core import cell_moves
+from kowalski.node.core import cell_moves, missed
 from kowalski.node.core.tries import Tries
 from kowalski.node.services import repl
 from kowalski.node.services.dispatch import Chosen, Work
@@ -148,11 +148,11 @@ class TaskCells:
     async def run(self, effect: RunCell) -> journal.CellFinished | journal.CellFailed:
         """Run one cell on whatever peer will have it; how it ended."""
         tries = Tries()
-        moves, cut = 0, -1
+        moves, cut, began = 0, -1, trio.current_time()
         while True:
             seat = self._seats.get(effect.language) or await self._take_seat(effect, tries)
             if seat is None:
-                if not await self._wait_for_somebody(effect, tries):
+                if not await self._wait_for_somebody(effect, tries, began):
                     return self._nobody(effect, tries)
                 continue
             if seat.ran != effect.after and not cell_moves.may_replay(self._limits.spec):
@@ -199,11 +199,15 @@ class TaskCells:
             "moved", cell=effect.cell, language=effect.language, why=tries.complaint
         )
 
-    async def _wait_for_somebody(self, effect: RunCell, tries: Tries) -> bool:
+    async def _wait_for_somebody(self, effect: RunCell, tries: Tries, began: float) -> bool:
         """Wait before looking again, if that may help."""
         if tries.busy:
             self._outlook.progress("note", text=f"cell {effect.cell} waits: {tries.complaint}")
             await trio.sleep(tries.wait_s(self._work.placing.dispatch.uniform()))
+            return True
+        need, waited_s = self._work_of(effect.language).need, trio.current_time() - began
+        if not tries.failed and missed.is_worth_a_wait(need, self._mesh.candidates(), waited_s):
+            await trio.sleep(missed.LOOK_S)
             return True
         if self._limits.spec.failover != "queue":
             return False

@@ -18,6 +18,7 @@ from simulations.placement import (
     one_liar,
     recovered_after_s,
     slow_third,
+    steady,
     tell,
 )
 
@@ -39,6 +40,15 @@ def test_offers_come_near_to_one_who_knows_everything_and_far_from_the_best_scor
     )
     assert offers <= 1.5 * omniscient  # 1.3 over larger clusters and more seeds
     assert offers <= 0.5 * best_score
+
+
+def test_ten_workers_of_long_jobs_nearly_full_are_near_to_one_who_knows_everything() -> None:
+    story = replace(steady(10, 0.9, 2.0), lasts_s=90.0)
+    offers, omniscient = (
+        tell(story, policy, seed=4).quantile(0.99, 10.0, 90.0)
+        for policy in ("offers", "omniscient")
+    )
+    assert offers <= 1.3 * omniscient
 
 
 def test_a_node_ten_times_slower_than_it_says_is_found_out_within_ten_seconds() -> None:

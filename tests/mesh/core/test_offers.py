@@ -98,10 +98,46 @@ def test_all_of_a_few_are_asked_and_the_one_that_is_done_first_is_taken() -> Non
     assert wake_at(asking.state) == inf
 
 
+def test_a_wait_weighs_more_than_as_much_work_since_it_is_the_work_of_others() -> None:
+    asking = Asking(*three())
+    asking.offers(ONE, wait_s=3.0, service_s=1.0)
+    asking.offers(TWO, wait_s=0.0, service_s=5.0)
+    asking.offers(THREE, wait_s=3.0, service_s=2.0)
+    assert asking.taken.choice.peer == TWO
+    assert asking.taken.expected_s == pytest.approx(5.002)  # what is told is not weighed
+
+
+def test_a_slow_one_that_is_only_free_is_not_taken_where_a_fast_one_is_free_soon() -> None:
+    asking = Asking(*three())
+    asking.offers(ONE, wait_s=3.0, service_s=1.0)
+    asking.offers(TWO, wait_s=0.0, service_s=6.0)
+    asking.offers(THREE, wait_s=0.0, service_s=7.0)
+    assert asking.taken.choice.peer == ONE
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.0, 60.0), st.floats(0.01, 60.0)), min_size=3, max_size=3),
+    st.floats(1.0, 8.0),
+)
+def test_nobody_else_would_both_begin_and_be_done_earlier(
+    offered: list[tuple[float, float]], slowness: float
+) -> None:
+    asking = Asking(candidate("one", slowness=slowness), candidate("two"), candidate("three"))
+    for peer, (wait_s, service_s) in zip((ONE, TWO, THREE), offered, strict=True):
+        asking.offers(peer, wait_s=wait_s, service_s=service_s)
+    taken, ways = asking.taken, dict(zip((ONE, TWO, THREE), offered, strict=True))
+    times = slowness if taken.choice.peer == ONE else 1.0
+    begins_s = ways[taken.choice.peer][0] * times
+    for peer, (wait_s, service_s) in ways.items():
+        times = slowness if peer == ONE else 1.0
+        begins_later = wait_s * times >= begins_s - 0.002
+        assert begins_later or (wait_s + service_s) * times >= taken.expected_s - 0.01
+
+
 def test_the_way_there_counts_twice() -> None:
     asking = Asking(candidate("one", rtt_s=0.2), candidate("two", rtt_s=0.001))
     asking.offers(ONE)
-    asking.offers(TWO, wait_s=0.3)
+    asking.offers(TWO, wait_s=0.2)
     assert asking.taken.choice.peer == TWO
 
 

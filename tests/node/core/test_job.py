@@ -65,8 +65,22 @@ def test_work_never_done_here_takes_the_usual_time_of_its_kind() -> None:
 def test_work_takes_what_it_took_lately_each_language_for_itself() -> None:
     usual = Usual().learn(PYTHON, 4.0, Cancel())
     assert usual.cost(PYTHON, Speeds()).seconds == 4.0
-    assert usual.learn(PYTHON, 9.0, Cancel()).cost(PYTHON, Speeds()).seconds == 5.0
+    assert usual.learn(PYTHON, 9.0, Cancel()).cost(PYTHON, Speeds()).seconds == 6.5
     assert usual.cost(Job("code", language="bash"), Speeds()).seconds == COST_S["code"]
+
+
+def test_one_long_job_among_many_does_not_make_its_worker_look_slow() -> None:
+    usual = Usual()
+    for _ in range(30):
+        usual = usual.learn(PYTHON, 1.0)
+    assert usual.learn(PYTHON, 11.0).cost(PYTHON, Speeds()).seconds == pytest.approx(1.5)
+
+
+def test_a_worker_that_has_become_slow_says_so_after_some_jobs() -> None:
+    usual = Usual()
+    for took_s in (1.0,) * 30 + (10.0,) * 30:
+        usual = usual.learn(PYTHON, took_s)
+    assert usual.cost(PYTHON, Speeds()).seconds > 7.5
 
 
 def test_a_model_call_takes_what_its_tokens_take() -> None:

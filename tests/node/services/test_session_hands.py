@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import trio
 
 from kowalski.node.backends.seam import CompletionRequest
 from kowalski.protocol.ids import TaskId
@@ -13,6 +14,7 @@ from kowalski.rlm.journal import event_of
 from simulations.virtual_time import JumpingClock
 from simulations.world import World, open_world
 from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block
+from tests.node.services.test_grouped_questions import answered_calls
 
 pytestmark = pytest.mark.trio
 
@@ -110,3 +112,32 @@ async def test_one_slot_serves_a_batch_of_fifty(virtual_time: JumpingClock) -> N
         await world.result(0, task)
         answered = [e for e in events(world, 0, task) if isinstance(e, SubCallAnswered)]
         assert [event.error for event in answered] == [None] * 50
+
+
+@pytest.mark.parametrize("number", [2, 3])
+async def test_the_only_one_with_a_language_or_a_model_may_be_silent_for_a_moment(
+    virtual_time: JumpingClock, number: int
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER, THINKER]) as world:
+        silent, leader = world.wires.storm.silent, world.peer(1)
+        pairs = [(leader, world.peer(number)), (world.peer(number), leader)]
+        silent.update(dict.fromkeys(pairs, 1))
+        await world.until(lambda: not world[1].mesh.is_routable(world.peer(number)))
+        task = world.submit(0, block("ask-many 100 q\nsay last"), mode="blocks", model="none")
+        await trio.sleep(0.5)
+        assert not world[0].submitter.find(task).is_over
+        for pair in pairs:
+            del silent[pair]
+            world.network.release(*pair)
+        result = await world.result(0, task)
+        assert result.answer is not None
+        assert "last" in result.answer.answer
+        assert [one.error for one in answered_calls(world, task)] == [None] * 100
+
+
+async def test_a_model_that_nobody_has_is_not_waited_for(virtual_time: JumpingClock) -> None:
+    async with open_world([ASKER, LEADER, WORKER, THINKER]) as world:
+        began = trio.current_time()
+        task = world.submit(0, "what is it?", mode="direct", model="none")
+        assert (await world.result(0, task)).state == "failed"
+        assert trio.current_time() - began < 4

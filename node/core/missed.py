@@ -1,0 +1,26 @@
+"""Nobody can do a piece of work just now, but somebody could who is only silent for a moment.
+
+A peer that misses two signs of life is sent nothing until it answers (`mesh.core.connectivity`).
+Mostly it is back within a second: on a loaded machine, or a bad wireless link. Where it is the only
+one with a model or a language, that is worth a moment's wait, and no failure of what is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from kowalski.mesh.core.placement import Candidate, Need, rank
+
+MISSED_S = 5.0
+"""How long such a peer is waited for: suspected and given up takes about as long."""
+
+LOOK_S = 0.2
+"""Between two looks."""
+
+
+def is_worth_a_wait(need: Need, candidates: Iterable[Candidate], waited_s: float) -> bool:
+    """Whether one of `candidates` could do it, but that it cannot be reached just now."""
+    silent = [one for one in candidates if not one.is_routable]
+    back = (replace(one, is_routable=True) for one in silent)
+    return waited_s < MISSED_S and bool(rank(need, back).choices)

@@ -1,0 +1,31 @@
+"""When nobody can for a moment, and when nobody can."""
+
+from __future__ import annotations
+
+import pytest
+
+from kowalski.mesh.core.placement import Candidate, Need
+from kowalski.node.core.missed import MISSED_S, is_worth_a_wait
+from tests.mesh.core.test_placement import PYTHON, candidate
+
+SILENT = candidate("silent", is_routable=False)
+BASH_ONLY = candidate("other", languages=frozenset({"bash"}))
+
+
+@pytest.mark.parametrize(
+    ("need", "candidates", "waited_s", "is_worth"),
+    [
+        (PYTHON, [SILENT, BASH_ONLY], 0.0, True),
+        (PYTHON, [SILENT, BASH_ONLY], MISSED_S, False),
+        (PYTHON, [BASH_ONLY], 0.0, False),
+        (PYTHON, [], 0.0, False),
+        (Need("code", language="cobol"), [SILENT], 0.0, False),
+        (Need("inference", model="small"), [SILENT], 4.0, True),
+        (Need("inference", model="large"), [SILENT], 0.0, False),
+        (Need("inference", model="small", devices="local"), [SILENT], 0.0, False),
+    ],
+)
+def test_who_could_and_is_silent_is_waited_for_and_not_for_long(
+    need: Need, candidates: list[Candidate], waited_s: float, *, is_worth: bool
+) -> None:
+    assert is_worth_a_wait(need, candidates, waited_s) == is_worth
