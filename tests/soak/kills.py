@@ -101,12 +101,12 @@ class Followed:
     answer: str = ""
     state: str = ""
     begun: int = 0
-    """Calls that the model server was asked."""
+    """Calls that the model server was asked; before the end, by all tasks before."""
     answered: int = 0
-    """And answered in full; before the end, by all tasks so far."""
+    """Of those in full."""
     calls_shown: int = 0
     unseen: int = 0
-    """Calls answered before the kill, of which the submitter had not heard."""
+    """Calls made before the kill, of whose answers the submitter had not heard."""
     shown: Counter[int] = field(default_factory=Counter)
     """How often each cell was shown as done within one following."""
     leader: str = ""
@@ -180,7 +180,7 @@ class Mesh:
         asker = self.cluster.named("asker")
         request: Event = {"prompt": "count the parts", "mode": "rlm", "task_id": task}
         request |= {"timeout_s": TASK_S, "max_iterations": CELLS + 5}
-        one.answered = stats
+        one.begun = calls
         self._follow(asker, "submit", request, one, kind)
         give_up_at = time.monotonic() + TASK_S
         while not one.state:
@@ -240,7 +240,7 @@ class Mesh:
         one.killed_at = time.monotonic()
         for process in processes:
             process.kill()
-        one.unseen = self.models.stats.completed - one.answered - one.calls_shown
+        one.unseen = len(self.models.calls) - one.begun - one.calls_shown
         for process in processes:
             process.wait(10.0)
 
