@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from kowalski.protocol.messages.base import line
 from kowalski.protocol.messages.journal import Opened
 from kowalski.protocol.messages.task import TaskSpec
 from kowalski.rlm import schemas
 from kowalski.rlm.parsing import Parsed, parse
-from kowalski.rlm.session_state import InputText, SessionLimits, SessionMode
+from kowalski.rlm.session_state import MESSAGE_TOKENS, InputText, SessionLimits, SessionMode
 from kowalski.rlm.tokens import estimate_tokens
+from kowalski.rlm.window_size import is_worth_counting
+
+NAME_TOKENS: Final = 16
+"""What an input's name and the lines around it add to a direct question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +47,16 @@ def open_session(
     models: Sequence[str],
     limits: SessionLimits,
     inputs: Sequence[InputText] = (),
+    counted_tokens: int | None = None,
 ) -> Opened | CannotOpen:
     """The first event of the session for `spec`.
 
     `languages` are those that some peer runs, by the names in `parsing.LANGUAGES`; `models` those
     usable now, the preferred one first. `inputs` holds the texts of the small inputs and the
     beginnings of the others; only when all of them are whole can a model be asked directly.
+    `counted_tokens`: of prompt and inputs together, where somebody counts for this model.
     """
-    size_tokens = _size_tokens(spec, inputs)
+    size_tokens = _size_tokens(spec, inputs, limits, counted_tokens)
     if spec.shape is not None:
         try:
             schemas.check_schema(spec.shape.json_schema)
@@ -117,8 +124,34 @@ def _no_model(spec: TaskSpec, models: Sequence[str]) -> str:
     return f"model {spec.model} is not usable anywhere; usable: {', '.join(models)}"
 
 
-def _size_tokens(spec: TaskSpec, inputs: Sequence[InputText]) -> int | None:
+def to_count(
+    spec: TaskSpec, inputs: Sequence[InputText], limits: SessionLimits
+) -> tuple[str, ...] | None:
+    """What is worth an exact count before the session opens; None where an estimate decides."""
+    texts = _texts_of(spec, inputs)
+    if texts is None or spec.mode not in {"auto", "direct"}:
+        return None
+    estimated = sum(map(estimate_tokens, texts))
+    return texts if is_worth_counting(estimated, limits.window_tokens) else None
+
+
+def _texts_of(spec: TaskSpec, inputs: Sequence[InputText]) -> tuple[str, ...] | None:
+    """All that a model would read if it were asked directly; None if that is not known whole."""
     whole = {given.name: given.text for given in inputs if given.is_whole}
     if not all(wanted.name in whole for wanted in spec.inputs):
         return None
-    return sum(map(estimate_tokens, (spec.prompt, *whole.values())))
+    shape = () if spec.shape is None else (spec.shape.json_schema,)
+    return (spec.prompt, *whole.values(), *shape)
+
+
+def _size_tokens(
+    spec: TaskSpec, inputs: Sequence[InputText], limits: SessionLimits, counted: int | None
+) -> int | None:
+    """Of the question that a model would be asked directly, none of which may be cut off."""
+    texts = _texts_of(spec, inputs)
+    if texts is None:
+        return None
+    around = MESSAGE_TOKENS + NAME_TOKENS * len(inputs)
+    if counted is not None:
+        return counted + around
+    return limits.scale.at_most(sum(map(estimate_tokens, texts)) + around)

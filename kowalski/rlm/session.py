@@ -178,7 +178,8 @@ def _effect(session: Session, due: _Due) -> Effect:
         case Gathering(purpose, first, questions):
             return _ask(session, due.number, questions[due.number - first], purpose)
         case Folding(text=text):
-            return Fold(text, session.limits.window_tokens // _FOLD_FRACTION)
+            window_tokens = session.scale.ours(session.limits.window_tokens)
+            return Fold(text, window_tokens // _FOLD_FRACTION)
         case Finished(finish):
             return finish
         case Unopened() | Ended():
@@ -239,8 +240,13 @@ def _answered(session: Session, event: SessionEvent) -> Session:
     match session.stage, event:
         case Unopened(), Opened():
             return _opened(session, event)
-        case (Asking(purpose) | Folding(purpose), ModelReplied(call=session.calls)):
+        case (
+            Asking(purpose, messages=()) | Folding(purpose),
+            ModelReplied(call=session.calls),
+        ):
             # While folding: the one who kept this journal had a wider window.
+            return replies.replied(window.counted(session, event), purpose, event)
+        case Asking(purpose), ModelReplied(call=session.calls):
             return replies.replied(session, purpose, event)
         case (Asking(purpose, fallback=fallback), ModelFailed(call=session.calls)):
             return replies.failed(session, purpose, fallback, event)

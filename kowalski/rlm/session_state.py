@@ -6,7 +6,7 @@ How it moves from one state to the next is in `session`; how it begins, in `open
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from typing import Final, Literal
 
@@ -19,6 +19,7 @@ from kowalski.rlm.budget import NOTHING, Spent
 from kowalski.rlm.prompts import BUILT_IN, PromptBook, PromptName
 from kowalski.rlm.quality import Best
 from kowalski.rlm.tokens import estimate_tokens
+from kowalski.rlm.window_size import UNLEARNT, TokenScale
 
 SessionMode = Literal["blocks", "direct", "rlm"]
 Purpose = Literal["direct", "turn", "refine", "extract", "draft", "part", "aggregate", "evaluate"]
@@ -59,26 +60,37 @@ class SessionLimits:
     cells_max: int = 10_000
     parts_max: int = 32
     """Of a text with outputs that is too long for one question."""
+    scale: TokenScale = UNLEARNT
+    """What was known of the model's tokens when the session began."""
+
+    @property
+    def usual_tokens(self) -> int:
+        """`window_tokens` in those of our estimate, of which a word is one."""
+        return self.scale.ours(self.window_tokens)
 
     @property
     def sub_prompt_chars(self) -> int:
         """How long the prompt of a sub-call may be, with room for its reply."""
-        return self.window_tokens * 3
+        return self.usual_tokens * 3
 
 
-def limits_for(window_tokens: int, output_chars: int | None = None) -> SessionLimits:
+def limits_for(
+    window_tokens: int, output_chars: int | None = None, scale: TokenScale = UNLEARNT
+) -> SessionLimits:
     """Limits under which a turn fits a model that reads at most `window_tokens`.
 
     Of a small window, question, newest reply, newest outputs and the fold of older turns get about
-    a quarter each, at four characters a token. `output_chars`: what the task wants shown of a cell.
+    a quarter each, at four characters a usual token. `output_chars`: what the task wants shown of a
+    cell.
     """
-    full = SessionLimits()
-    return SessionLimits(
-        window_tokens=window_tokens,
-        output_chars=min(output_chars or full.output_chars, window_tokens // 2),
-        outputs_chars=min(full.outputs_chars, window_tokens),
-        reply_chars=min(full.reply_chars, window_tokens),
-        prompt_chars=max(PROMPT_SHOWN_CHARS_MIN, min(full.prompt_chars, window_tokens // 2)),
+    full = SessionLimits(window_tokens=window_tokens, scale=scale)
+    usual = full.usual_tokens
+    return replace(
+        full,
+        output_chars=min(output_chars or full.output_chars, max(1, usual // 2)),
+        outputs_chars=min(full.outputs_chars, usual),
+        reply_chars=min(full.reply_chars, usual),
+        prompt_chars=max(PROMPT_SHOWN_CHARS_MIN, min(full.prompt_chars, usual // 2)),
     )
 
 
@@ -262,6 +274,8 @@ class Session:
     """Everything that was ever in the window."""
     tokens: int = 0
     """The window's, estimated."""
+    learnt: TokenScale | None = None
+    """From the counts of the servers that were asked."""
     preamble: int = 0
     """How many messages at the beginning of the window are never folded."""
     summary: str = ""
@@ -289,6 +303,11 @@ class Session:
     """What the model has not been told yet of variables that came back otherwise."""
     spent: Spent = NOTHING
     prompts: PromptBook = BUILT_IN
+
+    @property
+    def scale(self) -> TokenScale:
+        """From our estimate to what the model counts."""
+        return self.learnt or self.limits.scale
 
     @property
     def prompt_input(self) -> str | None:

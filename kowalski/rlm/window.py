@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from kowalski.protocol.messages.inference import ChatMessage
-from kowalski.protocol.messages.journal import Folded
+from kowalski.protocol.messages.journal import Folded, ModelReplied
 from kowalski.rlm import budget, wording
 from kowalski.rlm.session_state import Asking, Folding, Purpose, Session, message_tokens
 
@@ -27,9 +27,19 @@ def said(session: Session, role: Literal["system", "user", "assistant"], content
     )
 
 
+def counted(session: Session, event: ModelReplied) -> Session:
+    """Learn from what the server told of the window that it was asked with."""
+    # With several attempts it is the sum of theirs.
+    if event.attempts > 1 or event.usage.is_estimate:
+        return session
+    learnt = session.scale.heard(session.tokens, event.usage.prompt_tokens)
+    return session if learnt is session.scale else replace(session, learnt=learnt)
+
+
 def asked(session: Session, purpose: Purpose) -> Session:
     last = len(session.messages) - MESSAGES_KEPT
-    if session.tokens > session.limits.window_tokens and last > session.preamble:
+    tokens = session.scale.at_most(session.tokens)
+    if tokens > session.limits.window_tokens and last > session.preamble:
         return replace(session, stage=Folding(purpose, wording.to_fold(session, last)))
     return replace(session, stage=Asking(purpose))
 

@@ -165,7 +165,7 @@ def is_too_long(text: str, limits: SessionLimits) -> bool:
 
 def _part_chars(limits: SessionLimits) -> int:
     # Three characters a token is short even for program text; half is for the turns.
-    return limits.window_tokens * 3 // 2
+    return limits.usual_tokens * 3 // 2
 
 
 def parts(text: str, limits: SessionLimits, most: int) -> tuple[str, ...]:

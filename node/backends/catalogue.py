@@ -30,12 +30,16 @@ from kowalski.node.backends.seam import (
 )
 from kowalski.node.core.look_pace import LookPace
 from kowalski.node.core.model_catalogue import Listing, averaged, choose, having, preference
+from kowalski.rlm.tokens import estimate_tokens
+from kowalski.rlm.window_size import UNLEARNT, TokenScale
 
 Look: TypeAlias = Callable[[Sequence[Candidate]], Awaitable[tuple[Finding, ...]]]
 
 # Fewer tokens say more about the clock than about the model.
 RATED_TOKENS_MIN = 4
 RATED_PROMPT_TOKENS_MIN = 16
+# Counts of prompts that are learnt from: the first few, then one of so many.
+LEARNT_FROM_FIRST, LEARNT_FROM_EACH = 4, 16
 # Less is a look at what is loaded already.
 LOADED_S = 0.2
 # A server that fails makes us look again, but not in a busy loop.
@@ -54,6 +58,9 @@ class _Record:
     tokens_per_s: float | None = None
     prompt_tokens_per_s: float | None = None
     load_s: float | None = None
+    scale: TokenScale = UNLEARNT
+    heard: int = 0
+    """Counts of prompts, of which not each is worth estimating the prompt once more."""
 
     def rate(self, tokens: int, elapsed_s: float) -> None:
         if tokens > 0 and elapsed_s > 0:
@@ -62,6 +69,14 @@ class _Record:
     def rate_prompt(self, tokens: int, elapsed_s: float) -> None:
         if tokens >= RATED_PROMPT_TOKENS_MIN and elapsed_s > 0:
             self.prompt_tokens_per_s = averaged(self.prompt_tokens_per_s, tokens / elapsed_s)
+
+    def hear(self, request: CompletionRequest, end: Completed) -> None:
+        """Learn how long texts are for this model. A picture's tokens are not of the text."""
+        if end.usage_is_estimate or request.images:
+            return
+        if self.heard < LEARNT_FROM_FIRST or self.heard % LEARNT_FROM_EACH == 0:
+            self.scale = self.scale.heard(estimate_tokens(request.said), end.prompt_tokens)
+        self.heard += 1
 
 
 class Catalogue:
@@ -151,7 +166,8 @@ class Catalogue:
         if request.model != listing.model.name:
             request = dataclasses.replace(request, model=listing.model.name)
         backend = self._backend(listing.backend_url)
-        return Answering(self, listing, backend.complete(request, idle_timeout_s=idle_timeout_s))
+        completing = backend.complete(request, idle_timeout_s=idle_timeout_s)
+        return Answering(self, listing, request, completing)
 
     async def embed(
         self, request: EmbeddingRequest, *, idle_timeout_s: float
@@ -192,6 +208,12 @@ class Catalogue:
                     if counts is not None:
                         return listing, counts
         return found[0], None
+
+    def estimate_tokens(self, listing: Listing, texts: Sequence[str]) -> tuple[int, ...]:
+        """Of each text, by what was learnt of this model on its server."""
+        record = self._records.get((listing.backend_url, listing.model.name))
+        scale = UNLEARNT if record is None else record.scale
+        return tuple(round(estimate_tokens(text) * scale.factor) for text in texts)
 
     def backends(self) -> tuple[Backend, ...]:
         """The servers that are there now."""
@@ -346,10 +368,12 @@ class Answering:
         self,
         catalogue: Catalogue,
         listing: Listing,
+        request: CompletionRequest,
         completing: contextlib.AbstractAsyncContextManager[AsyncIterator[CompletionEvent]],
     ) -> None:
         self.listing = listing
         self._catalogue = catalogue
+        self._request = request
         self._completing = completing
         self._record: _Record
         self._events: AsyncIterator[CompletionEvent]
@@ -396,6 +420,7 @@ class Answering:
             raise
         if isinstance(event, Completed):
             self._rate(event)
+            self._record.hear(self._request, event)
             self._catalogue.notice_rate()
         else:
             self._deltas += 1

@@ -1,7 +1,11 @@
 """The tokens of a text as model servers count them: `/tokenize`, in their dialects. No I/O.
 
 llama-server answers a list of tokens, vLLM and SGLang (since 0.5.4) a `count` as well. Ollama, LM
-Studio and exo have no such path.
+Studio and exo have no such path. Compared with the sources of vLLM (`entrypoints/serve/tokenize`)
+and SGLang (`entrypoints/openai/serving_tokenize.py`) of November 2026, not with running servers:
+both take texts of any length, and read special tokens in a text as such (a count is a little lower
+then). SGLang fails with a 500 where it was started without a tokenizer, and in versions where the
+tokenizer tells no length, whose 10^30 its JSON cannot say.
 """
 
 from __future__ import annotations

@@ -10,19 +10,10 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final, Self
 
 from kowalski.node.backends.seam import Completed, CompletionEvent, CompletionRequest
+from kowalski.rlm.window_size import UNLEARNT, TokenScale
 
 if TYPE_CHECKING:
     from kowalski.node.backends.seam import EstimateTokens
-
-LEARNT_TOKENS_MIN: Final = 100
-"""Shorter prompts say more about the chat template than about the vocabulary."""
-
-SCALE_MIN: Final = 0.5
-"""Less is a server that did not count what it held already."""
-SCALE_MAX: Final = 8.0
-
-WEIGHT: Final = 0.3
-"""Of the newest count, where it is lower; a higher one counts at once, since too few is worse."""
 
 MODELS_MAX: Final = 1000
 
@@ -32,24 +23,18 @@ class TokenScales:
 
     def __init__(self, estimate_tokens: EstimateTokens) -> None:
         self._estimate_tokens = estimate_tokens
-        self._scales: dict[str, float] = {}
+        self._scales: dict[str, TokenScale] = {}
 
     def estimate(self, model: str, text: str) -> int:
         """Tokens of `text` for `model`; the general estimate until it was heard of."""
-        return int(self._estimate_tokens(text) * self._scales.get(model, 1.0))
+        return int(self._estimate_tokens(text) * self._scales.get(model, UNLEARNT).factor)
 
     def hear(self, model: str, text: str, counted: int) -> None:
         """The server of `model` counted so many tokens for `text`."""
-        estimated = self._estimate_tokens(text)
-        if estimated < LEARNT_TOKENS_MIN or not SCALE_MIN <= counted / estimated <= SCALE_MAX:
+        if model not in self._scales and len(self._scales) >= MODELS_MAX:
             return
-        measured = counted / estimated
-        known = self._scales.get(model)
-        if known is None and len(self._scales) >= MODELS_MAX:
-            return
-        if known is not None and measured < known:
-            measured = WEIGHT * measured + (1 - WEIGHT) * known
-        self._scales[model] = measured
+        known = self._scales.get(model, UNLEARNT)
+        self._scales[model] = known.heard(self._estimate_tokens(text), counted)
 
 
 class Counted:

@@ -9,7 +9,7 @@ if it appoints this peer again, the work goes on under the higher term.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 import trio
@@ -360,29 +360,27 @@ class Coordination:
             self._nursery.cancel_scope.cancel()
 
     async def _begin(self, events: list[journal.SessionEvent]) -> None:
-        outset = await session_inputs.gather(
-            self._spec, self._rooms.store, self._rooms.mesh, self._content_holders
+        mesh = self._rooms.mesh
+        texts = await session_inputs.gather(
+            self._spec, self._rooms.store, mesh, self._content_holders
         )
-        fresh = machine.new_session(self._spec, limits=outset.limits, inputs=outset.texts)
+        model = next((one.model for one in events if isinstance(one, journal.Opened)), None)
+        limits = session_inputs.limits_of(self._spec, mesh, model or self._spec.model)
+        fresh = machine.new_session(self._spec, limits=limits, inputs=texts)
         self._session = machine.replay(fresh, events)
         if events:
             self._perform(machine.outstanding(self._session))
         else:
-            await self._open(outset)
+            await self._open(texts)
 
-    async def _open(self, outset: session_inputs.Outset) -> None:
+    async def _open(self, texts: tuple[machine.InputText, ...]) -> None:
         """Decide the mode. Where nobody can do it yet, peers that just came get a moment."""
         patience = self._rooms.patience
         give_up_at = trio.current_time() + patience.capable_peer_s
         while True:
-            opened = machine.open_session(
-                self._spec,
-                languages=session_inputs.languages(self._rooms.mesh, self._spec.devices),
-                models=session_inputs.models(self._rooms.mesh, self._spec.devices),
-                limits=outset.limits,
-                inputs=outset.texts,
-            )
+            opened, limits = await session_inputs.open_now(self._spec, texts, self._rooms.mesh)
             if isinstance(opened, journal.Opened):
+                self._session = replace(self._session_now(), limits=limits)
                 self._happened(opened)
                 return
             is_over = trio.current_time() >= give_up_at

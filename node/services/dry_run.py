@@ -35,7 +35,7 @@ from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
 from kowalski.protocol.messages.journal import Opened
 from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.task import TaskSpec
-from kowalski.rlm.opening import CannotOpen, open_session
+from kowalski.rlm.opening import CannotOpen
 from kowalski.rlm.session_state import SessionMode
 
 PROTOCOL = "/kowalski/rehearse/1"
@@ -158,14 +158,8 @@ class Rehearsing:
     ) -> tuple[Opened | CannotOpen, tuple[DecisionTold, ...]]:
         """How it would be opened here, and where its work would go. Holds no place anywhere."""
         mesh = self._mesh
-        outset = await session_inputs.gather(spec, self._store, mesh)
-        opened = open_session(
-            spec,
-            languages=session_inputs.languages(mesh, spec.devices),
-            models=session_inputs.models(mesh, spec.devices),
-            limits=outset.limits,
-            inputs=outset.texts,
-        )
+        texts = await session_inputs.gather(spec, self._store, mesh)
+        opened, _ = await session_inputs.open_now(spec, texts, mesh)
         if not isinstance(opened, Opened):
             return opened, ()
         decisions: list[DecisionTold] = []

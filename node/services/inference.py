@@ -33,7 +33,6 @@ from kowalski.protocol.errors import (
 from kowalski.protocol.messages import inference as wire
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.telemetry import Hot, Model, Occupancy
-from kowalski.rlm.tokens import estimate_tokens
 
 PROTOCOL = "/kowalski/inference/1"
 DELTA_CHARS_MAX = 4096
@@ -318,7 +317,7 @@ class InferenceRoom:
             counts = await self._count_by_file(listing.model.name, request.texts)
         return wire.TokensCounted(
             model=listing.model.name,
-            counts=counts or tuple(map(estimate_tokens, request.texts)),
+            counts=counts or self._catalogue.estimate_tokens(listing, request.texts),
             is_estimate=counts is None,
             backend=listing.backend_name,
             held_s=trio.current_time() - started,

@@ -28,6 +28,7 @@ from kowalski.protocol.messages.repl import AnswerVariable, CellStatus, Input
 from kowalski.protocol.messages.task import Mode, TaskSpec
 from kowalski.rlm import session
 from kowalski.rlm.session import AskModel, Finish, Fold, Note, RunCell
+from kowalski.rlm.session_state import message_tokens
 
 PEER = PeerId("12D3KooWabcdefgh")
 LIMITS = session.SessionLimits()
@@ -75,8 +76,8 @@ def finished(
     )
 
 
-def replied(call: int, text: str) -> ModelReplied:
-    usage = Usage(prompt_tokens=10, completion_tokens=2)
+def replied(call: int, text: str, prompt_tokens: int = 10) -> ModelReplied:
+    usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=2)
     return ModelReplied(call=call, text=text, model="m", peer=PEER, usage=usage)
 
 
@@ -94,11 +95,13 @@ class World:
 
     A reply is chosen by the number of its question, so that it does not matter who asks. Where
     each answer is judged, every other question is the judge's, and `judgements` are its replies.
+    Of each prompt the model counts `factor` times what we estimate; None: it says 10 of any.
     """
 
     replies: tuple[Reply, ...] = ()
     run: Run = echo
     judgements: tuple[Reply, ...] = ("1",)
+    factor: float | None = None
     journal: list[SessionEvent] = field(default_factory=list)
     asked: list[AskModel] = field(default_factory=list)
     cells: list[RunCell] = field(default_factory=list)
@@ -111,7 +114,7 @@ class World:
                 reply = self._reply(effect)
                 if isinstance(reply, ModelFailed):
                     return (reply.model_copy(update={"call": call}),)
-                return (replied(call, reply),)
+                return (replied(call, reply, self.counted(effect)),)
             case RunCell(cell=cell, language=language, code=code):
                 self.cells.append(effect)
                 started = CellStarted(cell=cell, language=language, code=code, peer=PEER)
@@ -123,6 +126,11 @@ class World:
             case Note(text=text):
                 self.notes.append(text)
                 return ()
+
+    def counted(self, asked: AskModel) -> int:
+        """What the model's server says of a prompt."""
+        estimated = sum(map(message_tokens, asked.messages))
+        return 10 if self.factor is None else round(self.factor * estimated)
 
     def _reply(self, effect: AskModel) -> Reply:
         replies, number = self.replies, effect.call

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from kowalski.protocol.messages.journal import Opened
-from kowalski.protocol.messages.task import TaskSpec
-from kowalski.rlm.opening import CannotOpen, open_session
-from kowalski.rlm.session_state import InputText, SessionLimits
+from kowalski.protocol.messages.task import Shape, TaskSpec
+from kowalski.rlm.opening import NAME_TOKENS, CannotOpen, open_session, to_count
+from kowalski.rlm.session_state import MESSAGE_TOKENS, InputText, SessionLimits
+from kowalski.rlm.window_size import UNLEARNT, TokenScale
 from tests.kowalski.rlm.session_world import spec
 
 BLOCKS = "Run this:\n\n```python\nprint(1)\n```\n"
@@ -18,8 +19,17 @@ def opened(
     languages: tuple[str, ...] = ("python",),
     models: tuple[str, ...] = ("m", "other"),
     inputs: tuple[InputText, ...] = (),
+    limits: SessionLimits = LIMITS,
+    counted_tokens: int | None = None,
 ) -> Opened | CannotOpen:
-    return open_session(task, languages=languages, models=models, limits=LIMITS, inputs=inputs)
+    return open_session(
+        task,
+        languages=languages,
+        models=models,
+        limits=limits,
+        inputs=inputs,
+        counted_tokens=counted_tokens,
+    )
 
 
 def mode_of(opening: Opened | CannotOpen) -> str:
@@ -46,6 +56,42 @@ def test_an_input_that_is_not_there_whole_becomes_a_session(text: InputText | No
 
 def test_a_long_question_becomes_a_session() -> None:
     assert mode_of(opened(spec("word " * 2000))) == "rlm"
+
+
+@pytest.mark.parametrize(
+    ("scale", "words", "mode"),
+    [
+        (UNLEARNT, 800, "direct"),
+        (UNLEARNT, 880, "rlm"),  # fits by the estimate, but not surely
+        (TokenScale(0.9, is_learnt=True), 880, "direct"),
+        (TokenScale(2.0, is_learnt=True), 500, "rlm"),
+    ],
+)
+def test_what_is_not_counted_must_fit_with_a_margin(
+    scale: TokenScale, words: int, mode: str
+) -> None:
+    limits = SessionLimits(window_tokens=1000, scale=scale)
+    assert mode_of(opened(spec("word " * words), limits=limits)) == mode
+
+
+def test_what_is_counted_must_fit_as_it_is_with_what_stands_around_it() -> None:
+    task, text = spec("word " * 880, inputs=["a"]), (InputText("a", "text", is_whole=True),)
+    room = LIMITS.window_tokens - MESSAGE_TOKENS - NAME_TOKENS
+    assert mode_of(opened(task, inputs=text, counted_tokens=room)) == "direct"
+    assert mode_of(opened(task, inputs=text, counted_tokens=room + 1)) == "rlm"
+    direct = task.model_copy(update={"mode": "direct"})
+    assert mode_of(opened(direct, inputs=text, counted_tokens=room + 1)) == "too_long"
+
+
+def test_only_what_could_go_either_way_is_worth_a_count() -> None:
+    shape = Shape(json_schema='{"type": "object"}')
+    text = InputText("a", "text", is_whole=True)
+    task = spec("word " * 500, inputs=["a"], shape=shape)
+    assert to_count(task, (text,), LIMITS) == (task.prompt, "text", shape.json_schema)
+    assert to_count(spec("word"), (), LIMITS) is None
+    assert to_count(spec("word " * 5000), (), LIMITS) is None
+    assert to_count(task, (InputText("a", "te", is_whole=False),), LIMITS) is None
+    assert to_count(task.model_copy(update={"mode": "rlm"}), (text,), LIMITS) is None
 
 
 def test_blocks_run_where_no_model_is() -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
+
+import pytest
 
 from kowalski.protocol.ids import content_hash
 from kowalski.protocol.messages.journal import Folded, ModelReplied, Opened
 from kowalski.rlm import session
 from kowalski.rlm.session import Finish, Fold
 from kowalski.rlm.session_state import message_tokens
-from tests.kowalski.rlm.session_world import LIMITS, World, folded, spec
+from tests.kowalski.rlm.session_world import LIMITS, World, folded, replied, spec
 
 SMALL = session.SessionLimits(window_tokens=1500)
 PRINT = "I print.\n```python\nx\n```\n"
@@ -37,6 +40,43 @@ def test_a_window_that_does_not_fit_is_folded_before_the_next_question() -> None
     assert len(folds_of(world)) > 1
     for asked in world.asked:
         assert sum(map(message_tokens, asked.messages)) <= SMALL.window_tokens
+
+
+@pytest.mark.parametrize(("factor", "is_folded"), [(0.8, False), (2.5, True)])
+def test_a_window_fits_as_the_model_counts_it_once_the_model_has_counted(
+    factor: float, is_folded: bool
+) -> None:
+    world = long_world(20)
+    world.factor = factor
+    limits = session.SessionLimits(window_tokens=4000)
+    assert world.go(spec("?", "rlm", turns=30), limits=limits).answer == "42"
+    counted = [world.counted(asked) for asked in world.asked]
+    assert max(counted) <= limits.window_tokens
+    # And is not folded long before it is full.
+    assert max(counted) > 0.7 * limits.window_tokens
+    assert bool(folds_of(world)) == is_folded
+
+
+def test_what_was_learnt_of_the_tokens_comes_back_with_the_journal() -> None:
+    world = long_world(5)
+    world.factor = 2.0
+    task = spec("?", "rlm", turns=30)
+    world.go(task, limits=LIMITS)
+    state = session.replay(session.new_session(task, limits=LIMITS), world.journal[:-1])
+    assert state.scale.is_learnt
+    assert state.scale.factor == pytest.approx(2.0, rel=0.01)
+
+
+@pytest.mark.parametrize("more", [{"attempts": 2}, {"estimated": True}])
+def test_only_one_servers_own_count_teaches(more: dict[str, Any]) -> None:
+    task = spec("word " * 500, "rlm")
+    fresh = session.new_session(task, limits=LIMITS)
+    state = session.replay(fresh, [Opened(mode="rlm", model="m")])
+    honest = replied(0, PRINT, 2 * state.tokens)
+    assert session.replay(state, [honest]).scale.is_learnt
+    usage = honest.usage.model_copy(update={"is_estimate": "estimated" in more})
+    other = honest.model_copy(update={"attempts": more.get("attempts", 1), "usage": usage})
+    assert not session.replay(state, [other]).scale.is_learnt
 
 
 def test_a_fold_keeps_rules_question_newest_turn_and_alternating_roles() -> None:

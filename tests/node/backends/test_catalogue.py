@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from kowalski.node.backends.http import open_http
 from kowalski.node.backends.in_memory import InMemoryBackend
 from kowalski.node.backends.probing import Candidate, Finding, candidate, probe
 from kowalski.node.backends.seam import BackendError, Completed, CompletionRequest, ModelInfo
+from kowalski.rlm.tokens import estimate_tokens
 from tests.node.backends.asking import estimate, exhaust, question
 from tests.scripted_model_server import Act, Script, open_scripted_server
 
@@ -102,6 +104,22 @@ async def test_a_rate_follows_the_measurements_slowly(autojump_clock: MockClock)
         backend.delay_per_token_s = 0.2
         await run_to_end(catalogue, "m")
         assert catalogue.listings()[0].tokens_per_s == pytest.approx(0.7 * 10 + 0.3 * 5)
+
+
+@pytest.mark.trio
+async def test_how_long_texts_are_for_a_model_is_learnt_from_what_its_server_counts() -> None:
+    house = device(server("s", WARM, delay_per_token_s=0.0))
+    text = "word " * 200  # as many tokens for the server; by the general estimate more
+    async with open_catalogue(house.places(), house.look) as catalogue:
+        (listing,) = catalogue.listings()
+        assert catalogue.estimate_tokens(listing, [text, ""]) == (estimate_tokens(text), 0)
+        assert estimate_tokens(text) > 210
+        plain = question(text, model="m")
+        shown = dataclasses.replace(plain, images=(b"png",))
+        for request, estimated in ((shown, estimate_tokens(text)), (plain, 200)):
+            async with catalogue.answer(request, idle_timeout_s=9) as stream:
+                await exhaust(stream)
+            assert abs(catalogue.estimate_tokens(listing, [text])[0] - estimated) <= 1
 
 
 @pytest.mark.trio

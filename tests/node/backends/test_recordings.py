@@ -18,6 +18,7 @@ from kowalski.node.backends.seam import (
     Completed,
     CompletionEvent,
     CompletionRequest,
+    Counter,
     Delta,
 )
 from kowalski.protocol.messages.inference import Logprob, TokenLogprob, Tool
@@ -168,3 +169,44 @@ async def test_a_server_that_is_not_there_is_unreachable() -> None:
         with pytest.raises(BackendError) as caught:
             await backend_of("exo", http).health()
     assert caught.value.code == "unreachable"
+
+
+# --- counts of tokens ---------------------------------------------------------------------------
+# Written by hand from the sources of vLLM and SGLang: see `token_counting`.
+
+
+@pytest.mark.parametrize(
+    ("recording", "counts"),
+    [
+        ("llama-server-tokenize", (4, 0)),
+        ("vllm-tokenize", (4, 0)),
+        ("sglang-tokenize", (4, 0)),
+        ("vllm-tokenize-other-model", None),
+        ("vllm-tokenize-other-model-older", None),
+        ("vllm-tokenize-no-tokenizer", None),
+        ("sglang-tokenize-too-old", None),
+    ],
+)
+async def test_a_server_counts_each_text_that_is_one_or_says_that_it_does_not(
+    recording: str, counts: tuple[int, ...] | None
+) -> None:
+    give = Recording.read(recording)
+    async with open_faulty(lambda _: give) as (network, http):
+        backend = backend_of(recording, http)
+        assert isinstance(backend, Counter)
+        assert await backend.count_tokens("m", ["the valve is shut", ""]) == counts
+    (asked,) = network.asked
+    assert asked.key == "POST /tokenize"
+    assert asked.headers["content-type"] == "application/json"  # else vLLM and SGLang refuse it
+    text = asked.body.get("content", asked.body.get("prompt"))
+    assert text == "the valve is shut"
+
+
+async def test_a_server_that_fails_to_count_says_so() -> None:
+    give = Recording.read("sglang-tokenize-failed")
+    async with open_faulty(lambda _: give) as (_network, http):
+        backend = backend_of("sglang-tokenize-failed", http)
+        assert isinstance(backend, Counter)
+        with pytest.raises(BackendError, match="during tokenization") as caught:
+            await backend.count_tokens("m", ["the valve is shut"])
+    assert caught.value.code == "bad_reply"

@@ -10,24 +10,27 @@ import trio
 
 from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.mesh import CONTENT_PROTOCOL
-from kowalski.node.backends.seam import ModelInfo
-from kowalski.node.services import session_inputs
+from kowalski.node.backends.seam import BackendError, ModelInfo
 from kowalski.node.services.session_inputs import (
+    COUNT_S,
     HEAD_BYTES,
     WHOLE_BYTES_MAX,
-    WINDOW_TOKENS_DEFAULT,
     cell_inputs,
     gather,
     languages,
+    limits_of,
     models,
+    open_now,
 )
 from kowalski.protocol.errors import PeerUnreachableError
 from kowalski.protocol.ids import ContentHash
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentAsked, ContentRef
+from kowalski.protocol.messages.journal import Opened
 from kowalski.protocol.messages.repl import Input
 from kowalski.protocol.messages.task import TaskSpec
-from kowalski.rlm.session import InputText, SessionLimits, limits_for
+from kowalski.rlm.session import CannotOpen, InputText, SessionLimits, limits_for
+from kowalski.rlm.window_size import UNLEARNT
 from simulations.virtual_time import JumpingClock
 from simulations.world import World, open_world
 from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER
@@ -52,8 +55,8 @@ async def given(world: World, number: int, name: str, data: bytes) -> Input:
     return Input(name=name, content=await world[number].store.put(data))
 
 
-async def outset(world: World, task: TaskSpec, number: int = 1) -> session_inputs.Outset:
-    """As the leader gathers it."""
+async def texts_of(world: World, task: TaskSpec, number: int = 1) -> tuple[InputText, ...]:
+    """As the leader gathers them."""
     return await gather(task, world[number].store, world[number].mesh)
 
 
@@ -81,8 +84,8 @@ async def test_small_inputs_are_read_whole_and_large_ones_at_their_beginning(
         small = await given(world, 0, "small.txt", b"a line\n")
         large = await given(world, 0, "large.txt", bytes(range(97, 122)) * 40_000)
         served = Counted(world, 0)
-        told = await outset(world, spec(small, large))
-        assert told.texts == (
+        told = await texts_of(world, spec(small, large))
+        assert told == (
             InputText("small.txt", "a line\n", is_whole=True),
             InputText("large.txt", (bytes(range(97, 122)) * 200)[:HEAD_BYTES].decode(), False),
         )
@@ -98,8 +101,8 @@ async def test_inputs_are_whole_as_long_as_all_of_them_together_are_small(
         half = await given(world, 0, "half", b"x" * (WHOLE_BYTES_MAX // 2))
         more = await given(world, 0, "more", b"y" * (WHOLE_BYTES_MAX // 2 + 1))
         rest = await given(world, 0, "rest", b"z" * (WHOLE_BYTES_MAX // 2))
-        told = await outset(world, spec(half, more, rest))
-        assert [(one.name, one.is_whole, len(one.text)) for one in told.texts] == [
+        told = await texts_of(world, spec(half, more, rest))
+        assert [(one.name, one.is_whole, len(one.text)) for one in told] == [
             ("half", True, WHOLE_BYTES_MAX // 2),
             ("more", False, HEAD_BYTES),
             ("rest", True, WHOLE_BYTES_MAX // 2),
@@ -113,14 +116,14 @@ async def test_a_large_input_that_is_here_already_is_read_from_the_disk(
         large = await given(world, 0, "large", b"x" * (WHOLE_BYTES_MAX + 1))
         await world[1].store.fetch(large.content, world[1].mesh)
         await world.kill(0)
-        (text,) = (await outset(world, spec(large))).texts
+        (text,) = await texts_of(world, spec(large))
         assert text == InputText("large", "x" * HEAD_BYTES, is_whole=False)
 
 
 async def test_bytes_that_are_no_text_do_not_end_a_task(virtual_time: JumpingClock) -> None:
     async with open_world([ASKER, LEADER]) as world:
         image = await given(world, 0, "image", b"\x89PNG\r\n")
-        (text,) = (await outset(world, spec(image))).texts
+        (text,) = await texts_of(world, spec(image))
         assert text.text == "\ufffdPNG\r\n"
 
 
@@ -139,7 +142,7 @@ async def test_another_holder_is_asked_when_one_is_lost_and_nobody_is_an_error(
             ),
         )
         await world.kill(0)
-        (text,) = (await outset(world, spec(both))).texts
+        (text,) = await texts_of(world, spec(both))
         assert text.is_whole == (size <= WHOLE_BYTES_MAX)
         assert text.text == "x" * (size if text.is_whole else HEAD_BYTES)
         await world.kill(2)
@@ -150,13 +153,13 @@ async def test_another_holder_is_asked_when_one_is_lost_and_nobody_is_an_error(
         )
         before = trio.current_time()
         with pytest.raises(PeerUnreachableError, match="000000000000"):
-            await outset(world, spec(Input(name="it", content=gone)))
+            await texts_of(world, spec(Input(name="it", content=gone)))
         assert trio.current_time() - before < 30
 
 
 async def test_a_task_without_inputs_asks_nobody(virtual_time: JumpingClock) -> None:
     async with open_world([ASKER, LEADER]) as world:
-        assert (await outset(world, spec())).texts == ()
+        assert await texts_of(world, spec()) == ()
 
 
 # --- what the mesh can do -----------------------------------------------------------------------
@@ -195,13 +198,14 @@ def with_windows(world: World, windows: dict[int, dict[str, int | None]]) -> Non
 
 
 WINDOWS = {
-    None: 4096,
-    "small": 4096,
-    "large": 32_768,
-    "silent": WINDOW_TOKENS_DEFAULT,
+    None: 3072,
+    "small": 3072,
+    "large": 28_672,
+    "silent": 6144,
     "huge": SessionLimits().window_tokens,
     "nosuch": SessionLimits().window_tokens,
 }
+"""What is left of the smallest window beside a reply: a quarter of it, at most 4096 tokens."""
 
 
 async def test_limits_fit_the_smallest_window_that_may_be_asked(
@@ -219,8 +223,74 @@ async def test_limits_fit_the_smallest_window_that_may_be_asked(
         )
         await world.until(lambda: window(world, "small") == 4096)
         for model, tokens in WINDOWS.items():
-            told = await outset(world, spec(model=model))
-            assert told.limits == limits_for(tokens), model
+            assert limits_of(spec(model=model), world[1].mesh, model) == limits_for(tokens), model
+        narrow = spec().model_copy(update={"window_tokens": 1000})
+        assert limits_of(narrow, world[1].mesh, "large") == limits_for(1000)
+
+
+# --- opening ------------------------------------------------------------------------------------
+
+LONG_WORD = "unquestionably "
+"""One token to the server of these tests, which counts words, and about two by our estimate."""
+
+ROOM = 3072
+"""What a window of 4096 leaves beside a reply."""
+
+
+@pytest.mark.parametrize(
+    ("word", "times", "mode"),
+    [
+        (LONG_WORD, ROOM - 8, "direct"),
+        (LONG_WORD, ROOM + 1, "rlm"),
+        ("a ", ROOM - 8, "direct"),
+        ("short ", 1, "direct"),
+    ],
+)
+async def test_what_a_peer_counts_decides_whether_a_model_is_asked_directly(
+    virtual_time: JumpingClock, word: str, times: int, mode: str
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER, THINKER]) as world:
+        with_windows(world, {3: {"m": 4096}})
+        await world.until(lambda: window(world, "m") == 4096)
+        task = spec().model_copy(update={"prompt": word * times})
+        opened, limits = await open_now(task, (), world[1].mesh)
+        assert isinstance(opened, Opened)
+        assert (opened.mode, opened.model, limits.window_tokens) == (mode, "m", ROOM)
+
+
+async def test_where_nobody_counts_an_estimate_decides_with_a_margin(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER, THINKER]) as world:
+        with_windows(world, {3: {"m": 4096}})
+        await world.until(lambda: window(world, "m") == 4096)
+        world.places[3].backend.failure = BackendError("unreachable", "it died")
+        task = spec().model_copy(update={"prompt": LONG_WORD * (ROOM - 8)})
+        began_at = trio.current_time()
+        opened, limits = await open_now(task, (), world[1].mesh)
+        assert isinstance(opened, Opened)
+        assert (opened.mode, limits.scale) == ("rlm", UNLEARNT)
+        assert trio.current_time() - began_at <= COUNT_S
+
+
+async def test_a_model_is_had_by_any_of_its_names_and_one_that_cannot_chat_is_none(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER, THINKER]) as world:
+        world.places[3].backend.models = (
+            ModelInfo("nomic-embed-text", context_tokens=512, capabilities=("embed",)),
+            ModelInfo("llama3.2:3b", context_tokens=16_384, capabilities=("chat",)),
+        )
+        await world.until(lambda: window(world, "llama3.2:3b") == 16_384)
+        mesh = world[1].mesh
+        assert models(mesh) == ("llama3.2:3b",)
+        for model, opens_with in ((None, "llama3.2:3b"), ("llama3.2", "llama3.2")):
+            opened, limits = await open_now(spec(model=model), (), mesh)
+            assert isinstance(opened, Opened)
+            assert (opened.model, limits) == (opens_with, limits_for(12_288))
+        no, _ = await open_now(spec(model="nomic-embed-text"), (), mesh)
+        assert isinstance(no, CannotOpen)
+        assert no.code == "no_model"
 
 
 def window(world: World, model: str) -> int | None:
