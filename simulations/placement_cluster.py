@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from math import inf
-from typing import Literal
+from typing import Literal, Protocol
 
 from kowalski.mesh.core.placement import Candidate, Kind, Need
 from kowalski.node.core import admission
@@ -32,6 +32,13 @@ TELEMETRY_S = 1.0
 PROGRAM = WorkerJob(WORK, language="python")
 """What every job is to its worker."""
 BROKEN_S = 0.01
+
+
+class Timer(Protocol):
+    @property
+    def now(self) -> float: ...
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None: ...
 
 
 class Clock:
@@ -90,7 +97,7 @@ class Worker:
     request ends in an error, soon.
     """
 
-    def __init__(self, clock: Clock, name: str, *, slots: int, speed: float, rtt_s: float) -> None:
+    def __init__(self, clock: Timer, name: str, *, slots: int, speed: float, rtt_s: float) -> None:
         self.peer = PeerId(name)
         self.slots = slots
         self.speed = speed
@@ -147,7 +154,7 @@ class Worker:
 class GatedWorker(Worker):
     """Behind the gate of a node: offers, reservations, a short and fair line."""
 
-    def __init__(self, clock: Clock, name: str, *, slots: int, speed: float, rtt_s: float) -> None:
+    def __init__(self, clock: Timer, name: str, *, slots: int, speed: float, rtt_s: float) -> None:
         super().__init__(clock, name, slots=slots, speed=speed, rtt_s=rtt_s)
         self._state = Admission()
         self._usual = Usual()
@@ -275,6 +282,17 @@ class View:
             slowness=known.slowness,
             is_admitted=known.is_admitted,
         )
+
+
+class Surroundings(Protocol):
+    """Where a node's choices are made: a cluster, or a campus of tier B."""
+
+    @property
+    def clock(self) -> Timer: ...
+    @property
+    def workers(self) -> dict[PeerId, Worker]: ...
+    @property
+    def views(self) -> list[View]: ...
 
 
 class Cluster:
