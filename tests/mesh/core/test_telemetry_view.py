@@ -133,11 +133,11 @@ def test_whatever_the_order_old_runs_and_old_words_never_displace_newer_ones(
 
 
 def test_that_somebody_can_do_other_things_than_before_is_counted() -> None:
-    one = profile(sequence=1)
-    view = TelemetryView().hear_profile(A, one, 0.0)
+    one = profile(1, 1)
+    view = TelemetryView().hear_profile(PEER, one, 0.0)
     assert view.profile_changes == 1
-    view = view.hear_profile(A, one.model_copy(update={"sequence": 2, "cpu": "other"}), 1.0)
+    view = view.hear_profile(PEER, one.model_copy(update={"sequence": 2, "cpu": "other"}), 1.0)
     assert view.profile_changes == 1
-    view = view.hear_profile(A, one.model_copy(update={"sequence": 3, "speed": 2.0}), 2.0)
+    view = view.hear_profile(PEER, one.model_copy(update={"sequence": 3, "speed": 2.0}), 2.0)
     assert view.profile_changes == 2
-    assert view.forget(A).profile_changes == 3
+    assert view.forget(PEER).profile_changes == 3
