@@ -211,7 +211,8 @@ class Detectors:
 
     def stall(self, number: int, seconds: float) -> None:
         """Let a node stand still, as a stopped process does; what is sent to it waits."""
-        self.nodes[number].stalled_until = self.now + seconds
+        node = self.nodes[number]
+        node.stalled_until = node.armed_at = self.now + seconds
         self._post(self.now + seconds, number, None)
 
     def block(self, senders: Iterable[int], receivers: Iterable[int]) -> None:
@@ -270,6 +271,8 @@ class Detectors:
                     node.held.append(event)
                 continue
             if event is None:
+                if self.now < node.armed_at:
+                    continue  # there is a later timer in its place
                 self._tick(number, node)
             else:
                 self._step(number, node, event)

@@ -174,7 +174,7 @@ class Node:
         known = (self.known(worker, now) for worker in self.cluster.workers.values())
         return rank(NEED, known, excluding=excluding)
 
-    def known(self, worker: Worker, now: float) -> Candidate:
+    def known(self, worker: Worker, now: float, seen_chance: float = 1.0) -> Candidate:
         peer, breaker = worker.peer, self._breakers.get(worker.peer)
         overdue = max(
             (
@@ -188,7 +188,7 @@ class Node:
             slowness=self._experience.slowness(peer, NEED.work, now, overdue=overdue),
             is_admitted=breaker is None or breaker.admits(now),
         )
-        return self.view.candidate(worker, known)
+        return self.view.candidate(worker, known, seen_chance)
 
     def uniform(self) -> float:
         return uniform(self.draw(), "wait")

@@ -70,6 +70,9 @@ class Job:
     latency_s: float | None = None
     peer: PeerId | None = None
     is_over: bool = False
+    begun_at: float | None = None
+    is_lost: bool = False
+    """With who asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +175,14 @@ class GatedWorker(Worker):
             running=lane.busy if lane else 0, queued=lane.queued if lane else 0, slots=self.slots
         )
 
+    def forget(self) -> None:
+        """All that it was to do, and was doing: its process has ended."""
+        self._asked.clear()
+        self._ends.clear()
+        self._answers.clear()
+        self._state = Admission()
+        self._wakes_at = inf
+
     def ask_offer(self, asker: str, remaining_s: float, reserve_s: float) -> Offer | Refused:
         number = next(self._numbers)
         self._step(admission.OfferWanted(number, self._wish(asker, remaining_s), reserve_s))
@@ -262,7 +273,9 @@ class View:
     def hear(self, peer: PeerId, occupancy: Occupancy, now: float) -> None:
         self.loads[peer] = Load(occupancy, now)
 
-    def candidate(self, worker: Worker, known: Known = STRANGER) -> Candidate:
+    def candidate(
+        self, worker: Worker, known: Known = STRANGER, seen_chance: float = 1.0
+    ) -> Candidate:
         load = self.loads.get(worker.peer) or Load(Occupancy(slots=worker.slots))
         unheard = sum(at >= load.heard_at for at in self.sent.get(worker.peer, ()))
         return Candidate(
@@ -281,6 +294,7 @@ class View:
             unit_s=known.unit_s,
             slowness=known.slowness,
             is_admitted=known.is_admitted,
+            seen_chance=seen_chance,
         )
 
 

@@ -113,7 +113,7 @@ class Dispatch:
         """The mesh as it stands in the view, with what we know better; of a large one, a sample."""
         now = trio.current_time()
         found = self._prefixes.find((one.digest for one in prefixes), now)
-        reader = None if found is None else found[0]
+        reader = None if found is None else PeerId(found[0])
         look = Look(need, reader) if glances else None
         return tuple(
             self._known_better(one, need, now, holds_prefix=one.peer == reader)
