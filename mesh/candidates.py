@@ -10,7 +10,7 @@ from itertools import count
 import trio
 
 from kowalski.mesh.core.glance import LOOKED_AT, Row, glance, row
-from kowalski.mesh.core.placement import Candidate, Kind, Need, capacity, lacks
+from kowalski.mesh.core.placement import Candidate, Kind, Need, capacity, is_warm, lacks
 from kowalski.mesh.core.telemetry_view import PeerTelemetry, TelemetryView
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.telemetry import Hot, Occupancy, Profile
@@ -47,7 +47,7 @@ class Candidates:
         self._in_flight: dict[tuple[PeerId, Kind], list[float]] = {}
         """When each request that is still on its way or under way was sent."""
         self._lasting: dict[PeerId, _Lasting] = {}
-        self._rows: dict[tuple[Kind, str | None, str | None], Row] = {}
+        self._rows: dict[tuple[Kind, str | None, str | None, bool], Row] = {}
         self._rows_at = -1
         self._looks = count()
 
@@ -62,25 +62,29 @@ class Candidates:
             hot = view.peers[peer].hot
             return not hot.paused and not hot.is_draining and is_routable(peer)
 
+        draw = f"{me} {next(self._looks)}"
         always = () if look.reader is None else (look.reader,)
-        seen = glance(
-            self._row(look.need, view),
-            f"{me} {next(self._looks)}",
-            takes_work=takes_work,
-            always=always,
-        )
+        seen = glance(self._row(look.need, view), draw, takes_work=takes_work, always=always)
+        if look.need.kind == "inference":
+            # Few may have the model in memory, and another would have to load it first.
+            warm = self._row(look.need, view, warm_only=True)
+            seen |= glance(warm, f"{draw} warm", takes_work=takes_work)
         return seen if len(seen) > FEW else None
 
-    def _row(self, need: Need, view: TelemetryView) -> Row:
+    def _row(self, need: Need, view: TelemetryView, *, warm_only: bool = False) -> Row:
         """Made anew when anybody's profile has changed: seldom, and for all choices until then."""
         if self._rows_at != view.profile_changes or len(self._rows) >= ROWS_MAX:
             self._rows.clear()
             self._rows_at = view.profile_changes
-        key = (need.kind, need.language, need.model)
+        key = (need.kind, need.language, need.model, warm_only)
         if key not in self._rows:
-            known = ((peer, self._bare(peer, heard)) for peer, heard in view.peers.items())
+            known = [(peer, self._bare(peer, heard)) for peer, heard in view.peers.items()]
             self._rows[key] = row(
-                {peer: capacity(need, one) for peer, one in known if not lacks(need, one)}
+                {
+                    peer: capacity(need, one)
+                    for peer, one in known
+                    if not lacks(need, one) and (is_warm(need, one) or not warm_only)
+                }
             )
         return self._rows[key]
 

@@ -161,3 +161,20 @@ def test_a_peer_that_learnt_a_language_is_looked_at_from_then_on() -> None:
     seen = known.looked_at(A, look, view, lambda _peer: True)
     assert seen is not None
     assert seen.keys() == {peer_of(f"{number}") for number in range(20)}
+
+
+def test_the_few_that_have_the_model_in_memory_are_looked_at() -> None:
+    view, about = TelemetryView(), About("worker")
+    for number in range(500):
+        told = about.profile(1)
+        models = tuple(
+            model.model_copy(update={"is_warm": number in {7, 77}}) for model in told.models
+        )
+        told = told.model_copy(update={"models": models})
+        view = view.hear_profile(peer_of(f"{number}"), told, 0.0)
+    look, known = Look(Need("inference", model="small")), Candidates()
+    for _ in range(10):
+        seen = known.looked_at(A, look, view, lambda _peer: True)
+        assert seen is not None
+        assert {peer_of("7"), peer_of("77")} <= seen.keys()
+        assert len(seen) <= 2 * LOOKED_AT
