@@ -88,8 +88,9 @@ reading: setup ## a reader without weights answers exactly over 10 and 100 MB; R
 simulate: setup ## 10,000 bad days, some hours; SIMULATE_FLAGS='--seeds 200 --seed 5' tells fewer
 	@$(BIN)/python -m simulations campaign $(SIMULATE_FLAGS)
 
-simulate-scale: setup ## 3, 10 and 50 real nodes for ten virtual minutes, with the simulator's speed
-	@$(BIN)/python -m simulations bench --minutes 10 $(SIMULATE_FLAGS)
+simulate-scale: setup ## 50 real nodes and 1,000 as cores, ten virtual minutes each, with the cost
+	@$(BIN)/python -m simulations bench --nodes 50 --minutes 10
+	@$(BIN)/python -m simulations scale --nodes 1000 --minutes 10 $(SIMULATE_FLAGS)
 
 conformance: setup ## one script in the simulator and in real processes: what is seen is the same
 	@$(BIN)/pytest -q -n0 tests/integration/test_conformance.py
