@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 import trio
@@ -135,6 +136,7 @@ class Coordination:
                 until_lease_held=self._lease.until_may_dispatch,
                 remaining_s=self._remaining_s,
                 claim=Claim(submitter=submitter, priority=grant.spec.priority),
+                limits_of=partial(session_inputs.limits_of, grant.spec, rooms.mesh),
                 holders=self._content_holders,
             ),
             mesh=rooms.mesh,
