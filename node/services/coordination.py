@@ -121,8 +121,7 @@ class Coordination:
         self._nursery: trio.Nursery
         self.turn = trio.Event()
         """Set when it may begin."""
-        self.scope = trio.CancelScope()
-        self.ended = trio.Event()
+        self.scope, self.ended = trio.CancelScope(), trio.Event()
         self._declined: RequestRefusedError | None = None
         self._is_deposed = self._is_settled = False
         self._hands = hands_of_task(
