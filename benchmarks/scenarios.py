@@ -94,6 +94,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "what the HTTP face costs",
         quick=("--runs", "1", "--requests", "100", "--seconds", "2"),
     ),
+    Scenario("batches", "a batch over devices of unlike speed", quick=("--runs", "1")),
     Scenario("dashboard", "what the dashboard costs a browser", quick=("--runs", "1")),
     Scenario("models", "model servers found, and failed ones replaced", quick=("--runs", "1")),
     Scenario("folding", "planted facts that survive a fold"),
