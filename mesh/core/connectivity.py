@@ -32,6 +32,7 @@ from kowalski.mesh.core.connectivity_events import (
     MembershipProven,
     MembershipRefused,
     Missed,
+    Reached,
     Sighted,
     Suspected,
     TimePassed,
@@ -62,6 +63,7 @@ __all__ = [
     "Missed",
     "Params",
     "Peer",
+    "Reached",
     "Sighted",
     "Standing",
     "Step",
@@ -118,6 +120,8 @@ class Peer:
     id: PeerId
     standing: Standing = Standing.ABSENT
     addresses: tuple[Address, ...] = ()
+    reached: Address | None = None
+    """Where we last dialled it with success."""
     attempts: int = 0
     """Dials, or questions on this connection, that failed in a row."""
     unproven: int = 0
@@ -140,6 +144,10 @@ class Peer:
     @property
     def is_connected(self) -> bool:
         return self.standing not in {Standing.ABSENT, Standing.DIALLING}
+
+    @property
+    def tried_in_order(self) -> tuple[Address, ...]:
+        return tuple(sorted(self.addresses, key=lambda address: address != self.reached))
 
     @property
     def is_refused(self) -> bool:
@@ -216,6 +224,8 @@ def step(state: Connectivity, event: Event, now: float) -> Step:
 
 def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) -> Step:
     match event:
+        case Reached(address=address):
+            return _put(state, replace(known, reached=address)), ()
         case ConnectionClosed():
             return _closed(state, known, now)
         case DialFailed(why=why):
@@ -365,7 +375,11 @@ def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], no
         act_at=inf,
         complaint="",
     )
-    arrived = (MemberConnected(peer.id, merged),) if known.standing is not Standing.MEMBER else ()
+    arrived = (
+        (MemberConnected(peer.id, peer.tried_in_order),)
+        if known.standing is not Standing.MEMBER
+        else ()
+    )
     return _put(state, peer), arrived
 
 
@@ -465,7 +479,7 @@ def _due_now(state: Connectivity, peer: Peer, now: float) -> Step:
             if not peer.addresses:
                 return _put(state, replace(peer, act_at=inf)), ()
             dialling = replace(peer, standing=Standing.DIALLING, act_at=inf)
-            return _put(state, dialling), (Dial(peer.id, peer.addresses),)
+            return _put(state, dialling), (Dial(peer.id, peer.tried_in_order),)
         case Standing.CONNECTED | Standing.ASKING if peer.since + params.stranger_s <= now:
             return _refused(state, peer, peer.complaint or "it did not prove its membership", now)
         case Standing.CONNECTED:
