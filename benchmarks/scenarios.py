@@ -63,9 +63,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "rlm",
         "the loop: turns, sub-calls, long contexts",
         quick=("--runs", "1", "--megabytes", "1", "--tasks", "40"),
-        peers=("rlms",),
-        peer_flag="--peers",
-        takes_names=False,
+        peers=("rlms", "dspy", "smolagents"),
     ),
     Scenario(
         "membership",
