@@ -132,6 +132,7 @@ class Mesh:
             params=announcements.Params(),
             tick_s=tuning.timeouts.telemetry_tick_s,
             round_trips=self._own_round_trips,
+            mesh_size=lambda: self.detection.table.living + 1,
         )
         self._connections = self._open_connections(membership, tuning)
         self.detection = self._open_detection(keeping, tuning)

@@ -49,7 +49,8 @@ class Self:
 class TelemetryGossip:
     """`on_boot` hears of which boot of which peer a message is, and its sequence.
 
-    `round_trips` gives our row of the latency matrix.
+    `round_trips` gives our row of the latency matrix, `mesh_size` how many nodes there are: in a
+    large mesh each speaks more seldom.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class TelemetryGossip:
         params: announcements.Params,
         tick_s: float,
         round_trips: Callable[[], tuple[RoundTripTo, ...]] = tuple,
+        mesh_size: Callable[[], int] = lambda: 1,
     ) -> None:
         self.about = about
         self.view = TelemetryView()
@@ -74,6 +76,7 @@ class TelemetryGossip:
         self._params = params
         self._tick_s = tick_s
         self._round_trips = round_trips
+        self._mesh_size = mesh_size
         self._sequence = 0
 
     def profile(self) -> Profile:
@@ -118,12 +121,12 @@ class TelemetryGossip:
 
     async def announce(self) -> None:
         """Gossip our own as `core.announcements` says, until cancelled."""
-        params = self._params
         said: Hot | None = None
         said_at = profile_at = -inf
         told, told_at = None, -inf
         while True:
-            now, hot = trio.current_time(), self.about.hot()
+            now, hot, size = trio.current_time(), self.about.hot(), self._mesh_size()
+            params = announcements.stretched(self._params, size)
             if now >= profile_at + params.profile_s:
                 await self.announce_profile()
                 said, said_at, profile_at = hot, now, now
@@ -133,7 +136,8 @@ class TelemetryGossip:
                 await self._publish(delta)
                 said, said_at = hot, now
             row = self._round_trips()
-            if now >= topology.row_due_at(topology.Params(), told, row, told_at):
+            times = announcements.stretch(size)
+            if now >= topology.row_due_at(topology.Params(), told, row, told_at, times=times):
                 self._sequence += 1
                 await self._publish(
                     RoundTrips(boot=self.about.boot, sequence=self._sequence, paths=row)

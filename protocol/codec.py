@@ -128,13 +128,7 @@ class _Items:
         self._data = data
         self._stream = io.BytesIO(data)
         self._stream.seek(start)
-
-    def next(self, major: int | None = None) -> object:
-        """The next item; with `major`, one of another major type is refused unread."""
-        at = self._stream.tell()
-        if major is not None and at < len(self._data) and self._data[at] >> 5 != major:
-            raise RemoteProtocolError(f"expected a {_MAJOR_NAMES[major]} at byte {at}")
-        decoder = cbor2.CBORDecoder(
+        self._decoder = cbor2.CBORDecoder(
             self._stream,
             tag_hook=_refuse_tag,
             semantic_decoders=_REFUSED_TAGS,
@@ -143,8 +137,14 @@ class _Items:
             allow_duplicate_keys=False,
             strict_hashable_types=True,
         )
+
+    def next(self, major: int | None = None) -> object:
+        """The next item; with `major`, one of another major type is refused unread."""
+        at = self._stream.tell()
+        if major is not None and at < len(self._data) and self._data[at] >> 5 != major:
+            raise RemoteProtocolError(f"expected a {_MAJOR_NAMES[major]} at byte {at}")
         try:
-            return decoder.decode()
+            return self._decoder.decode()
         except _UNREADABLE as unreadable:
             refused = unreadable.__cause__
             cause = refused if isinstance(refused, RemoteProtocolError) else unreadable

@@ -90,7 +90,7 @@ class Report:
     trace: list[str] | None = None
     timeline: Timeline | None = None
     recorders: dict[str, list[str]] = field(default_factory=dict)
-    """The last steps of every machine, of nodes as they were at the end."""
+    """The last steps of every machine, of nodes as they were when a promise was broken."""
 
 
 def tell(
@@ -165,7 +165,7 @@ class _Story:
         self._members = Members(witness)
         self._silences = Silences(witness)
         self._probes = Probes(witness)
-        witness.checkers += [
+        witness.engage(
             Terms(witness),
             Fences(witness),
             Leases(witness),
@@ -177,9 +177,9 @@ class _Story:
             Deadlines(witness),
             RetryBudgets(witness),
             self._probes,
-        ]
+        )
         if self.historian is not None:
-            witness.checkers.append(self.historian)
+            witness.engage(self.historian)
         weather = Weather(
             latency_s=network.latency_ms / 1000,
             jitter_s=network.jitter_ms / 1000,
@@ -468,9 +468,11 @@ class _Story:
         report.evaluated = witness.evaluated
         report.messages = witness.messages
         report.stream_bytes, report.gossip_bytes = witness.stream_bytes, witness.gossip_bytes
-        report.events = list(witness.events)
+        report.events = witness.events
         if self.historian is not None:
             report.timeline = self.historian.close(began_s=self._began_s, healed_s=self._healed_s)
+        if report.violation is None:
+            return  # printing takes longer than many a machine's whole life
         for number, recorders in sorted(witness.recorders.items()):
             for one in recorders:
                 name = f"node {number} {one.machine.rpartition('.')[2]}"

@@ -128,19 +128,24 @@ class _NodeDeadlines(_run.Deadlines):  # type: ignore[misc, no-any-unimported]
         self._active += 1
 
     def next_deadline(self) -> float:
-        while self._due:
-            due, order, deadline, scope, time = self._due[0]
+        all_due = self._due
+        while all_due:
+            due, order, deadline, scope, time = all_due[0]
             if deadline != scope._registered_deadline:  # noqa: SLF001 as trio does
-                heappop(self._due)
+                heappop(all_due)
                 continue
+            if time is WORLD:
+                return due
             later = max(time.when(deadline), time.frozen_until)
             if due >= later:
                 return due
-            heappop(self._due)  # its node stands still, or its clock has been
-            heappush(self._due, (later, order, deadline, scope, time))
+            heappop(all_due)  # its node stands still, or its clock has been
+            heappush(all_due, (later, order, deadline, scope, time))
         return inf
 
     def expire(self, now: float) -> bool:
+        if not self._due or self._due[0][0] > now:
+            return False  # what is put off gets later, never earlier
         did_something = False
         while self.next_deadline() <= now:
             scope = heappop(self._due)[3]

@@ -129,7 +129,8 @@ class Witness:
     """A `loopback_transport.Tap`; a `watching.Watcher` for each node; see `watch`."""
 
     def __init__(self) -> None:
-        self.checkers: list[Checker] = []
+        self._checkers: list[Checker] = []
+        self._hearing: dict[str, list[Checker]] = {}
         self.violations: list[Violation] = []
         self.is_violated = trio.Event()
         self.evaluated: Counter[str] = Counter()
@@ -137,7 +138,8 @@ class Witness:
         self.messages: Counter[str] = Counter()
         self.stream_bytes = 0
         self.gossip_bytes = 0
-        self.events: deque[str] = deque(maxlen=EVENTS_KEPT)
+        self._events: deque[str | Said] = deque(maxlen=EVENTS_KEPT)
+        """Words are made of what was said once somebody reads them: few are."""
         self.trace: list[str] | None = None
         self.recorders: dict[int, list[Recorded]] = {}
         """The machines of each node's present process, or its last one."""
@@ -146,6 +148,26 @@ class Witness:
         self._times: dict[int, NodeTime] = {}
         self._wires: StormyWires
         self._reading: dict[tuple[int, PeerId, bool], _Reading] = {}
+
+    def engage(self, *checkers: Checker) -> None:
+        """Let these hear what is seen from now on."""
+        self._checkers += checkers
+        self._hearing.clear()
+
+    def _who_cares(self, about: str) -> list[Checker]:
+        """Those that do something when they hear of it, in the order in which they came."""
+        hearing = self._hearing.get(about)
+        if hearing is None:
+            nothing = getattr(NoChecker, about)
+            hearing = self._hearing[about] = [
+                one for one in self._checkers if getattr(type(one), about) is not nothing
+            ]
+        return hearing
+
+    @property
+    def events(self) -> list[str]:
+        """What happened last, in words."""
+        return [one if isinstance(one, str) else _words(one) for one in self._events]
 
     def attend(self, wires: StormyWires, peers: list[PeerId]) -> None:
         """Begin to watch a world of these peers."""
@@ -184,7 +206,7 @@ class Witness:
         """Something to remember, in the trace and its hash."""
         line = f"{self.now:10.4f} {words}"
         self._hash.update(line.encode())
-        self.events.append(line)
+        self._events.append(line)
         if self.trace is not None:
             self.trace.append(line)
 
@@ -193,12 +215,12 @@ class Witness:
     def began(self, number: int) -> None:
         self.recorders[number] = []
         self.note(f"node {number} begins")
-        for checker in self.checkers:
+        for checker in self._who_cares("began"):
             checker.began(number)
 
     def ended(self, number: int) -> None:
         self.note(f"node {number} ends")
-        for checker in self.checkers:
+        for checker in self._who_cares("ended"):
             checker.ended(number)
 
     def watch(self, number: int) -> NodeWatcher:
@@ -206,7 +228,7 @@ class Witness:
 
     def stored(self, number: int, method: str, arguments: tuple[object, ...]) -> None:
         """See `disks.DiskWatcher`."""
-        for checker in self.checkers:
+        for checker in self._who_cares("stored"):
             checker.stored(number, method, arguments)
 
     def stepped(
@@ -225,7 +247,7 @@ class Witness:
                 self.check(f"check {machine}", holds=False, words=words)
             else:
                 self.evaluated[f"check {machine}"] += 1
-        for checker in self.checkers:
+        for checker in self._who_cares("stepped"):
             checker.stepped(number, driver, event, effects)
 
     # --- wires ----------------------------------------------------------------------------------
@@ -242,7 +264,7 @@ class Witness:
     def arrived(self, sender: PeerId, end: End, data: bytes) -> None:
         """See `loopback_transport.Tap`."""
         for said in self._read(sender, end, data, is_arrival=True):
-            for checker in self.checkers:
+            for checker in self._who_cares("heard"):
                 checker.heard(said)
 
     def gossiped(self, receiver: PeerId, topic: Topic, gossip: Gossip) -> None:
@@ -253,13 +275,10 @@ class Witness:
         self.gossip_bytes += len(gossip.data)
 
     def _tell_said(self, said: Said) -> None:
-        kind = said.message.KIND
-        self.events.append(
-            f"{said.at_s:10.4f} {said.speaker} -> {said.hearer} {kind} {_gist(said.message)}"
-        )
+        self._events.append(said)
         if self.trace is not None:
-            self.trace.append(self.events[-1])
-        for checker in self.checkers:
+            self.trace.append(_words(said))
+        for checker in self._who_cares("said"):
             checker.said(said)
 
     def _read(self, sender: PeerId, end: End, data: bytes, *, is_arrival: bool) -> list[Said]:
@@ -305,7 +324,7 @@ class Witness:
 
     def said_to_itself(self, said: Said) -> None:
         self._tell_said(said)
-        for checker in self.checkers:
+        for checker in self._who_cares("heard"):
             checker.heard(said)
 
 
@@ -375,6 +394,11 @@ def _decoded(frame: bytes) -> Message | None:
         return codec.decode(frame)
     except RemoteProtocolError:
         return None
+
+
+def _words(said: Said) -> str:
+    message = said.message
+    return f"{said.at_s:10.4f} {said.speaker} -> {said.hearer} {message.KIND} {_gist(message)}"
 
 
 def _gist(message: Message) -> str:

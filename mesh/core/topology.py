@@ -73,9 +73,17 @@ def own_paths(latencies: Mapping[PeerId, Latency], now: float) -> tuple[RoundTri
 
 
 def row_due_at(
-    params: Params, said: Iterable[RoundTripTo] | None, ours: Iterable[RoundTripTo], said_at: float
+    params: Params,
+    said: Iterable[RoundTripTo] | None,
+    ours: Iterable[RoundTripTo],
+    said_at: float,
+    *,
+    times: float = 1.0,
 ) -> float:
-    """When our row should go out, given what was last said at `said_at`; inf: nothing to say."""
+    """When our row should go out, given what was last said at `said_at`; inf: nothing to say.
+
+    So many `times` later than in a small mesh, see `announcements.stretch`.
+    """
     before = {path.peer: path.smooth_s for path in said or ()}
     now = {path.peer: path.smooth_s for path in ours}
     if said is None:
@@ -86,7 +94,7 @@ def row_due_at(
         abs(smooth_s - before[peer]) > max(params.moved * before[peer], params.moved_s_min)
         for peer, smooth_s in now.items()
     )
-    return said_at + (params.row_s_min if has_moved else params.row_s_max)
+    return said_at + times * (params.row_s_min if has_moved else params.row_s_max)
 
 
 def _rounded(seconds: float) -> float:

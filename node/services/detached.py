@@ -74,6 +74,7 @@ class DetachedRoom:
         self._unix_clock = unix_clock
         self._contents = WantedContents(store, mesh)
         self._kept: dict[TaskKey, DetachedTask] = {}
+        self._has_news = trio.Event()
         self._passed_on: dict[TaskKey, wire.Delegated] = {}
         """What was delegated here and is kept by others."""
         self._passed: dict[TaskKey, trio.Event] = {}
@@ -270,6 +271,7 @@ class DetachedRoom:
         )
         one = self._kept[row.key] = DetachedTask(row, around)
         self._nursery.start_soon(one.run)
+        self._has_news.set()
         return one
 
     def _hear_term(self, key: TaskKey, term: int) -> None:
@@ -289,6 +291,9 @@ class DetachedRoom:
                     self._passing(key)
             task_status.started()
             while True:
+                if not self._kept:  # most nodes keep none, ever
+                    self._has_news = trio.Event()
+                    await self._has_news.wait()
                 for one in self.kept:
                     one.look_around()
                 await trio.sleep(LOOK_S)

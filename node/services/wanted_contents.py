@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 
 import structlog
 import trio
@@ -14,7 +15,6 @@ from kowalski.protocol.messages.content import ContentRef
 
 log = structlog.get_logger(__name__)
 
-LOOK_S = 0.5
 AGAIN_S = 10.0
 AGAIN_S_MAX = 600.0
 
@@ -28,6 +28,7 @@ class WantedContents:
         self._missing: dict[str, dict[ContentHash, ContentRef]] = {}
         self._due_at: dict[str, float] = {}
         self._pause_s: dict[str, float] = {}
+        self._has_news = trio.Event()
 
     def want(self, owner: str, refs: Iterable[ContentRef], *, after_s: float) -> None:
         """Keep these for `owner`; those that are not here are fetched, not before `after_s`."""
@@ -38,6 +39,7 @@ class WantedContents:
             self._missing.setdefault(owner, {}).update(missing)
             due_at = trio.current_time() + after_s
             self._due_at[owner] = min(self._due_at.get(owner, due_at), due_at)
+            self._has_news.set()
 
     def has(self, refs: Iterable[ContentRef]) -> bool:
         """Whether all of them are here."""
@@ -58,7 +60,9 @@ class WantedContents:
             now = trio.current_time()
             for owner in [owner for owner, at in self._due_at.items() if at <= now]:
                 await self._fetch_all(owner)
-            await trio.sleep(LOOK_S)
+            self._has_news = trio.Event()
+            with trio.move_on_at(min(self._due_at.values(), default=inf)):
+                await self._has_news.wait()
 
     async def _fetch_all(self, owner: str) -> None:
         for ref in tuple(self._missing.get(owner, {}).values()):

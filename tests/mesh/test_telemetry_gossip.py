@@ -46,7 +46,7 @@ class Pair:
 
 
 @asynccontextmanager
-async def open_pair(*, talks: bool = True) -> AsyncIterator[Pair]:
+async def open_pair(*, talks: bool = True, mesh_size: int = 2) -> AsyncIterator[Pair]:
     about, admitted = About("talker"), {A}
 
     def gossip(transport: LoopbackTransport) -> TelemetryGossip:
@@ -58,6 +58,7 @@ async def open_pair(*, talks: bool = True) -> AsyncIterator[Pair]:
             on_boot=lambda _peer, _boot, _sequence: None,
             params=PARAMS,
             tick_s=0.5,
+            mesh_size=lambda: mesh_size,
         )
 
     async with (
@@ -195,3 +196,14 @@ async def test_a_row_of_round_trips_is_taken_from_the_boot_that_runs(
         assert pair.gossip.topology.rows[A].paths[B].smooth_s == 0.1
         pair.gossip.forget(A)
         assert A not in pair.gossip.topology.rows
+
+
+@pytest.mark.parametrize(
+    ("mesh_size", "said_at_least", "said_at_most"), [(50, 11, 13), (500, 1, 3)]
+)
+async def test_in_a_mesh_ten_times_as_large_each_says_a_tenth(
+    autojump_clock: Clock, mesh_size: int, said_at_least: int, said_at_most: int
+) -> None:
+    async with open_pair(mesh_size=mesh_size) as pair:
+        await trio.sleep(60.5)
+        assert said_at_least <= pair.gossip.view.peers[A].sequence <= said_at_most

@@ -52,7 +52,7 @@ CLOSED = SessionClosed(task=ids.TaskId("t"), term=1)
 def test_messages_are_put_together_from_the_bytes_of_a_stream() -> None:
     witness = witness_of()
     heard = Heard(witness)
-    witness.checkers.append(heard)
+    witness.engage(heard)
     data = sealed(CLOSED) + sealed(CLOSED, request=2)
     for start in range(0, len(data), 5):
         witness.sent(PEERS[0], end(), data[start : start + 5])
@@ -70,7 +70,7 @@ def test_messages_are_put_together_from_the_bytes_of_a_stream() -> None:
 def test_only_the_first_message_of_a_request_is_its_first() -> None:
     witness = witness_of()
     heard = Heard(witness)
-    witness.checkers.append(heard)
+    witness.engage(heard)
     witness.sent(PEERS[0], end(), sealed(CLOSED) + sealed(CLOSED, is_last=True) + sealed(CLOSED))
     assert [one.is_first for _, one in heard.messages] == [True, False, True]
     witness.sent(PEERS[0], end(is_ours=False), sealed(Refused(reason="stale"), is_last=True))
@@ -101,7 +101,7 @@ def test_the_same_trace_has_the_same_hash() -> None:
 def test_machines_are_checked_after_each_step() -> None:
     witness = witness_of()
     heard = Heard(witness)
-    witness.checkers.append(heard)
+    witness.engage(heard)
     witness.began(0)
     token = watcher.set(witness.watch(0))
     driver: Driver[connectivity.Connectivity, connectivity.Event, connectivity.Effect] = Driver(

@@ -1,8 +1,16 @@
 from math import inf
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kowalski.mesh.core.announcements import Params, has_moved, hot_due_at
+from kowalski.mesh.core.announcements import (
+    UNHURRIED,
+    Params,
+    has_moved,
+    hot_due_at,
+    stretched,
+)
 from kowalski.protocol.messages.telemetry import (
     Battery,
     Condition,
@@ -80,3 +88,35 @@ def test_a_tenth_of_the_range_or_of_the_value_is_a_move(
     change: dict[str, object], moved: bool
 ) -> None:
     assert has_moved(PARAMS, STILL, STILL.model_copy(update=change)) is moved
+
+
+@given(st.integers(1, UNHURRIED))
+def test_a_small_mesh_speaks_as_it_always_did(size: int) -> None:
+    assert stretched(PARAMS, size) == PARAMS
+
+
+@given(st.integers(1, 100_000))
+def test_nobody_hears_more_in_a_second_than_in_a_small_mesh(size: int) -> None:
+    params = stretched(PARAMS, size)
+    for heard, usual in (
+        (params.hot_s_min, PARAMS.hot_s_min),
+        (params.hot_s_max, PARAMS.hot_s_max),
+        (params.profile_s, PARAMS.profile_s),
+    ):
+        assert size / heard <= UNHURRIED / usual * (1 + 1e-9)
+
+
+@given(st.integers(1, 10_000), st.integers(0, 10_000))
+def test_the_larger_the_mesh_the_longer_each_waits(size: int, more: int) -> None:
+    one, other = stretched(PARAMS, size), stretched(PARAMS, size + more)
+    assert other.hot_s_max >= one.hot_s_max
+    assert other.hot_s_min >= one.hot_s_min
+    assert other.hot_s_min <= other.hot_s_max <= other.profile_s
+
+
+@pytest.mark.parametrize("change", [{"paused": "on battery"}, {"is_draining": True}])
+def test_that_no_work_is_taken_any_more_waits_for_no_large_mesh(change: dict[str, object]) -> None:
+    otherwise = STILL.model_copy(update=change)
+    assert hot_due_at(stretched(PARAMS, 1000), STILL, otherwise, 100.0) == 101.0
+    moved = STILL.model_copy(update={"cpu_used": 0.75})
+    assert hot_due_at(stretched(PARAMS, 1000), STILL, moved, 100.0) == 120.0

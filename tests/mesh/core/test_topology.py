@@ -80,3 +80,11 @@ def test_a_row_goes_out_soon_when_it_moved_and_seldom_otherwise(
     said: tuple[RoundTripTo, ...] | None, ours: tuple[RoundTripTo, ...], due_at: float
 ) -> None:
     assert row_due_at(PARAMS, said, ours, 100.0) == due_at
+
+
+def test_in_a_large_mesh_our_row_goes_out_more_seldom() -> None:
+    row = (path(B, 0.01),)
+    still_at, moved_at = (
+        row_due_at(PARAMS, row, ours, 100.0, times=20.0) for ours in (row, (path(B, 0.5),))
+    )
+    assert (still_at, moved_at) == (1300.0, 300.0)
