@@ -24,6 +24,9 @@ MOMENT_S = 1.0
 LEAST_S = 0.05
 """What a group should take at least: less costs more to place than to answer."""
 
+QUICKEST_S = 1e-4
+"""No question is taken to be quicker, whatever a clock says."""
+
 PATIENCE_TIMES = 10.0
 PATIENCE_S_MIN = 0.5
 """One that takes so many times as long as usual, and so long, holds the others of its group up."""
@@ -45,7 +48,7 @@ def group_size(each_s: float | None, *, waiting: int, slots: float) -> int:
     """
     if each_s is None or each_s > QUICK_S:
         return 1
-    each_s = max(each_s, 1e-4)
+    each_s = max(each_s, QUICKEST_S)
     share = max(ceil(waiting / (2 * max(1.0, slots))), int(LEAST_S / each_s))
     return max(1, min(COMPLETIONS_MAX, int(MOMENT_S / each_s), share, waiting))
 

@@ -15,7 +15,14 @@ import trio
 from kowalski.mesh.core.placement import Devices, Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core.job import Job, prompt_tokens
-from kowalski.node.core.question_groups import Asking, Group, Question, group_size, patience_s
+from kowalski.node.core.question_groups import (
+    QUICKEST_S,
+    Asking,
+    Group,
+    Question,
+    group_size,
+    patience_s,
+)
 from kowalski.node.services import inference
 from kowalski.node.services.dispatch import Work
 from kowalski.node.services.one_by_one import MOMENT_S
@@ -66,10 +73,10 @@ class PlacedGroups:
 
     def _slots(self, need: Need, each_s: float) -> float:
         """All that there are, each as many as are needed to be as fast where one takes `each_s`."""
-        slots = 0.0
+        slots, each_s = 0.0, max(each_s, QUICKEST_S)
         for choice in self._work.placing.dispatch.rank(need).choices:
             there_s = self._work.paces.at_s(choice.peer, need.work, need.units) or each_s
-            slots += choice.candidate.occupancy[need.kind].slots * each_s / there_s
+            slots += choice.candidate.occupancy[need.kind].slots * each_s / max(there_s, QUICKEST_S)
         return slots
 
     def _need(self, asked: CompletionAsked, prompts: Sequence[str], devices: Devices) -> Need:
