@@ -92,6 +92,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "what the HTTP face costs",
         quick=("--runs", "1", "--requests", "100", "--seconds", "2"),
     ),
+    Scenario("calls", "what a model call costs in functions called"),
     Scenario("dashboard", "what the dashboard costs a browser", quick=("--runs", "1")),
     Scenario("models", "model servers found, and failed ones replaced", quick=("--runs", "1")),
     Scenario("folding", "planted facts that survive a fold"),
