@@ -155,6 +155,7 @@ class Connections:
             else:
                 # Unless it was lost again, and told of, before this task came to run.
                 if dial.peer in self._transport.connections:
+                    self.handle(connectivity.Reached(dial.peer, address))
                     self.handle(connectivity.ConnectionOpened(dial.peer))
                     return
                 complaint = f"{address}: it hung up"

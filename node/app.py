@@ -60,7 +60,7 @@ from kowalski.node.services import folding, inference, placement, repl
 from kowalski.node.services.availability import Watched, keep_availability
 from kowalski.node.services.dispatch import Dispatch
 from kowalski.node.services.draining import Draining, is_done_elsewhere
-from kowalski.node.services.explaining import open_explaining
+from kowalski.node.services.dry_run import open_reasons
 from kowalski.node.services.leading import Leading, open_leading
 from kowalski.node.services.model_requests import ModelRequests
 from kowalski.node.services.own_capacity import OwnCapacity
@@ -355,7 +355,7 @@ async def open_node(
             submitting = await opening(mesh, transport, storage, store, nursery, leading=leading)
             draining.step_down = submitting.detached.step_down
             open_reach(mesh, transport, unix_clock)
-            open_explaining(mesh, work.placing.dispatch, submitting.submitter)
+            open_reasons(mesh, store, work, submitting.submitter)
             _look_for(mesh, config, RememberedPeers(config.peers_path))
             nursery.start_soon(_announce_changes, hands, mesh)
             nursery.start_soon(store.sweep)

@@ -66,6 +66,10 @@ def explained(reply: Mapping[str, object], *, is_terminal: bool) -> str:
         f"not known any more: what {render.who(one)} decided ({render.field(one, 'why')})"
         for one in render.rows_of(reply.get("unknown"))
     ]
+    silent += [
+        f"{render.who(one)} no longer knows {_older(one.get('count'))}"
+        for one in render.rows_of(reply.get("forgotten"))
+    ]
     parts += ["\n".join(silent)] if silent else []
     if not render.rows_of(reply.get("decisions")):
         parts.append("no choice of a peer is remembered: none was made, or it is too long ago")
@@ -87,8 +91,24 @@ def would_go(reply: Mapping[str, object], *, is_terminal: bool) -> str:
     if isinstance(obstacle, dict):
         words = f"{render.field(obstacle, 'code')}: {render.field(obstacle, 'detail')}"
         parts.append(f"It cannot be done now: {words}")
-    parts.append("As seen from this node. Nothing was begun, and no place is held.")
+    parts.append(f"{_seen_by(reply)} Nothing was begun, and no place is held.")
     return "\n\n".join(parts)
+
+
+def _older(count: object) -> str:
+    return "1 older choice" if count == 1 else f"{render.text(count)} older choices"
+
+
+def _seen_by(reply: Mapping[str, object]) -> str:
+    leaders = render.rows_of(reply.get("appointments"))
+    leader = leaders[0] if leaders else {}
+    if reply.get("seen_here_because"):
+        name = leader.get("name") or render.short_peer(leader.get("chosen"))
+        why = render.field(reply, "seen_here_because")
+        return f"As seen from this node: {render.text(name)} could not be asked ({why})."
+    if reply.get("seen_by") and leader.get("chosen") == reply.get("seen_by"):
+        return f"As {render.field(reply, 'seen_by_name')} sees it, who would lead."
+    return "As seen from this node."
 
 
 def _of_now(reply: Mapping[str, object]) -> Reply:

@@ -55,7 +55,8 @@ def save(session: Session, done: Mapping[str, object], folder: Path) -> None:
     if not rows:
         session.say("it left no files")
     if omitted := render.number(done.get("files_omitted")):
-        session.say(f"{int(omitted)} more were too many or too large")
+        why = "too many, too large, or have names that are no plain text"
+        session.say(f"{int(omitted)} more were {why}")
 
 
 def place(source: Path, folder: Path, name: str) -> None:

@@ -90,7 +90,7 @@ class ExplainVerbs:
             work=self._work,
             submitter=self._submitter,
         )
-        found = Explanation(decisions=[By(self._mesh.me, one) for one in would.decisions])
+        found = Explanation(decisions=[By(would.seen_by, one) for one in would.decisions])
         if would.appointment is not None:
             now, name_of = trio.current_time(), self._mesh.name_of
             found.appointments.append(appointment_told(name, would.appointment, now, name_of))
@@ -103,6 +103,9 @@ class ExplainVerbs:
             "why": opened.why if opened else "",
             "obstacle": {"code": no.code, "detail": no.detail} if no else None,
             "exit_code": _exit_code(no),
+            "seen_by": would.seen_by,
+            "seen_by_name": self._mesh.name_of(would.seen_by),
+            "seen_here_because": would.instead,
             **self._reasons(found),
         }
 
@@ -114,6 +117,10 @@ class ExplainVerbs:
             "unknown": [
                 {"peer": peer, "name": self._mesh.name_of(peer), "why": why}
                 for peer, why in found.silent.items()
+            ],
+            "forgotten": [
+                {"peer": peer, "name": self._mesh.name_of(peer), "count": count}
+                for peer, count in found.forgotten.items()
             ],
         }
 

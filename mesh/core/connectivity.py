@@ -32,6 +32,7 @@ from kowalski.mesh.core.connectivity_events import (
     MembershipProven,
     MembershipRefused,
     Missed,
+    Reached,
     Sighted,
     Suspected,
     TimePassed,
@@ -62,6 +63,7 @@ __all__ = [
     "Missed",
     "Params",
     "Peer",
+    "Reached",
     "Sighted",
     "Standing",
     "Step",
@@ -118,6 +120,8 @@ class Peer:
     id: PeerId
     standing: Standing = Standing.ABSENT
     addresses: tuple[Address, ...] = ()
+    reached: Address | None = None
+    """Where we last dialled it with success."""
     attempts: int = 0
     """Dials, or questions on this connection, that failed in a row."""
     unproven: int = 0
@@ -216,6 +220,9 @@ def step(state: Connectivity, event: Event, now: float) -> Step:
 
 def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) -> Step:
     match event:
+        case Reached(address=address):
+            peer = replace(known, reached=address)
+            return _put(state, replace(peer, addresses=_merged((), peer))), ()
         case ConnectionClosed():
             return _closed(state, known, now)
         case DialFailed(why=why):
@@ -256,10 +263,11 @@ def _yield_s(state: Connectivity, peer: PeerId) -> float:
     return 0.0 if state.me < peer else state.params.yield_s
 
 
-def _merged(news: tuple[Address, ...], known: tuple[Address, ...]) -> tuple[Address, ...]:
-    """The news first; but whoever names many addresses does not displace all that we knew."""
+def _merged(news: tuple[Address, ...], known: Peer) -> tuple[Address, ...]:
+    """Where it was reached, then the news; but many of them do not displace all that we knew."""
     first = news[: ADDRESSES_PER_PEER_MAX // 2]
-    return tuple(dict.fromkeys((*first, *known, *news)))[:ADDRESSES_PER_PEER_MAX]
+    kept = tuple(dict.fromkeys((*first, *known.addresses, *news)))[:ADDRESSES_PER_PEER_MAX]
+    return tuple(sorted(kept, key=lambda address: address != known.reached))
 
 
 def _backoff_s(state: Connectivity, peer: Peer, failures: int) -> float:
@@ -294,7 +302,7 @@ def _sighted(state: Connectivity, event: Sighted, now: float) -> Step:
         if is_news and known.standing is Standing.ABSENT:
             act_at = max(min(known.act_at, soon), known.shunned_until)
             peer = replace(peer, act_at=act_at, attempts=0)
-    peer = replace(peer, addresses=_merged(event.addresses, peer.addresses))
+    peer = replace(peer, addresses=_merged(event.addresses, peer))
     return _due_now(_put(state, peer), peer, now)
 
 
@@ -349,7 +357,7 @@ def _closed(state: Connectivity, known: Peer, now: float) -> Step:
 def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], now: float) -> Step:
     if not known.is_connected:
         return state, ()
-    merged = _merged(addresses, known.addresses)
+    merged = _merged(addresses, known)
     peer = replace(
         known,
         standing=Standing.MEMBER,

@@ -25,6 +25,14 @@ class ConnectionOpened:
 
 
 @dataclass(frozen=True, slots=True)
+class Reached:
+    """We dialled it there, and it was there."""
+
+    peer: PeerId
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionClosed:
     peer: PeerId
 
@@ -108,7 +116,8 @@ class TimePassed:
 
 
 EventOfKnown = (
-    ConnectionClosed
+    Reached
+    | ConnectionClosed
     | DialFailed
     | MembershipProven
     | MembershipRefused

@@ -108,7 +108,12 @@ def resolve(asked: str, offered: Iterable[str]) -> tuple[str, ...]:
     A name that tells no size means one model all the same: the exact name where somebody has it,
     else the largest of those that fit.
     """
-    names = sorted(set(offered), key=lambda name: (not is_exact(asked, name), name))
+    return _resolved(asked, frozenset(offered))
+
+
+@lru_cache(maxsize=1024)
+def _resolved(asked: str, offered: frozenset[str]) -> tuple[str, ...]:
+    names = sorted(offered, key=lambda name: (not is_exact(asked, name), name))
     fitting = [name for name in names if is_same(asked, name)]
     if parse(asked).sizes or not fitting:
         return tuple(fitting)

@@ -287,14 +287,16 @@ class AnswerStream:
 
     async def _receive(self) -> bytes:
         """The next bytes; after the last words of the answer, any kind of end is an end."""
-        error = BackendError("stalled", f"no progress for {self._waited_s:g} s")
+        error: BackendError | None = None
         try:
+            if (data := self._reply.receive_now()) is not None:
+                return data
             with trio.move_on_at(self._idle_at):
                 return await self._reply.receive()
         except BackendError as broken:
             error = broken
         if self._reader.answer.finish_reason is None:
-            raise error
+            raise error or BackendError("stalled", f"no progress for {self._waited_s:g} s")
         return b""
 
     async def _end(self, answer: Answer) -> None:

@@ -58,16 +58,24 @@ class StreamedReply:
         self._is_over = False
 
     async def receive(self) -> bytes:
-        """The next piece of the body, `b""` at its end.
+        """What there is of the body, `b""` at its end.
 
         Raises:
             BackendError: `unreachable`, the connection broke; `bad_reply`, this is no HTTP.
         """
+        if (piece := self.receive_now()) is None:
+            self._is_over = True  # stays so after an error or a cancellation
+            piece = await self._connection.receive()
+            self._is_over = not piece
+        return piece
+
+    def receive_now(self) -> bytes | None:
+        """As `receive`, of what has come already; None: nothing of it."""
         if self._is_over:
             return b""
-        self._is_over = True  # stays so after an error or a cancellation
-        piece = await self._connection.receive()
-        self._is_over = not piece
+        self._is_over = True  # stays so after an error
+        piece = self._connection.receive_now()
+        self._is_over = piece == b""
         return piece
 
     async def receive_all(self, *, bytes_max: int = BODY_BYTES_MAX) -> bytes:
@@ -87,9 +95,13 @@ class StreamedReply:
 
     async def drain(self, *, timeout_s: float = 0.05) -> None:
         """Read an end that should be there already, so that the connection can be used again."""
-        with trio.move_on_after(timeout_s), contextlib.suppress(BackendError):
-            while await self.receive():
+        with contextlib.suppress(BackendError):
+            while self.receive_now():
                 pass
+            if not self._is_over:
+                with trio.move_on_after(timeout_s):
+                    while await self.receive():
+                        pass
 
 
 class HttpClient:

@@ -23,8 +23,8 @@ from trio.abc import Stream
 
 from kowalski.node.backends.lines import excerpt
 from kowalski.node.backends.seam import BackendError, BackendErrorCode
+from kowalski.node.ready_streams import ReadyStream
 
-READ_BYTES = 64 * 1024
 HEAD_BYTES_MAX = 100 * 1024
 _PORTS = {"http": 80, "https": 443}
 
@@ -123,6 +123,8 @@ class Connection:
         self.origin = origin
         self.kept_at = math.inf
         self._stream = stream
+        self._ready = ReadyStream(stream)
+        self._failure: BackendError | None = None
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
 
     async def ask(self, asking: Asking) -> Head:
@@ -137,7 +139,7 @@ class Connection:
             said += http.send(h11.Data(data=asking.body)) or b""
         said += http.send(h11.EndOfMessage()) or b""
         with suppress(trio.BrokenResourceError):  # it may have answered before it hung up
-            await self._stream.send_all(said)
+            await self._ready.send_all(said)
         while True:
             event = await self._next()
             if isinstance(event, h11.Response):
@@ -149,32 +151,51 @@ class Connection:
                 raise BackendError("unreachable", "it hung up without an answer")
 
     async def receive(self) -> bytes:
-        """The next piece of the answer's body, `b""` at its end. Raises as `ask`."""
-        while True:
-            event = await self._next()
-            if not isinstance(event, h11.Data):
-                return b""
-            if event.data:
-                return bytes(event.data)
+        """What there is of the answer's body, `b""` at its end. Raises as `ask`."""
+        while (data := self.receive_now()) is None:
+            await self._read()
+        return data
+
+    def receive_now(self) -> bytes | None:
+        """As `receive`, of what has come already; None: nothing of it."""
+        if self._failure is not None:
+            raise self._failure
+        if self._http.their_state is not h11.SEND_BODY:
+            return b""
+        pieces: list[bytes] = []
+        try:
+            while isinstance(event := self._parsed(), h11.Data):
+                pieces.append(event.data)
+        except BackendError as error:
+            if not any(pieces):
+                raise
+            self._failure = error  # after what came before it
+            return b"".join(pieces)
+        data = b"".join(pieces)
+        return None if not data and event is h11.NEED_DATA else data
 
     async def _next(self) -> object:
-        while True:
-            try:
-                event = self._http.next_event()
-            except h11.RemoteProtocolError as error:
-                # One class for "hung up" and for "this is no HTTP"; only the text tells them apart.
-                is_hang_up = "closed connection" in str(error)
-                code: BackendErrorCode = "unreachable" if is_hang_up else "bad_reply"
-                raise BackendError(code, str(error)) from error
-            if event is not h11.NEED_DATA:
-                return event
-            try:
-                data = await self._stream.receive_some(READ_BYTES)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise BackendError("unreachable", str(error.__cause__ or error)) from error
-            if not data and self._http.their_state is h11.SEND_RESPONSE:
-                raise BackendError("unreachable", "it hung up without an answer")
-            self._http.receive_data(bytes(data))
+        while (event := self._parsed()) is h11.NEED_DATA:
+            await self._read()
+        return event
+
+    def _parsed(self) -> object:
+        try:
+            return self._http.next_event()
+        except h11.RemoteProtocolError as error:
+            # One class for "hung up" and for "this is no HTTP"; only the text tells them apart.
+            is_hang_up = "closed connection" in str(error)
+            code: BackendErrorCode = "unreachable" if is_hang_up else "bad_reply"
+            raise BackendError(code, str(error)) from error
+
+    async def _read(self) -> None:
+        try:
+            data = await self._ready.receive()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise BackendError("unreachable", str(error.__cause__ or error)) from error
+        if not data and self._http.their_state is h11.SEND_RESPONSE:
+            raise BackendError("unreachable", "it hung up without an answer")
+        self._http.receive_data(data)
 
     def begin_anew(self) -> bool:
         """Whether another request may be sent: the answer was read to its end, and nothing more."""

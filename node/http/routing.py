@@ -37,13 +37,24 @@ class Router:
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes = tuple(routes)
         self._patterns = tuple((_pattern(route.path), route) for route in self.routes)
+        self._plain = {path: self._search(path) for path in self._plain_paths()}
+        """What fits the paths that have no parts, which are most of what is asked for."""
+
+    def _plain_paths(self) -> Iterable[str]:
+        return {route.path for route in self.routes if "{" not in route.path}
+
+    def _search(self, path: str) -> tuple[tuple[Route, dict[str, str]], ...]:
+        matches = ((pattern.fullmatch(path), route) for pattern, route in self._patterns)
+        return tuple((route, match.groupdict()) for match, route in matches if match is not None)
+
+    def _fitting(self, path: str) -> tuple[tuple[Route, dict[str, str]], ...]:
+        """The routes with this path, in their order, and its parts."""
+        found = self._plain.get(path)
+        return self._search(path) if found is None else found
 
     def name_of(self, request: Request) -> str:
         """The path of the route that answers `request`, as it is written; `none` without one."""
-        for pattern, route in self._patterns:
-            if pattern.fullmatch(request.path):
-                return route.path
-        return "none"
+        return next((route.path for route, _ in self._fitting(request.path)), "none")
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer with the first route that fits.
@@ -52,20 +63,17 @@ class Router:
             HttpError: 404, or 405 where the path is known with other methods.
         """
         method, path = exchange.request.method, exchange.request.path
-        allowed: set[str] = set()
-        for pattern, route in self._patterns:
-            if (match := pattern.fullmatch(path)) is None:
-                continue
+        fitting = self._fitting(path)
+        for route, parts in fitting:
             if route.method == method or (method == "HEAD" and route.method == "GET"):
-                await route.handler(exchange, match.groupdict())
+                await route.handler(exchange, dict(parts))
                 return
-            allowed.add(route.method)
-        if not allowed:
+        if not fitting:
             raise HttpError(404, "not_found", f"nothing is at {path[:200]}; see /docs")
+        allow = ", ".join(sorted({route.method for route, _ in fitting}))
         if method == "OPTIONS":
-            await exchange.answer_json({}, headers=(("allow", ", ".join(sorted(allowed))),))
+            await exchange.answer_json({}, headers=(("allow", allow),))
             return
-        allow = ", ".join(sorted(allowed))
         raise HttpError(
             405, "method_not_allowed", f"{path[:200]} takes {allow}", headers=(("allow", allow),)
         )

@@ -17,7 +17,6 @@ import h11
 import structlog
 import trio
 
-from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.http.exchange import (
     ClientGoneError,
     Exchange,
@@ -27,11 +26,12 @@ from kowalski.node.http.exchange import (
     Response,
     dump,
 )
+from kowalski.node.http.hang_ups import HangUps, Watch
+from kowalski.node.ready_streams import READ_BYTES, ReadyStream
 from kowalski.protocol.errors import ConfigError
 
 log = structlog.get_logger(__name__)
 
-READ_BYTES = 1 << 16
 REQUEST_ID_CHARS_MAX = 128
 
 
@@ -75,9 +75,10 @@ class _BodyRoom:
 class HttpServer:
     """Made by `open_http_server`."""
 
-    def __init__(self, handler: Handler, limits: Limits) -> None:
+    def __init__(self, handler: Handler, limits: Limits, hang_ups: HangUps) -> None:
         self._handler = handler
         self._limits = limits
+        self._hang_ups = hang_ups
         self._room = _BodyRoom(limits.bodies_bytes)
         self._open = 0
         self._open_of: dict[str, int] = {}
@@ -103,7 +104,7 @@ class HttpServer:
         async with stream:
             with suppress(OSError):  # it may be gone already
                 client = str(stream.socket.getpeername()[0])
-                connection = _Connection(stream, client, self._limits, self._room)
+                connection = _Connection(stream, client, self._limits, self._room, self._hang_ups)
                 if not self._admits(client):
                     await connection.turn_away()
                     return
@@ -130,9 +131,16 @@ class _Connection:
     """One connection: requests one after the other, each answered before the next is read."""
 
     def __init__(
-        self, stream: trio.SocketStream, client: str, limits: Limits, room: _BodyRoom
+        self,
+        stream: trio.SocketStream,
+        client: str,
+        limits: Limits,
+        room: _BodyRoom,
+        hang_ups: HangUps,
     ) -> None:
         self._stream = stream
+        self._ready = ReadyStream(stream)
+        self._hang_ups = hang_ups
         self._client = client
         self._limits = limits
         self._room = room
@@ -202,6 +210,8 @@ class _Connection:
             ClientGoneError: it fell silent, or left in the middle.
         """
         has_begun = bool(self._http.trailing_data[0])
+        if has_begun:  # who sends ahead waits for nobody, but others wait for this task
+            await trio.lowlevel.checkpoint()
         with trio.move_on_after(self._limits.idle_s) as patience:
             if has_begun:
                 patience.deadline = trio.current_time() + self._limits.head_s
@@ -239,7 +249,7 @@ class _Connection:
 
     async def _receive(self) -> bytes:
         try:
-            return bytes(await self._stream.receive_some(READ_BYTES))
+            return await self._ready.receive()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ClientGoneError from error
 
@@ -274,20 +284,26 @@ class _Connection:
 
     async def _exchange(self, request: Request, handler: Handler) -> None:
         body: list[bytes] = []
-        body_is_read = trio.Event()
+        scope = trio.CancelScope()
+        watch = Watch(lambda: self._watch(scope))
         if not _has_body(request):
-            body_is_read.set()
+            self._hang_ups.add(watch)
 
         async def read_body(bytes_max: int) -> bytes:
             if not body:
                 body.append(await self._read_body(bytes_max))
-                body_is_read.set()
+                self._hang_ups.add(watch)
             return body[0]
 
         exchange = Exchange(request, read_body, self)
         exchange.extra.append(("x-request-id", _request_id(request)))
         try:
-            await self._answer(exchange, handler, body_is_read)
+            with scope:
+                await self._answer(exchange, handler)
+            if self._is_gone:
+                return
+            if self._http.our_state is h11.SEND_BODY:
+                await self.write(b"", is_last=True)
         except ClientGoneError:
             self._is_gone = True
         except HttpError as no:
@@ -295,26 +311,19 @@ class _Connection:
         finally:
             self._room.give_back(self._held)
             self._held = 0
+            await self._hang_ups.end(watch)
 
-    async def _answer(self, exchange: Exchange, handler: Handler, body_is_read: trio.Event) -> None:
+    async def _answer(self, exchange: Exchange, handler: Handler) -> None:
         try:
-            async with open_plain_nursery() as nursery:
-                nursery.start_soon(self._watch, body_is_read, nursery.cancel_scope)
-                await handler(exchange)
-                nursery.cancel_scope.cancel()
+            await handler(exchange)
         except (HttpError, ClientGoneError):
             raise
         except Exception as bug:
             log.exception("http-request-died", path=exchange.request.path)
             raise HttpError(500, "internal", "a defect of the node; it has logged what") from bug
-        if self._is_gone:
-            raise ClientGoneError
-        if self._http.our_state is h11.SEND_BODY:
-            await self.write(b"", is_last=True)
 
-    async def _watch(self, body_is_read: trio.Event, scope: trio.CancelScope) -> None:
+    async def _watch(self, scope: trio.CancelScope) -> None:
         """Cancel `scope` when the client hangs up; what it sends meanwhile is kept, to a bound."""
-        await body_is_read.wait()
         kept = 0
         while kept < self._limits.ahead_bytes:
             try:
@@ -348,7 +357,6 @@ class _Connection:
         self._unsent = (
             self._http.send(h11.Response(status_code=status, headers=wire, reason=reason)) or b""
         )
-        await trio.lowlevel.checkpoint()
 
     async def write(self, data: bytes, *, is_last: bool = False) -> None:
         """See `exchange.Writer`."""
@@ -359,17 +367,20 @@ class _Connection:
         await self._send(said)
 
     async def _send(self, data: bytes) -> None:
-        if not data:
-            await trio.lowlevel.checkpoint()
-            return
+        try:
+            sent = self._ready.send_now(data)
+            if sent < len(data):
+                await self._send_rest(data[sent:])
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._is_gone = True
+            raise ClientGoneError from error
+
+    async def _send_rest(self, data: bytes) -> None:
         # Stays so if the write is cancelled half-way, or fails: nothing may follow it.
-        self._is_gone = True
+        was_gone, self._is_gone = self._is_gone, True
         with trio.move_on_after(self._limits.write_s):
-            try:
-                await self._stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise ClientGoneError from error
-            self._is_gone = False
+            await self._ready.send_all(data)
+            self._is_gone = was_gone
             return
         raise ClientGoneError
 
@@ -420,10 +431,12 @@ async def open_http_server(
                 f"http_port {port} is in use on {host}; take another with --http-port, 0 for any"
             ) from error
         raise ConfigError(f"http_host {host}, http_port {port}: {error}") from error
-    server = HttpServer(handler, limits or Limits())
     bound = int(listeners[0].socket.getsockname()[1])
     try:
         async with trio.open_nursery() as nursery:
+            hang_ups = HangUps(nursery)
+            nursery.start_soon(hang_ups.run)
+            server = HttpServer(handler, limits or Limits(), hang_ups)
             # Of a name with two addresses and port 0 the first one's port is the server's.
             for listener in listeners[:1] if port == 0 else listeners:
                 nursery.start_soon(server.serve, listener, nursery)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,9 @@ _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 Stamp = tuple[int, int, int]
 """Which file it was, its size, and when it was changed last."""
 
+_UNNAMED = ""
+"""Stands for everything whose name cannot be told."""
+
 NOTHING_KNOWN: Mapping[str, Stamp] = MappingProxyType({})
 
 
@@ -43,8 +46,9 @@ def collect_artefacts(
 ) -> Found:
     """Regular files below `folder`, sorted by name, as many as fit both limits; blocks on disk.
 
-    A file that is as it was `known` is left out, and so is one whose name is hidden or no plain
-    text. What does not fit any more is counted.
+    A file that is as it was `known` is left out, and so is one whose name is hidden. What does not
+    fit any more is counted, and so are files and folders whose names are no plain text, or too
+    deep.
 
     Raises:
         OSError: `folder` itself cannot be opened.
@@ -54,7 +58,11 @@ def collect_artefacts(
     remaining, omitted = bytes_max, 0
     root = os.open(folder, _OPEN_FOLDER)
     try:
-        for name in sorted(_names(root)):
+        names, unnamed = _names(root)
+        if unnamed:
+            stamps[_UNNAMED] = (0, unnamed, 0)
+            omitted = 0 if known.get(_UNNAMED) == stamps[_UNNAMED] else unnamed
+        for name in sorted(names):
             opened = _open_file(root, name)
             if opened is None:
                 continue
@@ -104,10 +112,11 @@ def read_inside(root: Path, path: str, *, bytes_max: int) -> bytes | None:
         os.close(folder)
 
 
-def _names(root: int) -> Iterator[str]:
-    """Relative paths of what may be files; not followed, not opened."""
+def _names(root: int) -> tuple[list[str], int]:
+    """Relative paths of what may be files, not followed, not opened; and how many have none."""
+    names: list[str] = []
     waiting = [""]
-    entries = 0
+    entries = unnamed = 0
     while waiting and entries < _ENTRIES_MAX:
         parent = waiting.pop()
         try:
@@ -121,15 +130,20 @@ def _names(root: int) -> Iterator[str]:
                     name = f"{parent}/{entry.name}" if parent else entry.name
                     if entries > _ENTRIES_MAX:
                         break
-                    if _is_hidden(entry.name) or not _is_plain(name):
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    if _is_hidden(entry.name) or not (
+                        is_folder or entry.is_file(follow_symlinks=False)
+                    ):
                         continue
-                    if entry.is_dir(follow_symlinks=False):
-                        if name.count("/") < _DEPTH_MAX:
-                            waiting.append(name)
-                    elif entry.is_file(follow_symlinks=False):
-                        yield name
+                    if not _is_plain(name) or (is_folder and name.count("/") >= _DEPTH_MAX):
+                        unnamed += 1
+                    elif is_folder:
+                        waiting.append(name)
+                    else:
+                        names.append(name)
         finally:
             os.close(folder)
+    return names, unnamed
 
 
 def _content(root: int, name: str, bytes_max: int) -> bytes | None:

@@ -144,12 +144,16 @@ class KernelSession:
         self._stamps = found.stamps
         return found.collected
 
+    def retire(self) -> None:
+        """See `seam.ReplSession.retire`."""
+        self._owner.let_go(self)
+
     async def close(self) -> None:
         """See `seam.ReplSession.close`."""
         if self._is_closed:
             return
         self._is_closed = True
-        self._owner.let_go(self)
+        self.retire()
         if self._run is not None:
             self._run.stop("died")
             self._kernel.tree.kill()

@@ -161,6 +161,10 @@ class ScriptedSession:
         fit = [each for each in left if len(each.data) <= bytes_max][:files_max]
         return Collected(tuple(fit), len(left) - len(fit))
 
+    def retire(self) -> None:
+        """See `seam.ReplSession.retire`."""
+        self._on_close()
+
     async def close(self) -> None:
         """See `seam.ReplSession.close`."""
         if not self._is_closed:

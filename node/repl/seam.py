@@ -158,6 +158,10 @@ class ReplSession(Protocol):
         """
         ...
 
+    def retire(self) -> None:
+        """Nothing more is asked of it: its place is free for another. `close` follows."""
+        ...
+
     async def close(self) -> None:
         """Kill every process of the session and remove its files. Never raises; may come twice."""
         ...

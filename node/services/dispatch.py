@@ -6,7 +6,6 @@ who has read which beginnings, and how much may be tried again.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -27,13 +26,13 @@ from kowalski.mesh.core.prefixes import Prefix, PrefixBook
 from kowalski.mesh.core.retry_budget import RetryBudget
 from kowalski.mesh.core.shortlist import expectation, is_short, straight_to
 from kowalski.mesh.mesh import Mesh
+from kowalski.node.core.decision_log import DecisionLog
 from kowalski.node.services.placement import PROTOCOL
 from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.placement import Claim, Offer, OfferAsked
 
-DECISIONS_KEPT = 512
 WORKS_KEPT = 256
 EVENTS_MAX = 16
 """More than are ever asked for one piece of work."""
@@ -107,7 +106,7 @@ class Dispatch:
         self._experience = Experience()
         self._prefixes = PrefixBook()
         self._under_way: dict[tuple[PeerId, str], list[_UnderWay]] = {}
-        self.decisions: deque[tuple[Work, Decision]] = deque(maxlen=DECISIONS_KEPT)
+        self.decisions = DecisionLog[tuple[Work, Decision]]()
         """The last choices, with what they were made for."""
         mesh.listen(self._heed)
 
@@ -202,7 +201,7 @@ class Dispatch:
         return int.from_bytes(digest, "big") / 2**32
 
     def _decide(self, work: Work, decision: Decision) -> Decision:
-        self.decisions.append((work, decision))
+        self.decisions.add(work.task, (work, decision))
         return decision
 
     def _straight(

@@ -27,6 +27,10 @@ from kowalski.protocol.messages.base import Message
 PROTOCOL = "/kowalski/explain/1"
 REPLY_S = 10.0
 
+RESTARTED = "it was started anew since; what it decided on before was in its memory only"
+CLOCKS_S = 1.0
+"""By which two peers may differ in how long ago something was."""
+
 
 @dataclass(frozen=True, slots=True)
 class By:
@@ -38,11 +42,17 @@ class By:
 
 @dataclass(slots=True)
 class Explanation:
-    """`silent`: who may have decided something, but cannot say so, and why."""
+    """`silent`: who may have decided something, but cannot say so, and why.
+
+    `forgotten`: how many older choices for this task its peers no longer know.
+    """
 
     appointments: list[wire.AppointmentTold] = field(default_factory=list[wire.AppointmentTold])
     decisions: list[By] = field(default_factory=list[By])
     silent: dict[PeerId, str] = field(default_factory=dict[PeerId, str])
+    forgotten: dict[PeerId, int] = field(default_factory=dict[PeerId, int])
+    remembers_s: dict[PeerId, float] = field(default_factory=dict[PeerId, float])
+    """Since when who answered has remembered anything: it was begun anew then, or begun."""
 
     def in_order(self) -> list[By]:
         """The oldest first."""
@@ -56,6 +66,7 @@ class Explaining:
         self._mesh = mesh
         self._dispatch = dispatch
         self._submitter = submitter
+        self._began_at = trio.current_time()
 
     async def answer(self, conversation: Conversation, request: Message) -> Message:
         if not isinstance(request, wire.ExplainAsked):
@@ -64,7 +75,11 @@ class Explaining:
         for told in (*appointments, *decisions):
             await conversation.send(told)
         return wire.Explained(
-            task=request.task, appointments=len(appointments), decisions=len(decisions)
+            task=request.task,
+            appointments=len(appointments),
+            decisions=len(decisions),
+            forgotten=self._dispatch.decisions.forgotten_of(request.task),
+            remembers_s=trio.current_time() - self._began_at,
         )
 
     def _appointments(self, request: wire.ExplainAsked) -> list[wire.AppointmentTold]:
@@ -87,8 +102,7 @@ class Explaining:
 
     def latest(self, count: int) -> Explanation:
         """The last choices that were made here, for whatever."""
-        kept = list(self._dispatch.decisions)[-count:]
-        me = self._mesh.me
+        me, kept = self._mesh.me, self._dispatch.decisions.latest(count)
         return Explanation(decisions=[By(me, told_now(work, one)) for work, one in kept])
 
     async def explain(
@@ -112,6 +126,7 @@ class Explaining:
             for peer in sorted((led | others) - {holder}):
                 nursery.start_soon(self._ask, peer, asked, found)
         found.silent = {peer: why for peer, why in found.silent.items() if peer in led | {holder}}
+        found.silent |= _begun_anew(found)
         return found
 
     async def _ask(self, peer: PeerId, asked: wire.ExplainAsked, found: Explanation) -> None:
@@ -133,11 +148,24 @@ class Explaining:
                 found.appointments.append(told)
             case wire.DecisionTold() as told:
                 found.decisions.append(By(peer, told))
-            case wire.Explained():
+            case wire.Explained(forgotten=forgotten, remembers_s=remembers_s):
+                if forgotten:
+                    found.forgotten[peer] = forgotten
+                if remembers_s is not None:
+                    found.remembers_s[peer] = remembers_s
                 return False
             case other:
                 raise RemoteProtocolError(f"{other.KIND} in answer to {wire.ExplainAsked.KIND}")
         return True
+
+
+def _begun_anew(found: Explanation) -> dict[PeerId, str]:
+    """Who has led the task, and has been restarted since."""
+    return {
+        one.chosen: RESTARTED
+        for one in found.appointments
+        if one.age_s > found.remembers_s.get(one.chosen, one.age_s) + CLOCKS_S
+    }
 
 
 def told_now(work: Work, decision: Decision) -> wire.DecisionTold:
@@ -145,8 +173,6 @@ def told_now(work: Work, decision: Decision) -> wire.DecisionTold:
     return decision_told(decision, trio.current_time(), content_bytes=sizes)
 
 
-def open_explaining(mesh: Mesh, dispatch: Dispatch, submitter: SubmitterRoom) -> Explaining:
+def open_explaining(mesh: Mesh, dispatch: Dispatch, submitter: SubmitterRoom) -> None:
     """Serve those who ask, by the rule of who may look at tasks."""
-    room = Explaining(mesh, dispatch, submitter)
-    mesh.serve(PROTOCOL, room.answer, askers=SUBMITTERS)
-    return room
+    mesh.serve(PROTOCOL, Explaining(mesh, dispatch, submitter).answer, askers=SUBMITTERS)

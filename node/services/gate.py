@@ -6,9 +6,8 @@ one that begins when there is a slot. A cell that waits for its sub-calls lends 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import count
 
 import trio
@@ -152,34 +151,40 @@ class Gate:
             if request is None:
                 return await answer(conversation, message)
             asked_at = trio.current_time()
-            async with self._slot(conversation.peer, request) as slot:
+            ticket = next(self._tickets)
+            waiter = self._waiters[ticket] = _Waiter()
+            try:
+                self._arrive(ticket, conversation.peer, request)
+                if not waiter.begun.is_set():
+                    await waiter.begun.wait()
+                if waiter.refusal is not None:
+                    raise _refused(waiter.refusal)
                 began_at = trio.current_time()
                 if began_at > asked_at:
                     left_s = max(0.0, request.remaining_s - (began_at - asked_at))
                     message = message.model_copy(update={"remaining_s": left_s})
+                slot = Slot(self._driver.handle, ticket)
                 done = await answer(_Lending(conversation, slot), message)
                 self._learn(request, trio.current_time() - began_at, done)
                 return done
+            finally:
+                del self._waiters[ticket]
+                self._driver.handle(admission.Left(ticket))
 
         return admitted
 
-    @asynccontextmanager
-    async def _slot(self, asker: PeerId, request: Request) -> AsyncIterator[Slot]:
+    def _arrive(self, ticket: int, asker: PeerId, request: Request) -> None:
         job = request.job
         cost = self._usual.cost(job, self._speeds(job), self._cached_tokens(job))
-        wish = self._wish(asker, job, request.claim, cost, request.remaining_s)
-        wish = replace(wish, is_bound=self._is_bound(request))
-        ticket = next(self._tickets)
-        waiter = self._waiters[ticket] = _Waiter()
-        try:
-            self._driver.handle(admission.Arrived(ticket, wish, request.claim.reservation))
-            await waiter.begun.wait()
-            if waiter.refusal is not None:
-                raise _refused(waiter.refusal)
-            yield Slot(self._driver.handle, ticket)
-        finally:
-            del self._waiters[ticket]
-            self._driver.handle(admission.Left(ticket))
+        wish = self._wish(
+            asker,
+            job,
+            request.claim,
+            cost,
+            request.remaining_s,
+            is_bound=self._is_bound(request),
+        )
+        self._driver.handle(admission.Arrived(ticket, wish, request.claim.reservation))
 
     def _is_bound(self, request: Request) -> bool:
         """Whether it is done here even if we are about to leave."""
@@ -188,7 +193,14 @@ class Gate:
         return request.is_bound or not self._resources.elsewhere(request.job)
 
     def _wish(
-        self, asker: PeerId, job: Job, claim: Claim, cost: Cost, remaining_s: float
+        self,
+        asker: PeerId,
+        job: Job,
+        claim: Claim,
+        cost: Cost,
+        remaining_s: float,
+        *,
+        is_bound: bool = False,
     ) -> admission.Wish:
         flow = claim.submitter or asker
         return admission.Wish(
@@ -200,6 +212,7 @@ class Gate:
             cost_s=cost.seconds,
             remaining_s=remaining_s,
             is_own=asker == flow == self._me,
+            is_bound=is_bound,
         )
 
     def _slots(self, job: Job) -> int:

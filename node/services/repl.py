@@ -47,6 +47,9 @@ SPARED_S = 5.0
 """A session used so lately is not evicted for a newcomer: tasks that take turns would replay
 all they did at every turn."""
 
+SWEPT_AFTER_S = 0.003
+"""To kill a session's processes and to remove its folders takes as long as to answer its asker."""
+
 ORPHAN_S = 20.0
 """How long a cell of a task goes on whose asker is lost: another coordinator is there sooner."""
 
@@ -228,8 +231,8 @@ class ReplRoom:
                 self._used_at[key] = trio.current_time()
         self._desk = worker_desk.finish(self._desk, asked, done)
         if key not in self._desk.ran and (used_up := self._forget(key)):
-            # The asker has its answer; it need not wait for the broom.
-            self._nursery.start_soon(used_up.close)
+            used_up.retire()
+            self._nursery.start_soon(_sweep, used_up)
         return done
 
     async def _files(self, session: ReplSession, asked: wire.CellAsked) -> _Left:
@@ -342,6 +345,15 @@ class ReplRoom:
                 if used_at + idle_s <= now and not self._locks[key].locked():
                     log.info("session-idle", task=key[0][1], language=key[1])
                     await self._drop(key)
+
+
+async def _sweep(session: ReplSession) -> None:
+    """Close it, once its asker has the answer: it need not wait for the broom."""
+    try:
+        await trio.sleep(SWEPT_AFTER_S)
+    finally:
+        with trio.CancelScope(shield=True):
+            await session.close()
 
 
 def _text(data: bytes) -> str:

@@ -33,10 +33,17 @@ CALL_BYTES = 512
 """Of a question besides its text: a name of a model, names of fields."""
 
 
+OUTPUT_HELD_S = 0.002
+"""Output waits so long for more, or for the end: each message costs both sides half a millisecond,
+and most programs end right after their last word."""
+
+
 @dataclass(slots=True)
 class _Asker:
     conversation: Conversation
     news: trio.Event = field(default_factory=trio.Event)
+    pressing: trio.Event = field(default_factory=trio.Event)
+    """A question, or the end: what waits for nothing."""
     _unsent: deque[Message] = field(default_factory=deque)
     _output: deque[tuple[StreamName, bytearray]] = field(default_factory=deque)
     """In pieces, which grow while they wait: as much as a session may say before it is killed."""
@@ -44,6 +51,15 @@ class _Asker:
     def say(self, message: Message) -> None:
         self._unsent.append(message)
         self.news.set()
+        self.pressing.set()
+
+    def end(self) -> None:
+        self.news.set()
+        self.pressing.set()
+
+    @property
+    def has_output(self) -> bool:
+        return bool(self._output)
 
     def show(self, stream: StreamName, data: bytes) -> None:
         """Nothing is lost, for a program's output is told in no other way in full."""
@@ -128,7 +144,7 @@ class RunningCell:
         finally:
             self._ended.set()
             for asker in self._askers:
-                asker.news.set()
+                asker.end()
 
     async def _stop_when_orphaned(self) -> None:
         while True:
@@ -190,10 +206,15 @@ class RunningCell:
     async def _tell(self, asker: _Asker) -> None:
         """Say what there is to say, and return when the cell has ended and all is said."""
         while True:
-            asker.news = trio.Event()
+            if asker.has_output and not self._ended.is_set():
+                with trio.move_on_after(OUTPUT_HELD_S):
+                    await asker.pressing.wait()
+            asker.news, asker.pressing = trio.Event(), trio.Event()
+            is_over = self._ended.is_set()
             while (message := asker.next()) is not None:
-                await asker.conversation.send(message)
-            if self._ended.is_set():
+                # What the cell said last goes out with how it ended.
+                await asker.conversation.send(message, more_follows=is_over)
+            if is_over:
                 return
             await asker.news.wait()
 

@@ -79,6 +79,7 @@ class NodeTelemetry:
         self._addresses = addresses
         self._sample = sample(trio.current_time())
         self._sampled_at = trio.current_time()
+        self._condition = _condition(self._sample)
         self._lasting: tuple[object, Profile] | None = None
 
     def is_on_battery(self) -> bool:
@@ -131,13 +132,14 @@ class NodeTelemetry:
             paused=self.rooms.paused(),
             prompt_tokens_per_s=self.rooms.prompt_tokens_per_s(),
             is_draining=self.rooms.is_draining(),
-            condition=_condition(sample),
+            condition=self._condition,
         )
 
     def _now(self) -> HotSample:
         now = trio.current_time()
         if now >= self._sampled_at + SAMPLE_S:
             self._sample, self._sampled_at = self._take_sample(now), now
+            self._condition = _condition(self._sample)
         return self._sample
 
 

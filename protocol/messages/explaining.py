@@ -148,10 +148,16 @@ class AppointmentTold(Message):
 
 
 class Explained(Message):
-    """That was all: so many appointments and decisions are remembered here."""
+    """That was all: so many appointments and decisions are remembered here.
+
+    `forgotten`: choices for this task that had to make room for later ones. Nothing is remembered
+    from before the last `remembers_s`, when this node was started.
+    """
 
     KIND: ClassVar[str] = "explaining/explained"
 
     task: TaskIdField
     appointments: Count = 0
     decisions: Count = 0
+    forgotten: Count = 0
+    remembers_s: Seconds | None = None

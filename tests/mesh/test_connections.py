@@ -170,6 +170,30 @@ async def test_a_connection_lost_before_it_was_noticed_is_not_taken_for_one(
         assert len(dials) > 3
 
 
+async def test_of_equally_near_addresses_the_one_that_worked_last_is_dialled_first(
+    village: Village, autojump_clock: Clock
+) -> None:
+    dials: list[Address] = []
+
+    class Tells(LoopbackTransport):
+        async def connect(self, peer: PeerId, address: Address, *, timeout_s: float) -> None:
+            dials.append(address)
+            await super().connect(peer, address, timeout_s=timeout_s)
+
+    def tells(transport: LoopbackTransport) -> LoopbackTransport:
+        transport.__class__ = Tells
+        return transport
+
+    async with village.open_member("A", over=tells) as a, village.network.transport(B) as b:
+        nowhere = Address("/memory/nowhere")
+        a.mesh.sighted(Sighted(B, (nowhere, *b.addresses)))
+        await eventually(lambda: B in a.transport.connections, within_s=5)
+        await a.transport.disconnect(B)
+        a.mesh.sighted(Sighted(B, (nowhere, *b.addresses)))
+        await eventually(lambda: len(dials) == 3, within_s=30)
+    assert dials == [nowhere, *b.addresses, *b.addresses]
+
+
 async def test_leaving_the_mesh_ends_its_tasks_and_connections_stay_the_transports(
     village: Village, tmp_path: Path, autojump_clock: Clock
 ) -> None:

@@ -122,6 +122,37 @@ def test_a_task_is_explained_in_words_and_in_json(tmp_path: Path) -> None:
     assert json.loads(in_json.stdout) == EXPLAINED
 
 
+def test_older_choices_that_are_no_longer_known_are_counted(tmp_path: Path) -> None:
+    gone = [{"peer": "p1", "name": "box", "count": 7}, {"peer": "p2", "name": "desk", "count": 1}]
+    told = {"explain": Script({**EXPLAINED, "forgotten": gone})}
+    shown, _ = invoke(tmp_path, told, "explain", "T1")
+    assert "box no longer knows 7 older choices\n" in shown.stdout
+    assert "desk no longer knows 1 older choice\n" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({}, "As seen from this node. Nothing"),
+        (
+            {"seen_by": "boxes", "seen_by_name": "box"},
+            "As box sees it, who would lead. Nothing was begun",
+        ),
+        (
+            {"seen_by": "mine", "seen_here_because": "no answer within 10 s"},
+            "As seen from this node: box could not be asked (no answer within 10 s). Nothing",
+        ),
+    ],
+)
+def test_a_dry_run_says_whose_view_it_is(
+    tmp_path: Path, more: dict[str, object], words: str
+) -> None:
+    (leads,) = WOULD["appointments"]  # type: ignore[misc]
+    would = {**WOULD, "appointments": [{**leads, "chosen": "boxes", "name": "box"}], **more}
+    shown, _ = invoke(tmp_path, {"dry_run": Script(would)}, "submit", "--dry-run", "why")
+    assert words in shown.stdout.splitlines()[-1]
+
+
 def test_without_a_task_the_last_choices_are_shown(tmp_path: Path) -> None:
     shown, heard = invoke(tmp_path, {"explain": Script({"decisions": []})}, "explain")
     assert heard == [("explain", {})]

@@ -31,7 +31,7 @@ def test_files_are_put_below_the_folder_and_told(
     assert (out / "a").read_bytes() == (out / "sub" / "deep" / "b").read_bytes() == b"content"
     told = capsys.readouterr().err
     assert f"{out / 'a'}: 7 bytes" in told
-    assert "2 more were too many or too large" in told
+    assert "2 more were too many, too large, or have names that are no plain text" in told
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "", "a//b", "."])

@@ -99,6 +99,8 @@ async def test_a_dry_run_says_where_it_would_go_and_the_task_is_as_if_never_name
         assert (told["mode"], told["model"], told["obstacle"]) == ("blocks", "m", None)
         assert [row["name"] for row in rows(told, "appointments")] == ["node-1"]
         assert [row["name"] for row in rows(told, "decisions")] == ["node-2", "node-3"]
+        assert {row["by_name"] for row in rows(told, "decisions")} == {"node-1"}
+        assert (told["seen_by_name"], told["seen_here_because"]) == ("node-1", "")
         assert world[0].submitter.tasks == ()
         assert (await refusal(world, "explain", task="mine"))["code"] == "unknown"
         again = await ask(world, "submit", prompt=block("say hi"), mode="blocks", task_id="mine")

@@ -29,6 +29,7 @@ from kowalski.mesh.core.connectivity import (
     MembershipRefused,
     Missed,
     Params,
+    Reached,
     Sighted,
     Standing,
     Suspected,
@@ -139,6 +140,16 @@ def test_a_new_address_is_tried_soon_whatever_failed_before() -> None:
 def test_the_same_addresses_in_another_order_are_no_news() -> None:
     state = after(Sighted(HIGHER, (HERE, THERE)), DialFailed(HIGHER, "nobody"))
     assert step(state, Sighted(HIGHER, (THERE, HERE)), 0.0)[1] == ()
+
+
+def test_where_it_was_reached_last_it_is_tried_first_whatever_is_told_of_it_since() -> None:
+    state = after(Sighted(HIGHER, (HERE, THERE)), Reached(HIGHER, THERE), ConnectionOpened(HIGHER))
+    state, effects = step(state, MembershipProven(HIGHER, (HERE, THERE)), 1.0)
+    assert effects == (MemberConnected(HIGHER, (THERE, HERE)),), "as it is remembered on disk"
+    state, _ = step(state, ConnectionClosed(HIGHER), 2.0)
+    state, _ = step(state, Sighted(HIGHER, (HERE, THERE)), 2.1)
+    _, effects = step(state, TimePassed(), 10.0)
+    assert effects == (Dial(HIGHER, (THERE, HERE)),)
 
 
 def test_a_lost_member_is_dialled_again_within_a_second() -> None:
@@ -438,6 +449,7 @@ class AnyHistory(RuleBasedStateMachine):
             case MemberDisconnected(peer=peer):
                 self.told[peer] -= 1
             case Dial(peer=peer, addresses=addresses):
+                assert set(addresses) == set(self.state.peers[peer].addresses)
                 assert addresses
                 assert known is None or not known.is_connected
                 assert self.shunned_until.get(peer, -inf) <= self.now
@@ -457,6 +469,10 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(peer=peers)
     def opened(self, peer: PeerId) -> None:
         self.happens(ConnectionOpened(peer))
+
+    @rule(peer=peers, address=st.sampled_from([HERE, THERE]))
+    def reached(self, peer: PeerId, address: Address) -> None:
+        assert self.happens(Reached(peer, address)) == ()
 
     @rule(peer=peers)
     def closed(self, peer: PeerId) -> None:

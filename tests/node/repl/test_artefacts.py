@@ -69,7 +69,9 @@ def test_only_what_is_new_or_changed_is_collected_again(tmp_path: Path) -> None:
     assert set(again.stamps) == {"same", "grown", "new", "replaced"}
 
 
-def test_hidden_files_and_names_that_no_message_can_carry_are_left_out(tmp_path: Path) -> None:
+def test_hidden_files_are_left_out_and_names_that_no_message_can_carry_are_counted(
+    tmp_path: Path,
+) -> None:
     (tmp_path / ".cache" / "x").mkdir(parents=True)
     for name in (".cache/x/file", ".hidden", "line\nbreak", "x" * 255, "fine"):
         (tmp_path / name).write_text("")
@@ -77,7 +79,15 @@ def test_hidden_files_and_names_that_no_message_can_carry_are_left_out(tmp_path:
     (tmp_path / "__pycache__" / "m.pyc").write_text("")
     (tmp_path / "long").mkdir()
     (tmp_path / "long" / ("y" * 252)).write_text("")
+    os.mkfifo(tmp_path / "pipe\nline")
+    deep = tmp_path.joinpath(*("d" * 18))
+    deep.mkdir(parents=True)
+    (deep / "file").write_text("")
     assert collect(tmp_path) == ["fine", "x" * 255]
+    found = collect_artefacts(tmp_path, files_max=9, bytes_max=99)
+    assert found.collected.omitted == 3, "a line break, a long path, what lies too deep"
+    again = collect_artefacts(tmp_path, files_max=9, bytes_max=99, known=found.stamps)
+    assert again.collected.omitted == 0, "told before"
 
 
 def test_a_glance_tells_an_empty_folder(tmp_path: Path) -> None:
@@ -106,6 +116,7 @@ def test_a_name_that_is_no_text_is_left_out(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff")).write_bytes(b"")
     (tmp_path / "text").write_bytes(b"")
     assert collect(tmp_path) == ["text"]
+    assert collect_artefacts(tmp_path, files_max=9, bytes_max=99).collected.omitted == 1
 
 
 @pytest.mark.real

@@ -124,7 +124,7 @@ async def test_work_that_was_seen_to_be_short_is_sent_without_asking(
         asked = Instead(world, placement.PROTOCOL, raising(RequestFailedError("internal")), 1, 2)
         await world[0].work.complete(prompt())
         assert asked.asked == []
-        assert dispatch(world).decisions[-1][1].way == "direct"
+        assert dispatch(world).decisions.latest(1)[0][1].way == "direct"
 
 
 async def test_a_peer_that_fails_three_times_is_left_out_for_a_while_and_then_tried_once(
@@ -250,7 +250,7 @@ async def test_every_choice_is_kept_with_what_it_was_made_from(virtual_time: Jum
     async with open_world([ASKER, WORKER, WORKER]) as world:
         task = TaskId("t")
         await choose(world, dataclasses.replace(PYTHON, task=task))
-        (kept_for, decision) = dispatch(world).decisions[-1]
+        (kept_for, decision) = dispatch(world).decisions.latest(1)[0]
         assert kept_for.task == task
         assert decision.chosen in decision.offers
         assert [no.why for no in decision.ranking.rejections] == ["does not offer repl"]

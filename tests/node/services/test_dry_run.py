@@ -7,13 +7,19 @@ import dataclasses
 import pytest
 import trio
 
+from kowalski.mesh.conversation import Answer, Conversation
+from kowalski.node.services import dry_run
 from kowalski.node.services.dry_run import Rehearsal, rehearse
+from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import TaskId
+from kowalski.protocol.messages.base import Message
+from kowalski.protocol.messages.repl import Input, SessionClosed
 from kowalski.protocol.messages.task import TaskSpec
 from simulations.virtual_time import JumpingClock
 from simulations.world import World, open_world
 from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block, blocks
 from tests.node.services.rooms import PatientClock
+from tests.node.services.test_placed_work import Instead
 
 pytestmark = pytest.mark.trio
 
@@ -58,6 +64,67 @@ async def test_it_tells_who_would_lead_run_and_think_and_begins_nothing(
         assert world[0].submitter.tasks == ()
         hot = [world[n].mesh.facts_of(world.peer(n)).hot for n in (3, 4)]
         assert [one.repl.queued for one in hot if one is not None] == [0, 0], "no place is held"
+
+
+async def test_it_is_decided_by_who_would_lead_on_its_own_view(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER, WORKER]) as world:
+        found = await would(world, block("say hi"), "blocks", timeout_s=600.0)
+        assert (found.seen_by, found.instead) == (world.peer(1), "")
+        chosen = {n: world[n].work.placing.dispatch.decisions for n in (0, 1)}
+        assert [len(chosen[n]) for n in (0, 1)] == [0, 1]
+        ((wanted, decision),) = chosen[1]
+        assert wanted.claim.submitter == world.peer(0)
+        assert found.decisions[0].chosen == decision.chosen
+
+
+async def test_small_inputs_are_fetched_as_for_the_task_itself(virtual_time: JumpingClock) -> None:
+    async with open_world([ASKER, LEADER, WORKER, THINKER]) as world:
+        content = await world[0].store.put(b"a few words")
+        found = await would(world, "why?", inputs=(Input(name="notes", content=content),))
+        assert (found.obstacle, found.seen_by) == (None, world.peer(1))
+        assert found.opened is not None
+        assert found.opened.mode == "direct", "it was read, and is short"
+        assert world[1].store.path(content.hash) is not None
+
+
+async def _too_old(_conversation: Conversation, request: Message) -> Message:
+    await trio.lowlevel.checkpoint()
+    raise RequestRefusedError("unknown_kind", f"{request.KIND} is not known here")
+
+
+async def _silence(_conversation: Conversation, _request: Message) -> Message:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def _nonsense(_conversation: Conversation, _request: Message) -> Message:
+    await trio.lowlevel.checkpoint()
+    return SessionClosed(task=TaskId("t"), term=1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (_too_old, "is not known here"),
+        (_silence, "no answer within 10 s"),
+        (_nonsense, "repl/session-closed in answer to rehearsing/asked"),
+    ],
+)
+async def test_where_who_would_lead_cannot_be_asked_this_node_says_what_it_would_do(
+    virtual_time: JumpingClock, answer: Answer, words: str
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        Instead(world, dry_run.PROTOCOL, answer, 1)
+        began = trio.current_time()
+        found = await would(world, block("say hi"), "blocks")
+        assert trio.current_time() - began <= dry_run.REPLY_S + 1.0
+        assert found.appointment is not None
+        assert found.appointment.chosen == world.peer(1)
+        assert found.seen_by == world.peer(0)
+        assert words in found.instead
+        assert [one.chosen for one in found.decisions] == [world.peer(2)]
 
 
 async def test_the_task_of_that_name_is_then_led_by_the_one_that_was_told(

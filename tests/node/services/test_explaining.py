@@ -6,8 +6,8 @@ import pytest
 import trio
 
 from kowalski.mesh.conversation import Conversation
+from kowalski.node.core.decision_log import DECISIONS_KEPT
 from kowalski.node.services import explaining
-from kowalski.node.services.dispatch import DECISIONS_KEPT
 from kowalski.node.services.explaining import Explaining, Explanation
 from kowalski.protocol.errors import RequestFailedError
 from kowalski.protocol.ids import PeerId, TaskId
@@ -159,3 +159,36 @@ async def test_who_asks_for_something_else_is_told_so(virtual_time: JumpingClock
             await world[0].mesh.request(
                 world.peer(1), explaining.PROTOCOL, closed, Explained, timeout_s=5.0
             )
+
+
+async def test_choices_that_made_room_for_later_ones_are_counted(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world(ALL) as world:
+        task = world.submit(0, block("say hi"), mode="blocks")
+        await world.result(0, task)
+        leader = leader_of(world, task)
+        log = world[world.number_of(leader)].work.placing.dispatch.decisions
+        for choice in [next(iter(log))] * (DECISIONS_KEPT - 1):
+            log.add(None, choice)
+        found = await explain(world, task, LOOKER)
+        assert found.forgotten == {leader: 1}
+        assert not found.silent
+
+
+async def test_a_coordinator_that_was_restarted_says_that_it_has_forgotten(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world(ALL) as world:
+        task = world.submit(0, block("say hi"), mode="blocks")
+        await world.result(0, task)
+        leader = leader_of(world, task)
+        await trio.sleep(30.0)
+        assert not (await explain(world, task, LOOKER)).silent
+        await world.kill(world.number_of(leader))
+        await world.start(world.number_of(leader))
+        await world.until(lambda: leader in {one.peer for one in world[0].mesh.candidates()})
+        await trio.sleep(5.0)
+        found = await explain(world, task, LOOKER)
+        assert found.decisions == []
+        assert found.silent == {leader: explaining.RESTARTED}

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from kowalski.node.repl.seam import SubCall, SubCallResult
-from kowalski.node.services.running_cell import CALLS_PER_MESSAGE, RunningCell
+from kowalski.node.services.running_cell import CALLS_PER_MESSAGE, OUTPUT_HELD_S, RunningCell
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RemoteProtocolError,
@@ -21,6 +21,7 @@ from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import repl as wire
 from kowalski.protocol.messages.base import Message
 from simulations.virtual_time import JumpingClock
+from tests.node.services.rooms import until
 
 pytestmark = pytest.mark.trio
 
@@ -58,13 +59,16 @@ class Talk:
     is_taken_back: bool = False
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     outcome: wire.CellDone | Exception | None = None
+    said_at: list[tuple[float, bool]] = field(default_factory=list)
+    """When, and whether it waits to go out with what follows."""
 
     def __post_init__(self) -> None:
         self._heard_in, self._heard = trio.open_memory_channel[Message](100)
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message, *, more_follows: bool = False) -> None:
         await trio.lowlevel.checkpoint()
         self.said.append(message)
+        self.said_at.append((trio.current_time(), more_follows))
 
     async def receive(self) -> Message:
         return await self._heard.receive()
@@ -296,6 +300,52 @@ async def test_output_goes_to_the_latest_asker_and_before_the_end(
     await trio.sleep(1)
     assert first.said == [wire.CellOutput(stream="stdout", data=b"one")]
     assert second.said == [wire.CellOutput(stream="stderr", data=b"two")]
+
+
+async def test_the_last_output_goes_out_with_the_end_and_other_output_soon(
+    virtual_time: JumpingClock, world: World
+) -> None:
+    async def work() -> wire.CellDone:
+        for _ in range(3):
+            world.running.on_output("stdout", b"line\n")
+            await trio.sleep(OUTPUT_HELD_S / 4)
+        await trio.sleep(1)
+        world.running.on_output("stdout", b"last\n")
+        return DONE
+
+    talk = world.ask()
+    await trio.sleep(1)
+    began_at = trio.current_time()
+    world.begin(work)
+    await world.ended.wait()
+    ended_at = trio.current_time()
+    await trio.sleep(1)
+    said = [one.data for one in talk.said if isinstance(one, wire.CellOutput)]
+    assert said == [b"line\n" * 3, b"last\n"]
+    (first_at, first_waits), (last_at, last_waits) = talk.said_at
+    assert first_at - began_at == pytest.approx(OUTPUT_HELD_S)
+    assert (first_waits, last_waits, last_at) == (False, True, ended_at)
+    assert talk.outcome == DONE
+
+
+async def test_a_question_does_not_wait_for_output(
+    virtual_time: JumpingClock, world: World
+) -> None:
+    async def work() -> wire.CellDone:
+        world.running.on_output("stdout", b"asking\n")
+        return await world.work_that_asks(1)
+
+    talk = world.ask()
+    await trio.sleep(1)
+    began_at = trio.current_time()
+    world.begin(work)
+    await until(lambda: len(talk.said) == 2)
+    asked, output = talk.said
+    assert isinstance(asked, wire.SubCallsAsked)
+    assert output == wire.CellOutput(stream="stdout", data=b"asking\n")
+    assert talk.said_at == [(began_at, False)] * 2
+    talk.answer(0)
+    await world.ended.wait()
 
 
 async def test_a_refusal_of_the_work_is_what_every_asker_hears(
