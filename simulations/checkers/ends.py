@@ -12,6 +12,7 @@ from simulations.plan import Ask
 from simulations.scenarios import Scenario
 
 HELPLESS = ("no_peer", "peers_failed", "no_model", "unrefined", "unsupported")
+LATE = ("timeout", as_said("stopped: it took too long"))
 
 
 @dataclass(slots=True)
@@ -48,7 +49,7 @@ def why_wrong(
     match task.state:
         case "answered":
             is_excused = "its_process_died" in said and "kill-sessions" in fired
-            is_late = ask.is_hasty and "timeout" in owned_up
+            is_late = ask.is_hasty and any(one in owned_up for one in LATE)
             is_fine = is_excused or is_late or is_helpless or not missing
         case "failed":
             is_fine = is_helpless or ask.is_hasty
