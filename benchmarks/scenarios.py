@@ -63,9 +63,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "rlm",
         "the loop: turns, sub-calls, long contexts",
         quick=("--runs", "1", "--megabytes", "1", "--tasks", "40"),
-        peers=("rlms",),
-        peer_flag="--peers",
-        takes_names=False,
+        peers=("rlms", "dspy", "smolagents"),
     ),
     Scenario(
         "membership",
@@ -95,6 +93,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         quick=("--runs", "1", "--requests", "100", "--seconds", "2"),
     ),
     Scenario("batches", "a batch over devices of unlike speed", quick=("--runs", "1")),
+    Scenario("calls", "what a model call costs in functions called"),
     Scenario("dashboard", "what the dashboard costs a browser", quick=("--runs", "1")),
     Scenario("models", "model servers found, and failed ones replaced", quick=("--runs", "1")),
     Scenario("folding", "planted facts that survive a fold"),
