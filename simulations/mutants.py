@@ -122,8 +122,8 @@ MUTANTS: dict[str, Mutant] = {
         (
             Change(
                 DESK,
-                "if ran is not None and (asked.after == ran or (done and "
-                "asked.after == ran[:-1])):",
+                "if ran is not None and (_is_of(asked, ran, pasts) or (done and "
+                "_is_of(asked, ran[:-1], pasts))):",
                 "if ran is not None:",
             ),
             Change(DESK, "if asked.after:", "if False:"),

@@ -2,7 +2,8 @@
 
 A cell is known by (task, cell): asked again when it is finished, it is answered again and not run
 again. Under the same number a later coordinator may ask for other code, if it never heard of what
-the one before it wrote: that is another cell, and what ran is not what it thinks of. A term below
+the one before it wrote: that is another cell, what ran is not what it thinks of, and neither is a
+session in which it ran. A term below
 the highest heard for a task is refused, whoever sends it. A task is known by its submitter and its
 name: two who call theirs the same have nothing to do with one another.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from kowalski.node.core.fences import Fences, Stale
 from kowalski.protocol.ids import ContentHash, PeerId, TaskId, content_hash
 from kowalski.protocol.messages.repl import CellAsked, CellDone
+from kowalski.protocol.session_past import NOTHING, past_with
 
 FINISHED_MAX = 1000
 
@@ -45,6 +47,8 @@ class WorkerDesk:
     fences: Fences[WorkKey] = field(default_factory=_nothing_heard)
     ran: dict[SessionKey, tuple[int, ...]] = field(default_factory=dict)
     """Cells that each open session has run, in order."""
+    pasts: dict[SessionKey, tuple[ContentHash, ...]] = field(default_factory=dict)
+    """What each of those made of its session's past (`protocol.session_past`)."""
     finished: dict[tuple[WorkKey, int], Finished] = field(default_factory=dict)
 
 
@@ -86,12 +90,18 @@ def ask(desk: WorkerDesk, asked: CellAsked) -> tuple[WorkerDesk, Decision]:
         return desk, stale
     ran = desk.ran.get((task, asked.language))
     done = _done(desk, asked)
-    if ran is not None and (asked.after == ran or (done and asked.after == ran[:-1])):
+    pasts = desk.pasts.get((task, asked.language), ())
+    if ran is not None and (_is_of(asked, ran, pasts) or (done and _is_of(asked, ran[:-1], pasts))):
         # In the second case the cell itself was the last: the answer got lost on its way.
         return desk, AnswerAgain(done) if done and asked.cell in ran else RunOn()
     if asked.after:
         return desk, SessionLost(ran)
     return lose(desk, (task, asked.language)), RunAnew()
+
+
+def _is_of(asked: CellAsked, ran: tuple[int, ...], pasts: tuple[ContentHash, ...]) -> bool:
+    """Whether the asker thinks of a session that has run these, with that code."""
+    return asked.after == ran and asked.past in {None, (NOTHING, *pasts)[len(ran)]}
 
 
 def _done(desk: WorkerDesk, asked: CellAsked) -> CellDone | None:
@@ -113,8 +123,13 @@ def finish(desk: WorkerDesk, asked: CellAsked, done: CellDone) -> WorkerDesk:
     finished = {**desk.finished, (task, asked.cell): Finished(done, _code_hash(asked))}
     if len(finished) > FINISHED_MAX:
         finished.pop(next(iter(finished)))
-    ran = (*desk.ran.get(key, ()), asked.cell) if asked.after else (asked.cell,)
-    return replace(desk, ran={**desk.ran, key: ran}, finished=finished)
+    before = len(asked.after)
+    ran = (*desk.ran.get(key, ())[:before], asked.cell)
+    pasts = desk.pasts.get(key, ())[:before]
+    pasts = (*pasts, past_with((NOTHING, *pasts)[-1], asked.cell, asked.code))
+    return replace(
+        desk, ran={**desk.ran, key: ran}, pasts={**desk.pasts, key: pasts}, finished=finished
+    )
 
 
 def lose(desk: WorkerDesk, key: SessionKey) -> WorkerDesk:
@@ -123,6 +138,7 @@ def lose(desk: WorkerDesk, key: SessionKey) -> WorkerDesk:
     return replace(
         desk,
         ran={name: cells for name, cells in desk.ran.items() if name != key},
+        pasts={name: pasts for name, pasts in desk.pasts.items() if name != key},
         finished={
             name: done
             for name, done in desk.finished.items()
@@ -142,4 +158,7 @@ def check(desk: WorkerDesk) -> None:
     """What must hold after every step."""
     known = {(key[0], cell) for key, cells in desk.ran.items() for cell in cells}
     assert set(desk.finished) <= known
+    assert {key: len(ran) for key, ran in desk.ran.items()} == {
+        key: len(pasts) for key, pasts in desk.pasts.items()
+    }
     assert len(desk.finished) <= FINISHED_MAX

@@ -121,10 +121,11 @@ class RunningCell:
 
     def is_the_same(self, asked: wire.CellAsked) -> bool:
         """Whether this is what is asked for, under whatever term."""
-        return (asked.cell, asked.code, asked.after) == (
+        return (asked.cell, asked.code, asked.after, asked.past) == (
             self.asked.cell,
             self.asked.code,
             self.asked.after,
+            self.asked.past,
         )
 
     def stop(self) -> None:

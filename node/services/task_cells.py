@@ -6,7 +6,7 @@ answered from the journal: the model is not asked twice, and the variables come 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -26,7 +26,7 @@ from kowalski.protocol.errors import (
     RequestFailedError,
     RequestRefusedError,
 )
-from kowalski.protocol.ids import PeerId, TaskId
+from kowalski.protocol.ids import ContentHash, PeerId, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.base import line
 from kowalski.protocol.messages.placement import Claim
@@ -37,6 +37,7 @@ from kowalski.protocol.messages.repl import (
     SessionClosed,
 )
 from kowalski.protocol.messages.task import TaskSpec
+from kowalski.protocol.session_past import NOTHING, past_with
 from kowalski.rlm.session import UNSUPPORTED, RunCell
 from kowalski.rlm.truncation import head_and_tail
 
@@ -294,6 +295,12 @@ class TaskCells:
                 raise RequestFailedError("replay", f"cell {cell} killed its session when run again")
         seat.ran = effect.after
 
+    def _past(self, cells: Sequence[int]) -> ContentHash:
+        past = NOTHING
+        for cell in cells:
+            past = past_with(past, cell, self._known.code[cell][1])
+        return past
+
     async def _ask(
         self, seat: _Seat, cell: int, language: str, code: str, after: tuple[int, ...]
     ) -> CellDone:
@@ -309,6 +316,7 @@ class TaskCells:
                 code=code,
                 inputs=self.inputs,
                 after=after,
+                past=self._past(after),
                 seed=self._limits.spec.seed,
                 timeout_s=self._limits.spec.cell_timeout_s,
                 remaining_s=self._limits.remaining_s(),

@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from kowalski.protocol.ids import PeerIdField, TaskIdField
+from kowalski.protocol.ids import ContentHashField, PeerIdField, TaskIdField
 from kowalski.protocol.limits import (
     ARGUMENT_BYTES_MAX,
     ARGUMENTS_MAX,
@@ -101,7 +101,8 @@ Inputs = Annotated[tuple[Input, ...], Field(strict=False, fail_fast=True, max_le
 class CellAsked(Message):
     """Run `code` as cell `cell` of `task`.
 
-    `after` lists the cells that the session must have run, in order; empty for a first one.
+    `after` lists the cells that the session must have run, in order; empty for a first one. `past`
+    is the hash of those with their code (`session_past`), None of an older asker.
     `keeps_session` is false for languages without state, and for a program that is run alone, which
     finds `arguments` behind its `name`, `files` in its working folder, and `stdin` to read.
     `wants_files`: those that a cell leaves there come back by hash. `clock` is of a cell that is
@@ -121,6 +122,7 @@ class CellAsked(Message):
     after: Annotated[
         tuple[CellNumber, ...], Field(strict=False, fail_fast=True, max_length=10_000)
     ] = ()
+    past: ContentHashField | None = None
     keeps_session: bool = True
     name: Annotated[str, Field(max_length=255)] = ""
     arguments: Annotated[

@@ -609,6 +609,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         code="x = llm_query('?')",
         inputs=INPUTS,
         after=(1, 2, 3),
+        past=HASH,
         keeps_session=False,
         name="sum.py",
         arguments=("--fast", "größe"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import reduce
 
 import pytest
 from hypothesis import settings
@@ -19,9 +20,10 @@ from kowalski.node.core.worker_desk import (
     SessionLost,
     WorkerDesk,
 )
-from kowalski.protocol.ids import PeerId, TaskId
+from kowalski.protocol.ids import ContentHash, PeerId, TaskId
 from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.repl import CellAsked, CellDone
+from kowalski.protocol.session_past import NOTHING, past_with
 
 TASK = TaskId("task")
 MINE = (PeerId("12D3KooWMe"), TASK)
@@ -38,6 +40,7 @@ def asked(
     keeps_session: bool = True,
     submitter: PeerId = MINE[0],
     code: str = "x",
+    past: ContentHash | None = None,
 ) -> CellAsked:
     return CellAsked(
         task=TaskId(task),
@@ -46,6 +49,7 @@ def asked(
         language=language,
         code=code,
         after=after,
+        past=past,
         keeps_session=keeps_session,
         timeout_s=1.0,
         remaining_s=1.0,
@@ -66,6 +70,11 @@ def done(cell: int, *, text: str = "", is_session_alive: bool = True, task: str 
         duration_s=0.0,
         held_s=0.0,
     )
+
+
+def past_of(*codes: str) -> ContentHash:
+    """The past of a session whose cells, from 0 on, had this code."""
+    return reduce(lambda past, cell: past_with(past, *cell), enumerate(codes), NOTHING)
 
 
 def after_running(*cells: int, language: str = "python") -> WorkerDesk:
@@ -95,6 +104,25 @@ def test_other_code_under_the_same_number_is_not_answered_with_what_ran() -> Non
     desk = after_running(0, 1)
     assert worker_desk.ask(desk, asked(1, (0,), term=2, code="y"))[1] == SessionLost((0, 1))
     assert worker_desk.ask(after_running(0), asked(0, term=2, code="y"))[1] == RunAnew()
+
+
+def test_a_session_that_ran_other_code_under_the_same_numbers_is_not_the_one_that_is_meant() -> (
+    None
+):
+    """The heir of a coordinator that died ran its own cell 1 elsewhere, and comes back here."""
+    desk = after_running(0, 1)
+    desk, decision = worker_desk.ask(desk, asked(2, (0, 1), term=2, past=past_of("x", "y")))
+    assert decision == SessionLost((0, 1))
+    assert worker_desk.ask(desk, asked(2, (0, 1), term=2, past=past_of("x", "x")))[1] == RunOn()
+    assert worker_desk.ask(desk, asked(2, (0, 1), term=2))[1] == RunOn(), "an older asker"
+
+
+def test_a_lost_answer_is_given_again_only_to_who_means_this_session() -> None:
+    desk = after_running(0, 1)
+    again = worker_desk.ask(desk, asked(1, (0,), term=2, past=past_of("x")))[1]
+    assert again == AnswerAgain(done(1))
+    other = worker_desk.ask(desk, asked(1, (0,), term=2, past=past_of("y")))[1]
+    assert other == SessionLost((0, 1))
 
 
 def test_a_higher_term_is_answered_again_and_the_lower_one_is_refused_from_then_on() -> None:
@@ -178,9 +206,10 @@ def test_two_submitters_that_call_their_tasks_the_same_share_no_session_and_no_f
 
 @dataclass
 class Session:
-    """What a real session holds: the cells that ran in it."""
+    """What a real session holds: the cells that ran in it, and their code."""
 
     cells: list[int] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
 
 
 class Desks(RuleBasedStateMachine):
@@ -199,13 +228,18 @@ class Desks(RuleBasedStateMachine):
         count=st.integers(0, 3),
         term=st.integers(1, 3),
         survives=st.booleans(),
+        code=st.sampled_from("xxy"),
+        others=st.sampled_from("xxxy"),
     )
-    def ask(self, cell: int, count: int, term: int, survives: bool) -> None:
+    def ask(self, cell: int, count: int, term: int, survives: bool, code: str, others: str) -> None:
         # Even cells are python, odd ones bash; of those before it, some died with their session.
         language = "bash" if cell % 2 else "python"
         before_it = [number for number in range(cell) if number % 2 == cell % 2]
         after = tuple(before_it[len(before_it) - count :] if count < len(before_it) else before_it)
-        request = asked(cell, after, term=term, language=language)
+        past = NOTHING
+        for number in after:
+            past = past_with(past, number, others)
+        request = asked(cell, after, term=term, language=language, code=code, past=past)
         before = self.sessions.get(language)
         self.desk, decision = worker_desk.ask(self.desk, request)
         if term < self.highest:
@@ -217,9 +251,13 @@ class Desks(RuleBasedStateMachine):
                 assert before is not None
                 assert cell in before.cells, "answered from a session that has run it"
                 assert before.cells == [*after, cell] or before.cells == list(after)
-                assert again.stdout == f"{language} {cell} after {after}"
+                assert before.codes[: len(after)] == [others] * len(after)
+                assert again.stdout == f"{language} {cell} {code} after {after}"
             case SessionLost():
-                assert before is None or before.cells != list(after)
+                is_other = before is not None and before.codes[: len(after)] != [others] * len(
+                    after
+                )
+                assert before is None or before.cells != list(after) or is_other
                 assert after
             case RunAnew():
                 assert not after
@@ -227,15 +265,17 @@ class Desks(RuleBasedStateMachine):
             case RunOn():
                 assert before is not None
                 assert before.cells == list(after), "it runs on exactly what the asker thinks of"
+                assert before.codes == [others] * len(after), "and on the same code"
                 self.run(request, before, survives)
             case Stale():
                 raise AssertionError("the term was high enough")
 
     def run(self, request: CellAsked, session: Session, survives: bool) -> None:
         session.cells.append(request.cell)
+        session.codes.append(request.code)
         outcome = done(
             request.cell,
-            text=f"{request.language} {request.cell} after {request.after}",
+            text=f"{request.language} {request.cell} {request.code} after {request.after}",
             is_session_alive=survives,
         )
         self.desk = worker_desk.finish(self.desk, request, outcome)
