@@ -9,6 +9,7 @@ DEMO_FLAGS ?=
 FUZZ_FLAGS ?=
 SIMULATE_FLAGS ?=
 SOAK_FLAGS ?=
+KILLS_FLAGS ?=
 BENCH_FLAGS ?=
 
 # The real folders; the links kowalski/{protocol,mesh,node} lead to the first three.
@@ -17,7 +18,7 @@ SOURCES := protocol mesh node kowalski simulations tests benchmarks scripts
 # Where it is set, each of the thousand processes of a test run compiles what it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help test demo pytest static lint format types mypy basedpyright imports wheel bench compare fuzz soak reading \
+.PHONY: help test demo pytest static lint format types mypy basedpyright imports wheel bench compare fuzz soak kills reading \
         pip-install-check pin reference setup clean
 
 help: ## this list
@@ -78,14 +79,18 @@ fuzz: setup ## a million bad frames; FUZZ_FLAGS='--seed 7 --frames 10000' repeat
 soak: setup ## ten thousand cells, hostile ones among them: nothing grows; SOAK_FLAGS='--cells 1000'
 	@$(BIN)/python -m tests.soak.cells $(SOAK_FLAGS)
 
+kills: setup ## eight real nodes, thirty kills: every task ends as if nothing had been; KILLS_FLAGS='--kills 5'
+	@$(BIN)/python -m tests.soak.kills $(KILLS_FLAGS)
+
 reading: setup ## a reader without weights answers exactly over 10 and 100 MB; READING_FLAGS='--megabytes 1'
 	@$(BIN)/python -m tests.soak.reading --megabytes 10 100 $(READING_FLAGS)
 
 simulate: setup ## 10,000 bad days, some hours; SIMULATE_FLAGS='--seeds 200 --seed 5' tells fewer
 	@$(BIN)/python -m simulations campaign $(SIMULATE_FLAGS)
 
-simulate-scale: setup ## 3, 10 and 50 real nodes for ten virtual minutes, with the simulator's speed
-	@$(BIN)/python -m simulations bench --minutes 10 $(SIMULATE_FLAGS)
+simulate-scale: setup ## 50 real nodes and 1,000 as cores, ten virtual minutes each, with the cost
+	@$(BIN)/python -m simulations bench --nodes 50 --minutes 10
+	@$(BIN)/python -m simulations scale --nodes 1000 --minutes 10 $(SIMULATE_FLAGS)
 
 conformance: setup ## one script in the simulator and in real processes: what is seen is the same
 	@$(BIN)/pytest -q -n0 tests/integration/test_conformance.py

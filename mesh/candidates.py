@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 
 import trio
 
-from kowalski.mesh.core.placement import Candidate, Kind
+from kowalski.mesh.core.glance import LOOKED_AT, Row, glance, row
+from kowalski.mesh.core.placement import Candidate, Kind, Need, capacity, is_warm, lacks
+from kowalski.mesh.core.telemetry_view import PeerTelemetry, TelemetryView
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.telemetry import Hot, Occupancy, Profile
+
+ROWS_MAX = 64
+"""Kinds of work for which is kept who could do it."""
+
+FEW = 8
+"""Where a glance finds no more than that, everybody is looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """For what some of very many peers are to be looked at; chance picks them, anew each time."""
+
+    need: Need
+    reader: PeerId | None = None
+    """Who holds the beginning of it already; always looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +47,51 @@ class Candidates:
         self._in_flight: dict[tuple[PeerId, Kind], list[float]] = {}
         """When each request that is still on its way or under way was sent."""
         self._lasting: dict[PeerId, _Lasting] = {}
+        self._rows: dict[tuple[Kind, str | None, str | None, bool], Row] = {}
+        self._rows_at = -1
+        self._looks = count()
+
+    def looked_at(
+        self, me: PeerId, look: Look, view: TelemetryView, is_routable: Callable[[PeerId], bool]
+    ) -> dict[PeerId, float] | None:
+        """Whom to look at, with how likely that was; None for everybody."""
+        if len(view.peers) <= LOOKED_AT:
+            return None
+
+        def takes_work(peer: PeerId) -> bool:
+            hot = view.peers[peer].hot
+            return not hot.paused and not hot.is_draining and is_routable(peer)
+
+        draw = f"{me} {next(self._looks)}"
+        always = () if look.reader is None else (look.reader,)
+        seen = glance(self._row(look.need, view), draw, takes_work=takes_work, always=always)
+        if look.need.kind == "inference":
+            # Few may have the model in memory, and another would have to load it first.
+            warm = self._row(look.need, view, warm_only=True)
+            seen |= glance(warm, f"{draw} warm", takes_work=takes_work)
+        return seen if len(seen) > FEW else None
+
+    def _row(self, need: Need, view: TelemetryView, *, warm_only: bool = False) -> Row:
+        """Made anew when anybody's profile has changed: seldom, and for all choices until then."""
+        if self._rows_at != view.profile_changes or len(self._rows) >= ROWS_MAX:
+            self._rows.clear()
+            self._rows_at = view.profile_changes
+        key = (need.kind, need.language, need.model, warm_only)
+        if key not in self._rows:
+            known = [(peer, self._bare(peer, heard)) for peer, heard in view.peers.items()]
+            self._rows[key] = row(
+                {
+                    peer: capacity(need, one)
+                    for peer, one in known
+                    if not lacks(need, one) and (is_warm(need, one) or not warm_only)
+                }
+            )
+        return self._rows[key]
+
+    def _bare(self, peer: PeerId, heard: PeerTelemetry) -> Candidate:
+        return self.peer(
+            peer, heard.profile, heard.hot, rtt_s=None, is_routable=True, heard_at=heard.heard_at
+        )
 
     @contextmanager
     def sending(self, peer: PeerId, kind: Kind) -> Iterator[None]:
@@ -53,6 +116,7 @@ class Candidates:
         rtt_s: float | None,
         is_routable: bool,
         heard_at: float,
+        seen_chance: float = 1.0,
     ) -> Candidate:
         """Another one, whose `hot` values were heard at `heard_at`."""
         return self._of(
@@ -63,6 +127,7 @@ class Candidates:
             rtt_s=rtt_s,
             is_routable=is_routable,
             heard_at=heard_at,
+            seen_chance=seen_chance,
         )
 
     def forget(self, peer: PeerId) -> None:
@@ -79,6 +144,7 @@ class Candidates:
         rtt_s: float | None,
         is_routable: bool,
         heard_at: float | None,
+        seen_chance: float = 1.0,
     ) -> Candidate:
         lasting, is_self = self._lasting_of(peer, profile), heard_at is None
         occupancy: dict[Kind, Occupancy] = {
@@ -105,6 +171,7 @@ class Candidates:
             is_draining=hot.is_draining,
             speed=profile.speed,
             warm=lasting.warm,
+            seen_chance=seen_chance,
         )
 
     def _lasting_of(self, peer: PeerId, profile: Profile) -> _Lasting:

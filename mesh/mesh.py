@@ -17,7 +17,7 @@ import trio
 from kowalski.mesh import conversation
 from kowalski.mesh.admission import Proven
 from kowalski.mesh.asking import Asking
-from kowalski.mesh.candidates import Candidates
+from kowalski.mesh.candidates import Candidates, Look
 from kowalski.mesh.connections import Connections, Timeouts
 from kowalski.mesh.conversation import Answer, Asker, Conversation, Request, open_asker
 from kowalski.mesh.core import announcements, connectivity
@@ -286,13 +286,17 @@ class Mesh:
         """A request to it went unanswered: have it probed now. Evidence, and no verdict."""
         self.detection.handle(detector.RequestUnanswered(peer))
 
-    def candidates(self) -> tuple[Candidate, ...]:
-        """Ourselves and the members that have told what they are. Asked for each request."""
-        state, about, heard_of = self._connections.state, self._about, self._telemetry.view.peers
+    def candidates(self, look: Look | None = None) -> tuple[Candidate, ...]:
+        """Ourselves and the members that have told what they are. Asked for each request.
+
+        In a large mesh those alone that `look` picks, where it is given.
+        """
+        state, about, view = self._connections.state, self._about, self._telemetry.view
         ours = about.lasting_profile(), about.hot()
         found = [self._candidates.ourselves(self.me, about.name, *ours)]
-        for peer in state.members:
-            if (heard := heard_of.get(peer)) is None:
+        seen = look and self._candidates.looked_at(self.me, look, view, state.is_routable)
+        for peer in seen or state.members:
+            if (heard := view.peers.get(peer)) is None:
                 continue
             latency = self._latencies.get(peer)
             found.append(
@@ -303,6 +307,7 @@ class Mesh:
                     rtt_s=latency.smooth_s if latency else None,
                     is_routable=state.is_routable(peer),
                     heard_at=heard.heard_at,
+                    seen_chance=seen[peer] if seen else 1.0,
                 )
             )
         return tuple(found)

@@ -53,6 +53,9 @@ CREATE TABLE detached_contents (
 """
 
 
+RETRIES = "ALTER TABLE detached_tasks ADD COLUMN retries INTEGER NOT NULL DEFAULT 0;"
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A delegation as it is kept, and what its member had on disk."""
@@ -65,6 +68,7 @@ class Row:
     voted_for: PeerId | None = None
     confirmed: int = 0
     committed: int = 0
+    retries: int = 0
     marks: tuple[Digest, ...] = ()
 
 
@@ -101,9 +105,16 @@ class DetachedStorage:
         """What a member is, and its entries from `cut_to` on; or nothing. Raises StorageError."""
         with self._database.writing() as cursor:
             cursor.execute(
-                "UPDATE detached_tasks SET term = ?, voted_for = ?, confirmed = ?, committed = ?"
-                " WHERE submitter = ? AND task = ?",
-                (member.term, member.voted_for, member.confirmed, member.committed, *key),
+                "UPDATE detached_tasks SET term = ?, voted_for = ?, confirmed = ?, committed = ?,"
+                " retries = ? WHERE submitter = ? AND task = ?",
+                (
+                    member.term,
+                    member.voted_for,
+                    member.confirmed,
+                    member.committed,
+                    member.retries,
+                    *key,
+                ),
             )
             if cut_to is None:
                 return
@@ -128,7 +139,8 @@ class DetachedStorage:
         """All of them. Raises StorageError."""
         found = self._database.read(
             "SELECT submitter, task, frame, signature, received_unix_s, ended_unix_s, term,"
-            " voted_for, confirmed, committed FROM detached_tasks ORDER BY received_unix_s, task"
+            " voted_for, confirmed, committed, retries"
+            " FROM detached_tasks ORDER BY received_unix_s, task"
         )
         return [
             Row(
@@ -140,6 +152,7 @@ class DetachedStorage:
                 PeerId(voted_for) if voted_for is not None else None,
                 confirmed,
                 committed,
+                retries,
                 tuple(mark for mark, _ in self._journals.marks((PeerId(submitter), TaskId(task)))),
             )
             for (
@@ -153,6 +166,7 @@ class DetachedStorage:
                 voted_for,
                 confirmed,
                 committed,
+                retries,
             ) in found
         ]
 

@@ -78,6 +78,7 @@ MIGRATIONS = (
     _TURNS_COPIES_AND_REFERENCES,
     _REFERENCES_WITH_HOLDERS,
     detached_storage.SCHEMA,
+    detached_storage.RETRIES,
 )
 
 _COLUMNS = (

@@ -21,6 +21,7 @@ from simulations import (
     mutants,
     pages,
     plan,
+    scale,
     scenarios,
     seeds,
     shrinking,
@@ -77,7 +78,7 @@ def run_seeds(
     Each broken one leaves a file behind, and the command that tells it again is printed.
     """
     if trace:
-        report = story.tell(plan.draw(scenario, seed), keeps_trace=True)
+        report = seeds.tell(plan.draw(scenario, seed), keeps_trace=True)
         print("\n".join(report.trace or []))
     began = time.perf_counter()
     numbers = range(seed, seed + count)
@@ -130,7 +131,7 @@ def _say(outcome: Outcome, scenario: Scenario, out: Path) -> None:
         print(f"seed {outcome.seed}: the story fell over\n{outcome.crash}")
         print(f"again: python -m simulations run --scenario {scenario.name} --seed {outcome.seed}")
         return
-    report = story.tell(plan.draw(scenario, outcome.seed))
+    report = seeds.tell(plan.draw(scenario, outcome.seed))
     path = out / f"{scenario.name}-{outcome.seed}.json"
     artefacts.save(report, path)
     print(f"seed {outcome.seed}: {outcome.violation}")
@@ -187,7 +188,7 @@ def replay(artefact: Artefact, *, trace: bool) -> None:
 
     Exit code 1 if its promise is still broken, 3 if it comes out otherwise.
     """
-    report = story.tell(artefact.plan, keeps_trace=trace)
+    report = seeds.tell(artefact.plan, keeps_trace=trace)
     print("\n".join(report.trace or report.events[-EVENTS_SHOWN:]))
     _describe(report)
     if report.trace_hash != artefact.trace_hash:
@@ -233,7 +234,7 @@ def shrink(artefact: Artefact, out: Path | None, tries: int) -> None:
     if not breaks(artefact.plan):
         raise click.ClickException(f"it does not break {broken.invariant} any more")
     smaller = shrinking.shrink(artefact.plan, breaks, broken_at_s=broken.at_s, tries_max=tries)
-    report = story.tell(smaller)
+    report = seeds.tell(smaller)
     path = out or ARTEFACTS / f"{smaller.scenario.name}-{smaller.seed}-small.json"
     artefacts.save(report, path)
     _describe(report)
@@ -246,6 +247,8 @@ def shrink(artefact: Artefact, out: Path | None, tries: int) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Where the page goes.")
 def write_report(scenario: Scenario, seed: int, out: Path | None) -> None:
     """Write a page to look at: who was up and believed gone when, terms, load, times."""
+    if scenario.tier == "B":
+        raise click.UsageError("a story of thousands has no page; see `scale`, or `run --trace`")
     told = story.tell(plan.draw(scenario, seed), keeps_timeline=True)
     path = out or ARTEFACTS / f"{scenario.name}-{seed}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -318,6 +321,8 @@ def hunt_mutants(names: tuple[str, ...], jobs: int) -> None:
         ) from stale
     sys.exit(1 if survivors else 0)
 
+
+main.add_command(scale.scale)
 
 if __name__ == "__main__":
     main()

@@ -2,7 +2,8 @@
 
 Every node is the pure machine of `mesh.core.failure_detector`. A message is an object that arrives
 later. A stream is reliable: loss shows as delay, a retransmission at a time, and a cut link or a
-dead process as silence. What is kept of the past are the changes that the nodes saw.
+dead process as silence. What is kept of the past are the changes that the nodes saw. Tables of
+members share what they have in common (`tables`). Others may put what they do on the same heap.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from heapq import heappop, heappush
 from math import inf
 
@@ -45,18 +47,36 @@ from kowalski.mesh.core.failure_detector_events import (
     TimePassed,
     Told,
 )
-from kowalski.mesh.core.failure_detector_state import FailureDetector, Params, new, shuffled
-from kowalski.mesh.core.membership import Claim
-from kowalski.mesh.core.rumours import Rumours
+from kowalski.mesh.core.failure_detector_state import (
+    FailureDetector,
+    Params,
+    interval_s,
+    new,
+    sync_s,
+)
+from kowalski.mesh.core.membership import Member
 from kowalski.protocol.ids import PeerId
+from simulations.tables import SharedRows
 
 RTO_S = 0.2
 """What Linux waits at least before it sends a lost segment again; it doubles each time."""
 
 RETRIES_MAX = 6
 
+NOBODY = -1
+"""In the place of a node: something that happens to none in particular."""
+
 MISSES_MAX = 2
 """In a row, after which a node sends nothing any more to another (`connectivity`)."""
+
+
+OWN_TURNS_UP_TO = 2048
+"""So many nodes have turns in an order of their own each. In a larger mesh all have one order, and
+begin it anywhere: 10^8 turns would not fit, and each node is probed as often, by as different ones.
+"""
+
+MEETING_S = 5.0
+"""In which a node that starts again meets all the others, in no order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,25 +130,58 @@ class Detectors:
         self.unroutable: list[tuple[float, int, int]] = []
         """When which node missed a second sign of life in a row of which other."""
         self.partitions: list[tuple[float, int]] = []
-        self._weather = weather or Weather()
+        self.on_change: Callable[[Change], None] = lambda _change: None
+        self.weather = weather or Weather()
         self._random = random.Random(seed)
-        self._heap: list[tuple[float, int, int, Event | None]] = []
+        self._heap: list[tuple[float, int, int, Event | Callable[[], None] | None]] = []
         self._order = 0
         self._questions: dict[int, tuple[int, int]] = {}
         """Who asked the question of this number, and under which number of its own."""
         self._arrivals: dict[tuple[int, int], float] = {}
         self._blocked: set[tuple[int, int]] = set()
+        self._islands: dict[int, int] = {}
+        """Who is on which of them; those who are not are on the mainland."""
         self.peers = [PeerId(f"peer{number:08d}") for number in range(count)]
         self._numbers = {peer: number for number, peer in enumerate(self.peers)}
-        self.nodes = [Node(new(peer, 1, params)) for peer in self.peers]
-        everybody = tuple(Claim(peer, "alive", 1) for peer in self.peers)
-        for number, node in enumerate(self.nodes):
-            node.state, _ = detector.step(node.state, Heard(node.state.me, everybody), 0.0)
-            # They met long ago: there is no news, and they take turns in an order of their own.
-            node.state = replace(shuffled(node.state), rumours=Rumours(), gossip_at=inf)
+        self.nodes = [Node(one) for one in self._met_long_ago(params)]
+        for number in range(count):
             self._arm(number)
 
+    def _met_long_ago(self, params: Params | None) -> Iterable[FailureDetector]:
+        """Everybody knows everybody, there is no news, and they take turns in no common order."""
+        common = dict.fromkeys(self.peers, Member("alive", 1, 0.0))
+        digest = 0
+        for peer in self.peers:
+            digest ^= membership.new(peer, 1).digest
+        order = list(self.peers)
+        self._random.shuffle(order)
+        shared = tuple(order)
+        for peer in self.peers:
+            state = new(peer, 1, params)
+            others = SharedRows(common, peer)
+            table = replace(state.table, members=others, living=len(others), digest=digest)
+            state = replace(state, table=table)
+            if len(order) > OWN_TURNS_UP_TO:
+                turns, turn = shared, self._random.randrange(len(shared))
+            else:
+                self._random.shuffle(order)
+                turns, turn = tuple(one for one in order if one != peer), 0
+            if others:
+                state = replace(
+                    state,
+                    turns=turns,
+                    turn=turn,
+                    probe_at=interval_s(state) * self._random.random(),
+                    sync_at=sync_s(state) * self._random.random(),
+                )
+            yield state
+
     # --- what happens to them -------------------------------------------------------------------
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        """Have something else happen then; it may look at the nodes, and at `now`."""
+        self._order += 1
+        heappush(self._heap, (self.now + seconds, self._order, NOBODY, act))
 
     def crash(self, number: int, *, is_silent: bool = True) -> None:
         """End a node. Silently, as when the power goes, or with its connections closing."""
@@ -146,15 +199,20 @@ class Detectors:
         before = self.nodes[number].state
         after = new(before.me, before.table.incarnation + 1, before.params)
         self.nodes[number] = Node(after)
+        self.meet_all(number)
+
+    def meet_all(self, number: int) -> None:
+        """Let a node that is up meet all others that are, within some seconds."""
         for other in range(len(self.nodes)):
             if other != number and self.nodes[other].is_up:
-                incarnation = self.nodes[other].state.table.incarnation
-                self._post(self.now, number, MemberMet(self.peers[other], incarnation))
-                self._post(self.now, other, MemberMet(before.me, after.table.incarnation))
+                self.after(
+                    MEETING_S * self._random.random(), partial(self.reconnect, number, other)
+                )
 
     def stall(self, number: int, seconds: float) -> None:
         """Let a node stand still, as a stopped process does; what is sent to it waits."""
-        self.nodes[number].stalled_until = self.now + seconds
+        node = self.nodes[number]
+        node.stalled_until = node.armed_at = self.now + seconds
         self._post(self.now + seconds, number, None)
 
     def block(self, senders: Iterable[int], receivers: Iterable[int]) -> None:
@@ -167,11 +225,28 @@ class Detectors:
         self.block(ones, others)
         self.block(others, ones)
 
-    def mend(self) -> None:
+    def cut_off(self, number: int) -> None:
+        """Let nobody hear this one any more, nor it anybody."""
+        self._islands[number] = number + 1
+
+    def mend(self, number: int | None = None) -> None:
+        """End what was blocked and cut; or only what one was cut off from."""
+        if number is not None:
+            self._islands.pop(number, None)
+            return
+        self._islands.clear()
         self._blocked.clear()
 
+    def is_blocked(self, sender: int, receiver: int) -> bool:
+        islands = self._islands
+        return (sender, receiver) in self._blocked or (
+            bool(islands) and islands.get(sender) != islands.get(receiver)
+        )
+
     def reconnect(self, one: int, other: int) -> None:
-        """Let two nodes meet on a new connection."""
+        """Let two nodes meet on a new connection, if they are there."""
+        if not (self.nodes[one].is_up and self.nodes[other].is_up) or self.is_blocked(one, other):
+            return
         for here, there in ((one, other), (other, one)):
             state = self.nodes[there].state
             self._post(self.now, here, MemberMet(state.me, state.table.incarnation))
@@ -185,6 +260,9 @@ class Detectors:
         heap = self._heap
         while heap and heap[0][0] <= until:
             self.now, _, number, event = heappop(heap)
+            if callable(event):
+                event()
+                continue
             node = self.nodes[number]
             if not node.is_up:
                 continue
@@ -193,6 +271,8 @@ class Detectors:
                     node.held.append(event)
                 continue
             if event is None:
+                if self.now < node.armed_at:
+                    continue  # there is a later timer in its place
                 self._tick(number, node)
             else:
                 self._step(number, node, event)
@@ -220,7 +300,7 @@ class Detectors:
         heappush(self._heap, (at, self._order, number, event))
 
     def _delay_s(self) -> float:
-        weather, delay_s, rto_s = self._weather, 0.0, RTO_S
+        weather, delay_s, rto_s = self.weather, 0.0, RTO_S
         for _ in range(RETRIES_MAX):
             if self._random.random() >= weather.loss:
                 break
@@ -231,7 +311,7 @@ class Detectors:
     def _post_message(self, sender: int, receiver: int, event: Event) -> None:
         # In order, as on a stream: what follows a lost segment waits for it.
         at = self.now + self._delay_s()
-        if self._weather.loss:
+        if self.weather.loss:
             at = max(at, self._arrivals.get((sender, receiver), 0.0))
             self._arrivals[sender, receiver] = at
         self._post(at, receiver, event)
@@ -253,7 +333,7 @@ class Detectors:
     ) -> None:
         receiver = self._numbers[peer]
         self.messages += 1
-        if (number, receiver) in self._blocked:
+        if self.is_blocked(number, receiver):
             return
         if self.nodes[receiver].is_up:
             self._order += 1
@@ -270,9 +350,9 @@ class Detectors:
                 self._reply(number, node.state.me, effect)
             case MemberChanged(peer=peer):
                 about = self._numbers[peer]
-                self.changes.append(
-                    Change(self.now, number, about, effect.state, effect.incarnation)
-                )
+                change = Change(self.now, number, about, effect.state, effect.incarnation)
+                self.changes.append(change)
+                self.on_change(change)
             case PeerMissed(peer=peer):
                 node.misses[peer] = node.misses.get(peer, 0) + 1
                 if node.misses[peer] == MISSES_MAX:
@@ -304,7 +384,7 @@ class Detectors:
     def _reply(self, number: int, me: PeerId, effect: Answer | AnswerHelp | AnswerSync) -> None:
         asker, asked = self._questions.pop(effect.number)
         self.messages += 1
-        if (number, asker) in self._blocked or not self.nodes[asker].is_up:
+        if self.is_blocked(number, asker) or not self.nodes[asker].is_up:
             return
         reply: Event
         match effect:

@@ -104,6 +104,12 @@ MENU: dict[str, Kind] = {
     "flood-gossip": Kind("more gossip than anybody hears", Whom.ONE),
 }
 
+CAMPUS = (
+    "crash", "restart", "power-cut", "lost", "freeze", "isolate", "packet-loss", "gossip-lost",
+    "slow-worker", "lies-idle", "lies-busy",
+)  # fmt: skip
+"""What can befall the nodes of tier B, which have no streams, disks and sessions."""
+
 LOST_SHARE_MAX = 1 / 3
 
 

@@ -30,6 +30,7 @@ from simulations.placement_cluster import (
     Job,
     Known,
     Refused,
+    Surroundings,
     View,
     Worker,
 )
@@ -111,7 +112,7 @@ def _send_for_good(cluster: Cluster, worker: Worker, job: Job, sent: Sent) -> No
     cluster.clock.after(worker.rtt_s / 2, lambda: worker.ask(job, end))
 
 
-def finish(cluster: Cluster, worker: Worker, job: Job) -> None:
+def finish(cluster: Surroundings, worker: Worker, job: Job) -> None:
     """The answer is on its way back."""
     if not job.is_over:
         job.is_over = True
@@ -136,13 +137,13 @@ class _Flight:
 class Node:
     """The choices of `Dispatch` and `Placing`, made for one submitter. Offers are always asked."""
 
-    def __init__(self, cluster: Cluster, name: str, sent: Sent) -> None:
+    def __init__(self, cluster: Surroundings, name: str, sent: Sent) -> None:
         self.clock = cluster.clock
         self.cluster = cluster
         self.name = name
         self._sent = sent
-        self._view = View()
-        cluster.views.append(self._view)
+        self.view = View()
+        cluster.views.append(self.view)
         self._experience = Experience()
         self._breakers: dict[PeerId, Breaker] = {}
         self._budget = RetryBudget()
@@ -170,10 +171,10 @@ class Node:
 
     def rank(self, excluding: frozenset[PeerId]) -> Ranking:
         now = self.clock.now
-        known = (self._known(worker, now) for worker in self.cluster.workers.values())
+        known = (self.known(worker, now) for worker in self.cluster.workers.values())
         return rank(NEED, known, excluding=excluding)
 
-    def _known(self, worker: Worker, now: float) -> Candidate:
+    def known(self, worker: Worker, now: float, seen_chance: float = 1.0) -> Candidate:
         peer, breaker = worker.peer, self._breakers.get(worker.peer)
         overdue = max(
             (
@@ -187,7 +188,7 @@ class Node:
             slowness=self._experience.slowness(peer, NEED.work, now, overdue=overdue),
             is_admitted=breaker is None or breaker.admits(now),
         )
-        return self._view.candidate(worker, known)
+        return self.view.candidate(worker, known, seen_chance)
 
     def uniform(self) -> float:
         return uniform(self.draw(), "wait")
@@ -197,7 +198,15 @@ class Node:
 
     def hear(self, offer: Offer, peer: PeerId) -> None:
         at = Occupancy(running=offer.running, queued=offer.queued, slots=offer.slots)
-        self._view.hear(peer, at, self.clock.now)
+        self.view.hear(peer, at, self.clock.now)
+
+    def sending_s(self, worker: GatedWorker) -> float:
+        """Until a request is at the worker: on a stream it comes late, and not never."""
+        return worker.rtt_s / 2
+
+    def delay_s(self, worker: GatedWorker) -> float | None:
+        """Until what is sent to a worker, or by it, arrives; None: never, and nobody says so."""
+        return worker.rtt_s / 2
 
     # --- what it sends, and learns --------------------------------------------------------------
 
@@ -223,7 +232,7 @@ class Node:
             lambda: None,
         )
         self._flights.setdefault(choice.peer, []).append(flight)
-        self._view.sent.setdefault(choice.peer, []).append(now)
+        self.view.sent.setdefault(choice.peer, []).append(now)
 
         def heard(how: Ending) -> None:
             self._landed(flight)
@@ -248,14 +257,14 @@ class Node:
                 lambda how: self.clock.after(worker.rtt_s / 2, lambda: heard(how)),
             )
 
-        self.clock.after(worker.rtt_s / 2, arrive)
+        self.clock.after(self.sending_s(worker), arrive)
         return flight
 
     def _landed(self, flight: _Flight) -> None:
         peer = flight.choice.peer
         if flight in self._flights.get(peer, ()):
             self._flights[peer].remove(flight)
-            self._view.sent[peer].remove(flight.sent_at)
+            self.view.sent[peer].remove(flight.sent_at)
 
     def take_back(self, flight: _Flight) -> None:
         """Nobody wants it any more."""
@@ -380,9 +389,11 @@ class _Placing:
             else:
                 left_s = self._job.deadline - self._now
                 answer = worker.ask_offer(self._node.name, left_s, offers.RESERVE_S)
-            self._node.clock.after(worker.rtt_s / 2, lambda: self._heard(peer, answer, number))
+            if (back_s := self._node.delay_s(worker)) is not None:
+                self._node.clock.after(back_s, lambda: self._heard(peer, answer, number))
 
-        self._node.clock.after(worker.rtt_s / 2, arrive)
+        if (there_s := self._node.delay_s(worker)) is not None:
+            self._node.clock.after(there_s, arrive)
 
     def _heard(self, peer: PeerId, answer: Offer | Refused, number: int) -> None:
         if isinstance(answer, Refused):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from math import inf
-from typing import Literal
+from typing import Literal, Protocol
 
 from kowalski.mesh.core.placement import Candidate, Kind, Need
 from kowalski.node.core import admission
@@ -32,6 +32,13 @@ TELEMETRY_S = 1.0
 PROGRAM = WorkerJob(WORK, language="python")
 """What every job is to its worker."""
 BROKEN_S = 0.01
+
+
+class Timer(Protocol):
+    @property
+    def now(self) -> float: ...
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None: ...
 
 
 class Clock:
@@ -63,6 +70,9 @@ class Job:
     latency_s: float | None = None
     peer: PeerId | None = None
     is_over: bool = False
+    begun_at: float | None = None
+    is_lost: bool = False
+    """With who asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +100,7 @@ class Worker:
     request ends in an error, soon.
     """
 
-    def __init__(self, clock: Clock, name: str, *, slots: int, speed: float, rtt_s: float) -> None:
+    def __init__(self, clock: Timer, name: str, *, slots: int, speed: float, rtt_s: float) -> None:
         self.peer = PeerId(name)
         self.slots = slots
         self.speed = speed
@@ -147,7 +157,7 @@ class Worker:
 class GatedWorker(Worker):
     """Behind the gate of a node: offers, reservations, a short and fair line."""
 
-    def __init__(self, clock: Clock, name: str, *, slots: int, speed: float, rtt_s: float) -> None:
+    def __init__(self, clock: Timer, name: str, *, slots: int, speed: float, rtt_s: float) -> None:
         super().__init__(clock, name, slots=slots, speed=speed, rtt_s=rtt_s)
         self._state = Admission()
         self._usual = Usual()
@@ -164,6 +174,14 @@ class GatedWorker(Worker):
         return Occupancy(
             running=lane.busy if lane else 0, queued=lane.queued if lane else 0, slots=self.slots
         )
+
+    def forget(self) -> None:
+        """All that it was to do, and was doing: its process has ended."""
+        self._asked.clear()
+        self._ends.clear()
+        self._answers.clear()
+        self._state = Admission()
+        self._wakes_at = inf
 
     def ask_offer(self, asker: str, remaining_s: float, reserve_s: float) -> Offer | Refused:
         number = next(self._numbers)
@@ -255,7 +273,9 @@ class View:
     def hear(self, peer: PeerId, occupancy: Occupancy, now: float) -> None:
         self.loads[peer] = Load(occupancy, now)
 
-    def candidate(self, worker: Worker, known: Known = STRANGER) -> Candidate:
+    def candidate(
+        self, worker: Worker, known: Known = STRANGER, seen_chance: float = 1.0
+    ) -> Candidate:
         load = self.loads.get(worker.peer) or Load(Occupancy(slots=worker.slots))
         unheard = sum(at >= load.heard_at for at in self.sent.get(worker.peer, ()))
         return Candidate(
@@ -274,7 +294,19 @@ class View:
             unit_s=known.unit_s,
             slowness=known.slowness,
             is_admitted=known.is_admitted,
+            seen_chance=seen_chance,
         )
+
+
+class Surroundings(Protocol):
+    """Where a node's choices are made: a cluster, or a campus of tier B."""
+
+    @property
+    def clock(self) -> Timer: ...
+    @property
+    def workers(self) -> dict[PeerId, Worker]: ...
+    @property
+    def views(self) -> list[View]: ...
 
 
 class Cluster:

@@ -94,6 +94,8 @@ class Part:
     languages: Mapping[str, str] = field(default_factory=lambda: {"python": "3.11", "bash": "5.2"})
     models: tuple[str, ...] = ()
     roles: tuple[Role, ...] = ROLES
+    certified: tuple[Role, ...] = ROLES
+    """What its certificate lets it ask of others."""
     slots: int = 4
     model_slots: int = 16
     delay_per_token_s: float = 0.0
@@ -205,7 +207,7 @@ def make_place(number: int, part: Part, root: MeshRoot, folder: Path, *, seed: i
         identity=identity,
         membership=Membership(
             root.mesh,
-            root.certify(identity.peer, ROLES, now_unix_s=int(UNIX_EPOCH_S)),
+            root.certify(identity.peer, part.certified, now_unix_s=int(UNIX_EPOCH_S)),
             root if number == 0 else None,
         ),
         config=NodeConfig.model_validate(

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kowalski.node.control_messages import ROLES, Role
-from simulations.menu import MENU
+from simulations.menu import CAMPUS, MENU
 
 FOLDER = Path(__file__).parent / "scenarios"
 
@@ -143,9 +143,10 @@ def load(name: str) -> Scenario:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
         raise ScenarioError(f"{path}: {where}: {first['msg']}") from error
-    unknown = set(scenario.faults.kinds if scenario.faults else ()) - MENU.keys()
+    menu = {kind: MENU[kind] for kind in CAMPUS} if scenario.tier == "B" else MENU
+    unknown = set(scenario.faults.kinds if scenario.faults else ()) - menu.keys()
     if unknown:
         raise ScenarioError(
-            f"{path}: faults.kinds: no fault is called {min(unknown)}; there are {', '.join(MENU)}"
+            f"{path}: faults.kinds: no fault is called {min(unknown)}; there are {', '.join(menu)}"
         )
     return scenario

@@ -130,10 +130,6 @@ class Peer:
         return self.standing not in {Standing.ABSENT, Standing.DIALLING}
 
     @property
-    def tried_in_order(self) -> tuple[Address, ...]:
-        return tuple(sorted(self.addresses, key=lambda address: address != self.reached))
-
-    @property
     def is_refused(self) -> bool:
         """Away, and when it was last here it failed to prove that it belongs."""
         return not self.is_connected and self.shunned_until > -inf
@@ -209,7 +205,8 @@ def step(state: Connectivity, event: Event, now: float) -> Step:
 def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) -> Step:
     match event:
         case Reached(address=address):
-            return _put(state, replace(known, reached=address)), ()
+            peer = replace(known, reached=address)
+            return _put(state, replace(peer, addresses=_merged((), peer))), ()
         case ConnectionClosed():
             return _closed(state, known, now)
         case DialFailed(why=why):
@@ -252,10 +249,11 @@ def _yield_s(state: Connectivity, peer: PeerId) -> float:
     return 0.0 if state.me < peer else state.params.yield_s
 
 
-def _merged(news: tuple[Address, ...], known: tuple[Address, ...]) -> tuple[Address, ...]:
-    """The news first; but whoever names many addresses does not displace all that we knew."""
+def _merged(news: tuple[Address, ...], known: Peer) -> tuple[Address, ...]:
+    """Where it was reached, then the news; but many of them do not displace all that we knew."""
     first = news[: ADDRESSES_PER_PEER_MAX // 2]
-    return tuple(dict.fromkeys((*first, *known, *news)))[:ADDRESSES_PER_PEER_MAX]
+    kept = tuple(dict.fromkeys((*first, *known.addresses, *news)))[:ADDRESSES_PER_PEER_MAX]
+    return tuple(sorted(kept, key=lambda address: address != known.reached))
 
 
 def _backoff_s(state: Connectivity, peer: Peer, failures: int) -> float:
@@ -290,7 +288,7 @@ def _sighted(state: Connectivity, event: Sighted, now: float) -> Step:
         if is_news and known.standing is Standing.ABSENT:
             act_at = max(min(known.act_at, soon), known.shunned_until)
             peer = replace(peer, act_at=act_at, attempts=0)
-    peer = replace(peer, addresses=_merged(event.addresses, peer.addresses))
+    peer = replace(peer, addresses=_merged(event.addresses, peer))
     return _due_now(_put(state, peer), peer, now)
 
 
@@ -345,7 +343,7 @@ def _closed(state: Connectivity, known: Peer, now: float) -> Step:
 def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], now: float) -> Step:
     if not known.is_connected:
         return state, ()
-    merged = _merged(addresses, known.addresses)
+    merged = _merged(addresses, known)
     peer = replace(
         known,
         standing=Standing.MEMBER,
@@ -361,11 +359,7 @@ def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], no
         act_at=inf,
         complaint="",
     )
-    arrived = (
-        (MemberConnected(peer.id, peer.tried_in_order),)
-        if known.standing is not Standing.MEMBER
-        else ()
-    )
+    arrived = (MemberConnected(peer.id, merged),) if known.standing is not Standing.MEMBER else ()
     return _put(state, peer), arrived
 
 
@@ -465,7 +459,7 @@ def _due_now(state: Connectivity, peer: Peer, now: float) -> Step:
             if not peer.addresses:
                 return _put(state, replace(peer, act_at=inf)), ()
             dialling = replace(peer, standing=Standing.DIALLING, act_at=inf)
-            return _put(state, dialling), (Dial(peer.id, peer.tried_in_order),)
+            return _put(state, dialling), (Dial(peer.id, peer.addresses),)
         case Standing.CONNECTED | Standing.ASKING if peer.since + params.stranger_s <= now:
             return _refused(state, peer, peer.complaint or "it did not prove its membership", now)
         case Standing.CONNECTED:

@@ -100,7 +100,7 @@ def learn(
         if before is None and len(members) >= members_max and living == len(members):
             continue
         if not news:
-            members = dict(members)
+            members = members.copy()
         if before is not None:
             digest ^= _line(before.state, before.incarnation, claim.peer)
             living -= before.is_living

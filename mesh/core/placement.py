@@ -69,7 +69,8 @@ class Candidate:
     `experience`: `unit_s`, seconds a unit of this work took there; `slowness`, by how much to
     multiply its promises; `is_admitted`, whether its breaker lets a request through. `speed` is
     relative, for code: 1 is a usual core. `holds_prefix`: we sent it the beginning of this before.
-    `warm` are the models that it has in memory, None where it does not tell.
+    `warm` are the models that it has in memory, None where it does not tell. `seen_chance`: how
+    likely it was to be looked at at all, see `glance`.
     """
 
     peer: PeerId
@@ -92,6 +93,7 @@ class Candidate:
     holds_prefix: bool = False
     warm: frozenset[str] | None = None
     is_draining: bool = False
+    seen_chance: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,15 @@ def _why_not(need: Need, candidate: Candidate, excluding: frozenset[PeerId]) -> 
         return "another device is wanted"
     if not candidate.is_routable:
         return "not reachable now"
+    if no := lacks(need, candidate):
+        return no
+    if candidate.paused:
+        return f"takes no work now: {candidate.paused}"
+    return ""
+
+
+def lacks(need: Need, candidate: Candidate) -> str:
+    """What it has not that the work needs, by its profile; empty where it could do it."""
     if ROLE_OF[need.kind] not in candidate.roles:
         return f"does not offer {ROLE_OF[need.kind]}"
     if need.kind == "code" and need.language not in candidate.languages:
@@ -236,8 +247,6 @@ def _why_not(need: Need, candidate: Candidate, excluding: frozenset[PeerId]) -> 
         return "no model"
     if need.model and not model_names.resolve(need.model, candidate.models):
         return f"no model {need.model}"
-    if candidate.paused:
-        return f"takes no work now: {candidate.paused}"
     return ""
 
 

@@ -99,11 +99,13 @@ def sample(need: Need, choices: Sequence[Choice], count: int, draw: str) -> tupl
     """
     if len(choices) <= count:
         return tuple(choices)
-    return tuple(
-        sorted(
-            choices, key=lambda one: -log(uniform(draw, one.peer)) / capacity(need, one.candidate)
-        )[:count]
-    )
+
+    def lot(one: Choice) -> float:
+        # Whoever is likelier to be here for its capacity must not be likelier once more.
+        weight = capacity(need, one.candidate) / one.candidate.seen_chance
+        return -log(uniform(draw, one.peer)) / weight
+
+    return tuple(sorted(choices, key=lot)[:count])
 
 
 def uniform(draw: str, name: str) -> float:

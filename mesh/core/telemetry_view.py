@@ -31,6 +31,8 @@ class TelemetryView:
     peers: dict[PeerId, PeerTelemetry] = field(default_factory=dict)
     dropped: int = 0
     """Replays and stragglers so far."""
+    profile_changes: int = field(default=0, compare=False)
+    """How often a peer came, went, or said other than before what it can do."""
 
     def hear_profile(self, origin: PeerId, profile: Profile, now: float) -> TelemetryView:
         known = self.peers.get(origin)
@@ -42,7 +44,12 @@ class TelemetryView:
             if profile.boot != known.profile.boot:
                 retired = (known.profile.boot, *retired)[:RETIRED_BOOTS_MAX]
         heard = PeerTelemetry(profile, profile.hot, profile.sequence, now, retired)
-        return replace(self, peers={**self.peers, origin: heard})
+        is_change = known is None or abilities(known.profile) != abilities(profile)
+        return replace(
+            self,
+            peers={**self.peers, origin: heard},
+            profile_changes=self.profile_changes + is_change,
+        )
 
     def hear_hot(self, origin: PeerId, delta: HotDelta, now: float) -> TelemetryView:
         """Deltas of a boot whose profile was never heard say nothing yet, and are dropped."""
@@ -64,7 +71,13 @@ class TelemetryView:
         return replace(self, peers={**self.peers, origin: replace(known, hot=hot, heard_at=now)})
 
     def forget(self, peer: PeerId) -> TelemetryView:
-        return replace(self, peers={k: v for k, v in self.peers.items() if k != peer})
+        left = {k: v for k, v in self.peers.items() if k != peer}
+        return replace(self, peers=left, profile_changes=self.profile_changes + 1)
+
+
+def abilities(profile: Profile) -> tuple[object, ...]:
+    """Of a profile, what decides which work its peer could do, and how fast."""
+    return profile.roles, profile.languages, profile.models, profile.speed
 
 
 def _is_newer(known: PeerTelemetry, boot: str, sequence: int) -> bool:

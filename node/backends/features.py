@@ -53,7 +53,8 @@ HONOURED: Final[Mapping[str, frozenset[Feature]]] = {
     # All of it tried with llama.cpp of October 2026; what a template cannot do, `/props` tells.
     "llama-server": _WHOLE,
     "vllm": _WHOLE,
-    "sglang": _WHOLE,
+    # A seed has no effect unless it was started for deterministic inference (sglang#1335, #15746).
+    "sglang": _WHOLE - {"seed"},
     "lm-studio": (_REFERENCE | _SAMPLERS) - {"tool_choice", "logprobs"},
     # Takes response_format and tool_choice, and leaves them out.
     "exo": _WIDE - {"json_schema", "tool_choice", "prompt"},

@@ -15,10 +15,13 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
+from kowalski.node.core import retries
 from kowalski.node.core.detached_state import (
     Accept,
     Answer,
     AskVotes,
+    CancelWanted,
+    Close,
     CoordinatorLost,
     Effect,
     Event,
@@ -31,7 +34,9 @@ from kowalski.node.core.detached_state import (
     Note,
     Offer,
     OfferLost,
+    PassCancel,
     Reachable,
+    ResumeWanted,
     Retire,
     Show,
     Step,
@@ -71,10 +76,13 @@ def step(state: Member, event: Event, now: float) -> Step:
             return _written(state, event)
         case CoordinatorLost():
             return _coordinator_lost(state, event, now)
+        case CancelWanted(reason=reason):
+            return _cancel_wanted(state, reason, now)
+        case ResumeWanted():
+            is_pausing = now < state.lead_at < inf and state.closing is None
+            return (replace(state, lead_at=now) if is_pausing else state), ()
         case Yielded():
-            if state.role != "leader":
-                return state, ()
-            return _rest(state, now + 2 * state.params.silence_s), (Retire(),)
+            return _hand_over(state, now) if state.role == "leader" else (state, ())
 
 
 # --- time ---------------------------------------------------------------------------------------
@@ -82,7 +90,11 @@ def step(state: Member, event: Event, now: float) -> Step:
 
 def _time_passed(state: Member, now: float) -> Step:
     led: tuple[Effect, ...] = ()
-    if state.lead_at <= now:
+    if state.lead_at <= now and state.closing is not None:
+        # Until it is written.
+        led = (state.closing,)
+        state = replace(state, lead_at=now + state.params.again_s)
+    elif state.lead_at <= now:
         state, led = replace(state, lead_at=inf), (Lead(state.term),)
     if state.act_at > now:
         return state, led
@@ -122,8 +134,20 @@ def _rest(state: Member, act_at: float) -> Member:
         votes=frozenset(),
         in_flight=frozenset(),
         lead_at=inf,
+        closing=None,
         act_at=act_at,
     )
+
+
+def _hand_over(state: Member, now: float) -> Step:
+    """Another one of the group shall lead; we come last."""
+    last = tuple(
+        Offer(one, state.term, state.held.get(one, state.entries), is_leaving=True)
+        for one in state.group
+        if one != state.me
+    )
+    rested = _rest(state, now + 2 * state.params.silence_s)
+    return replace(rested, losses=0, handed_over=state.term), (Retire(), *last)
 
 
 def _reachable(state: Member, peers: frozenset[PeerId], now: float) -> Step:
@@ -211,6 +235,7 @@ def _stand(state: Member, now: float) -> Step:
 
 def _win(state: Member, now: float) -> Step:
     must(len(state.votes) >= state.majority, "detached_majority", f"term {state.term}")
+    led_before = state.confirmed
     state = replace(
         state,
         role="leader",
@@ -222,9 +247,16 @@ def _win(state: Member, now: float) -> Step:
         answered_at=dict.fromkeys(state.votes - {state.me}, now),
         act_at=now + state.params.pulse_s,
     )
+    lead: tuple[Effect, ...] = ()
+    if state.ends_at is None:
+        # Who was confirmed has led, unless that one has left it to others: it is lost.
+        is_lost = led_before > state.handed_over
+        if is_lost:
+            state = _begin_again(state, "its leader was lost", now, 0.0)
+        if not is_lost or (state.lead_at <= now and state.closing is None):
+            state, lead = replace(state, lead_at=inf), (Lead(state.term),)
     noted = Note(state)
     state, offers = _offer(state)
-    lead = () if state.ends_at is not None else (Lead(state.term),)
     return state, (noted, *lead, *offers)
 
 
@@ -247,7 +279,10 @@ def _log_offered(state: Member, offered: LogOffered, now: float) -> Step:
         _rest(state, now + state.timeout_s),
         leader=offered.peer,
         heard_at=now,
+        retries=max(state.retries, min(offered.retries, state.retries_max)),
     )
+    if offered.is_leaving:
+        state = _left(state, now)
     if state.mark_before(offered.start) != offered.parent:
         noted = (Note(state),) if state.durable != before.durable else ()
         held = Held(state.term, min(state.committed, offered.start), state.committed)
@@ -266,6 +301,20 @@ def _log_offered(state: Member, offered: LogOffered, now: float) -> Step:
         shown = shown if was_over else (Note(state), *shown)
     answer = Answer(Held(state.term, held_now, committed))
     return state, (*written, *noted, *effects, *shown, answer)
+
+
+def _left(state: Member, now: float) -> Member:
+    """Our leader has handed over: we stand at once, unless that is the custom of late."""
+    is_rare = now > state.handed_over_at + 2 * state.params.silence_s
+    soon_s = (1 + state.rank) * state.params.stagger_s if is_rare else state.timeout_s
+    return replace(
+        state,
+        leader=None,
+        heard_at=-inf,
+        handed_over=state.term,
+        handed_over_at=now,
+        act_at=now + soon_s,
+    )
 
 
 def _take(state: Member, offered: LogOffered) -> Step:
@@ -299,7 +348,7 @@ def _take(state: Member, offered: LogOffered) -> Step:
 def _offer(state: Member) -> Step:
     """To everybody who is not being offered something already."""
     idle = [one for one in state.group if one in state.others - state.in_flight]
-    offers = tuple(Offer(one, state.held.get(one, state.entries)) for one in idle)
+    offers = tuple(Offer(one, state.term, state.held.get(one, state.entries)) for one in idle)
     return replace(state, in_flight=state.in_flight | set(idle)), offers
 
 
@@ -352,6 +401,8 @@ def _written(state: Member, written: Written) -> Step:
         return state, ()
     marks: tuple[Digest, ...] = (*state.marks, written.mark)
     state = replace(state, marks=marks, ends_at=len(marks) if written.ends else None)
+    if written.ends:
+        state = replace(state, lead_at=inf, closing=None)
     write = Write(state, entry.index, (entry,))
     state, offers = _offer(state)
     return state, (write, *offers)
@@ -360,10 +411,32 @@ def _written(state: Member, written: Written) -> Step:
 def _coordinator_lost(state: Member, lost: CoordinatorLost, now: float) -> Step:
     if state.role != "leader" or lost.term != state.term or state.ends_at is not None:
         return state, ()
+    if lost.is_declined:
+        return _hand_over(state, now)
     losses = state.losses + 1 if state.entries == state.lost_at else 1
-    if lost.is_declined or losses >= state.params.losses_max:
-        # Another one of the group shall; we come last.
-        rested = _rest(state, now + 2 * state.params.silence_s)
-        return replace(rested, losses=0), (Retire(),)
-    pause_s = state.params.again_s * 2 ** (losses - 1)
-    return replace(state, lead_at=now + pause_s, losses=losses, lost_at=state.entries), ()
+    state = replace(state, losses=losses, lost_at=state.entries)
+    state = _begin_again(state, lost.why, now, state.params.again_s * 2 ** (losses - 1))
+    if state.closing is None and losses >= state.params.losses_max:
+        state, effects = _hand_over(state, now)
+        return state, (Note(state), *effects)
+    return state, (Note(state),)
+
+
+def _begin_again(state: Member, why: str, now: float, pause_s_min: float) -> Member:
+    """A coordinator was lost: when there is another, if there may be one."""
+    if not retries.may_retry(state, state.retries):
+        detail = f"device_failed: {why}"
+        if state.failover != "fail":
+            tried = state.retries + 1
+            detail = f"no_coordinator: {tried} coordinators could not finish it; the last: {why}"
+        return replace(state, lead_at=now, closing=Close("failed", detail[:1024]))
+    pause_s = max(pause_s_min, retries.pause_s(state.retry, state.retries))
+    return replace(state, lead_at=now + pause_s, retries=min(state.retries + 1, state.retries_max))
+
+
+def _cancel_wanted(state: Member, reason: str, now: float) -> Step:
+    if state.role != "leader" or state.ends_at is not None or state.closing is not None:
+        return state, ()
+    if state.lead_at < inf:
+        return replace(state, lead_at=now, closing=Close("cancelled", reason[:1024])), ()
+    return state, (PassCancel(state.term, reason),)

@@ -13,11 +13,15 @@ from typing import Literal
 from kowalski.node.core.invariants import must
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.detached import GROUP_SIZE
-from kowalski.protocol.messages.task import Digest, Entry
+from kowalski.protocol.messages.task import Digest, Entry, Failover, RetryPolicy
 from kowalski.rlm.journal import GENESIS
 
 Role = Literal["follower", "trial", "candidate", "leader"]
 """A trial asks whether a vote would be won; a candidate asks for votes."""
+
+
+RETRIES_COUNTED_MAX = 1_000_000
+"""Of a task that may be begun again for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Durable:
     term: int
     voted_for: PeerId | None
     confirmed: int
+    retries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,8 @@ class Member:
     me: PeerId
     group: tuple[PeerId, ...]
     params: Params = field(default_factory=Params)
+    failover: Failover = "redistribute"
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     # On disk.
     term: int = 0
     """The highest that it has heard or stood for."""
@@ -65,6 +72,8 @@ class Member:
     """In this term."""
     confirmed: int = 0
     """The latest term whose leader has made sure of the whole log, as it was when it began."""
+    retries: int = 0
+    """How often a coordinator was lost, with its leader or without, and another one begun."""
     marks: tuple[Digest, ...] = ()
     """The digests of all entries that are held."""
     ends_at: int | None = None
@@ -88,6 +97,12 @@ class Member:
     """To whom an offer is under way."""
     act_at: float = inf
     lead_at: float = inf
+    """When this leader has the task led, or closes it."""
+    closing: Close | None = None
+    """How this leader ends the task itself, since nobody leads it any more."""
+    handed_over: int = 0
+    """The latest term whose leader has left of its own accord: no coordinator was lost by it."""
+    handed_over_at: float = -inf
     losses: int = 0
     """Coordinators that this leader lost one after the other, none of which wrote anything."""
     lost_at: int = 0
@@ -106,8 +121,12 @@ class Member:
         return len(self.marks)
 
     @property
+    def retries_max(self) -> int:
+        return RETRIES_COUNTED_MAX if self.failover == "queue" else self.retry.retries_max
+
+    @property
     def durable(self) -> Durable:
-        return Durable(self.term, self.voted_for, self.confirmed)
+        return Durable(self.term, self.voted_for, self.confirmed, self.retries)
 
     @property
     def is_over(self) -> bool:
@@ -140,6 +159,7 @@ def check(state: Member) -> None:
     must(state.confirmed <= state.term, "term_monotone", f"{state.confirmed} over {state.term}")
     must(len(state.group) == GROUP_SIZE, "single_authority", f"{len(state.group)} members")
     must(state.ends_at in {None, state.entries}, "visible_once", "entries after the end")
+    must(state.retries <= state.retries_max, "attempt_budget", f"{state.retries} retries")
     if state.role == "leader":
         must(state.voted_for == state.me, "detached_majority", "leads without its own vote")
 
@@ -193,6 +213,9 @@ class LogOffered:
     marks: tuple[Digest, ...]
     committed: int
     ends: bool = False
+    retries: int = 0
+    is_leaving: bool = False
+    """It leads no more: another member shall, and no coordinator was lost by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +244,23 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorLost:
-    """`is_declined`: this peer cannot lead the task."""
+    """`is_declined`: this peer cannot lead the task, or not now."""
 
     term: int
     is_declined: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelWanted:
+    """Its owner wants it to end."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeWanted:
+    """Its owner does not want to wait for the pause to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +278,8 @@ Event = (
     | OfferLost
     | Written
     | CoordinatorLost
+    | CancelWanted
+    | ResumeWanted
     | Yielded
 )
 
@@ -297,10 +335,15 @@ class AskVotes:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What `peer` lacks of our log, from `start` on; as it is when it is sent."""
+    """What `peer` lacks of our log, from `start` on; as it is when it is sent.
+
+    `is_leaving`: it is the last of this term.
+    """
 
     peer: PeerId
+    term: int
     start: int
+    is_leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +351,22 @@ class Lead:
     """Have the task led here in this term, on what the log holds."""
 
     term: int
+
+
+@dataclass(frozen=True, slots=True)
+class PassCancel:
+    """Our coordinator is to end the task, with what there is of an answer."""
+
+    term: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Write the last entry in a coordinator's place, as `Written`; there is none."""
+
+    outcome: Literal["failed", "cancelled"]
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,5 +391,7 @@ class Show:
     end: int
 
 
-Effect = Note | Write | Answer | AskVotes | Offer | Lead | Retire | Accept | Show
+Effect = (
+    Note | Write | Answer | AskVotes | Offer | Lead | PassCancel | Close | Retire | Accept | Show
+)
 Step = tuple[Member, tuple[Effect, ...]]

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from kowalski.protocol.messages.task import RetryPolicy, TaskSpec
+from typing import Protocol
+
+from kowalski.protocol.messages.task import Failover, RetryPolicy
 
 PAUSE_S_MAX = 600.0
+
+
+class Retried(Protocol):
+    """What of a task says how often it is begun again."""
+
+    @property
+    def failover(self) -> Failover: ...
+    @property
+    def retry(self) -> RetryPolicy: ...
 
 
 def pause_s(policy: RetryPolicy, retries: int) -> float:
@@ -14,7 +25,7 @@ def pause_s(policy: RetryPolicy, retries: int) -> float:
     return min(PAUSE_S_MAX, policy.delay_s * 2.0 ** min(retries, 64))
 
 
-def may_retry(spec: TaskSpec, retries: int) -> bool:
+def may_retry(spec: Retried, retries: int) -> bool:
     """Whether work of this task that was lost may be begun again, after so many retries."""
     match spec.failover:
         case "fail":

@@ -105,8 +105,9 @@ class ChildSession:
         spec = child_spec(parent.spec, call)
         model = call.model or parent.spec.asking.sub_model or parent.session().model or ANY_MODEL
         self._opened = journal.Opened(mode="rlm", model=model, seed=spec.seed, why="rlm_query")
-        limits = parent.session().limits
-        fresh = machine.new_session(spec, limits=limits, prompts=parent.session().prompts)
+        above = parent.session()
+        limits = above.limits if model == above.model else parent.limits_of(model)
+        fresh = machine.new_session(spec, limits=limits, prompts=above.prompts)
         self._session = fresh
         self._spent = budget.NOTHING
         self._finish: machine.Finish | None = None

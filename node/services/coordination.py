@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 import trio
@@ -120,8 +121,7 @@ class Coordination:
         self._nursery: trio.Nursery
         self.turn = trio.Event()
         """Set when it may begin."""
-        self.scope = trio.CancelScope()
-        self.ended = trio.Event()
+        self.scope, self.ended = trio.CancelScope(), trio.Event()
         self._declined: RequestRefusedError | None = None
         self._is_deposed = self._is_settled = False
         self._hands = hands_of_task(
@@ -135,6 +135,7 @@ class Coordination:
                 until_lease_held=self._lease.until_may_dispatch,
                 remaining_s=self._remaining_s,
                 claim=Claim(submitter=submitter, priority=grant.spec.priority),
+                limits_of=partial(session_inputs.limits_of, grant.spec, rooms.mesh),
                 holders=self._content_holders,
             ),
             mesh=rooms.mesh,

@@ -12,6 +12,7 @@ from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.core import rendezvous
 from kowalski.mesh.identity import Identity, verify
 from kowalski.mesh.mesh import Mesh
+from kowalski.node.core import resuming
 from kowalski.node.core.fences import TaskKey
 from kowalski.node.database import StorageError
 from kowalski.node.detached_storage import DetachedStorage, Row
@@ -28,7 +29,9 @@ from kowalski.protocol import codec
 from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import detached as wire
+from kowalski.protocol.messages import watching
 from kowalski.protocol.messages.base import Message
+from kowalski.protocol.messages.journal import SessionEvent
 from kowalski.protocol.messages.task import TaskHeadline, TaskSpec
 
 log = structlog.get_logger(__name__)
@@ -135,15 +138,20 @@ class DetachedRoom:
         return others
 
     async def delegate(
-        self, task: TaskId, spec: TaskSpec, group: tuple[PeerId, ...]
+        self,
+        task: TaskId,
+        spec: TaskSpec,
+        group: tuple[PeerId, ...],
+        resumes: wire.Resumed | None = None,
     ) -> wire.Delegation:
         """Pass a task on for good; returns once two of the group keep it.
 
         The same again is the same task.
 
         Raises:
-            RequestRefusedError: `conflict`, the name is another task's; `busy`, not enough of the
-                group have taken it yet: it is on disk here, and goes on being passed on.
+            RequestRefusedError: `unsupported`, nothing can be signed here; `conflict`, the name is
+                another task's; `busy`, not enough of the group have taken it yet: it is on disk
+                here, and goes on being passed on.
             StorageError: the disk refuses; nothing was taken in.
         """
         known = self.delegation_of(task)
@@ -151,13 +159,15 @@ class DetachedRoom:
             raise RequestRefusedError("conflict", f"task {task} asks something else")
         key = (self._mesh.me, task)
         if known is None:
-            assert self._identity is not None
+            if self._identity is None:
+                raise RequestRefusedError("unsupported", "this node has no key to sign with")
             known = wire.Delegation(
                 task=task,
                 submitter=self._mesh.me,
                 group=group,
                 submitted_unix_s=int(self._unix_clock()),
                 spec=spec,
+                resumes=resumes,
             )
             frame = codec.encode(known)
             signed = wire.Delegated(frame=frame, signature=self._identity.sign(frame))
@@ -209,14 +219,18 @@ class DetachedRoom:
                 return self._known(request).hear_vote(conversation.peer, request)
             case wire.LogOffered():
                 return await self._known(request).hear_log(conversation.peer, request)
+            case watching.CancelAsked() | watching.ResumeAsked():
+                return self._known(request).hear_wish(conversation.peer, request)
             case _:
                 raise RemoteProtocolError(f"{request.KIND} about a detached task")
 
-    def _known(self, asked: wire.VoteAsked | wire.LogOffered) -> DetachedTask:
-        known = self._kept.get((asked.submitter, asked.task))
-        if known is None:
-            raise RequestRefusedError("unknown", f"no detached task {asked.task} is kept here")
-        return known
+    def _known(
+        self,
+        asked: wire.VoteAsked | wire.LogOffered | watching.CancelAsked | watching.ResumeAsked,
+    ) -> DetachedTask:
+        for known in self.held(asked.task, asked.submitter):
+            return known
+        raise RequestRefusedError("unknown", f"no detached task {asked.task} is kept here")
 
     def _check(self, peer: PeerId, delegated: wire.Delegated, delegation: wire.Delegation) -> None:
         """Raises RequestRefusedError: it is not to be kept here."""
@@ -267,6 +281,7 @@ class DetachedRoom:
             self._contents,
             self._unix_clock,
             self._hear_term,
+            self._past_of,
             self._nursery,
         )
         one = self._kept[row.key] = DetachedTask(row, around)
@@ -277,6 +292,20 @@ class DetachedRoom:
     def _hear_term(self, key: TaskKey, term: int) -> None:
         if self._fences is not None:
             self._fences.hear(key, term)
+
+    def _past_of(self, delegation: wire.Delegation) -> tuple[SessionEvent, ...] | None:
+        resumes = delegation.resumes
+        if resumes is None:
+            return ()
+        kept = self._kept.get((resumes.submitter, resumes.task))
+        if kept is None or not kept.member.is_over:
+            return None
+        return resuming.beginning(kept.entries(resumes.task))
+
+    def _gone_on_with(self) -> set[TaskKey]:
+        """Tasks whose journals are the beginning of others that are not over."""
+        resumed = (one.delegation.resumes for one in self.kept if not one.member.is_over)
+        return {(one.submitter, one.task) for one in resumed if one is not None}
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Keep them going until cancelled; ready once the disk's are taken up."""
@@ -306,7 +335,8 @@ class DetachedRoom:
                 for row in self._storage.rows():
                     # Not before others would refuse it, see `_keep`; clocks differ.
                     over_at = _over_unix_s(read_delegation(row.delegated)) + CLOCKS_DIFFER_S
-                    if now > max(over_at, (row.ended_unix_s or 0) + KEPT_S):
+                    is_old = now > max(over_at, (row.ended_unix_s or 0) + KEPT_S)
+                    if is_old and row.key not in self._gone_on_with():
                         self._forget(row.key)
             except StorageError as error:
                 log.error("detached-not-tidied", error=str(error))  # noqa: TRY400 no bug

@@ -26,14 +26,15 @@ from kowalski.node.core.portions import ENTRIES_MAX, portion
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.database import StorageError
 from kowalski.node.detached_storage import DetachedStorage, Row
+from kowalski.node.services.detached_leading import LeaderSeat, Past, ends
 from kowalski.node.services.onlookers import Onlookers, Seen
-from kowalski.node.services.term_talk import Granted, TermTalk, remaining_s
 from kowalski.node.services.wanted_contents import WantedContents
 from kowalski.protocol import codec
 from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import detached as wire
 from kowalski.protocol.messages import task as task_wire
+from kowalski.protocol.messages import watching as watching_wire
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.journal import Closed
@@ -45,6 +46,7 @@ log = structlog.get_logger(__name__)
 
 PROTOCOL = "/kowalski/detached/1"
 REPLY_S = 3.0
+INSIST_S = 1.0
 INTAKE_S = 8.0
 """How long a member that is given a task may take until it has the inputs."""
 PASS_ON_S = INTAKE_S + 2.0
@@ -65,6 +67,8 @@ class Surroundings:
     unix_clock: Callable[[], float]
     hear_term: Callable[[TaskKey, int], None]
     """Tell the fences of this node."""
+    past_of: Callable[[wire.Delegation], Past | None]
+    """With what its journal is to begin; None: that is not all here."""
     nursery: trio.Nursery
 
 
@@ -78,20 +82,23 @@ class DetachedTask:
         self.received_unix_s = row.received_unix_s
         self.ended_unix_s = row.ended_unix_s
         self._around = around
-        self._talk: TermTalk | None = None
+        self._seat = LeaderSeat(self, around.mesh, around.hear_term, around.past_of)
         self._answers: list[ds.Granted | ds.Held] = []
         self.onlookers = Onlookers()
         self.scope = trio.CancelScope()
         self._want(one.content for one in self.delegation.spec.inputs)
         self._want(around.storage.contents(row.key))
         now = trio.current_time()
-        is_closed = self._ends(self.entries_on_disk(len(row.marks) - 1)) if row.marks else False
+        is_closed = ends(self.entries_on_disk(len(row.marks) - 1)) if row.marks else False
         member = ds.Member(
             around.mesh.me,
             self.delegation.group,
             term=row.term,
             voted_for=row.voted_for,
             confirmed=row.confirmed,
+            retries=row.retries,
+            failover=self.delegation.spec.failover,
+            retry=self.delegation.spec.retry,
             committed=min(row.committed, len(row.marks)),
             marks=row.marks,
             ends_at=len(row.marks) if is_closed else None,
@@ -116,7 +123,7 @@ class DetachedTask:
 
     def find(self, _task: TaskId) -> Task:
         """As a ledger would have it; what is not committed does not show."""
-        return self._as_of(len(self._committed))
+        return self.as_of(len(self._committed))
 
     def entries(self, _task: TaskId, start: int = 0) -> list[Entry]:
         return self._committed[start:]
@@ -148,7 +155,7 @@ class DetachedTask:
             age_s=max(0.0, self._around.unix_clock() - self.received_unix_s),
         )
 
-    def _as_of(self, entries: int) -> Task:
+    def as_of(self, entries: int) -> Task:
         member, last = self.member, self._committed[entries - 1] if entries else None
         event = event_of(last) if last is not None else None
         closed = event if isinstance(event, Closed) else None
@@ -199,7 +206,9 @@ class DetachedTask:
             entries,
             marks,
             offered.committed,
-            ends=self._ends(entries),
+            ends=ends(entries),
+            retries=offered.retries,
+            is_leaving=offered.is_leaving,
         )
         answer = self._ask_machine(event)
         assert isinstance(answer, ds.Held)
@@ -231,15 +240,49 @@ class DetachedTask:
         if peer not in self.member.others:
             raise RequestRefusedError("not_allowed", "not one of those who keep this task")
 
-    def cancel(self, reason: str) -> None:
-        """Raises RequestRefusedError: `no_peer`, it is not led from here."""
-        if self._talk is None:
+    async def steer(self, wish: watching_wire.CancelAsked | watching_wire.ResumeAsked) -> None:
+        """Have the leader hear what its owner wants; it may be lost with the leader.
+
+        Raises:
+            RequestRefusedError: `no_peer`, nobody leads it at the moment; what the leader refuses.
+            PeerUnreachableError: as of any request.
+        """
+        leader, me = self.member.leader, self._around.mesh.me
+        if leader is None:
             raise RequestRefusedError("no_peer", "nobody leads it at the moment", 2.0)
-        term = self.member.term
-        self._talk.say(task_wire.CancelTask(task=self.key[1], term=term, reason=reason))
+        if leader == me:
+            self.hear_wish(me, wish)
+            return
+        wish = wish.model_copy(update={"submitter": self.key[0]})
+        mesh = self._around.mesh
+        await mesh.request(leader, PROTOCOL, wish, wire.DelegationKept, timeout_s=REPLY_S)
+
+    async def insist(self, wish: watching_wire.CancelAsked) -> None:
+        """Say it to whoever leads, again and again, until cancelled."""
+        while True:
+            try:
+                await self.steer(wish)
+            except Weather as error:
+                log.info("wish-not-heard", task=self.key[1], why=str(error))
+            await trio.sleep(INSIST_S)
+
+    def hear_wish(
+        self, peer: PeerId, wish: watching_wire.CancelAsked | watching_wire.ResumeAsked
+    ) -> wire.DelegationKept:
+        """Raises RequestRefusedError: `no_peer`, it is not led from here."""
+        if peer != self._around.mesh.me:
+            self._check_member(peer)
+        if self.member.role != "leader" and not self.member.is_over:
+            raise RequestRefusedError("no_peer", "it is not led from here", 2.0)
+        match wish:
+            case watching_wire.CancelAsked(reason=reason):
+                self.handle(ds.CancelWanted(reason))
+            case watching_wire.ResumeAsked():
+                self.handle(ds.ResumeWanted())
+        return wire.DelegationKept(task=self.key[1], submitter=self.key[0])
 
     def step_down(self) -> None:
-        self._handle(ds.Yielded())
+        self.handle(ds.Yielded())
 
     # --- keeping it going -----------------------------------------------------------------------
 
@@ -257,16 +300,20 @@ class DetachedTask:
         """Who can be reached may have changed."""
         reachable = self._reachable()
         if reachable != self.member.reachable:
-            self._handle(ds.Reachable(reachable))
+            self.handle(ds.Reachable(reachable))
 
     def _reachable(self) -> frozenset[PeerId]:
         mesh = self._around.mesh
         others = (one for one in self.delegation.group if one != mesh.me)
         return frozenset(one for one in others if mesh.is_routable(one))
 
-    def _handle(self, event: ds.Event) -> None:
+    def step(self, event: ds.Event) -> None:
+        """Raises StorageError: nothing of it has happened."""
+        self._driver.handle(event)
+
+    def handle(self, event: ds.Event) -> None:
         try:
-            self._driver.handle(event)
+            self.step(event)
         except StorageError as full:
             # As if nothing had come: it comes again.
             log.error("detached-not-stored", task=self.key[1], error=str(full))  # noqa: TRY400 no bug
@@ -281,17 +328,15 @@ class DetachedTask:
             case ds.AskVotes():
                 for peer in sorted(self.member.others):
                     start_soon(self._ask_vote, peer, effect)
-            case ds.Offer(peer=peer, start=start):
-                start_soon(self._offer, peer, start)
-            case ds.Lead(term=term):
-                self._end_talk()
-                start_soon(self._lead, term)
-            case ds.Retire():
-                self._end_talk()
-            case ds.Accept(term=term, index=index, mark=mark):
-                self._say(task_wire.Accepted(task=self.key[1], term=term, index=index, digest=mark))
+            case ds.Offer():
+                start_soon(self._offer, effect)
             case ds.Show(end=end):
                 self._show(end)
+            case ds.Lead(term=term):
+                self._seat.leave()
+                start_soon(self._seat.lead, term)
+            case _:
+                self._seat.perform(effect)
 
     def _write(self, effect: ds.Note | ds.Write) -> None:
         storage, member = self._around.storage, effect.member
@@ -306,18 +351,14 @@ class DetachedTask:
             self.ended_unix_s = int(self._around.unix_clock())
             storage.end(self.key, self.ended_unix_s)
 
-    def _say(self, message: Message) -> None:
-        if self._talk is not None:
-            self._talk.say(message)
-
     def _show(self, end: int) -> None:
         # From what is shown already: where the disk failed in between, some of it is.
         start = len(self._committed)
         for entry in self.entries_on_disk(start, end - start):
             self._committed.append(entry)
-            self.onlookers.show(Seen(self._as_of(len(self._committed)), entry))
+            self.onlookers.show(Seen(self.as_of(len(self._committed)), entry))
         if self.member.is_over:
-            self._say(task_wire.Settle(task=self.key[1], term=self.member.term))
+            self._seat.say(task_wire.Settle(task=self.key[1], term=self.member.term))
 
     def _want(self, contents: Iterable[ContentRef]) -> None:
         """Any of those who keep the task may have it, whoever had it first."""
@@ -335,13 +376,9 @@ class DetachedTask:
         return f"detached {self.key[0]} {self.key[1]}"
 
     def forget(self) -> None:
-        self._end_talk()
+        self._seat.leave()
         self.scope.cancel()
         self._around.contents.forget(self._owner)
-
-    @staticmethod
-    def _ends(entries: Iterable[Entry]) -> bool:
-        return any(isinstance(event_of(one), Closed) for one in entries)
 
     # --- asking the others ----------------------------------------------------------------------
 
@@ -358,20 +395,21 @@ class DetachedTask:
         given = await self._ask(peer, asked, wire.VoteGiven)
         if given is not None:
             heard = ds.VoteHeard(peer, given.term, ask.term, given.is_granted, ask.is_trial)
-            self._handle(heard)
+            self.handle(heard)
 
-    async def _offer(self, peer: PeerId, start: int) -> None:
+    async def _offer(self, offer: ds.Offer) -> None:
         submitter, task = self.key
-        member = self.member
+        peer, start, member = offer.peer, offer.start, self.member
         parent = member.mark_before(start)
-        if member.role != "leader" or parent is None:
-            self._handle(ds.OfferLost(peer))
+        leads = member.role == "leader" or offer.is_leaving
+        if not leads or member.term != offer.term or parent is None:
+            self.handle(ds.OfferLost(peer))
             return
         try:
             entries = portion(self.entries_on_disk(start, ENTRIES_MAX))
         except StorageError as error:
             log.error("detached-not-read", task=task, error=str(error))  # noqa: TRY400 no bug
-            self._handle(ds.OfferLost(peer))
+            self.handle(ds.OfferLost(peer))
             return
         offered = wire.LogOffered(
             task=task,
@@ -382,12 +420,14 @@ class DetachedTask:
             parent=parent or GENESIS,
             entries=entries,
             committed=member.committed,
+            retries=member.retries,
+            is_leaving=offer.is_leaving,
         )
         held = await self._ask(peer, offered, wire.LogHeld)
         if held is None:
-            self._handle(ds.OfferLost(peer))
+            self.handle(ds.OfferLost(peer))
         else:
-            self._handle(ds.HeldHeard(peer, held.term, held.held, held.committed))
+            self.handle(ds.HeldHeard(peer, held.term, held.held, held.committed))
 
     async def _ask(self, peer: PeerId, asked: Message, reply: type[M]) -> M | None:
         mesh = self._around.mesh
@@ -403,72 +443,6 @@ class DetachedTask:
         # Its submitter could not, or the message was lost.
         await pass_on(mesh, peer, self.key[1], self.delegated)
         return None
-
-    # --- leading --------------------------------------------------------------------------------
-
-    async def _lead(self, term: int) -> None:
-        if self.member.role != "leader" or self.member.term != term:
-            return
-        self._around.hear_term(self.key, term)
-        # Without a lease it stops: the others may have elected somebody.
-        spec = self.delegation.spec.model_copy(update={"submitter_gone": "abort"})
-        led = replace(
-            self._as_of(len(self._committed)),
-            spec=spec,
-            term=term,
-            coordinator=self._around.mesh.me,
-            entries=self.member.entries,
-            digests=self.member.marks,
-        )
-        others = tuple(sorted(self.member.others))
-        talk = TermTalk(
-            Granted(led, (), others), lease_s=self.member.params.lease_s, submitter=self.key[0]
-        )
-        self._talk = talk
-        is_declined = True
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._renew, talk, led)
-            try:
-                ended = await talk.hold(self._around.mesh, self._hear)
-                is_declined = isinstance(ended, task_ledger.CoordinatorDeclined)
-            except (StorageError, RemoteProtocolError) as error:
-                log.error("detached-not-led", task=self.key[1], error=str(error))  # noqa: TRY400 no bug
-            nursery.cancel_scope.cancel()
-        if self._talk is talk:
-            self._talk = None
-            self._handle(ds.CoordinatorLost(term, is_declined))
-
-    async def _renew(self, talk: TermTalk, led: Task) -> None:
-        params = self.member.params
-        while True:
-            await trio.sleep(params.pulse_s)
-            talk.say(
-                task_wire.Renewal(
-                    task=self.key[1],
-                    term=led.term,
-                    lease_s=params.lease_s,
-                    remaining_s=remaining_s(led),
-                )
-            )
-
-    def _hear(self, talk: TermTalk, message: Message) -> None:
-        match message:
-            case task_wire.EntryOffered(entry=entry):
-                mark = digest(self.key[1], entry)
-                self._driver.handle(ds.Written(entry, mark, ends=self._ends((entry,))))
-            case task_wire.PrefixAsked(start=start):
-                wanted = max(0, min(ENTRIES_MAX, talk.task.entries - start))
-                some = portion(self.entries_on_disk(start, wanted))
-                talk.say(task_wire.Prefix(task=self.key[1], start=start, entries=some))
-            case task_wire.Progress():
-                self.onlookers.show(Seen(self.find(self.key[1]), progress=message))
-            case _:
-                log.warning("unexpected-message", task=self.key[1], kind=message.KIND)
-
-    def _end_talk(self) -> None:
-        talk, self._talk = self._talk, None
-        if talk is not None:
-            talk.scope.cancel()
 
 
 async def pass_on(mesh: Mesh, peer: PeerId, task: TaskId, delegated: wire.Delegated) -> bool:

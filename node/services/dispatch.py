@@ -14,9 +14,10 @@ from itertools import count
 
 import trio
 
+from kowalski.mesh.candidates import Look
 from kowalski.mesh.core import offers
 from kowalski.mesh.core.blame import Weather, blame
-from kowalski.mesh.core.breaker import Breaker, Passage
+from kowalski.mesh.core.breaker import Breaker
 from kowalski.mesh.core.connectivity import MemberConnected, MemberDisconnected
 from kowalski.mesh.core.decisions import Decision
 from kowalski.mesh.core.experience import NOISE_S, Experience, Outcome
@@ -27,6 +28,7 @@ from kowalski.mesh.core.retry_budget import RetryBudget
 from kowalski.mesh.core.shortlist import expectation, is_short, straight_to
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core.decision_log import DecisionLog
+from kowalski.node.core.under_way import UnderWay, most_overdue
 from kowalski.node.services.placement import PROTOCOL
 from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
 from kowalski.protocol.ids import PeerId, TaskId
@@ -85,14 +87,6 @@ class Chosen:
     release: Callable[[], None] = _nothing
 
 
-@dataclass(slots=True)
-class _UnderWay:
-    sent_at: float
-    promised_s: float
-    kind: Kind
-    passage: Passage
-
-
 class Dispatch:
     """Its questions for offers live in `nursery`, each for two seconds at most."""
 
@@ -105,31 +99,31 @@ class Dispatch:
         self._hedgings: dict[str, Hedging] = {}
         self._experience = Experience()
         self._prefixes = PrefixBook()
-        self._under_way: dict[tuple[PeerId, str], list[_UnderWay]] = {}
+        self._under_way: dict[tuple[PeerId, str], list[UnderWay]] = {}
         self.decisions = DecisionLog[tuple[Work, Decision]]()
         """The last choices, with what they were made for."""
         mesh.listen(self._heed)
 
     # --- choosing -------------------------------------------------------------------------------
 
-    def candidates(self, need: Need, prefixes: tuple[Prefix, ...] = ()) -> tuple[Candidate, ...]:
-        """The mesh as it stands in the view, with what we know better."""
+    def candidates(
+        self, need: Need, prefixes: tuple[Prefix, ...] = (), *, glances: bool = False
+    ) -> tuple[Candidate, ...]:
+        """The mesh as it stands in the view, with what we know better; of a large one, a sample."""
         now = trio.current_time()
         found = self._prefixes.find((one.digest for one in prefixes), now)
-        reader = None if found is None else found[0]
+        reader = None if found is None else PeerId(found[0])
+        look = Look(need, reader) if glances else None
         return tuple(
             self._known_better(one, need, now, holds_prefix=one.peer == reader)
-            for one in self._mesh.candidates()
+            for one in self._mesh.candidates(look)
         )
 
     def _known_better(
         self, one: Candidate, need: Need, now: float, *, holds_prefix: bool
     ) -> Candidate:
         breaker = self._breakers.get((one.peer, need.kind))
-        oldest = self._under_way.get((one.peer, need.work), ())
-        overdue = max(
-            ((now - sent.sent_at) / (sent.promised_s + NOISE_S) for sent in oldest), default=0.0
-        )
+        overdue = most_overdue(self._under_way.get((one.peer, need.work), ()), now)
         return replace(
             one,
             unit_s=self._experience.unit_s(one.peer, need.work),
@@ -144,8 +138,9 @@ class Dispatch:
         *,
         excluding: frozenset[PeerId] = frozenset(),
         prefixes: tuple[Prefix, ...] = (),
+        glances: bool = False,
     ) -> Ranking:
-        return rank(need, self.candidates(need, prefixes), excluding=excluding)
+        return rank(need, self.candidates(need, prefixes, glances=glances), excluding=excluding)
 
     async def choose(
         self,
@@ -160,7 +155,9 @@ class Dispatch:
 
         `always_asks` for offers, also where the choice is clear: to show what they would be.
         """
-        ranking = self.rank(work.need, excluding=excluding, prefixes=work.prefixes)
+        ranking = self.rank(
+            work.need, excluding=excluding, prefixes=work.prefixes, glances=not always_asks
+        )
         usual_s = self._experience.usual_unit_s(work.need.work)
         if not ranking.choices:
             return self._decide(
@@ -372,7 +369,7 @@ class Dispatch:
 
     def may_hedge(self, need: Need) -> bool:
         """Take one hedge out of the budget, if there is one and the mesh is not full."""
-        able = [choice.candidate for choice in self.rank(need).choices]
+        able = [choice.candidate for choice in self.rank(need, glances=True).choices]
         hedging = self._hedgings.get(need.work)
         if hedging is None or len(able) < 2:
             return False
@@ -400,7 +397,7 @@ class Dispatch:
         key = (peer, need.kind)
         self._breakers[key], passage = self._breaker(key).send(now)
         flights = self._under_way.setdefault((peer, need.work), [])
-        flight = _UnderWay(now, chosen.promised_s, need.kind, passage)
+        flight = UnderWay(now, chosen.promised_s, need.kind, passage)
         flights.append(flight)
         sent = Sent(now)
         verdict = "abandoned"

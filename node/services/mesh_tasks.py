@@ -6,10 +6,9 @@ that holds any other. Which peer that is, gossip tells; where it has not told ye
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, get_args
+from typing import get_args
 
 import structlog
 import trio
@@ -18,11 +17,13 @@ from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.core import resuming
 from kowalski.node.core.announced_tasks import Elsewhere
 from kowalski.node.core.portions import portion
 from kowalski.node.core.task_ledger import Task, TaskState
 from kowalski.node.services.detached import DetachedRoom
 from kowalski.node.services.detached_task import DetachedTask
+from kowalski.node.services.following import Keeper, OnSeen, follow_here, unheeded
 from kowalski.node.services.onlookers import Seen
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.task_gossip import TaskGossip
@@ -34,7 +35,7 @@ from kowalski.protocol.errors import (
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import watching as wire
 from kowalski.protocol.messages.base import Message
-from kowalski.protocol.messages.detached import GROUP_SIZE
+from kowalski.protocol.messages.detached import GROUP_SIZE, Resumed
 from kowalski.protocol.messages.task import Entry, TaskHeadline, TaskSpec
 
 log = structlog.get_logger(__name__)
@@ -44,9 +45,8 @@ FIND_S = 3.0
 REPLY_S = 10.0
 CANCEL_S = 20.0
 AGAIN_S = 1.0
-NOT_RESUMED = "a detached task goes on by itself; submit it anew if it has ended"
-
-OnSeen = Callable[[Seen], Awaitable[None]]
+NOT_ENDED = "not within {:g} s: at least two of its three keepers are to be up for that"
+MAY_NOT = "what goes on with it would be this device's task, and it may not submit any"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,6 @@ class Place:
     holder: PeerId
     submitter: PeerId
     task: TaskId
-
-
-class Keeper(Protocol):
-    """What shows a task: the submitter's room, or a detached task that is kept here."""
-
-    def find(self, task: TaskId, /) -> Task: ...
-    def entries(self, task: TaskId, /, start: int = 0) -> list[Entry]: ...
-    def watch(self, task: TaskId, /) -> AbstractContextManager[trio.MemoryReceiveChannel[Seen]]: ...
 
 
 class MeshTasks:
@@ -250,9 +242,14 @@ class MeshTasks:
     async def resume(
         self, place: Place, *, timeout_s: float | None, max_iterations: int | None
     ) -> TaskId:
-        """Go on with it; under which name. Raises what a conversation raises."""
-        if self._detached.held(place.task, place.submitter):
-            raise RequestRefusedError("unsupported", NOT_RESUMED)
+        """Go on with it; under which name. Raises what a conversation raises.
+
+        What goes on with a detached task is a detached task of this node, kept by the same three.
+        """
+        if keepers := await self._keepers(place):
+            changes = {"timeout_s": timeout_s, "max_iterations": max_iterations}
+            given = {name: value for name, value in changes.items() if value is not None}
+            return await self._resume_detached(place, keepers, given)
         if place.holder == self._mesh.me:
             return self._submitter.resume(
                 place.task, timeout_s=timeout_s, max_iterations=max_iterations
@@ -267,6 +264,46 @@ class MeshTasks:
             place.holder, PROTOCOL, asked, wire.WatchOpened, timeout_s=REPLY_S
         )
         return opened.task
+
+    async def _keepers(self, place: Place) -> tuple[PeerId, ...]:
+        """Who keeps a detached task; of any other, nobody."""
+        if place.holder == self._mesh.me:
+            return next((one.delegation.group for one in self._held(place)), ())
+        asked = wire.WatchAsked(task=place.task, submitter=place.submitter, is_following=False)
+        async with self._mesh.converse(place.holder, PROTOCOL, asked) as conversation:
+            opened = await conversation.receive()
+        return opened.kept_by if isinstance(opened, wire.WatchOpened) else ()
+
+    def _held(self, place: Place) -> tuple[DetachedTask, ...]:
+        return self._detached.held(place.task, place.submitter)
+
+    async def _resume_detached(
+        self, place: Place, keepers: tuple[PeerId, ...], changes: dict[str, float]
+    ) -> TaskId:
+        task, _ = await self.look(place)
+        if task.state == "answered":
+            raise RequestRefusedError("conflict", f"task {place.task} is answered")
+        if not task.is_over:
+            wish = wire.ResumeAsked(task=place.task, submitter=place.submitter)
+            if kept := self._held(place):
+                await kept[0].steer(wish)
+            else:
+                await self._mesh.request(
+                    place.holder, PROTOCOL, wish, wire.WatchOpened, timeout_s=REPLY_S
+                )
+            return place.task
+        if "submit" not in self._mesh.roles_of(self._mesh.me):
+            raise RequestRefusedError("not_allowed", MAY_NOT)
+        name = next(one for one in resuming.next_names(place.task) if not self._is_taken(one))
+        resumed = Resumed(task=place.task, submitter=place.submitter)
+        spec = task.spec.model_copy(update=changes)
+        await self._detached.delegate(name, spec, keepers, resumed)
+        return name
+
+    def _is_taken(self, task: TaskId) -> bool:
+        is_announced = any(True for _ in self._gossip.find(task))
+        is_ours = self._submitter.is_taken(task) or self._detached.delegation_of(task) is not None
+        return is_ours or is_announced or bool(self._detached.held(task))
 
     async def trace(self, place: Place) -> tuple[str, ...]:
         """What the ledger of its submitter remembers. Raises what a conversation raises."""
@@ -284,14 +321,17 @@ class MeshTasks:
         keeper = self._keeper(submitter, task)
         if not isinstance(keeper, DetachedTask):
             self._submitter.cancel(task, reason)
-            return await follow_here(self._submitter, task, 0, _unheeded)
-        leader = keeper.member.leader
-        if leader is None or leader == self._mesh.me:
-            keeper.cancel(reason)
-        else:
-            asked = wire.CancelAsked(task=task, submitter=keeper.key[0], reason=reason)
-            await self._mesh.request(leader, PROTOCOL, asked, wire.WatchSeen, timeout_s=CANCEL_S)
-        return await follow_here(keeper, task, 0, _unheeded)
+            return await follow_here(self._submitter, task, 0, unheeded)
+        wish = wire.CancelAsked(task=task, submitter=keeper.key[0], reason=reason)
+        ended: Task | None = None
+        with trio.move_on_after(CANCEL_S):
+            async with open_plain_nursery() as nursery:
+                nursery.start_soon(keeper.insist, wish)
+                ended = await follow_here(keeper, task, 0, unheeded)
+                nursery.cancel_scope.cancel()
+        if ended is None:
+            raise RequestRefusedError("no_peer", NOT_ENDED.format(CANCEL_S), AGAIN_S)
+        return ended
 
     # --- for other peers ------------------------------------------------------------------------
 
@@ -305,8 +345,9 @@ class MeshTasks:
                 task = await self._cancel_here(request.submitter, request.task, why)
                 return _seen_of(Seen(task))
             case wire.ResumeAsked():
-                if self._detached.held(request.task, request.submitter):
-                    raise RequestRefusedError("unsupported", NOT_RESUMED)
+                if kept := self._detached.held(request.task, request.submitter):
+                    await kept[0].steer(request)
+                    return self._opened(kept[0].find(request.task), kept[0].key[0])
                 self._check_ours(request.submitter)
                 resumed = self._submitter.resume(
                     request.task,
@@ -329,9 +370,11 @@ class MeshTasks:
 
     async def _show(self, conversation: Conversation, request: wire.WatchAsked) -> wire.WatchSeen:
         keeper = self._keeper(request.submitter, request.task)
-        whose = keeper.key[0] if isinstance(keeper, DetachedTask) else self._mesh.me
         task = keeper.find(request.task)
-        await conversation.send(self._opened(task, whose))
+        opened = self._opened(task)
+        if isinstance(keeper, DetachedTask):
+            opened = self._opened(task, keeper.key[0], keeper.delegation.group)
+        await conversation.send(opened)
         start = request.start
         while entries := portion(keeper.entries(task.id, start)):
             seen = _seen_of(Seen(keeper.find(task.id)))
@@ -351,7 +394,9 @@ class MeshTasks:
         ended = await follow_here(keeper, task.id, start, tell)
         return _seen_of(Seen(ended))
 
-    def _opened(self, task: Task, submitter: PeerId | None = None) -> wire.WatchOpened:
+    def _opened(
+        self, task: Task, submitter: PeerId | None = None, kept_by: tuple[PeerId, ...] = ()
+    ) -> wire.WatchOpened:
         whose = submitter or self._mesh.me
         return wire.WatchOpened(
             task=task.id,
@@ -359,40 +404,12 @@ class MeshTasks:
             submitter_name=self._mesh.name_of(whose),
             spec=task.spec,
             age_s=max(0.0, self._unix_clock() - task.submitted_unix_s),
+            kept_by=kept_by,
         )
 
 
 def _progress(headline: TaskHeadline) -> tuple[bool, int, int]:
     return headline.state in get_args(TaskState)[2:], headline.term, headline.entries
-
-
-async def _unheeded(_seen: Seen) -> None:
-    await trio.lowlevel.checkpoint()
-
-
-async def follow_here(submitter: Keeper, task: TaskId, start: int, on_seen: OnSeen) -> Task:
-    """Tell what happens to one of our tasks, from entry `start` on, until it is over.
-
-    Every entry is told once and in order, however slowly; of progress some may be left out.
-    """
-    told = start
-    while True:
-        with submitter.watch(task) as seen:
-            now = submitter.find(task)
-            for entry in submitter.entries(task, told):
-                await on_seen(Seen(now, entry))
-                told += 1
-            if (now := submitter.find(task)).is_over and told >= now.entries:
-                return now
-            async for one in seen:
-                if one.entry is not None and one.entry.index < told:
-                    continue
-                if one.entry is not None and one.entry.index > told:
-                    break  # more happened than was kept for us
-                told += one.entry is not None
-                await on_seen(one)
-                if one.task.is_over and told >= one.task.entries:
-                    return one.task
 
 
 class _Watching:

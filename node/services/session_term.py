@@ -11,7 +11,7 @@ from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.task import TaskSpec
-from kowalski.rlm.session import Session
+from kowalski.rlm.session import Session, SessionLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class Term:
     remaining_s: Callable[[], float]
     claim: Claim
     """In whose name the work queues at workers, and how urgent it is."""
+    limits_of: Callable[[str], SessionLimits]
+    """What fits the window of a model."""
     holders: Callable[[ContentRef], ContentRef]
     """A reference with all who hold it, as far as the coordinator knows."""
 

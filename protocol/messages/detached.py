@@ -7,6 +7,7 @@
     member                                    member
     VoteAsked ──►                    ◄──      VoteGiven
     LogOffered{entries} ──►          ◄──      LogHeld
+    CancelAsked, ResumeAsked ──►     ◄──      DelegationKept: the leader has heard it
 
 The submitter signs once who the three are, and has no say from then on: a term wants the votes of
 two, and an entry counts once two hold it. Raft, with a membership that never changes; what differs
@@ -22,16 +23,24 @@ from pydantic import Field
 
 from kowalski.protocol.ids import PeerIdField, TaskIdField
 from kowalski.protocol.limits import FRAME_BYTES_MAX
-from kowalski.protocol.messages.base import Count, Message, Term
+from kowalski.protocol.messages.base import Count, Message, Record, Term
 from kowalski.protocol.messages.task import Digest, Entries, Index, Peers, TaskSpec
 
 GROUP_SIZE = 3
 
 
+class Resumed(Record):
+    """A task that the same three kept, and that did not end well."""
+
+    task: TaskIdField
+    submitter: PeerIdField
+
+
 class Delegation(Message):
     """What a submitter signs: from now on these three keep the task, and it does not.
 
-    They are `GROUP_SIZE` different peers; any other number is nobody's to keep.
+    They are `GROUP_SIZE` different peers; any other number is nobody's to keep. It goes on from
+    where `resumes` ended, whose events are the first of its own: who leads it first writes them.
     """
 
     KIND: ClassVar[str] = "detached/delegation"
@@ -42,6 +51,7 @@ class Delegation(Message):
     group: Peers
     submitted_unix_s: Count
     spec: TaskSpec
+    resumes: Resumed | None = None
 
 
 class Delegated(Message):
@@ -91,6 +101,8 @@ class LogOffered(Message):
     """Entries from `start` on, the first of which stands on `parent`; none: I lead still.
 
     The leader began its term with `base` entries; the first `committed` are held by two.
+    `retries`: so often a coordinator was lost and another one begun, in all terms. `is_leaving`: it
+    leads no more, though nothing was lost.
     """
 
     KIND: ClassVar[str] = "detached/log-offered"
@@ -104,6 +116,8 @@ class LogOffered(Message):
     parent: Digest
     entries: Entries = ()
     committed: Index
+    retries: Count = 0
+    is_leaving: bool = False
 
 
 class LogHeld(Message):

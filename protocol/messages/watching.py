@@ -24,7 +24,7 @@ from kowalski.protocol.ids import PeerIdField, TaskIdField
 from kowalski.protocol.limits import FRAME_BYTES_MAX
 from kowalski.protocol.messages.base import Code, Count, Line, Message, Name, Seconds
 from kowalski.protocol.messages.journal import Closed
-from kowalski.protocol.messages.task import Entries, Index, Progress, TaskSpec
+from kowalski.protocol.messages.task import Entries, Index, Peers, Progress, TaskSpec
 
 
 class WatchAsked(Message):
@@ -39,7 +39,7 @@ class WatchAsked(Message):
 
 
 class WatchOpened(Message):
-    """What the task is; it was submitted `age_s` seconds ago."""
+    """What the task is; it was submitted `age_s` seconds ago. A detached one is `kept_by` three."""
 
     KIND: ClassVar[str] = "watching/opened"
     FRAME_BYTES_MAX: ClassVar[int] = FRAME_BYTES_MAX
@@ -49,6 +49,7 @@ class WatchOpened(Message):
     submitter_name: Name
     spec: TaskSpec
     age_s: Seconds
+    kept_by: Peers = ()
 
 
 class WatchSeen(Message):

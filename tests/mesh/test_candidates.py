@@ -9,18 +9,21 @@ import pytest
 import trio
 import trio.testing
 
+from kowalski.mesh.candidates import Candidates, Look
+from kowalski.mesh.core.glance import LOOKED_AT
 from kowalski.mesh.core.placement import Need
+from kowalski.mesh.core.telemetry_view import TelemetryView
 from kowalski.mesh.loopback_transport import Weather, open_loopback_network
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.telemetry import Occupancy
 from tests.mesh.members import (
+    About,
     Village,
     busy,
     members,
     peer_of,
 )
 
-pytestmark = pytest.mark.trio
 Clock = trio.testing.MockClock
 
 LATENCY_S = 0.02
@@ -33,6 +36,7 @@ async def village(tmp_path: Path) -> AsyncIterator[Village]:
         yield Village(network, tmp_path)
 
 
+@pytest.mark.trio
 async def test_candidates_are_the_members_and_we_ourselves_as_last_heard(
     village: Village, autojump_clock: Clock
 ) -> None:
@@ -51,6 +55,7 @@ async def test_candidates_are_the_members_and_we_ourselves_as_last_heard(
         assert found[B].is_routable
 
 
+@pytest.mark.trio
 async def test_our_own_requests_count_until_the_peer_has_spoken_again(
     village: Village, autojump_clock: Clock
 ) -> None:
@@ -70,6 +75,7 @@ async def test_our_own_requests_count_until_the_peer_has_spoken_again(
         assert own() == 0
 
 
+@pytest.mark.trio
 async def test_our_own_values_count_what_has_not_reached_the_room_yet(
     village: Village, autojump_clock: Clock
 ) -> None:
@@ -85,6 +91,7 @@ async def test_our_own_values_count_what_has_not_reached_the_room_yet(
             assert own() == 1
 
 
+@pytest.mark.trio
 async def test_work_goes_to_the_idle_member(village: Village, autojump_clock: Clock) -> None:
     async with members(village, "A", "B", "C") as (a, b, _):
         need = Need("code", language="python")
@@ -97,6 +104,7 @@ async def test_work_goes_to_the_idle_member(village: Village, autojump_clock: Cl
         assert {choice.peer for choice in ranking.choices} == {A, B}
 
 
+@pytest.mark.trio
 async def test_what_a_peer_can_do_is_read_anew_when_its_profile_changes(
     village: Village, autojump_clock: Clock
 ) -> None:
@@ -113,3 +121,60 @@ async def test_what_a_peer_can_do_is_read_anew_when_its_profile_changes(
         await b.mesh.announce_profile()
         await trio.sleep(1)
         assert models(B) == {"theirs"}
+
+
+def large_view(count: int, *, able: int) -> TelemetryView:
+    view, about = TelemetryView(), About("worker")
+    for number in range(count):
+        profile = about.profile(1)
+        languages = profile.languages if number < able else ()
+        told = profile.model_copy(update={"languages": languages})
+        view = view.hear_profile(peer_of(f"{number}"), told, 0.0)
+    return view
+
+
+def test_in_a_large_mesh_as_many_are_looked_at_as_in_a_small_one_and_others_each_time() -> None:
+    view, known = large_view(300, able=200), Candidates()
+    look = Look(Need("code", language="python"), reader=peer_of("250"))
+    seen = [known.looked_at(A, look, view, lambda _peer: True) for _ in range(20)]
+    able = {peer_of(f"{number}") for number in (*range(200), 250)}
+    for one in seen:
+        assert one is not None
+        assert peer_of("250") in one
+        assert LOOKED_AT // 2 < len(one) <= LOOKED_AT + 1
+        assert one.keys() <= able
+    assert len({frozenset(one or ()) for one in seen}) == 20
+
+
+@pytest.mark.parametrize(("count", "able"), [(LOOKED_AT, LOOKED_AT), (300, 5), (300, 0)])
+def test_all_are_looked_at_where_they_are_few_or_few_are_able(count: int, able: int) -> None:
+    view, look = large_view(count, able=able), Look(Need("code", language="python"))
+    assert Candidates().looked_at(A, look, view, lambda _peer: True) is None
+
+
+def test_a_peer_that_learnt_a_language_is_looked_at_from_then_on() -> None:
+    view, known = large_view(100, able=0), Candidates()
+    look = Look(Need("code", language="python"))
+    assert known.looked_at(A, look, view, lambda _peer: True) is None
+    for number in range(20):
+        view = view.hear_profile(peer_of(f"{number}"), About("worker").profile(2), 1.0)
+    seen = known.looked_at(A, look, view, lambda _peer: True)
+    assert seen is not None
+    assert seen.keys() == {peer_of(f"{number}") for number in range(20)}
+
+
+def test_the_few_that_have_the_model_in_memory_are_looked_at() -> None:
+    view, about = TelemetryView(), About("worker")
+    for number in range(500):
+        told = about.profile(1)
+        models = tuple(
+            model.model_copy(update={"is_warm": number in {7, 77}}) for model in told.models
+        )
+        told = told.model_copy(update={"models": models})
+        view = view.hear_profile(peer_of(f"{number}"), told, 0.0)
+    look, known = Look(Need("inference", model="small")), Candidates()
+    for _ in range(10):
+        seen = known.looked_at(A, look, view, lambda _peer: True)
+        assert seen is not None
+        assert {peer_of("7"), peer_of("77")} <= seen.keys()
+        assert len(seen) <= 2 * LOOKED_AT

@@ -33,15 +33,15 @@ def a_member(entries: list[Entry], **more: object) -> Member:
 
 def test_votes_and_entries_are_there_after_a_restart(tmp_path: Path) -> None:
     entries = journal(3)
-    voted = a_member(entries, term=4, voted_for=GROUP[1], confirmed=3, committed=2)
+    voted = a_member(entries, term=4, voted_for=GROUP[1], confirmed=3, committed=2, retries=5)
     with open_ledger_storage(tmp_path / "ledger") as ledger:
         ledger.detached.take(KEY, DELEGATED, 100)
         ledger.detached.save(KEY, voted, cut_to=0, entries=entries, contents=[REF])
     with open_ledger_storage(tmp_path / "ledger") as ledger:
         (row,) = ledger.detached.rows()
         assert (row.key, row.delegated, row.received_unix_s) == (KEY, DELEGATED, 100)
-        known = (row.term, row.voted_for, row.confirmed, row.committed, row.marks)
-        assert known == (4, GROUP[1], 3, 2, voted.marks)
+        known = (row.term, row.voted_for, row.confirmed, row.committed, row.retries, row.marks)
+        assert known == (4, GROUP[1], 3, 2, 5, voted.marks)
         assert ledger.detached.entries(KEY, 1) == entries[1:]
         assert ledger.detached.contents(KEY) == [REF]
 

@@ -175,6 +175,7 @@ DELEGATION: Final = detached.Delegation(
     group=(SUBMITTER, COORDINATOR, WORKER),
     submitted_unix_s=1_764_331_200,
     spec=SPEC,
+    resumes=detached.Resumed(task=TaskId("earlier"), submitter=SUBMITTER),
 )
 
 _ALL: Final[tuple[base.Message, ...]] = (
@@ -210,6 +211,8 @@ _ALL: Final[tuple[base.Message, ...]] = (
         parent=PARENT,
         entries=(ENTRY,),
         committed=5,
+        retries=2,
+        is_leaving=True,
     ),
     detached.VoteAsked(
         task=TASK, submitter=SUBMITTER, term=4, confirmed=3, entries=6, is_trial=True
@@ -738,7 +741,12 @@ _ALL: Final[tuple[base.Message, ...]] = (
     watching.Traced(task=TASK, lines=("0.000 Submitted", "0.001 GrantTerm 1")),
     watching.WatchAsked(task=TASK, submitter=SUBMITTER, start=3, is_following=False),
     watching.WatchOpened(
-        task=TASK, submitter=SUBMITTER, submitter_name="laptop", spec=SPEC, age_s=3.5
+        task=TASK,
+        submitter=SUBMITTER,
+        submitter_name="laptop",
+        spec=SPEC,
+        age_s=3.5,
+        kept_by=(SUBMITTER, COORDINATOR, WORKER),
     ),
     watching.WatchSeen(
         task=TASK,

@@ -176,3 +176,15 @@ def test_nobody_is_asked_to_load_a_model_while_another_has_it_loaded_and_free(co
 def test_where_nobody_has_it_loaded_all_are_asked() -> None:
     ranked = rank(SMALL, peers(4, warm=COLD))
     assert len(shortlist(SMALL, ranked, "draw")) == 4
+
+
+def test_who_was_likelier_to_be_looked_at_is_not_likelier_again_to_be_asked() -> None:
+    strong, weak = Occupancy(slots=16), Occupancy(slots=1)
+    seen = [
+        candidate(f"strong{n}", occupancy={"code": strong}, seen_chance=1.0) for n in range(5)
+    ] + [candidate(f"weak{n}", occupancy={"code": weak}, seen_chance=1 / 16) for n in range(5)]
+    first = Counter(
+        sample(PYTHON, ranking(*seen).choices, 1, f"{draw}")[0].name[:4] for draw in range(1000)
+    )
+    # Each of the weak stands for sixteen like it that were not looked at.
+    assert 400 < first["weak"] < 600

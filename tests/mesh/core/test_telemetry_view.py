@@ -130,3 +130,14 @@ def test_whatever_the_order_old_runs_and_old_words_never_displace_newer_ones(
             assert run not in runs_heard
             runs_heard.append(run)
         newest = sequence
+
+
+def test_that_somebody_can_do_other_things_than_before_is_counted() -> None:
+    one = profile(1, 1)
+    view = TelemetryView().hear_profile(PEER, one, 0.0)
+    assert view.profile_changes == 1
+    view = view.hear_profile(PEER, one.model_copy(update={"sequence": 2, "cpu": "other"}), 1.0)
+    assert view.profile_changes == 1
+    view = view.hear_profile(PEER, one.model_copy(update={"sequence": 3, "speed": 2.0}), 2.0)
+    assert view.profile_changes == 2
+    assert view.forget(PEER).profile_changes == 3

@@ -58,6 +58,8 @@ def _with(asked: Any, name: str, value: object) -> Any:  # noqa: ANN401 a field 
     ("kind", "fields", "missing"),
     [
         ("openai", {"thinking": "on"}, ("thinking",)),
+        ("sglang", {"sampling": Sampling(seed=7)}, ("seed",)),
+        ("vllm", {"sampling": Sampling(seed=7)}, ()),
         ("openai", {"sampling": Sampling(top_k=3)}, ("top_k",)),
         ("openai", {"so_far": "The"}, ("so_far",)),
         ("exo", {"json_schema": "{}"}, ("json_schema",)),

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import inf
+from typing import Any
 
 from kowalski.node.core import detached_member as machine
 from kowalski.node.core import detached_state as ds
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.journal import Closed
 from kowalski.protocol.messages.task import Entry
-from kowalski.rlm.journal import GENESIS, check_chain, digest, event_of
+from kowalski.rlm.journal import GENESIS, check_chain, digest, entry_of, event_of
 from tests.node.core.ledger_world import OPENED, Coordinator, closed
 
 TASK = TaskId("detached")
@@ -25,10 +26,13 @@ DELAY_S = 0.01
 
 @dataclass
 class Disk:
+    policy: dict[str, Any] = field(default_factory=dict)
+    """`failover` and `retry` of the task."""
     term: int = 0
     voted_for: PeerId | None = None
     confirmed: int = 0
     committed: int = 0
+    retries: int = 0
     entries: list[Entry] = field(default_factory=list)
 
     def note(self, member: ds.Member) -> None:
@@ -36,7 +40,9 @@ class Disk:
         assert member.confirmed >= self.confirmed, "term_monotone"
         if member.term == self.term and self.voted_for is not None:
             assert member.voted_for == self.voted_for, "detached_majority: two votes in a term"
+        assert member.retries >= self.retries, "attempt_budget: a lost coordinator is forgotten"
         self.term, self.voted_for = member.term, member.voted_for
+        self.retries = member.retries
         self.confirmed, self.committed = member.confirmed, max(self.committed, member.committed)
 
     def restored(self, me: PeerId, now: float) -> ds.Member:
@@ -48,6 +54,8 @@ class Disk:
             term=self.term,
             voted_for=self.voted_for,
             confirmed=self.confirmed,
+            retries=self.retries,
+            **self.policy,
             marks=marks,
             ends_at=len(marks) if is_closed else None,
             committed=min(self.committed, len(marks)),
@@ -74,13 +82,19 @@ class GroupWorld:
     network: list[Sent] = field(default_factory=list)
     leaders: dict[int, PeerId] = field(default_factory=dict)
     granted: dict[int, PeerId] = field(default_factory=dict)
+    cancels: list[str] = field(default_factory=list)
+    """What coordinators were told."""
     committed: list[str] = field(default_factory=list)
     """The digests of all that any member called committed: they never change."""
     visible: dict[PeerId, int] = field(default_factory=lambda: dict.fromkeys(GROUP, 0))
     cut: set[frozenset[PeerId]] = field(default_factory=set)
 
+    policy: dict[str, Any] = field(default_factory=dict)
+    """`failover` and `retry` of the task."""
+
     def __post_init__(self) -> None:
         for one in GROUP:
+            self.disks[one].policy = self.policy
             self.start(one)
             self.members[one] = replace(self.members[one], act_at=0.2 + self.members[one].rank)
 
@@ -133,8 +147,16 @@ class GroupWorld:
                 for other in member.others:
                     wanted = ds.VoteWanted(one, term, confirmed, entries_, trial)
                     self.network.append(Sent(one, other, wanted))
-            case ds.Offer(peer=peer, start=start):
-                self.network.append(Sent(one, peer, self._offer(one, start)))
+            case ds.Offer(peer=peer):
+                self.network.append(Sent(one, peer, self._offer(one, effect)))
+            case ds.PassCancel(reason=reason):
+                self.cancels.append(reason)
+            case ds.Close(outcome=outcome, detail=detail):
+                assert one not in self.coordinators, "one_coordinator_per_term"
+                last = member.marks[-1] if member.marks else GENESIS
+                end = Closed(outcome=outcome, answer="", detail=detail)
+                entry = entry_of(member.term, member.entries, last, end)
+                self.handle(one, ds.Written(entry, digest(TASK, entry), ends=True))
             case ds.Lead(term=term):
                 assert self.granted.setdefault(term, one) == one, "one_coordinator_per_term"
                 last = member.marks[-1] if member.marks else GENESIS
@@ -160,7 +182,9 @@ class GroupWorld:
             self.committed.append(mark)
         assert self.committed[index] == mark, "visible_once: another value of an entry"
 
-    def _offer(self, one: PeerId, start: int) -> ds.LogOffered:
+    def _offer(self, one: PeerId, offer: ds.Offer) -> ds.LogOffered:
+        assert offer.term == self.members[one].term
+        start = offer.start
         member, entries = self.members[one], tuple(self.disks[one].entries)
         some = entries[start : start + 2]
         marks = tuple(digest(TASK, entry) for entry in some)
@@ -168,7 +192,17 @@ class GroupWorld:
         parent = member.mark_before(start)
         assert parent is not None
         return ds.LogOffered(
-            one, member.term, member.base, start, parent, some, marks, member.committed, ends
+            one,
+            member.term,
+            member.base,
+            start,
+            parent,
+            some,
+            marks,
+            member.committed,
+            ends,
+            member.retries,
+            offer.is_leaving,
         )
 
     def deliver(self, number: int, *, crash_after: float = inf, again: bool = False) -> None:

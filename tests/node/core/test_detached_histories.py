@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 from random import Random
+from typing import get_args
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from kowalski.node.core import detached_state as ds
 from kowalski.protocol.ids import PeerId
+from kowalski.protocol.messages.task import Failover, RetryPolicy
 from tests.node.core.detached_world import GROUP, GroupWorld
 
 ENDS_WITHIN_S = 90.0
@@ -24,9 +26,11 @@ class Groups(RuleBasedStateMachine):
     An election takes a dozen deliveries in a row: a storm is many small steps, drawn from a seed.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.world = GroupWorld()
+    @initialize(failover=st.sampled_from(get_args(Failover)), retries=st.integers(0, 3))
+    def begin(self, failover: Failover, retries: int) -> None:
+        self.world = GroupWorld(
+            policy={"failover": failover, "retry": RetryPolicy(retries_max=retries, delay_s=0.5)}
+        )
 
     @rule(seed=st.integers(0, 2**32), calm=st.sampled_from([0.0, 0.5, 0.9]))
     def storm(self, seed: int, calm: float) -> None:
@@ -147,10 +151,17 @@ def _yield(world: GroupWorld, random: Random) -> None:
         world.handle(one, ds.Yielded())
 
 
+def _cancel(world: GroupWorld, random: Random) -> None:
+    one = random.choice(GROUP)
+    if one in world.members:
+        world.handle(one, random.choice([ds.CancelWanted("enough"), ds.ResumeWanted()]))
+
+
 FAULTS: list[Callable[[GroupWorld, Random], None]] = [
-    _deliver, _drop, _write, _lose_coordinator, _wait, _lose, _kill, _start, _cut, _see, _yield
+    _deliver, _drop, _write, _lose_coordinator, _wait, _lose, _kill, _start, _cut, _see, _yield,
+    _cancel,
 ]  # fmt: skip
-WEIGHTS = [10, 3, 3, 1, 4, 4, 1, 3, 1, 2, 1]
+WEIGHTS = [10, 3, 3, 1, 4, 4, 1, 3, 1, 2, 1, 1]
 
 
 def _finish(world: GroupWorld) -> None:

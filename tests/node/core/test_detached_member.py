@@ -10,8 +10,9 @@ import pytest
 from kowalski.node.core import detached_member as machine
 from kowalski.node.core import detached_state as ds
 from kowalski.node.core.invariants import InvariantError
-from kowalski.protocol.messages.task import Entry
-from kowalski.rlm.journal import digest
+from kowalski.protocol.messages.journal import Closed
+from kowalski.protocol.messages.task import Entry, RetryPolicy
+from kowalski.rlm.journal import digest, event_of
 from tests.node.core.detached_world import GROUP, TASK, GroupWorld
 from tests.node.core.ledger_world import OPENED, Coordinator, closed
 
@@ -177,14 +178,140 @@ def test_a_leader_whose_coordinators_write_nothing_has_another_one_lead() -> Non
     pauses: list[float] = []
     for _ in range(params.losses_max - 1):
         leader, effects = machine.step(leader, ds.CoordinatorLost(1, is_declined=False), 100.0)
-        assert effects == ()
+        assert kinds(effects) == ["Note"]
         pauses.append(leader.lead_at - 100.0)
     assert pauses == [params.again_s * 2**n for n in range(params.losses_max - 1)]
     rested, effects = machine.step(leader, ds.CoordinatorLost(1, is_declined=False), 100.0)
-    assert (rested.role, kinds(effects)) == ("follower", ["Retire"])
+    assert (rested.role, kinds(effects)) == ("follower", ["Note", "Retire", "Offer", "Offer"])
 
 
 def test_a_coordinator_that_wrote_something_is_followed_by_another_at_once() -> None:
     leader = replace(a_member(1, 1, confirmed=1), role="leader", losses=3, lost_at=1)
     leader, _ = machine.step(leader, ds.CoordinatorLost(1, is_declined=False), 100.0)
     assert leader.lead_at == 100.0 + ds.Params().again_s
+
+
+# --- how often it is begun again, over all leaders ----------------------------------------------
+
+
+def end_of(world: GroupWorld) -> Closed:
+    """How the task ended, for all three."""
+    for one in GROUP:
+        if one not in world.members:
+            world.start(one)
+    world.settle(works=lambda _: None, seconds=60.0)
+    assert all(member.is_over for member in world.members.values())
+    event = event_of(world.disks[A].entries[-1])
+    assert isinstance(event, Closed)
+    return event
+
+
+def lose_leader(world: GroupWorld) -> None:
+    """Kill whoever leads, and have the two others elect one of them."""
+    for one in GROUP:
+        if one not in world.members:
+            world.start(one)
+    world.settle(works=lambda _: None, seconds=5.0)
+    (leader,) = (one for one, member in world.members.items() if member.role == "leader")
+    world.kill(leader)
+    for one, member in list(world.members.items()):
+        world.handle(one, ds.Reachable(member.reachable - {leader}))
+    world.settle(works=lambda _: None, seconds=10.0)
+
+
+def a_world(**policy: object) -> GroupWorld:
+    world = GroupWorld(policy=policy)
+    world.settle(works=lambda _: None, seconds=2.0)
+    world.write(A)
+    return world
+
+
+def test_a_task_that_may_not_fail_over_fails_with_its_leader() -> None:
+    world = a_world(failover="fail")
+    lose_leader(world)
+    assert len(world.granted) == 1, "nobody leads it any more"
+    closed_ = end_of(world)
+    assert (closed_.outcome, closed_.detail) == ("failed", "device_failed: its leader was lost")
+
+
+def test_a_leader_is_begun_again_as_often_as_the_policy_says_whoever_leads() -> None:
+    world = a_world(retry=RetryPolicy(retries_max=2))
+    for number in (1, 2):
+        lose_leader(world)
+        assert {one.retries for one in world.members.values()} == {number}, "on both, and on disk"
+    assert len(world.granted) == 3
+    lose_leader(world)
+    closed_ = end_of(world)
+    assert closed_.outcome == "failed"
+    assert closed_.detail.startswith("no_coordinator: 3 coordinators could not finish it")
+    assert len(world.granted) == 3
+
+
+def test_a_queued_task_is_begun_again_for_ever() -> None:
+    world = a_world(failover="queue", retry=RetryPolicy(retries_max=0))
+    for _ in range(4):
+        lose_leader(world)
+    assert len(world.granted) == 5
+    assert not any(member.is_over for member in world.members.values())
+
+
+def test_a_leader_that_leaves_loses_nothing_and_is_followed_soon() -> None:
+    world = a_world(failover="fail")
+    world.handle(A, ds.Yielded())
+    began = world.now
+    world.settle(works=lambda _: None, seconds=2.0)
+    assert len(world.granted) == 2, "long before its silence would have told"
+    assert world.now - began <= 2.1
+    assert world.granted[max(world.granted)] != A
+    assert {one.retries for one in world.members.values()} == {0}
+    assert not any(member.is_over for member in world.members.values())
+
+
+def test_where_leaders_leave_one_after_the_other_the_group_takes_its_time() -> None:
+    world = a_world()
+    terms: list[int] = []
+    for _ in range(20):
+        for one, member in list(world.members.items()):
+            if member.role == "leader":
+                world.handle(one, ds.CoordinatorLost(member.term, is_declined=True))
+        world.settle(works=lambda _: None, seconds=1.0)
+        terms.append(max(member.term for member in world.members.values()))
+    assert terms[-1] <= 8, "twenty seconds are not twenty elections"
+
+
+def test_the_pause_before_the_next_coordinator_is_the_policys_and_doubles() -> None:
+    policy = RetryPolicy(retries_max=9, delay_s=30.0, is_exponential=True)
+    leader = replace(a_member(1, confirmed=1), role="leader", act_at=inf, retry=policy)
+    for pause_s in (30.0, 60.0, 120.0):
+        leader, _ = machine.step(leader, ds.CoordinatorLost(1, why="lost"), 100.0)
+        assert leader.lead_at == 100.0 + pause_s
+    now, effects = machine.step(leader, ds.ResumeWanted(), 101.0)
+    assert (now.lead_at, effects) == (101.0, ()), "its owner does not want to wait"
+    _, effects = machine.step(now, ds.TimePassed(), 101.0)
+    assert kinds(effects) == ["Lead"]
+
+
+def test_a_cancel_goes_to_the_coordinator_and_where_there_is_none_ends_it() -> None:
+    world = a_world(retry=RetryPolicy(delay_s=500.0))
+    world.handle(A, ds.CancelWanted("enough"))
+    assert world.cancels == ["enough"]
+    world.handle(B, ds.CancelWanted("from one that does not lead"))
+    world.coordinators.clear()
+    world.handle(A, ds.CoordinatorLost(1, why="lost"))
+    world.settle(works=lambda _: None, seconds=5.0)
+    assert not world.coordinators, "it waits out its pause"
+    world.handle(A, ds.CancelWanted("enough"))
+    closed_ = end_of(world)
+    assert (closed_.outcome, closed_.detail) == ("cancelled", "enough")
+    assert world.cancels == ["enough"]
+
+
+def test_an_end_that_the_disk_did_not_take_is_written_again() -> None:
+    leader = replace(
+        a_member(1, confirmed=1), role="leader", act_at=inf, failover="fail", voted_for=A
+    )
+    leader, _ = machine.step(leader, ds.CoordinatorLost(1, why="lost"), 100.0)
+    leader, effects = machine.step(leader, ds.TimePassed(), 100.0)
+    assert kinds(effects) == ["Close"]
+    leader, effects = machine.step(leader, ds.TimePassed(), machine.wake_at(leader))
+    assert kinds(effects) == ["Close"]

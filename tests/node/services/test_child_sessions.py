@@ -8,7 +8,8 @@ import json
 import pytest
 import trio
 
-from kowalski.node.backends.seam import CompletionRequest
+from kowalski.node.backends.seam import CompletionRequest, ModelInfo
+from kowalski.node.services.session_inputs import models
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.journal import (
     CellFinished,
@@ -20,6 +21,7 @@ from kowalski.protocol.messages.journal import (
 from kowalski.protocol.messages.task import Asking, Budget
 from kowalski.rlm import budget
 from kowalski.rlm.journal import event_of
+from kowalski.rlm.session import limits_for
 from simulations.virtual_time import JumpingClock
 from simulations.world import World, open_world
 from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block, blocks
@@ -94,6 +96,33 @@ async def test_a_child_has_the_prompt_as_its_data_and_no_variable_of_its_parent(
         ]
         first = next(one for one in inner if isinstance(one, CellFinished))
         assert "NameError: x" in first.output
+
+
+async def test_a_child_is_told_what_fits_the_window_of_its_own_model(
+    virtual_time: JumpingClock,
+) -> None:
+    rules: list[str] = []
+
+    def tells(request: CompletionRequest) -> str:
+        if request.model == "small" and request.messages[0].role == "system":
+            rules.append(request.messages[0].content)
+            return block("ready 1")
+        return "spoken"
+
+    model = dataclasses.replace(THINKER, tells=tells)
+    async with open_world([ASKER, LEADER, WORKER, model]) as world:
+        world.places[3].backend.models = (
+            ModelInfo("m", context_tokens=65_536),
+            ModelInfo("small", context_tokens=4096),
+        )
+        await world.until(lambda: "small" in models(world[1].mesh))
+        asking = Asking(sub_model="small")
+        prompt = blocks("ask-child look")
+        task = world.submit(0, prompt, mode="blocks", model="m", max_iterations=2, asking=asking)
+        await world.result(0, task)
+    small = limits_for(3072)  # of 4096, a quarter is left to the reply
+    assert rules
+    assert all(str(small.sub_prompt_chars) in told for told in rules)
 
 
 async def test_a_coordinator_that_dies_repeats_no_call_of_a_child(

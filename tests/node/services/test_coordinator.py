@@ -231,3 +231,17 @@ async def test_a_peer_that_speaks_garbage_harms_nobody_else(virtual_time: Jumpin
         task = world.submit(0, block("say fine"), mode="blocks")
         assert (await world.result(0, task)).state == "answered"
         assert world.is_up(0)
+
+
+async def test_a_peer_that_may_not_submit_has_nothing_led_in_its_own_name(
+    virtual_time: JumpingClock,
+) -> None:
+    """Its role lets it speak with this room, for detached tasks; not more."""
+    mere = dataclasses.replace(LEADER, certified=("coordinate",))
+    async with open_world([ASKER, mere, LEADER, WORKER]) as world:
+        for asked in (grant(1), grant(1).model_copy(update={"submitter": world.peer(1)})):
+            with pytest.raises(RequestRefusedError, match="role submit"):
+                await world[1].mesh.request(
+                    world.peer(2), coordinator.PROTOCOL, asked, wire.Settled, timeout_s=5
+                )
+        assert not world.cells

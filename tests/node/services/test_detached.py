@@ -6,12 +6,15 @@ heard, entries that became visible.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.services.coordinator import PROTOCOL
 from kowalski.node.services.detached_task import PROTOCOL as DETACHED
+from kowalski.node.services.following import unheeded
 from kowalski.node.services.onlookers import Seen
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import TaskId
@@ -28,6 +31,7 @@ pytestmark = pytest.mark.trio
 
 NAME = TaskId("t")
 STEPS = blocks(*(f"keep x {n}\nwait 2\nsay step {n}" for n in range(5)), "show x\nask what is it")
+MERE_LEADER = replace(LEADER, certified=("coordinate",))
 PARTS = [ASKER, LEADER, LEADER, LEADER, WORKER, THINKER]
 REQUEST = {"prompt": STEPS, "mode": "blocks", "task_id": str(NAME), "detach": True}
 
@@ -200,6 +204,152 @@ async def test_it_is_cancelled_from_any_peer(virtual_time: JumpingClock) -> None
         with trio.fail_after(30):
             ended = await world[5].tasks.cancel(place, "enough")
         assert ended.state == "cancelled"
+
+
+async def test_it_is_cancelled_at_a_keeper_that_does_not_lead_and_may_not_submit(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, *[MERE_LEADER] * 3, WORKER, THINKER]) as world:
+        await ask(world, "submit", **REQUEST)
+        await world.kill(0)
+        await world.until(lambda: len(world.cells) == 2)
+        keeper = next(number for number in (1, 2, 3) if number != leader(world))
+        assert "submit" not in world[1].mesh.roles_of(world.peer(keeper))
+        place = await world[keeper].tasks.find(NAME)
+        assert place.holder == world.peer(keeper)
+        with trio.fail_after(30):
+            ended = await world[keeper].tasks.cancel(place, "enough")
+        assert ended.state == "cancelled"
+        assert ended.answer is not None
+        assert ended.answer.detail == "cancelled: enough"
+
+
+async def test_a_cancel_is_not_lost_with_the_leader_that_heard_it(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world(PARTS) as world:
+        await ask(world, "submit", **REQUEST)
+        await world.kill(0)
+        await world.until(lambda: len(world.cells) == 2)
+        first = leader(world)
+        keeper = next(number for number in (1, 2, 3) if number != first)
+        place = await world[keeper].tasks.find(NAME)
+        await world.kill(first)
+        with trio.fail_after(30):
+            ended = await world[keeper].tasks.cancel(place, "enough")
+        assert ended.state == "cancelled"
+        assert leader(world) not in {first, -1}
+
+
+async def test_a_cancel_that_nobody_can_agree_on_is_refused_in_time(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world(PARTS) as world:
+        await ask(world, "submit", **REQUEST)
+        await world.until(lambda: len(world.cells) == 2)
+        await world.kill(2)
+        await world.kill(3)
+        place = await world[1].tasks.find(NAME)
+        with trio.fail_after(30), pytest.raises(RequestRefusedError, match="two of its three"):
+            await world[1].tasks.cancel(place, "enough")
+
+
+async def test_what_one_left_that_was_cancelled_goes_on_with_the_same_three(
+    virtual_time: JumpingClock,
+) -> None:
+    prompt = blocks("ask what is it\nkeep x 41\nsay one", "wait 50", "show x")
+    async with open_world([*PARTS, ASKER]) as world:
+        await ask(world, "submit", **{**REQUEST, "prompt": prompt})
+        await world.kill(0)
+        await world.until(lambda: len(world.cells) == 2)
+        place = await world[6].tasks.find(NAME)
+        assert (await world[6].tasks.cancel(place, "enough")).state == "cancelled"
+        name = await world[6].tasks.resume(place, timeout_s=900.0, max_iterations=None)
+        assert name == "t-r2"
+        (kept,) = world[2].submitting.detached.held(name)
+        assert kept.delegation.group == world[1].submitting.detached.held(NAME)[0].delegation.group
+        await world.kill(6)
+        with trio.fail_after(120):
+            task = await world[5].tasks.follow(await world[5].tasks.find(name), unheeded)
+        assert (task.state, task.spec.timeout_s) == ("answered", 900.0)
+        assert task.answer is not None
+        assert "x is 41" in task.answer.answer
+        assert world.calls.count("what is it") == 1, "no model is asked again"
+        check_chain(name, kept.entries(name))
+
+
+async def test_a_leader_that_dies_before_it_has_written_the_past_is_followed_by_one_that_does(
+    virtual_time: JumpingClock,
+) -> None:
+    prompt = blocks("ask what is it\nkeep x 41\nsay one", "wait 50", "show x")
+    async with open_world([*PARTS, ASKER]) as world:
+        await ask(world, "submit", **{**REQUEST, "prompt": prompt})
+        await world.until(lambda: len(world.cells) == 2)
+        place = await world[6].tasks.find(NAME)
+        await world[6].tasks.cancel(place, "enough")
+        name = await world[6].tasks.resume(place, timeout_s=900.0, max_iterations=None)
+        for number in (1, 2, 3):
+            await world.kill(number)
+        for number in (1, 2, 3):
+            await world.start(number)
+        await world.meet()
+        with trio.fail_after(200):
+            task = await world[5].tasks.follow(await world[5].tasks.find(name), unheeded)
+        assert task.state == "answered"
+        assert world.calls.count("what is it") == 1
+
+
+async def test_what_is_answered_is_not_gone_on_with(virtual_time: JumpingClock) -> None:
+    async with open_world(PARTS) as world:
+        await ask(world, "submit", **REQUEST)
+        await result(world, 0)
+        place = await world[0].tasks.find(NAME)
+        with pytest.raises(RequestRefusedError, match="conflict"):
+            await world[0].tasks.resume(place, timeout_s=None, max_iterations=None)
+
+
+async def test_a_device_that_may_not_submit_goes_on_with_nothing(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, *[MERE_LEADER] * 3, WORKER, THINKER]) as world:
+        await ask(world, "submit", **REQUEST)
+        await world.until(lambda: len(world.cells) == 2)
+        place = await world[1].tasks.find(NAME)
+        await world[1].tasks.cancel(place, "enough")
+        with pytest.raises(RequestRefusedError, match="may not submit"):
+            await world[1].tasks.resume(place, timeout_s=None, max_iterations=None)
+
+
+async def test_it_waits_out_its_pause_with_its_next_leader_unless_it_is_told_to_go_on(
+    virtual_time: JumpingClock, wanted: str
+) -> None:
+    patient = {"retry_delay_s": 400.0}
+    async with open_world(PARTS) as world:
+        await ask(world, "submit", **{**REQUEST, **patient})
+        await world.until(lambda: len(world.cells) == 2)
+        first = leader(world)
+        await world.kill(first)
+        await trio.sleep(60)
+        assert len(world.cells) == 2, "it pauses"
+        keeper = next(number for number in (1, 2, 3) if number != first)
+        assert (await world[keeper].tasks.find(NAME)).task == NAME
+        place = await world[0].tasks.find(NAME)
+        assert await world[0].tasks.resume(place, timeout_s=None, max_iterations=None) == NAME
+        assert await result(world, 0) == wanted
+
+
+async def test_one_that_may_not_fail_over_fails_with_its_leader(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world(PARTS) as world:
+        await ask(world, "submit", **REQUEST, failover="fail")
+        await world.until(lambda: len(world.cells) == 2)
+        await world.kill(leader(world))
+        with trio.fail_after(60):
+            task, _ = await attach(world, 0)
+        assert task.state == "failed"
+        assert task.answer is not None
+        assert task.answer.detail.startswith("device_failed")
 
 
 async def test_it_is_listed_once_on_every_peer(virtual_time: JumpingClock) -> None:
