@@ -71,6 +71,8 @@ PEERS: tuple[Peer, ...] = (
     ),
     Peer("serf", "HashiCorp's membership by gossip", debian=(Debian("serf", ("serf",)),)),
     Peer("rlms", "the reference implementation of recursive language models", ("rlms==0.1.3",)),
+    Peer("dspy", "DSPy's RLM on its LocalInterpreter", ("dspy==3.4.1",)),
+    Peer("smolagents", "Hugging Face's CodeAgent", ("smolagents[openai]==1.26.0",)),
 )
 BY_NAME: Mapping[str, Peer] = {peer.name: peer for peer in PEERS}
 

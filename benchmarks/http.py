@@ -65,6 +65,7 @@ class Mesh:
     direct: Door
     near: LocalNode
     far: LocalNode
+    server: ModelServer
 
     @property
     def ways(self) -> tuple[tuple[str, Door, tuple[LocalNode, ...]], ...]:
@@ -89,7 +90,7 @@ def open_mesh(folder: Path) -> Iterator[Mesh]:
         far = cluster.start("far", "--join", near.invite(uses=1), *where)
         cluster.wait_until_met()
         time.sleep(2)  # until what near has is known to far
-        yield Mesh(Door(server.port), near, far)
+        yield Mesh(Door(server.port), near, far, server)
 
 
 @dataclass(frozen=True, slots=True)

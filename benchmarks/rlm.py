@@ -2,8 +2,9 @@
 
 One node that is submitter, coordinator, worker and model peer at once, in a process of its own, so
 that its processor time is an upper bound of a coordinator's; the kernels are other processes. The
-model is a scripted server. With `--peers PYTHON` (an interpreter that has PyPI's `rlms`) the same
-scripts are run by that, against the same server.
+model is a scripted server. With `--peer rlms=PYTHON`, `dspy=PYTHON` and `smolagents=PYTHON`
+(interpreters that have these of PyPI) the same cells are run by those, against such a server.
+`--only peers` measures nothing of ours.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import figures, machine
+from benchmarks import figures, machine, rlm_peers
 from benchmarks.rlm_peers import CELL, TURNS
 from kowalski import ExecutionResult, RLMError, Task
 from kowalski.node import places
@@ -44,6 +45,7 @@ HAY = "a line of which nobody wants to know anything at all\n"
 CHUNK_CHARS = 100_000
 PEER_S_MAX = 300.0
 TURN = "one turn of {}, with a cell (ms)"
+BATCH_OF = "1000 sub-calls in one batch (s)"
 
 LOOK = f"""```python
 parts = [context[i : i + {CHUNK_CHARS}] for i in range(0, len(context), {CHUNK_CHARS})]
@@ -59,7 +61,7 @@ TREE = (
 )
 CHILD = "```python\nFINAL(rlm_query('leaf of ' + context))\n```"
 LEAF = "```python\nFINAL(llm_query('ECHO: x ' + context))\n```"
-SCRIPT = {
+SCRIPT: dict[str, object] = {
     "by_substring": {
         "find it": LOOK,
         "the whole tree": TREE,
@@ -80,9 +82,7 @@ class Bench:
     k: Kowalski
 
     def stats(self) -> dict[str, int]:
-        with urllib.request.urlopen(f"{self.url}/stats", timeout=10) as reply:
-            found: dict[str, int] = json.load(reply)
-        return found
+        return _stats(self.url)
 
     def cpu_s(self) -> float:
         times = self.node.cpu_times()
@@ -96,19 +96,27 @@ class Bench:
 
 
 @contextmanager
-def open_bench(folder: Path) -> Iterator[Bench]:
-    (folder / "script.json").write_text(json.dumps(SCRIPT))
+def open_server(folder: Path, script: dict[str, object]) -> Iterator[str]:
+    """The URL of a scripted model server, a process of its own."""
+    (folder / "script.json").write_text(json.dumps(script))
     command = [sys.executable, "-m", "tests.scripted_model_server"]
     command += ["--script", str(folder / "script.json"), "--model", "scripted"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as server:
         assert server.stdout is not None
-        url = json.loads(server.stdout.readline())["url"]
+        try:
+            yield str(json.loads(server.stdout.readline())["url"])
+        finally:
+            server.terminate()
+
+
+@contextmanager
+def open_bench(folder: Path) -> Iterator[Bench]:
+    with open_server(folder, SCRIPT) as url:
         data_dir = folder / "node"
         builder = Kowalski.builder().with_own_node("--backend", url).with_node(data_dir)
         with builder.build() as k:
             status = converse(places.control_path(data_dir), "status", {}, on_event=print)
             yield Bench(psutil.Process(int(str(status["pid"]))), data_dir, url, k)
-        server.terminate()
 
 
 def turns(bench: Bench, runs: int) -> None:
@@ -171,7 +179,7 @@ def batch(bench: Bench, runs: int) -> None:
         f"\n1000 sub-calls in one batch: {min(cpus):.2f} to {max(cpus):.2f} s CPU,"
         f" {min(walls):.2f} to {max(walls):.2f} s"
     )
-    _keep("1000 sub-calls in one batch (s)", walls, [1000 * cpu for cpu in cpus])
+    _keep(BATCH_OF, walls, [1000 * cpu for cpu in cpus])
 
 
 def tree(bench: Bench) -> None:
@@ -244,22 +252,41 @@ def many(bench: Bench, count: int) -> None:
     _keep("tasks of one call, in one batch (a second)", [count / wall], [1000 * cpu / count])
 
 
-def peers(python: Path, url: str) -> None:
-    print(f"\nrlms, {python}, the same server", flush=True)
-    ended = subprocess.run(
-        [python, "-P", ROOT / "benchmarks" / "rlm_peers.py", url],
-        check=False,
-        timeout=PEER_S_MAX,
-        capture_output=True,
-        text=True,
-    )
-    print(ended.stdout, end="", flush=True)
+def peers(programs: dict[str, Path]) -> None:
+    """Others beside us, each against a model server of its own that speaks as it reads."""
+    for name, python in programs.items():
+        print(f"\n{name}, {python}: turns, CPU ms, clock ms; or a batch of 1000, s", flush=True)
+        counts = TURNS if name == "dspy" else TURNS[:3]  # the others grow with the square
+        _peer(name, python, "turns", rlm_peers.SAYS[name], *map(str, counts))
+        if name in rlm_peers.BATCHED:
+            _peer(name, python, "batch", rlm_peers.BATCHED[name])
+
+
+def _peer(name: str, python: Path, what: str, says: str, *counts: str) -> None:
+    script = {"root": [says], "otherwise": says}
+    command = [python, "-P", ROOT / "benchmarks" / "rlm_peers.py", name]
+    with tempfile.TemporaryDirectory() as made, open_server(Path(made), script) as url:
+        try:
+            ended = subprocess.run(
+                [*command, url, what, *counts],
+                check=False,
+                timeout=PEER_S_MAX,
+                capture_output=True,
+                text=True,
+            )
+        except subprocess.TimeoutExpired:
+            figures.report_failure(name, f"{what} not done within {PEER_S_MAX:.0f} s")
+            return
+        served = _stats(url)["calls"]
+    print(ended.stdout, end=f"({served} calls served)\n", flush=True)
     if ended.returncode:
-        figures.report_failure("rlms", ended.stderr.strip()[-300:])
+        figures.report_failure(name, ended.stderr.strip()[-300:])
     for line in ended.stdout.splitlines():
         match line.split():
-            case [count, cpu, wall]:
-                _keep(TURN.format(count), [float(wall)], [float(cpu)], peer="rlms")
+            case ["batch", cpu, wall]:
+                _keep(BATCH_OF, [float(wall)], [1000 * float(cpu)], peer=name)
+            case [count, cpu, wall] if count.isdecimal():
+                _keep(TURN.format(count), [float(wall)], [float(cpu)], peer=name)
             case _:
                 pass
 
@@ -273,6 +300,12 @@ def _keep(
     figures.record(figures.Figure(what, middle, min(values), max(values), peer, cpu))
 
 
+def _stats(url: str) -> dict[str, int]:
+    with urllib.request.urlopen(f"{url}/stats", timeout=10) as reply:
+        found: dict[str, int] = json.load(reply)
+    return found
+
+
 def _disk_bytes(folder: Path) -> int:
     """On the disk: what has two names there is counted once."""
     found = {(path.stat().st_dev, path.stat().st_ino): path.stat() for path in folder.rglob("*")}
@@ -284,22 +317,31 @@ def main() -> None:
     arguments.add_argument("--runs", type=int, default=3)
     arguments.add_argument("--megabytes", type=int, nargs="*", default=[1, 10])
     arguments.add_argument("--tasks", type=int, default=200)
-    arguments.add_argument("--peers", type=Path, metavar="PYTHON")
+    arguments.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON")
+    arguments.add_argument("--only", choices=("peers", "batch"))
     options = arguments.parse_args()
     print(machine.describe(), flush=True)
-    with tempfile.TemporaryDirectory() as made, open_bench(Path(made)) as bench:
-        machine_alone(options.runs)
-        turns(bench, options.runs)
+    if options.only != "peers":
+        with tempfile.TemporaryDirectory() as made, open_bench(Path(made)) as bench:
+            ours(bench, options)
+    named = (given.partition("=") for given in options.peer)
+    peers({name: Path(python) for name, _, python in named})
+
+
+def ours(bench: Bench, options: argparse.Namespace) -> None:
+    if options.only == "batch":
         batch(bench, options.runs)
-        tree(bench)
-        print("\na needle and a count in a long context")
-        for megabytes in options.megabytes:
-            long_context(bench, megabytes)
-        log_growth(bench)
-        cancel(bench)
-        many(bench, options.tasks)
-        if options.peers:
-            peers(options.peers, bench.url)
+        return
+    machine_alone(options.runs)
+    turns(bench, options.runs)
+    batch(bench, options.runs)
+    tree(bench)
+    print("\na needle and a count in a long context")
+    for megabytes in options.megabytes:
+        long_context(bench, megabytes)
+    log_growth(bench)
+    cancel(bench)
+    many(bench, options.tasks)
 
 
 if __name__ == "__main__":

@@ -15,16 +15,14 @@ from urllib.parse import urlsplit
 
 import trio
 
+from kowalski.node.backends.http_answers import Head, request_bytes
 from kowalski.node.backends.http_pool import (
-    Asking,
     Connect,
     Connection,
-    Head,
     Origin,
     Pool,
     connect_tcp,
     origin_and_target,
-    request_of,
 )
 from kowalski.node.backends.seam import BackendError
 
@@ -178,8 +176,8 @@ class HttpClient:
     ) -> contextlib.AbstractAsyncContextManager[T]:
         """As `stream`; the block is given what `read` makes of the answer."""
         origin, target = origin_and_target(url)
-        asking = request_of(method, target, _headers(url, headers or {}), body)
-        return _UnderWay(self._pool, origin, asking, read, head_timeout_s)
+        request = request_bytes(method, target, _headers(url, headers or {}), body)
+        return _UnderWay(self._pool, origin, request, read, head_timeout_s)
 
 
 async def _as_it_is(reply: StreamedReply) -> StreamedReply:
@@ -193,13 +191,13 @@ class _UnderWay(Generic[T]):
         self,
         pool: Pool,
         origin: Origin,
-        asking: Asking,
+        request: bytes,
         read: Callable[[StreamedReply], Awaitable[T]],
         head_timeout_s: float,
     ) -> None:
         self._pool = pool
         self._origin = origin
-        self._asking = asking
+        self._request = request
         self._read = read
         self._head_timeout_s = head_timeout_s
         self._connection: Connection | None = None
@@ -217,7 +215,7 @@ class _UnderWay(Generic[T]):
     async def _ask(self) -> StreamedReply:
         with trio.move_on_after(self._head_timeout_s):
             self._connection = await self._pool.take(self._origin)
-            head = await self._connection.ask(self._asking)
+            head = await self._connection.ask(self._request)
             return StreamedReply(head, self._connection)
         raise BackendError("stalled", f"no answer within {self._head_timeout_s:g} s")
 

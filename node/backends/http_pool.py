@@ -1,31 +1,28 @@
-"""HTTP/1.1 connections to the model servers, kept and used again: h11 on trio's streams.
+"""HTTP/1.1 connections to the model servers, kept and used again.
 
 Its own and no library's because most of what a node does passes through here: a pool that asks the
 system about each kept connection at each request, and sends a head and its body apart, cost a
-quarter of a model call (`docs/benchmarks.md`, the hot path). h11 knows the protocol; here are the
-bounds, and whose fault it is.
+quarter of a model call (`docs/benchmarks.md`, the hot path). `http_answers` knows the protocol.
 """
 
 from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import certifi
-import h11
 import trio
 from trio.abc import Stream
 
+from kowalski.node.backends.http_answers import AnswerReader, Head
 from kowalski.node.backends.lines import excerpt
-from kowalski.node.backends.seam import BackendError, BackendErrorCode
+from kowalski.node.backends.seam import BackendError
 from kowalski.node.ready_streams import ReadyStream
 
-HEAD_BYTES_MAX = 100 * 1024
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -36,22 +33,6 @@ class Origin:
     scheme: str
     host: str
     port: int
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """How an answer begins; header names are in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """One request. Made by `request_of`."""
-
-    head: h11.Request
-    body: bytes
 
 
 Connect: TypeAlias = Callable[[Origin], Awaitable[Stream]]
@@ -73,21 +54,6 @@ def origin_and_target(url: str) -> tuple[Origin, bytes]:
         return Origin(parts.scheme, host, port), target.encode("ascii")
     except ValueError as error:
         raise BackendError("unreachable", f"bad address {excerpt(url)}") from error
-
-
-def request_of(method: str, target: bytes, headers: Mapping[str, str], body: bytes) -> Asking:
-    """A request that can be sent.
-
-    Raises:
-        BackendError: `unreachable`, a header or the target is none.
-    """
-    lines = list(headers.items())
-    if body:
-        lines.append(("Content-Length", str(len(body))))
-    try:
-        return Asking(h11.Request(method=method, target=target, headers=lines), body)
-    except (ValueError, h11.LocalProtocolError) as error:
-        raise BackendError("unreachable", f"bad address or header: {error}") from error
 
 
 async def connect_tcp(origin: Origin) -> Stream:
@@ -124,31 +90,24 @@ class Connection:
         self.kept_at = math.inf
         self._stream = stream
         self._ready = ReadyStream(stream)
+        self._is_broken = False
+        self._answer = AnswerReader()
         self._failure: BackendError | None = None
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
 
-    async def ask(self, asking: Asking) -> Head:
+    async def ask(self, request: bytes) -> Head:
         """Send a request, in one piece, and wait for the head of its answer.
 
         Raises:
             BackendError: `unreachable`, it hung up; `bad_reply`, that is no HTTP.
         """
-        http = self._http
-        said = http.send(asking.head) or b""
-        if asking.body:
-            said += http.send(h11.Data(data=asking.body)) or b""
-        said += http.send(h11.EndOfMessage()) or b""
-        with suppress(trio.BrokenResourceError):  # it may have answered before it hung up
-            await self._ready.send_all(said)
-        while True:
-            event = await self._next()
-            if isinstance(event, h11.Response):
-                headers = {
-                    name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers
-                }
-                return Head(int(event.status_code), headers)
-            if not isinstance(event, h11.InformationalResponse):
-                raise BackendError("unreachable", "it hung up without an answer")
+        answer = self._answer = AnswerReader()
+        try:
+            await self._ready.send_all(request)
+        except trio.BrokenResourceError:
+            self._is_broken = True  # it may have answered before it hung up
+        while answer.head is None:
+            await self._read()
+        return answer.head
 
     async def receive(self) -> bytes:
         """What there is of the answer's body, `b""` at its end. Raises as `ask`."""
@@ -158,54 +117,27 @@ class Connection:
 
     def receive_now(self) -> bytes | None:
         """As `receive`, of what has come already; None: nothing of it."""
+        if data := self._answer.take():
+            return data
         if self._failure is not None:
             raise self._failure
-        if self._http.their_state is not h11.SEND_BODY:
-            return b""
-        pieces: list[bytes] = []
-        try:
-            while isinstance(event := self._parsed(), h11.Data):
-                pieces.append(event.data)
-        except BackendError as error:
-            if not any(pieces):
-                raise
-            self._failure = error  # after what came before it
-            return b"".join(pieces)
-        data = b"".join(pieces)
-        return None if not data and event is h11.NEED_DATA else data
-
-    async def _next(self) -> object:
-        while (event := self._parsed()) is h11.NEED_DATA:
-            await self._read()
-        return event
-
-    def _parsed(self) -> object:
-        try:
-            return self._http.next_event()
-        except h11.RemoteProtocolError as error:
-            # One class for "hung up" and for "this is no HTTP"; only the text tells them apart.
-            is_hang_up = "closed connection" in str(error)
-            code: BackendErrorCode = "unreachable" if is_hang_up else "bad_reply"
-            raise BackendError(code, str(error)) from error
+        return b"" if self._answer.is_whole else None
 
     async def _read(self) -> None:
         try:
             data = await self._ready.receive()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise BackendError("unreachable", str(error.__cause__ or error)) from error
-        if not data and self._http.their_state is h11.SEND_RESPONSE:
-            raise BackendError("unreachable", "it hung up without an answer")
-        self._http.receive_data(data)
+        try:
+            self._answer.feed(data)
+        except BackendError as error:
+            if self._answer.head is None:
+                raise
+            self._failure = error  # after what came before it
 
     def begin_anew(self) -> bool:
         """Whether another request may be sent: the answer was read to its end, and nothing more."""
-        http = self._http
-        if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
-            return False
-        if http.trailing_data[0]:
-            return False  # what came uninvited would be taken for the next answer
-        http.start_next_cycle()
-        return True
+        return self._answer.is_whole and not (self._answer.is_last or self._is_broken)
 
     @property
     def is_fallow(self) -> bool:

@@ -31,9 +31,10 @@ AnswerBy: TypeAlias = "Callable[[CompletionRequest], str]"
 class InMemoryBackend:
     """Streams what `answer_by` says, a word at a time; a word is a token.
 
-    `failure` is what every call meets while it is set; that, `models` and `delay_per_token_s` may
-    be replaced at any time. It honours what a server of `kind` does: `answer_by` sees the request.
-    An answer that is gone on with (`so_far`) is the same answer without its beginning.
+    `failure` is what every call meets while it is set; that, `models`, `answer_by` and
+    `delay_per_token_s` may be replaced at any time. It honours what a server of `kind` does:
+    `answer_by` sees the request. An answer that is gone on with (`so_far`) is the same answer
+    without its beginning.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class InMemoryBackend:
         self.models = models
         self.failure: BackendError | None = None
         self.in_flight = 0
-        self._answer_by = answer_by
+        self.answer_by = answer_by
         self.delay_per_token_s = delay_per_token_s
 
     def left_out(self, request: CompletionRequest, model: ModelInfo) -> tuple[str, ...]:
@@ -74,7 +75,7 @@ class InMemoryBackend:
         await self.health()
         if request.model not in {model.name for model in self.models}:
             raise BackendError("model_missing", request.model)
-        text = self._answer_by(request).removeprefix(request.so_far)
+        text = self.answer_by(request).removeprefix(request.so_far)
         tokens = re.findall(r"\s*\S+|\s+$", text)
         self.in_flight += 1
         events = self._events(request, tokens, idle_timeout_s)

@@ -21,6 +21,16 @@ QUICK_S = 0.5
 MOMENT_S = 1.0
 """What a group should take at most: so much is bound to a peer at once, and lost with it."""
 
+LEAST_S = 0.05
+"""What a group should take at least: less costs more to place than to answer."""
+
+QUICKEST_S = 1e-4
+"""No question is taken to be quicker, whatever a clock says."""
+
+PATIENCE_TIMES = 10.0
+PATIENCE_S_MIN = 0.5
+"""One that takes so many times as long as usual, and so long, holds the others of its group up."""
+
 WEIGHT = 0.3
 """Of the latest in a moving average: a model that was just loaded is soon known to be quick."""
 
@@ -28,17 +38,24 @@ PACES_MAX = 1024
 PROMPTS_BYTES_MAX = 512 * 1024
 
 
-def group_size(each_s: float | None, *, waiting: int, slots: int) -> int:
+def group_size(each_s: float | None, *, waiting: int, slots: float) -> int:
     """How many of the questions that wait should go to one peer together.
 
-    `each_s` is what one is expected to take, None where that is not known; `slots` are all that
-    there are for such work: each gets its share, and the last ones are spread evenly.
+    `each_s` is what one is expected to take there, None where that is not known; `slots` are all
+    that there are for such work, each counted as so many of this peer's as it is faster than it.
+    Each gets half of its share of what is left, so that all are done at about the same time
+    (factoring, for peers of unequal speed: Hummel, Schmidt, Uma and Wein, SPAA 1996).
     """
     if each_s is None or each_s > QUICK_S:
         return 1
-    in_a_moment = int(MOMENT_S / max(each_s, 1e-4))
-    share = ceil(waiting / (2 * max(1, slots)))
-    return max(1, min(COMPLETIONS_MAX, in_a_moment, share))
+    each_s = max(each_s, QUICKEST_S)
+    share = max(ceil(waiting / (2 * max(1.0, slots))), int(LEAST_S / each_s))
+    return max(1, min(COMPLETIONS_MAX, int(MOMENT_S / each_s), share, waiting))
+
+
+def patience_s(each_s: float) -> float:
+    """How long to wait for the next answer of a group, from when it is due to be told."""
+    return max(PATIENCE_S_MIN, PATIENCE_TIMES * each_s)
 
 
 class Paces:
@@ -58,10 +75,11 @@ class Paces:
         unit_s = self._unit_s.get((peer, work))
         return None if unit_s is None else unit_s * units
 
-    def usual_s(self, work: str, units: float) -> float | None:
-        """The same, wherever: the median of the peers that did such work."""
-        seen = sorted(unit_s for (_, name), unit_s in self._unit_s.items() if name == work)
-        return seen[len(seen) // 2] * units if seen else None
+    def quickest_s(self, work: str, units: float) -> float | None:
+        """The same at the quickest of the peers that did such work."""
+        seen = (unit_s for (_, name), unit_s in self._unit_s.items() if name == work)
+        quickest = min(seen, default=None)
+        return None if quickest is None else quickest * units
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +92,7 @@ class Question:
     """It did not come out well with others."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Group:
     """Questions that are asked together; `unanswered` is what the next peer would be asked."""
 
@@ -89,6 +107,18 @@ class Group:
         surplus = self.unanswered[max(1, count) :]
         del self.unanswered[max(1, count) :]
         return surplus
+
+    def break_off(self) -> list[Question]:
+        """Ask none of the others of this peer: the one that is under way takes far too long.
+
+        Returns all that have no answer, that one to be asked alone from now on; none while two
+        peers are asked, of whom the quicker goes on.
+        """
+        if self.under_way != 1 or not self.unanswered:
+            return []
+        given_up, self.unanswered = self.unanswered, []
+        given_up[0].is_alone = True
+        return given_up
 
     def ask(self) -> Asking | None:
         """None where a peer that was lost, or another one, has answered all of it meanwhile."""

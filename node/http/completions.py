@@ -10,7 +10,6 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from math import inf
 
 import trio
 
@@ -160,7 +159,7 @@ class _Call:
         self._is_streamed = is_streamed
         self._request = request
         self._on_end = on_end
-        self._pieces_in, self._pieces = trio.open_memory_channel[CompletionDelta](inf)
+        self._pieces: list[CompletionDelta] = []
         self._changed = trio.Event()
         self._completion: Completion | None = None
         self._failure: HttpError | None = None
@@ -186,7 +185,7 @@ class _Call:
     def _hear(self, delta: CompletionDelta) -> None:
         if not self._is_streamed:
             return
-        self._pieces_in.send_nowait(delta)
+        self._pieces.append(delta)
         self._changed.set()
 
     async def wait(self) -> None:
@@ -195,16 +194,14 @@ class _Call:
 
     def take(self) -> list[CompletionDelta]:
         """What has come since the last time."""
-        taken: list[CompletionDelta] = []
-        while self._pieces.statistics().current_buffer_used:
-            taken.append(self._pieces.receive_nowait())
+        taken, self._pieces = self._pieces, []
         if self._completion is None and self._failure is None:
             self._changed = trio.Event()
         return taken
 
     def check(self) -> None:
         """Raises HttpError: it failed before anything came."""
-        if self._failure is not None and not self._pieces.statistics().current_buffer_used:
+        if self._failure is not None and not self._pieces:
             raise self._failure
 
     def ended(self) -> Completion | None:

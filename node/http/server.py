@@ -291,6 +291,8 @@ class _Connection:
 
         async def read_body(bytes_max: int) -> bytes:
             if not body:
+                if _told_bytes(request) > bytes_max:  # before it is sent, and waited for
+                    raise HttpError(413, "too_large", f"a body of over {bytes_max} bytes")
                 body.append(await self._read_body(bytes_max))
                 self._hang_ups.add(watch)
             return body[0]
@@ -399,6 +401,11 @@ def _request(event: h11.Request, client: str) -> Request:
 def _has_body(request: Request) -> bool:
     length = request.headers.get("content-length", "0")
     return "transfer-encoding" in request.headers or length.strip() not in {"", "0"}
+
+
+def _told_bytes(request: Request) -> int:
+    """Of its body, where it tells; h11 has seen to it that it is a number."""
+    return int(request.headers.get("content-length", "0"))
 
 
 def _request_id(request: Request) -> str:

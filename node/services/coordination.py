@@ -343,9 +343,10 @@ class Coordination:
     async def _lead(self, events: list[journal.SessionEvent]) -> None:
         try:
             self._working.deadline = self._deadline_at
-            with self._working:
-                await self._work_through(events)
-                return
+            if self._remaining_s() > 0:  # else the first step would go out before trio looks
+                with self._working:
+                    await self._work_through(events)
+                    return
             limit = f"{self._spec.timeout_s:g} s are over"
             self._happened(journal.BudgetSpent(limit="timeout", detail=limit))
         except (RemoteProtocolError, PeerUnreachableError, RequestRefusedError) as error:

@@ -64,6 +64,8 @@ class _Batch:
         hear: Hear,
     ) -> None:
         self._waiting: deque[Question] = deque()
+        self._in_line: set[Group] = set()
+        """Groups that are taken, many of which have no peer yet."""
         self._held: set[Question] = set()
         """Those whose place in the budget is held: until they are answered, and journalled."""
         self._nursery: trio.Nursery
@@ -145,12 +147,14 @@ class _Batch:
     async def _ask_group(self, group: Group) -> None:
         how, began = self._how, trio.current_time()
         asked = how.asked()
+        self._in_line.add(group)
         try:
             await self._groups.complete(
                 asked,
                 group,
                 hear=self._hear_group,
                 give_back=self._wait_again,
+                waiting=self._unasked,
                 as_of_now=how.as_of_now,
                 devices=how.devices,
             )
@@ -174,6 +178,12 @@ class _Batch:
                     for one in group.unanswered
                 ]
             )
+        finally:
+            self._in_line.discard(group)
+
+    def _unasked(self) -> int:
+        in_line = (len(group.unanswered) for group in self._in_line if not group.under_way)
+        return len(self._waiting) + sum(in_line)
 
     def _hear_group(self, peer: PeerId, model: str, told: Told) -> None:
         good: list[tuple[Question, Reply]] = []

@@ -7,14 +7,25 @@ The next peer is asked for what the one before has not answered. Which go togeth
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import inf
+
+import trio
 
 from kowalski.mesh.core.placement import Devices, Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core.job import Job, prompt_tokens
-from kowalski.node.core.question_groups import Asking, Group, Question, group_size
+from kowalski.node.core.question_groups import (
+    QUICKEST_S,
+    Asking,
+    Group,
+    Question,
+    group_size,
+    patience_s,
+)
 from kowalski.node.services import inference
 from kowalski.node.services.dispatch import Work
+from kowalski.node.services.one_by_one import MOMENT_S
 from kowalski.node.services.placed_work import ANY_MODEL, PlacedWork, units
 from kowalski.node.services.placing import Attempt
 from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
@@ -33,19 +44,40 @@ Hear = Callable[[PeerId, str, Told], None]
 """Answers of a moment, from whom, and of which model."""
 
 
+@dataclass(frozen=True, slots=True)
+class _How:
+    """`wait_s` for the next answers; `may_break_off` spends one of the few tries that there are."""
+
+    asked: CompletionAsked
+    hear: Hear
+    as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]]
+    wait_s: float
+    may_break_off: Callable[[], bool]
+
+
 class PlacedGroups:
     def __init__(self, mesh: Mesh, work: PlacedWork) -> None:
         self._mesh = mesh
         self._work = work
 
     def size(self, asked: CompletionAsked, prompt: str, *, waiting: int, devices: Devices) -> int:
-        """How many questions should go together, if all that wait are like `prompt`."""
+        """How many questions should go together, if all that wait are like `prompt`.
+
+        At the quickest peer: another one gives back what is too much for it.
+        """
         need = self._need(asked, [prompt], devices)
-        dispatch = self._work.placing.dispatch
-        each_s = self._work.paces.usual_s(need.work, need.units)
-        if group_size(each_s, waiting=waiting, slots=1) == 1:
+        each_s = self._work.paces.quickest_s(need.work, need.units)
+        if each_s is None or group_size(each_s, waiting=waiting, slots=1) == 1:
             return 1
-        return group_size(each_s, waiting=waiting, slots=dispatch.slots(need))
+        return group_size(each_s, waiting=waiting, slots=self._slots(need, each_s))
+
+    def _slots(self, need: Need, each_s: float) -> float:
+        """All that there are, each as many as are needed to be as fast where one takes `each_s`."""
+        slots, each_s = 0.0, max(each_s, QUICKEST_S)
+        for choice in self._work.placing.dispatch.rank(need).choices:
+            there_s = self._work.paces.at_s(choice.peer, need.work, need.units) or each_s
+            slots += choice.candidate.occupancy[need.kind].slots * each_s / max(there_s, QUICKEST_S)
+        return slots
 
     def _need(self, asked: CompletionAsked, prompts: Sequence[str], devices: Devices) -> Need:
         model = None if asked.model == ANY_MODEL else asked.model
@@ -61,12 +93,14 @@ class PlacedGroups:
         *,
         hear: Hear,
         give_back: Callable[[list[Question]], None],
+        waiting: Callable[[], int],
         as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]],
         devices: Devices,
     ) -> None:
         """Ask until all of the group are answered; `asked` has what holds for each of them.
 
-        `give_back` hears of those that are too many for the peer that is asked.
+        `give_back` hears of those that are too many for the peer that is asked, since so many are
+        `waiting`, those of this group among them.
 
         Raises:
             Weather: as `PlacedWork.complete`; what stays unanswered stands in the group.
@@ -81,14 +115,21 @@ class PlacedGroups:
             max_tokens=None if asked.max_tokens is None else asked.max_tokens * len(prompts),
         )
 
+        dispatch = self._work.placing.dispatch
+
         async def attempt(to: Attempt) -> None:
-            each_s = self._work.paces.at_s(to.peer, need.work, need.units / len(prompts))
-            give_back(group.keep(group_size(each_s, waiting=2 * len(prompts), slots=1)))
+            one = replace(need, units=need.units / len(prompts))
+            each_s = self._work.paces.at_s(to.peer, one.work, one.units)
+            slots = 1.0 if each_s is None else self._slots(one, each_s)
+            give_back(group.keep(group_size(each_s, waiting=waiting(), slots=slots)))
             asking = group.ask()
             if asking is None:
                 return
             try:
-                await self._ask(to, asking, asked, hear, as_of_now)
+                wait_s = inf if each_s is None else MOMENT_S + patience_s(each_s)
+                how = _How(asked, hear, as_of_now, wait_s, lambda: dispatch.may_hedge(need))
+                if not await self._ask(to, asking, how):
+                    give_back(group.break_off())
             except RequestRefusedError:
                 asking.refused()
                 raise
@@ -103,20 +144,14 @@ class PlacedGroups:
             may_hedge=True,
         )
 
-    async def _ask(
-        self,
-        to: Attempt,
-        asking: Asking,
-        asked: CompletionAsked,
-        hear: Hear,
-        as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]],
-    ) -> None:
-        model = asked.model
+    async def _ask(self, to: Attempt, asking: Asking, how: _How) -> bool:
+        """False: the question that is under way takes far too long, and may be asked elsewhere."""
+        asked, model = how.asked, how.asked.model
         if model == ANY_MODEL:
             model = self._work.preferred_model(to.peer)
 
         async def request() -> CompletionsAsked:
-            now = await as_of_now(asked)
+            now = await how.as_of_now(asked)
             return CompletionsAsked(
                 task=now.task,
                 term=now.term,
@@ -131,15 +166,22 @@ class PlacedGroups:
 
         async with self._mesh.converse(to.peer, inference.PROTOCOL, request) as conversation:
             while True:
-                match message := await conversation.receive():
+                message = None
+                with trio.move_on_after(how.wait_s):
+                    message = await conversation.receive()
+                match message:
+                    case None if asking.group.under_way == 1 and how.may_break_off():
+                        return False
+                    case None:
+                        continue
                     case CompletionsTold(answers=answers):
                         if to.speak():
-                            hear(to.peer, model, asking.tell(answers))
+                            how.hear(to.peer, model, asking.tell(answers))
                     case CompletionsDone():
                         asking.check()
                         self._mesh.hear_reply(to.peer, message.hot)
                         self._learn(to, asked, message)
-                        return
+                        return True
                     case _:
                         kind = CompletionsAsked.KIND
                         raise RemoteProtocolError(f"{message.KIND} in answer to {kind}")

@@ -55,6 +55,7 @@ from kowalski.rlm.fold_counts import FoldCounts
 from kowalski.rlm.model_folding import ModelFolded
 
 R = TypeVar("R")
+M = TypeVar("M", bound=Message)
 
 ANY_MODEL = "*"
 """In place of a model's name: whichever the best peer prefers."""
@@ -117,15 +118,13 @@ Terms = dict[str, object]
 """What an attempt changes of a request: its claim, its time."""
 
 
-def _stamping(
-    as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]],
-) -> Callable[[CompletionAsked, Terms], Callable[[], Awaitable[CompletionAsked]]]:
-    """Makes a request what it is to be when it is sent, then."""
-
-    async def stamp(request: CompletionAsked, terms: Terms) -> CompletionAsked:
-        return (await as_of_now(request)).model_copy(update=terms)
-
-    return lambda request, terms: partial(stamp, request, terms)
+async def _stamped(
+    request: M, to: Attempt, as_of_now: Callable[[M], Awaitable[M]] = _as_it_is, **more: object
+) -> M:
+    """What a request is to be when it is sent; asked for then, as the last thing before."""
+    now = await as_of_now(request)
+    terms = {"claim": to.claim, "remaining_s": to.remaining_s, **more}
+    return now.model_copy(update=terms)
 
 
 class PlacedWork:
@@ -168,7 +167,6 @@ class PlacedWork:
         """
         whole = WholeReply(asked, may_begin_anew=may_begin_anew, on_restart=on_restart)
         attempts = attempts or Attempts()
-        stamped = _stamping(as_of_now)
 
         def hear(delta: CompletionDelta) -> None:
             whole.reply.add(delta)
@@ -177,13 +175,14 @@ class PlacedWork:
                 on_delta(delta.text)
 
         async def attempt(to: Attempt) -> CompletionDone:
-            terms: dict[str, object] = {"claim": to.claim, "remaining_s": to.remaining_s}
-            if asked.model == ANY_MODEL:
-                terms["model"] = self.preferred_model(to.peer)
+            model = asked.model
+            if model == ANY_MODEL:
+                model = self.preferred_model(to.peer)
+            stamped = partial(_stamped, to=to, as_of_now=as_of_now, model=model)
             request = whole.next_request()
             attempts.sent += 1
             try:
-                done = await self._complete_on(to, stamped(request, terms), hear)
+                done = await self._complete_on(to, partial(stamped, request), hear)
             except RequestRefusedError as no:
                 attempts.sent -= 1
                 if no.reason != "unsupported" or not whole.is_going_on(request):
@@ -191,7 +190,7 @@ class PlacedWork:
                 whole.begin_anew(f"{to.choice.name} cannot go on with an answer")
                 request = asked
                 attempts.sent += 1
-                done = await self._complete_on(to, stamped(request, terms), hear)
+                done = await self._complete_on(to, partial(stamped, request), hear)
             except RequestFailedError as failed:
                 if failed.code == "too_long":
                     whole.overflowed(failed)
@@ -342,8 +341,7 @@ class PlacedWork:
         """
 
         async def attempt(to: Attempt) -> tuple[str, FoldDone]:
-            terms = {"claim": to.claim, "remaining_s": to.remaining_s}
-            request = (await as_of_now(asked)).model_copy(update=terms)
+            request = await _stamped(asked, to, as_of_now)
             done = await self._mesh.request(
                 to.peer, folding.PROTOCOL, request, FoldDone, timeout_s=request.remaining_s
             )
@@ -393,8 +391,9 @@ class PlacedWork:
         """
 
         async def attempt(to: Attempt) -> CellDone:
-            cell = asked.model_copy(update={"claim": to.claim, "remaining_s": to.remaining_s})
-            return await self.run_cell(to.peer, cell, on_output, _no_sub_calls)
+            return await self.run_cell(
+                to.peer, partial(_stamped, asked, to), on_output, _no_sub_calls
+            )
 
         work = Work(
             Need("code", language=asked.language),

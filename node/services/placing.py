@@ -56,13 +56,19 @@ class Attempt:
 
     choice: Choice
     claim: Claim
-    remaining_s: float
+    deadline: float
+    rtt_s: float
     sent: Sent
     is_first_to_speak: Callable[[], bool] = _always
 
     @property
     def peer(self) -> PeerId:
         return self.choice.peer
+
+    @property
+    def remaining_s(self) -> float:
+        """What to tell the peer, if it is told now: opening a stream takes of it as well."""
+        return passed_on_s(self.deadline - trio.current_time(), self.rtt_s)
 
     def speak(self) -> bool:
         self.sent.answer()
@@ -127,14 +133,14 @@ class Placing:
         is_first_to_speak: Callable[[], bool] = _always,
     ) -> T:
         """Do the work on the peer chosen; raises `Weather`."""
-        left_s = deadline - trio.current_time()
         rtt_s = round_trip_s(chosen.choice.candidate)
         try:
             with self.dispatch.sending(work, chosen) as sent:
                 attempt = Attempt(
                     chosen.choice,
                     chosen.claim,
-                    passed_on_s(left_s, 0.0 if chosen.choice.candidate.is_self else rtt_s),
+                    deadline,
+                    0.0 if chosen.choice.candidate.is_self else rtt_s,
                     sent,
                     is_first_to_speak,
                 )

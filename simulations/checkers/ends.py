@@ -11,7 +11,8 @@ from simulations.places import as_said
 from simulations.plan import Ask
 from simulations.scenarios import Scenario
 
-HELPLESS = ("no_peer", "peers_failed", "no_model", "unrefined")
+HELPLESS = ("no_peer", "peers_failed", "no_model", "unrefined", "unsupported")
+LATE = ("timeout", as_said("stopped: it took too long"))
 
 
 @dataclass(slots=True)
@@ -36,17 +37,19 @@ def why_wrong(
     """`answers_are_right`: what is wrong with the end of a task; empty if it is as it should be.
 
     A task may be cancelled if somebody has said so; late if it was in a hurry; without an answer if
-    the scenario lets all models fail at once.
+    the scenario lets all models fail at once. What it lacks it must own up to: in the detail of its
+    end, or in its answer, for one cell of many that was stopped or could ask nobody.
     """
     assert task.answer is not None
     answer, detail = task.answer.answer, task.answer.detail
     said = as_said(answer)
     missing = [words for words in ask.wanted if as_said(words) not in said]
-    is_helpless = scenario.may_be_helpless and any(one in detail for one in HELPLESS)
+    owned_up = f"{detail} {said}"
+    is_helpless = scenario.may_be_helpless and any(one in owned_up for one in HELPLESS)
     match task.state:
         case "answered":
             is_excused = "its_process_died" in said and "kill-sessions" in fired
-            is_late = ask.is_hasty and "timeout" in detail
+            is_late = ask.is_hasty and any(one in owned_up for one in LATE)
             is_fine = is_excused or is_late or is_helpless or not missing
         case "failed":
             is_fine = is_helpless or ask.is_hasty

@@ -17,8 +17,6 @@ from simulations.places import Part
 from simulations.witness import NoChecker, Said, Witness
 
 SLACK_S = 0.05
-OPENING_S = 10.0
-"""A request says what was left before its stream was opened, or its node stood still."""
 WINDOW_S = 10.0
 RETRY_SHARE = 0.2
 RETRIES_PER_S = 1.0
@@ -104,7 +102,7 @@ class Deadlines(NoChecker):
         )
         self.witness.check(
             "time_left_shrinks",
-            holds=message.remaining_s <= max(left_s, 0.0) + OPENING_S,
+            holds=message.remaining_s <= max(left_s, 0.0) + SLACK_S,
             words=f"{who} with {message.remaining_s:.2f} s, where {left_s:.2f} s are left",
         )
 

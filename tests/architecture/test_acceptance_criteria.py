@@ -114,8 +114,9 @@ CRITERIA: Mapping[str, Criterion] = {
             "mesh/core/test_placement.py": (
                 "test_inference_goes_to_the_faster_until_it_has_to_share",
             ),
+            f"{SERVICES}test_placed_groups.py": ("test_unequal_peers_are_asked_as_they_are_quick",),
         },
-        short_of="300 quick questions at 10, 50 and 200 ms take 3 to 4 times the ideal 0.6 s",
+        short_of="300 questions at 10, 50 and 200 ms take 2.2 times the ideal; 1500 1.5 times",
     ),
     "A8": Criterion(
         "stragglers: a second peer is asked, few requests are sent twice, none counts twice",

@@ -29,7 +29,16 @@ WORLD = frozenset(
             "tempfile",
         ),
         *("time", "random", "secrets", "uuid.uuid4", "sqlite3", "logging"),
-        *("structlog", "libp2p", "multiaddr", "zeroconf", "h11", "psutil", "platformdirs"),
+        *(
+            "structlog",
+            "libp2p",
+            "multiaddr",
+            "zeroconf",
+            "h11",
+            "httptools",
+            "psutil",
+            "platformdirs",
+        ),
     }
 )
 
@@ -59,7 +68,8 @@ DOORS = (
     Door(frozenset({"segno"}), ("node/cli_trust.py", "node/http/dashboard.py")),
     Door(frozenset({"opentelemetry"}), ("node/tracing.py",)),
     Door(frozenset({"pynvml"}), ("node/gpu_sources.py",)),
-    Door(frozenset({"h11"}), ("node/http/server.py", "node/backends/http_pool.py")),
+    Door(frozenset({"h11"}), ("node/http/server.py",)),
+    Door(frozenset({"httptools"}), ("node/backends/http_answers.py",)),
     Door(frozenset({"certifi"}), ("node/backends/http_pool.py",)),
     Door(frozenset({"prometheus_client"}), ("node/http/metrics.py",)),
 )

@@ -6,7 +6,17 @@ import sys
 import pytest
 
 HEAVY = frozenset(
-    {"libp2p", "trio", "pydantic", "zeroconf", "h11", "structlog", "psutil", "xllamacpp"}
+    {
+        "libp2p",
+        "trio",
+        "pydantic",
+        "zeroconf",
+        "h11",
+        "httptools",
+        "structlog",
+        "psutil",
+        "xllamacpp",
+    }
 )
 
 

@@ -7,13 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kowalski.node.core.question_groups import (
+    LEAST_S,
     MOMENT_S,
+    PATIENCE_S_MIN,
     QUICK_S,
     Asking,
     Group,
     Paces,
     Question,
     group_size,
+    patience_s,
 )
 from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.ids import PeerId
@@ -54,20 +57,50 @@ def test_a_group_is_bounded_by_a_moment_and_by_its_share(
     if size > 1:
         assert each_s is not None
         assert size * each_s <= MOMENT_S * 1.001 + 1e-4 * size
-        assert (size - 1) * 2 * max(1, slots) < waiting, "some is left for every slot"
+        is_share = (size - 1) * 2 * max(1, slots) < waiting
+        assert is_share or size * each_s <= LEAST_S * 1.001, "some is left for every slot"
+
+
+def test_a_slow_peer_gets_as_much_less_as_it_is_slower() -> None:
+    # Four slots that take 10 ms, and four that take 100 ms: in 10 s the latter do a tenth.
+    quick, slow = (group_size(s, waiting=440, slots=n) for s, n in ((0.01, 4.4), (0.1, 44.0)))
+    assert (quick, slow) == (50, 5)
+
+
+def test_one_that_holds_its_group_up_goes_on_alone_and_the_others_elsewhere() -> None:
+    asked = group(4)
+    asking = ask(asked)
+    asking.tell(answers(0))
+    given_up = asked.break_off()
+    assert [one.prompt for one in given_up] == ["q 1", "q 2", "q 3"]
+    assert [one.is_alone for one in given_up] == [True, False, False]
+    assert asked.ask() is None
+    assert patience_s(0.001) == PATIENCE_S_MIN
+    assert patience_s(1.0) == pytest.approx(10.0)
+
+
+def test_a_group_that_two_are_asked_is_not_broken_off() -> None:
+    asked = group(4)
+    one, other = ask(asked), ask(asked)
+    assert asked.break_off() == []
+    other.end()
+    assert len(asked.break_off()) == 4
+    one.end()
+    assert asked.break_off() == []
 
 
 def test_a_pace_follows_what_was_seen_lately_at_each_peer() -> None:
     paces = Paces()
-    assert paces.usual_s("inference m", 1.0) is None
+    assert paces.quickest_s("inference m", 1.0) is None
     paces.learn(BOX, "inference m", 3.0)  # it had to be loaded
     for _ in range(20):
         paces.learn(BOX, "inference m", 0.01)
     paces.learn(LAP, "inference m", 2.0)
+    quickest_s = paces.at_s(BOX, "inference m", 1.0)
     assert paces.at_s(BOX, "inference m", 2.0) == pytest.approx(0.02, rel=0.5)
     assert paces.at_s(LAP, "inference m", 2.0) == pytest.approx(4.0)
     assert paces.at_s(LAP, "inference other", 2.0) is None
-    assert paces.usual_s("inference m", 1.0) == pytest.approx(2.0)
+    assert paces.quickest_s("inference m", 1.0) == quickest_s
 
 
 def test_what_is_answered_counts_once_and_the_rest_stays() -> None:

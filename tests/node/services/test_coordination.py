@@ -297,6 +297,20 @@ async def test_no_cell_is_sent_after_the_lease_until_it_is_renewed(
         nursery.cancel_scope.cancel()
 
 
+async def test_no_cell_is_sent_where_a_grant_leaves_no_time(virtual_time: JumpingClock) -> None:
+    """Of a leader that runs cells itself, to whom they go out at once (seed 501 of `split`)."""
+    both = Part(languages={"bash": "1.0", "python": "1.0"})
+    async with open_world([ASKER, both]) as world:
+        late = grant(blocks("wait 1")).model_copy(update={"remaining_s": 0.0})
+        async with world[0].mesh.converse(
+            world.peer(1), coordinator.PROTOCOL, late
+        ) as conversation:
+            entries = [await next_entry(conversation) for _ in range(2)]
+            assert "timeout" in str(event_of(entries[1]))
+            assert not [kind for kind in world.witness.messages if "cell-asked" in kind]
+            await conversation.send(wire.Settle(task=TaskId("by-hand"), term=1))
+
+
 async def test_a_cell_is_not_moved_to_another_worker_after_the_lease(
     virtual_time: JumpingClock,
 ) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
+import trio
 
 from kowalski.node.backends.seam import CompletionRequest
 from simulations.virtual_time import JumpingClock
-from simulations.world import open_world
+from simulations.world import Place, World, open_world
 from tests.node.services.prompts import ASKER, LEADER, THINKER, block
 from tests.node.services.test_grouped_questions import ONLY_CODE, answered_calls
 
@@ -36,3 +38,54 @@ async def test_what_is_lost_with_a_peer_is_asked_elsewhere_and_nothing_twice(
         assert [one.error for one in calls] == [None] * 300
         # The dead peer was answering in each of its slots, and had a moment's answers untold.
         assert len(world.calls) < 300 + 150
+
+
+async def wall_s(world: World, name: str, count: int) -> float:
+    """Seconds that a batch of so many takes, from submitting to its answer."""
+    began = trio.current_time()
+    prompt = block(f"ask-many {count} of {name}")
+    task = world.submit(0, prompt, mode="blocks", model="none", task=name)
+    await world.result(0, task)
+    errors = [one.error for one in answered_calls(world, task)]
+    assert errors == [None] * count
+    return trio.current_time() - began
+
+
+async def test_unequal_peers_are_asked_as_they_are_quick(virtual_time: JumpingClock) -> None:
+    models = [
+        dataclasses.replace(THINKER, model_slots=4, delay_per_token_s=s, tells=lambda _: "fine")
+        for s in (0.01, 0.05, 0.2)
+    ]
+    async with open_world([ASKER, LEADER, ONLY_CODE, *models]) as world:
+        await wall_s(world, "before", 300)
+        asked = [len(place.calls) for place in world.places[3:]]
+        taking_turns_s = 100 / 4 * 0.2
+        assert await wall_s(world, "now", 300) <= taking_turns_s / 2
+        quick, middle, slow = (
+            len(place.calls) - before for place, before in zip(world.places[3:], asked, strict=True)
+        )
+        assert quick > 2 * middle > 4 * slow
+
+
+async def test_one_that_takes_far_too_long_holds_neither_its_group_nor_its_batch_up(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world(
+        [ASKER, LEADER, ONLY_CODE, *[dataclasses.replace(THINKER, tells=lambda _: "fine")] * 3]
+    ) as world:
+        asked = 0
+
+        def tells_of(place: Place) -> Callable[[CompletionRequest], str]:
+            def tells(_request: CompletionRequest) -> str:
+                nonlocal asked
+                asked += 1
+                place.backend.delay_per_token_s = 5.0 if asked % 100 == 50 else 0.02
+                return "fine"
+
+            return tells
+
+        for place in world.places[3:]:
+            place.backend.answer_by = tells_of(place)
+        walls = [await wall_s(world, f"t{number}", 100) for number in range(8)]
+        assert max(walls[2:]) < 5.0 / 3, "the first ones show what is usual"
+        assert asked <= 800 * 1.02

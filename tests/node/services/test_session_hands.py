@@ -45,8 +45,7 @@ async def test_a_session_runs_code_that_asks_the_model_and_answers(
         seen = events(world, 0, task)
         assert isinstance(seen[0], Opened)
         assert isinstance(seen[-1], Closed)
-        answered = [event for event in seen if isinstance(event, SubCallAnswered)]
-        assert sorted(event.ordinal for event in answered) == [0, 1, 2]
+        assert sorted(one.ordinal for one in answered_calls(world, task)) == [0, 1, 2]
         assert len(world.calls) == 2 + 3
 
 

@@ -434,7 +434,7 @@ async def test_a_cell_whose_stream_takes_longer_to_open_than_the_lease_lasts_wai
     virtual_time: JumpingClock,
 ) -> None:
     async with open_world([ASKER, LEADER, WORKER]) as world:
-        world.witness.checkers.append(Leases(world.witness))
+        world.witness.engage(Leases(world.witness))
         storm, (asker, leader, worker) = world.wires.storm, map(world.peer, range(3))
         storm.slow_s[(leader, worker)] = storm.slow_s[(worker, leader)] = 2.2
         # Whoever is silent for so long may be taken for lost; then the cell waits for it.

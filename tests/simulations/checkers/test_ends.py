@@ -62,6 +62,14 @@ def test_without_a_model_a_task_may_end_only_where_all_may_fail() -> None:
     assert wrong("failed", detail="internal", scenario="failing")
 
 
+def test_an_answer_owns_up_to_the_cell_that_was_stopped_or_could_ask_nobody() -> None:
+    assert not wrong("answered", "[stopped: it took\ntoo long]", timeout_s=5.0)
+    assert wrong("answered", "[stopped: it took\ntoo long]")
+    assert wrong("answered", "cut short, and not a word of it", timeout_s=5.0)
+    assert not wrong("answered", "[no_peer: no peer has model m]", scenario="failing")
+    assert wrong("answered", "[no_peer: no peer has model m]")
+
+
 def test_tasks_are_neither_lost_nor_made_up() -> None:
     assert not why_not_conserved({"a", "b"}, {"a"}, {"b", "c"})
     assert why_not_conserved({"b"}, {"a"}, {"b"}) == "lost ['a'] and made up []"

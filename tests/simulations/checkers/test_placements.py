@@ -83,7 +83,7 @@ def test_what_is_sent_after_the_end_of_its_time_or_with_more_than_is_left() -> N
     deadlines.heard(said(grant(5.0), speaker=1, hearer=0, own_s=10.0))
     deadlines.said(said(cell(remaining_s=4.9), own_s=10.1))
     assert not broken(witness)
-    deadlines.said(said(cell(remaining_s=14.9), own_s=11.0))
+    deadlines.said(said(cell(remaining_s=4.5), own_s=11.0))
     assert broken(witness) == ["time_left_shrinks"]
     deadlines.said(said(cell(remaining_s=0.0), own_s=15.5))
     assert broken(witness) == ["time_left_shrinks", "nothing_is_sent_too_late"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from kowalski.node.repl.scripted_sessions import ScriptedState
+from kowalski.protocol.messages.base import Refused
 from simulations.checkers.work import EXECUTIONS_MAX, Executions, check_calls, leftovers
 from simulations.plan import Ask
 from simulations.virtual_time import JumpingClock
 from simulations.world import Part, open_world
-from tests.simulations.looking import broken, witness_of
+from tests.simulations.looking import broken, said, witness_of
 
 CODE = "say it"
 ASK = Ask("submit", 0.0, 0, "task-7", "prompt", "blocks", (("python", CODE),), ())
@@ -34,6 +35,19 @@ def test_twice_is_not_unless_something_went_wrong() -> None:
         executions.began_cell(number, CODE, state())
     executions.check_all([ASK], is_quiet=False)
     assert not broken(witness)
+    executions.check_all([ASK], is_quiet=True)
+    assert broken(witness) == ["attempt_budget"]
+
+
+def test_twice_is_right_where_a_worker_was_full_and_the_session_moved() -> None:
+    witness = witness_of()
+    executions = Executions(witness, [ASK])
+    for number in (0, 1):
+        executions.began_cell(number, CODE, state())
+    executions.said(said(Refused(reason="stale"), by_asker=False))
+    executions.check_all([ASK], is_quiet=True)
+    assert broken(witness) == ["attempt_budget"]
+    executions.said(said(Refused(reason="busy"), by_asker=False))
     executions.check_all([ASK], is_quiet=True)
     assert broken(witness) == ["attempt_budget"]
 
