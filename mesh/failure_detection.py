@@ -70,6 +70,8 @@ class Neighbourhood:
     introduce: Callable[[Iterable[KnownMember]], None]
     on_changed: Callable[[MemberChanged], None]
     on_missed: Callable[[PeerId], None]
+    on_spoke: Callable[[PeerId], None]
+    """Hears of each question that a peer asks us."""
     on_measured: Callable[[PeerId, float], None]
     """Hears of each answer to a probe, and the seconds that it took."""
     on_back: Callable[[], None]
@@ -140,6 +142,7 @@ class FailureDetection:
         """Serve the conversation, to members."""
         await trio.lowlevel.checkpoint()
         peer, number = conversation.peer, next(self._numbers)
+        self._around.on_spoke(peer)
         match request:
             case swim.Probe(claims=claims):
                 self.handle(events.ProbeHeard(number, peer, self._read(claims)))

@@ -157,6 +157,7 @@ class Mesh:
             introduce=self._meet,
             on_changed=self._on_changed,
             on_missed=lambda peer: self._connections.handle(connectivity.Missed(peer)),
+            on_spoke=lambda peer: self._connections.handle(connectivity.Spoke(peer)),
             on_measured=self._on_measured,
             on_back=lambda: self._connections.handle(connectivity.Woke()),
         )

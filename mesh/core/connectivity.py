@@ -34,12 +34,14 @@ from kowalski.mesh.core.connectivity_events import (
     Missed,
     Reached,
     Sighted,
+    Spoke,
     Suspected,
     TimePassed,
     Verify,
     Vouched,
     Woke,
 )
+from kowalski.mesh.core.connectivity_params import Params
 from kowalski.protocol.ids import Address, MeshId, PeerId
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "Peer",
     "Reached",
     "Sighted",
+    "Spoke",
     "Standing",
     "Step",
     "Suspected",
@@ -84,25 +87,6 @@ STRANGERS_MAX = 256
 """Connected peers beyond those, of whom nobody had heard."""
 
 ADDRESSES_PER_PEER_MAX = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Params:
-    """Seconds, all of them; the defaults suit a home network."""
-
-    yield_s: float = 1.0
-    """How long the higher id leaves dialling and asking to the lower one."""
-    retry_s: float = 0.5
-    retry_s_max: float = 20.0
-    stranger_s: float = 30.0
-    """How long a connected peer may take to prove that it belongs; joining happens in it."""
-    shun_s: float = 60.0
-    """How long a peer that failed to prove it is left alone."""
-    misses_max: int = 2
-    """Signs of life missed in a row, after which nothing is sent there."""
-    silence_s: float = 6.0
-    """Without a sign of life, after which the connection is given up; networks do hiccup."""
-    forget_s: float = 24 * 3600.0
 
 
 class Standing(Enum):
@@ -239,6 +223,8 @@ def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) ->
             return _refused(state, known, why, now)
         case Answered():
             return _answered(state, known, now), ()
+        case Spoke():
+            return _put(state, replace(known, silent_since=now)) if known.misses else state, ()
         case Missed():
             return _missed(state, known, now)
         case Suspected():

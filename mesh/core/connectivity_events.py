@@ -75,6 +75,17 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Spoke:
+    """It asked us something: it is there, whether or not what we ask is answered.
+
+    No reason to send it work; but a connection on which it speaks is not half-open, and whoever is
+    short of time is not helped by having to connect anew.
+    """
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
 class Missed:
     """It should have given one."""
 
@@ -123,6 +134,7 @@ EventOfKnown = (
     | MembershipRefused
     | AskingFailed
     | Answered
+    | Spoke
     | Missed
     | Suspected
     | Vouched

@@ -2,8 +2,10 @@
 
 Members are probed in turn. One that gives no sign of life is probed again, and by helpers; if they
 hear nothing either, it is suspect, the mesh is told, and it has some time to contradict before it
-is `failed`. Suspects hear of it first, and a few others look for themselves. A node that was late,
-asleep, or heard from none of its helpers, trusts itself less and waits longer.
+is `failed`. Suspects hear of it first, and a few others look for themselves. Who said anything of
+its own meanwhile is not accused. A node that was late, asleep, heard answers when they were
+overdue, or heard from none of its helpers, trusts itself less: it waits longer, gives suspects more
+time, and says less, since where all are short of time news is what they drown in.
 
 Sources: SWIM (Das, Gupta, Motivala, DSN 2002), Lifeguard (arXiv 1707.00788); the constants that are
 not ours are those of hashicorp/memberlist. What a claim is worth stands in `membership`, how long a
@@ -40,6 +42,7 @@ from kowalski.mesh.core.failure_detector_events import (
     ProbeFailed,
     ProbeHeard,
     RequestUnanswered,
+    SpokenBy,
     SyncAnswered,
     SyncAsked,
     Tell,
@@ -61,7 +64,7 @@ from kowalski.mesh.core.failure_detector_state import (
     timeout_s,
     worse,
 )
-from kowalski.mesh.core.hearsay import hear, pronounce, settle
+from kowalski.mesh.core.hearsay import hear, pronounce, settle, spoke
 from kowalski.mesh.core.membership import Claim
 from kowalski.protocol.ids import PeerId
 
@@ -88,6 +91,8 @@ def wake_at(state: FailureDetector) -> float:
 
 
 def step(state: FailureDetector, event: Event, now: float) -> Step:
+    if isinstance(event, SpokenBy):
+        state = spoke(state, event.peer, now)
     match event:
         case (
             ProbeHeard(number=number, peer=peer, claims=claims)
@@ -237,7 +242,9 @@ def _look_closer(state: FailureDetector, peer: PeerId, now: float) -> Step:
 
 def _call_for_help(state: FailureDetector, number: int, probing: Probing, now: float) -> Step:
     patience_s = timeout_s(state)
-    state, helpers = pick(state, state.params.helpers, but=probing.peer)
+    # Of one that has spoken meanwhile there is nothing to learn from others.
+    count = 0 if probing.is_heard else state.params.helpers
+    state, helpers = pick(state, count, but=probing.peer)
     asked = replace(probing, is_indirect=True, asked=len(helpers), due_at=now + patience_s)
     state = replace(state, probes={**state.probes, number: asked})
     effects: list[Effect] = []
@@ -281,7 +288,8 @@ def _help_came(state: FailureDetector, event: HelpAnswered | HelpFailed, now: fl
     if isinstance(event, HelpFailed):
         probing = replace(probing, unasked=probing.unasked + 1)
     elif event.has_reached:
-        return worse(_without_probe(state, event.number), -1), effects
+        # That they reached it and we did not is no sign of our health.
+        return _without_probe(state, event.number), effects
     else:
         probing = replace(probing, told=probing.told + 1)
     state = replace(state, probes={**state.probes, event.number: probing})
@@ -307,7 +315,8 @@ def _answered(state: FailureDetector, event: ProbeAnswered, now: float) -> Step:
     if probing.for_number is not None:
         state, words = say(state, probing.peer)
         return state, (*effects, AnswerHelp(probing.for_number, has_reached=True, claims=words))
-    return (worse(state, -1) if state.health else state), effects
+    # Overdue: it, or we, or what is between us has less time than we thought.
+    return worse(state, 1 if probing.is_indirect else -1), effects
 
 
 def _without_probe(state: FailureDetector, number: int) -> FailureDetector:
@@ -343,6 +352,8 @@ def _no_help(state: FailureDetector, number: int, probing: Probing) -> Step:
 def _accuse_missing(state: FailureDetector, number: int, probing: Probing, now: float) -> Step:
     """Neither we nor any helper heard from it: suspect it, unless we are the one that is ill."""
     state = _without_probe(state, number)
+    if probing.is_heard:
+        return worse(state, 1), ()
     known = state.table.members.get(probing.peer)
     if known is None or not known.is_living:
         return state, ()
@@ -368,7 +379,7 @@ def _gossip(state: FailureDetector, now: float) -> Step:
             state, words = say(state, peer)
             effects.append(Tell(peer, words))
     is_done = not state.rumours.waiting or not peers
-    at = inf if is_done else now + state.params.gossip_s
+    at = inf if is_done else now + state.params.gossip_s * (state.health + 1)
     return replace(state, gossip_at=at), tuple(effects)
 
 

@@ -168,6 +168,9 @@ Event = (
     | TimePassed
 )
 
+SpokenBy = ProbeHeard | Told | Heard | HelpAsked | SyncAsked | SyncAnswered
+"""What a peer has said of its own accord, or in answer to what was no probe."""
+
 # --- effects ------------------------------------------------------------------------------------
 
 

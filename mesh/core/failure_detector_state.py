@@ -57,6 +57,8 @@ class Probing:
     """Helpers who answered that they had not reached it."""
     unasked: int = 0
     """Helpers whom we could not reach ourselves."""
+    is_heard: bool = False
+    """It has said something of its own meanwhile: it is slow to answer, and not gone."""
     for_number: int | None = None
 
 

@@ -82,8 +82,8 @@ def _about_us(state: FailureDetector, claim: Claim) -> Step:
 
 def _suspicions(state: FailureDetector, news: Claims, now: float) -> dict[PeerId, Suspicion]:
     suspicions = dict(state.suspicions)
-    # Whoever is not well itself gives others more time (in the spirit of Lifeguard).
-    patience = 2.0 if state.health else 1.0
+    # Whoever is not well itself gives others as much more time as it takes to ask them.
+    patience = 1.0 + state.health
     for claim in news:
         suspicions.pop(claim.peer, None)
         if claim.state == "suspect":
@@ -131,6 +131,25 @@ def _welcome(state: FailureDetector, peer: PeerId, now: float) -> FailureDetecto
         probe_at=min(state.probe_at, now + interval_s(state) * share),
         sync_at=min(state.sync_at, now + sync_s(state) * share),
     )
+
+
+def spoke(state: FailureDetector, peer: PeerId, now: float) -> FailureDetector:
+    """It has said something itself, whatever it was: it is there, and slow to answer at worst.
+
+    Nobody is accused for a probe during which it spoke, and a suspicion begins anew: the words it
+    is told of that with are what it contradicts.
+    """
+    unheard = {
+        number: replace(one, is_heard=True)
+        for number, one in state.probes.items()
+        if one.peer == peer and one.for_number is None and not one.is_heard
+    }
+    if unheard:
+        state = replace(state, probes={**state.probes, **unheard})
+    if (known := state.suspicions.get(peer)) is None:
+        return state
+    doubted = replace(known, since=max(known.since, now), is_held=False)
+    return suspicions_changed(state, {**state.suspicions, peer: doubted}, now)
 
 
 def _shall_verify(state: FailureDetector, claim: Claim) -> bool:

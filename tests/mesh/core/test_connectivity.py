@@ -31,6 +31,7 @@ from kowalski.mesh.core.connectivity import (
     Params,
     Reached,
     Sighted,
+    Spoke,
     Standing,
     Suspected,
     TimePassed,
@@ -276,6 +277,17 @@ def test_a_link_that_stays_silent_is_hung_up_once_and_dialled_anew_at_once() -> 
         assert told == [(PARAMS.silence_s, HangUp(peer, "7 signs of life missed"))]
         state = after(ConnectionClosed(peer), now=10.0, of=state)
         assert until(state, Dial, limit=20) == 10.0
+
+
+def test_a_link_on_which_the_peer_speaks_is_not_hung_up_however_much_it_leaves_unanswered() -> None:
+    state = member()
+    for second in range(30):
+        state = after(Spoke(HIGHER), now=float(second), of=state)
+        state, effects = step(state, Missed(HIGHER), float(second))
+        assert effects == ()
+    assert not state.is_routable(HIGHER), "nothing is sent there, for it does not answer"
+    effects = step(state, Missed(HIGHER), 29.0 + PARAMS.silence_s)[1]
+    assert [type(effect) for effect in effects] == [HangUp]
 
 
 def test_a_network_that_stands_still_for_a_while_costs_no_connection() -> None:

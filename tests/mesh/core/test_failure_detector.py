@@ -567,3 +567,55 @@ def test_old_tombstones_are_buried() -> None:
     detector.hear(Told(1, peer(0), (Claim(peer(2), "left", 1),)))
     detector.never(PeerMissed, within_s=100.0)
     assert detector.state.table.state_of(peer(2)) is None
+
+
+# --- those who are slow ---------------------------------------------------------------------------
+
+
+def test_who_asks_us_something_while_it_owes_an_answer_is_not_accused() -> None:
+    detector = among(6)
+    probe = detector.until(Probe)
+    detector.hear(ProbeHeard(1, probe.peer, ()))
+    detector.now += PARAMS.timeout_s
+    effects = detector.hear(TimePassed())
+    assert PeerMissed(probe.peer) in effects, "no work is sent there all the same"
+    assert not of_kind(effects, AskHelp), "there is nothing to learn from others"
+    detector.now += PARAMS.timeout_s
+    effects = detector.hear(TimePassed())
+    assert PeerMissed(probe.peer) in effects
+    assert detector.state.table.state_of(probe.peer) == "alive"
+    assert detector.state.health == 1
+
+
+def test_a_suspicion_begins_anew_with_each_word_of_the_suspect() -> None:
+    detector = among(2)
+    accuse(detector, 1)
+    wait_s = detector.state.verdict_at - detector.now
+    detector.now += wait_s / 2
+    detector.hear(SyncAsked(1, peer(1), 0))
+    assert detector.state.verdict_at == pytest.approx(detector.now + wait_s)
+
+
+def test_an_answer_that_was_overdue_makes_us_trust_ourselves_less() -> None:
+    detector = among(6)
+    probe = detector.until(Probe)
+    detector.now += PARAMS.timeout_s
+    detector.hear(TimePassed())
+    detector.hear(ProbeAnswered(probe.number, ()))
+    assert detector.state.health == 1
+    assert len(detector.state.probes) == 1, "the next one was due at the same moment"
+    detector.answer_all()
+    assert detector.state.health == 0
+
+
+def test_who_is_not_well_gives_suspects_more_time_and_passes_news_on_less_often() -> None:
+    waits, pauses = [], []
+    for health in (0, 3):
+        detector = among(6)
+        detector.state = replace(detector.state, health=health)
+        accuse(detector, 1)
+        waits.append(detector.state.verdict_at - detector.now)
+        detector.until(Tell)
+        pauses.append(detector.state.gossip_at - detector.now)
+    assert waits[1] == pytest.approx(4 * waits[0])
+    assert pauses[1] == pytest.approx(4 * pauses[0])
