@@ -17,6 +17,12 @@ from kowalski.protocol.errors import ConfigError, KowalskiError
 Row = tuple[Any, ...]
 Cursor = sqlite3.Cursor
 
+WRITTEN_AHEAD_PAGES = 128
+"""Half a megabyte, and then it goes to its place: SQLite's own 4 MB would be most of what a task
+of ten megabytes may take."""
+
+PAGE_BYTES = 4096
+
 
 class StorageError(KowalskiError):
     """The disk said no: full, read-only, or damaged. Nothing of the failed write is there."""
@@ -70,6 +76,9 @@ def open_database(
             connection.execute(
                 f"PRAGMA synchronous = {'FULL' if survives_power_cuts else 'NORMAL'}"
             )
+            connection.execute(f"PRAGMA wal_autocheckpoint = {WRITTEN_AHEAD_PAGES}")
+            limit_bytes = WRITTEN_AHEAD_PAGES * PAGE_BYTES
+            connection.execute(f"PRAGMA journal_size_limit = {limit_bytes}")
             connection.execute("PRAGMA foreign_keys = ON")
             _migrate(connection, path, migrations, what)
         yield Database(connection, path)

@@ -22,8 +22,7 @@ from itertools import accumulate
 from kowalski.protocol.ids import PeerId
 
 LOOKED_AT = 64
-"""Up to so many, all are looked at. With three asked of 64, or of all 1,000, work is done as soon
-(measured: docs/simulation.md)."""
+"""Up to so many, all are looked at."""
 
 PASSED_OVER_MAX = 16
 """Of those that take no work now, for each that is wanted."""

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,12 +125,6 @@ def test_twenty_turns_over_ten_megabytes_leave_twelve_on_the_disk(stage: Stage) 
 
 
 def disk_bytes(folder: Path) -> int:
-    """Journals and contents; what has two names there is counted once.
-
-    What SQLite writes ahead (4 MB at most, used again and again) is written to its place before.
-    """
-    for path in folder.glob("*.sqlite"):
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    """Journals and contents; what has two names there is counted once."""
     found = [path.stat() for path in folder.rglob("*") if path.exists()]
     return sum({(one.st_dev, one.st_ino): one.st_blocks * 512 for one in found}.values())

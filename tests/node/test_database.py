@@ -37,6 +37,15 @@ def test_a_new_file_gets_every_migration_and_keeps_what_is_written(path: Path) -
         assert database.read("SELECT a FROM t WHERE a = ?", (1,)) == [(1,)]
 
 
+def test_what_is_written_ahead_stays_small_however_much_is_written(path: Path) -> None:
+    ahead = path.with_name(f"{path.name}-wal")
+    with open_database(path, (FIRST, SECOND), what="thing") as database:
+        for number in range(400):
+            with database.writing() as cursor:
+                cursor.execute("INSERT INTO t (a, b) VALUES (?, ?)", (number, "b" * 10_000))
+            assert ahead.stat().st_size < 1_000_000
+
+
 def test_an_older_file_is_migrated_from_where_it_is(path: Path) -> None:
     with open_database(path, (FIRST,), what="thing") as database, database.writing() as cursor:
         cursor.execute("INSERT INTO t (a) VALUES (1)")
