@@ -67,10 +67,13 @@ def test_the_demonstration_shows_a_task_that_survives_the_loss_of_a_node(
     assert blocks["state"] == rlm["state"] == "answered"
     where = {row["what"]: row["name"] for row in blocks["ran"]}
     cells = {name for what, name in where.items() if what.startswith("cell")}
-    assert len(cells) >= 2
+    assert cells
     assert "desktop" not in cells
     victim = killed[0].split()[1]
-    assert {event["name"] for event in done.of_kind("cell")} >= {victim}
+    # In the end all of it may be on one device: what the lost one had run moves as well.
+    tried = {event["name"] for event in done.of_kind("cell")}
+    assert victim in tried
+    assert tried - {victim}
 
     library = (folder / "stdlib.txt").read_text()
     assert 9e6 < len(library) < 20e6
