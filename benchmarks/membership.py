@@ -92,7 +92,7 @@ def _measure(size: int, runs: int, quiet_s: float) -> None:
         if quiet_s:
             counting = _count_bytes(machines.values()) if shutil.which("nft") else None
             _watch("quiet", meshes, machines, quiet_s, counting)
-            with _hogs(2 * (os.cpu_count() or 1)) as count:
+            with busy_loops(2 * (os.cpu_count() or 1)) as count:
                 _watch(f"{count} busy loops", meshes, machines, quiet_s, counting)
         _head("seconds", [f"{agents.title}: {what}" for agents in meshes for what in WHAT])
         for fault in _faults(f"n{size}", meshes, machines):
@@ -176,7 +176,7 @@ def _sent(
 
 
 @contextmanager
-def _hogs(count: int) -> Iterator[int]:
+def busy_loops(count: int) -> Iterator[int]:
     """Processes that compute for nothing, of the same priority as the nodes."""
     hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:

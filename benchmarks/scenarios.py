@@ -73,6 +73,11 @@ SCENARIOS: tuple[Scenario, ...] = (
         peer_flag=None,
     ),
     Scenario(
+        "starting",
+        "nodes that start together on a busy machine (root and network namespaces)",
+        quick=("--nodes", "4", "--busy-loops", "4"),
+    ),
+    Scenario(
         "detectors",
         "the same in large meshes, simulated",
         quick=("--sizes", "16", "50", "--crashes", "4", "--node-hours", "4"),

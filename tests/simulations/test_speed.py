@@ -16,3 +16,5 @@ def test_a_measured_story_is_the_same_story() -> None:
     assert speed.virtual_s >= 6.0
     assert speed.turns > speed.messages > 0
     assert speed.virtual_h_per_minute > 0
+    assert 0 < speed.gossip_heard_kb_s < 64
+    assert 0 < speed.streams_kb_s < 64
