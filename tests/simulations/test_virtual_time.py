@@ -69,6 +69,16 @@ async def test_a_thread_that_is_slow_in_real_time_is_waited_for(virtual_time: Ju
     assert trio.current_time() == 1
 
 
+@pytest.mark.trio
+async def test_a_thread_is_waited_for_whatever_limits_their_number(
+    virtual_time: JumpingClock,
+) -> None:
+    """As the content store's, of which one at a time writes."""
+    with trio.CancelScope(deadline=0.001):
+        await trio.to_thread.run_sync(time.sleep, 0.2, limiter=trio.CapacityLimiter(1))
+    assert trio.current_time() == 0
+
+
 def test_it_starts_where_it_is_told() -> None:
     clock = JumpingClock(start=100.0)
     assert clock.current_time() == 100.0
