@@ -8,13 +8,9 @@ from typing import TypeVar
 
 import trio
 
-from kowalski.mesh.conversation import Answer, Asker, Conversation, Request
+from kowalski.mesh.conversation import Answer, Asker, Conversation, Request, one_reply
 from kowalski.mesh.own_conversation import converse_with_ourselves, hear_ourselves_out
-from kowalski.protocol.errors import (
-    PeerUnreachableError,
-    RemoteProtocolError,
-    RequestRefusedError,
-)
+from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.base import Message
 
@@ -52,13 +48,8 @@ class Asking:
         self, peer: PeerId, protocol: str, request: Message, reply: type[M], *, timeout_s: float
     ) -> M:
         """See `Asker.request`."""
-        with trio.move_on_after(timeout_s):
-            async with self.converse(peer, protocol, request, open_timeout_s=timeout_s) as asked:
-                answer = await asked.receive()
-            if not isinstance(answer, reply):
-                raise RemoteProtocolError(f"{answer.KIND} in answer to {request.KIND}")
-            return answer
-        raise PeerUnreachableError(f"no answer to {request.KIND} within {timeout_s:.3g} s")
+        asking = self.converse(peer, protocol, request, open_timeout_s=timeout_s)
+        return await one_reply(asking, request, reply, timeout_s)
 
     async def hear_out(
         self,

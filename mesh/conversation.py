@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -261,13 +261,8 @@ class Asker:
             RequestRefusedError, RequestFailedError: that was the answer.
             RemoteProtocolError: something came back that is not a `reply`.
         """
-        with trio.move_on_after(timeout_s):
-            async with self.converse(peer, protocol, request, open_timeout_s=timeout_s) as asked:
-                answer = await asked.receive()
-            if not isinstance(answer, reply):
-                raise RemoteProtocolError(f"{answer.KIND} in answer to {request.KIND}")
-            return answer
-        raise PeerUnreachableError(f"no answer to {request.KIND} within {timeout_s:.3g} s")
+        asking = self.converse(peer, protocol, request, open_timeout_s=timeout_s)
+        return await one_reply(asking, request, reply, timeout_s)
 
     async def _channel(self, peer: PeerId, protocol: str, timeout_s: float) -> _Channel:
         key = (peer, protocol)
@@ -291,6 +286,22 @@ class Asker:
             del self._channels[key]
             with trio.CancelScope(shield=True), trio.move_on_after(LAST_WORDS_S):
                 await channel.line.stream.reset()
+
+
+async def one_reply(
+    asking: AbstractAsyncContextManager[Conversation],
+    request: Message,
+    reply: type[M],
+    timeout_s: float,
+) -> M:
+    """The one answer of a conversation that has just been asked for; raises as `Asker.request`."""
+    with trio.move_on_after(timeout_s):
+        async with asking as asked:
+            answer = await asked.receive()
+        if not isinstance(answer, reply):
+            raise RemoteProtocolError(f"{answer.KIND} in answer to {request.KIND}")
+        return answer
+    raise PeerUnreachableError(f"no answer to {request.KIND} within {timeout_s:.3g} s")
 
 
 @asynccontextmanager

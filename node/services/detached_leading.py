@@ -139,24 +139,18 @@ class LeaderSeat:
         granted = Granted(led, (), others)
         talk = TermTalk(granted, lease_s=member.params.lease_s, submitter=task.key[0])
         self._talk = talk
-        is_declined, why = True, ""
+        lost = ds.CoordinatorLost(term, is_declined=True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._renew, talk, led)
             try:
-                ended = await talk.hold(self._mesh, self._hear)
+                lost = _lost(term, await talk.hold(self._mesh, self._hear))
             except (StorageError, RemoteProtocolError) as error:
                 log.error("detached-not-led", task=task.key[1], error=str(error))  # noqa: TRY400 no bug
-                why = str(error)
-            else:
-                is_declined = isinstance(ended, task_ledger.CoordinatorDeclined)
-                if isinstance(ended, task_ledger.CoordinatorDeclined):
-                    is_declined, why = ended.how != "failed", ended.why
-                elif isinstance(ended, task_ledger.CoordinatorLost):
-                    why = ended.why
+                lost = replace(lost, why=str(error))
             nursery.cancel_scope.cancel()
         if self._talk is talk:
             self._talk = None
-            task.handle(ds.CoordinatorLost(term, is_declined, why))
+            task.handle(lost)
 
     async def _renew(self, talk: TermTalk, led: Task) -> None:
         params = self._task.member.params
@@ -184,6 +178,17 @@ class LeaderSeat:
                 task.onlookers.show(Seen(task.find(talk.task.id), progress=message))
             case _:
                 log.warning("unexpected-message", task=talk.task.id, kind=message.KIND)
+
+
+def _lost(term: int, ended: task_ledger.Event | None) -> ds.CoordinatorLost:
+    """How the term of our coordinator ended, as the member sees it."""
+    match ended:
+        case task_ledger.CoordinatorDeclined(why=why, how=how):
+            return ds.CoordinatorLost(term, is_declined=how != "failed", why=why)
+        case task_ledger.CoordinatorLost(why=why):
+            return ds.CoordinatorLost(term, why=why)
+        case _:
+            return ds.CoordinatorLost(term)
 
 
 def ends(entries: Iterable[Entry]) -> bool:
