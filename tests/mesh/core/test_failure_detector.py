@@ -608,6 +608,18 @@ def test_an_answer_that_was_overdue_makes_us_trust_ourselves_less() -> None:
     assert detector.state.health == 0
 
 
+def test_that_a_helper_reached_it_says_nothing_of_our_own_health() -> None:
+    detector = among(6)
+    detector.state = replace(detector.state, health=2)
+    probe = detector.until(Probe)
+    detector.now += 3 * PARAMS.timeout_s
+    detector.hear(TimePassed())
+    before = detector.state.health
+    detector.hear(HelpAnswered(probe.number, has_reached=True, claims=()))
+    assert probe.number not in detector.state.probes
+    assert detector.state.health == before > 0
+
+
 def test_who_is_not_well_gives_suspects_more_time_and_passes_news_on_less_often() -> None:
     waits, pauses = [], []
     for health in (0, 3):
