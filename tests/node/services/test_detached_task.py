@@ -8,7 +8,8 @@ from kowalski.node.services.detached_task import PROTOCOL, read_delegation
 from kowalski.protocol.codec import encode
 from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
 from kowalski.protocol.ids import PeerId, TaskId
-from kowalski.protocol.messages.detached import Delegated, VoteAsked, VoteGiven
+from kowalski.protocol.messages.detached import Delegated, DelegationKept, VoteAsked, VoteGiven
+from kowalski.protocol.messages.watching import CancelAsked, ResumeAsked
 from simulations.virtual_time import JumpingClock
 from simulations.world import open_world
 from tests.node.services.prompts import ASKER, LEADER, WORKER, block
@@ -35,7 +36,7 @@ def test_a_group_is_three_different_peers(group: tuple[PeerId, ...]) -> None:
 
 
 @pytest.mark.trio
-async def test_nobody_votes_for_a_peer_that_does_not_keep_the_task(
+async def test_nobody_heeds_a_peer_that_does_not_keep_the_task(
     virtual_time: JumpingClock,
 ) -> None:
     async with open_world([ASKER, LEADER, LEADER, LEADER, WORKER]) as world:
@@ -45,4 +46,10 @@ async def test_nobody_votes_for_a_peer_that_does_not_keep_the_task(
         with pytest.raises(RequestRefusedError, match="not_allowed"):
             await world[0].mesh.request(world.peer(1), PROTOCOL, asked, VoteGiven, timeout_s=5)
         assert kept.member.term < 99
+        cancel = CancelAsked(task=kept.key[1], submitter=kept.key[0])
+        for wish in (cancel, ResumeAsked(task=kept.key[1], submitter=kept.key[0])):
+            with pytest.raises(RequestRefusedError, match="not_allowed"):
+                await world[4].mesh.request(
+                    world.peer(1), PROTOCOL, wish, DelegationKept, timeout_s=5
+                )
         assert any("kept by node-" in line for line in kept.trace())

@@ -98,6 +98,28 @@ async def test_one_that_fails_among_quick_ones_is_asked_again_alone_and_fails_al
         assert failed[0].attempts == world.calls.count("q 150") > 1
 
 
+async def test_quick_questions_wait_for_their_only_peer_if_it_is_silent_for_a_moment(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, LEADER, ONLY_CODE, THINKER]) as world:
+        silent, leader, model = world.wires.storm.silent, world.peer(1), world.peer(3)
+        pairs = [(leader, model), (model, leader)]
+        prompt = blocks("ask-many 60 q\nwait 5", "ask-many 100 r")
+        task = world.submit(0, prompt, mode="blocks", model="none")
+        await world.until(lambda: len(world.calls) == 60)
+        await trio.sleep(1)
+        silent.update(dict.fromkeys(pairs, 1))
+        await world.until(lambda: not world[1].mesh.is_routable(model))
+        await world.until(lambda: len(world.cells) == 2)
+        await trio.sleep(0.5)
+        assert len(world.calls) == 60
+        for pair in pairs:
+            del silent[pair]
+            world.network.release(*pair)
+        await world.result(0, task)
+        assert [one.error for one in answered_calls(world, task)] == [None] * 160
+
+
 async def test_a_budget_of_calls_holds_for_many_at_once(virtual_time: JumpingClock) -> None:
     async with open_world([ASKER, LEADER, ONLY_CODE, THINKER]) as world:
         task = world.submit(

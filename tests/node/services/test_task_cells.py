@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import trio
 
+from kowalski.node.backends.seam import CompletionRequest
 from kowalski.node.services import coordinator
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.journal import (
@@ -125,6 +126,33 @@ async def test_the_other_language_stays_where_it_is(virtual_time: JumpingClock) 
         assert "x is 1" in text
         assert "y is 2" in text
         assert len(world.places[4].cells) == 2, "bash was not run again"
+
+
+async def test_the_only_peer_with_a_later_cells_language_may_be_silent_for_a_moment(
+    virtual_time: JumpingClock,
+) -> None:
+    def tells(request: CompletionRequest) -> str:
+        said = request.messages[-1].content
+        return block("answer second", "bash") if "first" in said else block("wait 4\nsay first")
+
+    python = dataclasses.replace(WORKER, languages={"python": "3.11"})
+    bash = dataclasses.replace(WORKER, languages={"bash": "5.2"})
+    model = dataclasses.replace(THINKER, tells=tells)
+    async with open_world([ASKER, LEADER, python, bash, model]) as world:
+        silent, leader = world.wires.storm.silent, world.peer(1)
+        pairs = [(leader, world.peer(3)), (world.peer(3), leader)]
+        task = world.submit(0, "go on", mode="rlm")
+        await world.until(lambda: len(world.cells) == 1)
+        silent.update(dict.fromkeys(pairs, 1))
+        await world.until(lambda: not world[1].mesh.is_routable(world.peer(3)))
+        await world.until(lambda: len(world.calls) == 2)
+        await trio.sleep(0.5)
+        assert len(world.cells) == 1, "it waits"
+        for pair in pairs:
+            del silent[pair]
+            world.network.release(*pair)
+        assert await answer(world, task) == "second"
+        assert not any(isinstance(event, CellFailed) for event in events(world, task))
 
 
 async def test_a_move_and_what_is_run_again_for_it_are_told(
