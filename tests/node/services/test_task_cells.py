@@ -443,7 +443,7 @@ async def test_the_next_coordinator_finds_the_session_where_it_was(
 ) -> None:
     async with open_world([ASKER, LEADER, LEADER, WORKER, WORKER, THINKER]) as world:
         prompt = blocks("keep x 41", "keep y 2", "ask slowly", "show x\nshow y")
-        world.places[5].backend._delay_per_token_s = 2.0
+        world.places[5].backend.delay_per_token_s = 2.0
         task = world.submit(0, prompt, mode="blocks", model="none")
         await world.until(lambda: len(world.cells) == 3)
         leader = world.number_of(world[0].submitter.find(task).coordinator)
