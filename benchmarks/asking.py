@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -185,6 +186,13 @@ class ModelServer:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+
+def stats_of(url: str) -> dict[str, int]:
+    """What the scripted server there has counted."""
+    with urllib.request.urlopen(f"{url}/stats", timeout=10) as reply:
+        found: dict[str, int] = json.load(reply)
+    return found
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import psutil
 import trio
 
 from benchmarks import machine
-from benchmarks.asking import Door, ModelServer, ask, model_server
+from benchmarks.asking import Door, ModelServer, ask, model_server, stats_of
 from benchmarks.figures import OURS, Table
 from benchmarks.http import door_of
 from kowalski.node.local_cluster import LocalCluster, LocalNode
@@ -46,6 +46,10 @@ class Devices:
     door: LocalNode
     nodes: tuple[LocalNode, ...]
     servers: tuple[ModelServer, ...]
+
+    def calls(self) -> list[int]:
+        """That each server has answered so far."""
+        return [stats_of(one.url)["completed"] for one in self.servers]
 
     def cpu_s(self) -> float:
         """Of all four nodes."""
@@ -146,9 +150,15 @@ def main() -> None:
                 (BATCH, lambda: batch_s(devices.door)),
                 (HTTP, lambda: requests_s(door, CALLS)),
             ):
-                before = devices.cpu_s()
+                before, had = devices.cpu_s(), devices.calls()
                 taken_s = measure()
                 cpu_ms = 1000 * (devices.cpu_s() - before) / CALLS
+                for delay_s, count, old in zip(DELAYS_S, devices.calls(), had, strict=True):
+                    named = f"{what[:-4]}: on that of {1000 * delay_s:.0f} ms"
+                    table.keep(named, OURS, [count - old])
+                    table.keep(
+                        f"{named}, busy (%)", OURS, [100 * (count - old) * delay_s / taken_s]
+                    )
                 table.keep(what, OURS, [taken_s], cpu_ms=cpu_ms)
                 table.keep(f"{what[:-4]}: {TIMES}", OURS, [taken_s / best_s])
             turns_s = in_turn_s(devices.servers, CALLS)

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from typing import Any
 import psutil
 
 from benchmarks import figures, machine, rlm_peers
+from benchmarks.asking import stats_of
 from benchmarks.rlm_peers import CELL, TURNS
 from kowalski import ExecutionResult, RLMError, Task
 from kowalski.node import places
@@ -82,7 +82,7 @@ class Bench:
     k: Kowalski
 
     def stats(self) -> dict[str, int]:
-        return _stats(self.url)
+        return stats_of(self.url)
 
     def cpu_s(self) -> float:
         times = self.node.cpu_times()
@@ -277,7 +277,7 @@ def _peer(name: str, python: Path, what: str, says: str, *counts: str) -> None:
         except subprocess.TimeoutExpired:
             figures.report_failure(name, f"{what} not done within {PEER_S_MAX:.0f} s")
             return
-        served = _stats(url)["calls"]
+        served = stats_of(url)["calls"]
     print(ended.stdout, end=f"({served} calls served)\n", flush=True)
     if ended.returncode:
         figures.report_failure(name, ended.stderr.strip()[-300:])
@@ -298,12 +298,6 @@ def _keep(
     cpu = statistics.median(cpu_ms) if cpu_ms else None
     middle = statistics.median(values)
     figures.record(figures.Figure(what, middle, min(values), max(values), peer, cpu))
-
-
-def _stats(url: str) -> dict[str, int]:
-    with urllib.request.urlopen(f"{url}/stats", timeout=10) as reply:
-        found: dict[str, int] = json.load(reply)
-    return found
 
 
 def _disk_bytes(folder: Path) -> int:
