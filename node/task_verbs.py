@@ -16,7 +16,8 @@ from kowalski.node.core.task_ledger import Task
 from kowalski.node.mesh_verbs import find_peer
 from kowalski.node.plain_files import check_is_plain
 from kowalski.node.services.following import follow_here
-from kowalski.node.services.mesh_tasks import MeshTasks, Place
+from kowalski.node.services.following_afar import Place
+from kowalski.node.services.mesh_tasks import MeshTasks
 from kowalski.node.services.submitter import Seen, SubmitterRoom
 from kowalski.node.task_request import check, spec_of
 from kowalski.node.task_view import Event, TaskView, headline, headline_elsewhere, journal_lines

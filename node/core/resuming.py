@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+from kowalski.node.core.task_ledger_events import Task
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages import journal
-from kowalski.protocol.messages.task import Digest, Entry
+from kowalski.protocol.messages.task import Digest, Entry, TaskSpec
 from kowalski.rlm.journal import GENESIS, digest, entry_of, event_of
 
 ENDINGS = (
@@ -20,6 +23,32 @@ ENDINGS = (
 """What may stand at the end and is done again, or differently, by whoever goes on."""
 
 NAME_CHARS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Anew:
+    """It goes on as another task: under this name, asking this."""
+
+    name: TaskId
+    spec: TaskSpec
+
+
+def way_on(
+    task: Task,
+    is_taken: Callable[[TaskId], bool],
+    *,
+    timeout_s: float | None,
+    max_iterations: int | None,
+) -> Anew | Literal["answered", "not over"]:
+    """How a task is gone on with: not at all, as itself, or as a new one that may take as long."""
+    if task.state == "answered":
+        return "answered"
+    if not task.is_over:
+        return "not over"
+    changes = {"timeout_s": timeout_s, "max_iterations": max_iterations}
+    given = {name: value for name, value in changes.items() if value is not None}
+    name = next(one for one in next_names(task.id) if not is_taken(one))
+    return Anew(name, task.spec.model_copy(update=given))
 
 
 def beginning(entries: Iterable[Entry]) -> tuple[journal.SessionEvent, ...]:

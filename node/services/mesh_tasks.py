@@ -7,8 +7,8 @@ that holds any other. Which peer that is, gossip tells; where it has not told ye
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import get_args
+from dataclasses import replace
+from typing import Literal, get_args
 
 import structlog
 import trio
@@ -24,6 +24,7 @@ from kowalski.node.core.task_ledger import Task, TaskState
 from kowalski.node.services.detached import DetachedRoom
 from kowalski.node.services.detached_task import DetachedTask
 from kowalski.node.services.following import Keeper, OnSeen, follow_here, unheeded
+from kowalski.node.services.following_afar import PROTOCOL, Place, Watching, state_of
 from kowalski.node.services.onlookers import Seen
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.services.task_gossip import TaskGossip
@@ -40,22 +41,15 @@ from kowalski.protocol.messages.task import Entry, TaskHeadline, TaskSpec
 
 log = structlog.get_logger(__name__)
 
-PROTOCOL = "/kowalski/tasks/1"
 FIND_S = 3.0
 REPLY_S = 10.0
 CANCEL_S = 20.0
+LOOK_S = 20.0
+"""How long a peer may take to show a task as it stands, with all of its journal."""
+
 AGAIN_S = 1.0
 NOT_ENDED = "not within {:g} s: at least two of its three keepers are to be up for that"
 MAY_NOT = "what goes on with it would be this device's task, and it may not submit any"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a task is: whom to ask for it, and whose it is."""
-
-    holder: PeerId
-    submitter: PeerId
-    task: TaskId
 
 
 class MeshTasks:
@@ -183,7 +177,9 @@ class MeshTasks:
             keeper = self._keeper(place.submitter, place.task)
             return keeper.find(place.task), keeper.entries(place.task)
         asked = wire.WatchAsked(task=place.task, submitter=place.submitter, is_following=False)
-        return await _Watching(place, self._unix_clock).watch(self._mesh, asked, take), entries
+        with trio.move_on_after(LOOK_S):
+            return await Watching(place, self._unix_clock).watch(self._mesh, asked, take), entries
+        raise PeerUnreachableError(f"no sight of task {place.task} within {LOOK_S:g} s")
 
     async def follow(self, place: Place, on_seen: OnSeen) -> Task:
         """Tell all that has happened to the task and happens, until it is over.
@@ -196,7 +192,7 @@ class MeshTasks:
         if place.holder == self._mesh.me:
             keeper = self._keeper(place.submitter, place.task)
             return await follow_here(keeper, place.task, 0, on_seen)
-        watching = _Watching(place, self._unix_clock)
+        watching = Watching(place, self._unix_clock)
         tried = {place.holder}
         while True:
             asked = wire.WatchAsked(
@@ -237,7 +233,7 @@ class MeshTasks:
             place.holder, PROTOCOL, asked, wire.WatchSeen, timeout_s=CANCEL_S
         )
         task, _ = await self.look(place)
-        return replace(task, state=_state(seen.state), answer=seen.answer)
+        return replace(task, state=state_of(seen.state), answer=seen.answer)
 
     async def resume(
         self, place: Place, *, timeout_s: float | None, max_iterations: int | None
@@ -247,9 +243,11 @@ class MeshTasks:
         What goes on with a detached task is a detached task of this node, kept by the same three.
         """
         if keepers := await self._keepers(place):
-            changes = {"timeout_s": timeout_s, "max_iterations": max_iterations}
-            given = {name: value for name, value in changes.items() if value is not None}
-            return await self._resume_detached(place, keepers, given)
+            task, _ = await self.look(place)
+            way = resuming.way_on(
+                task, self._is_taken, timeout_s=timeout_s, max_iterations=max_iterations
+            )
+            return await self._resume_detached(place, keepers, way)
         if place.holder == self._mesh.me:
             return self._submitter.resume(
                 place.task, timeout_s=timeout_s, max_iterations=max_iterations
@@ -270,35 +268,42 @@ class MeshTasks:
         if place.holder == self._mesh.me:
             return next((one.delegation.group for one in self._held(place)), ())
         asked = wire.WatchAsked(task=place.task, submitter=place.submitter, is_following=False)
-        async with self._mesh.converse(place.holder, PROTOCOL, asked) as conversation:
-            opened = await conversation.receive()
-        return opened.kept_by if isinstance(opened, wire.WatchOpened) else ()
+        opened = await self._mesh.request(
+            place.holder, PROTOCOL, asked, wire.WatchOpened, timeout_s=REPLY_S
+        )
+        return opened.kept_by
 
     def _held(self, place: Place) -> tuple[DetachedTask, ...]:
         return self._detached.held(place.task, place.submitter)
 
     async def _resume_detached(
-        self, place: Place, keepers: tuple[PeerId, ...], changes: dict[str, float]
+        self,
+        place: Place,
+        keepers: tuple[PeerId, ...],
+        way: resuming.Anew | Literal["answered", "not over"],
     ) -> TaskId:
-        task, _ = await self.look(place)
-        if task.state == "answered":
-            raise RequestRefusedError("conflict", f"task {place.task} is answered")
-        if not task.is_over:
-            wish = wire.ResumeAsked(task=place.task, submitter=place.submitter)
-            if kept := self._held(place):
-                await kept[0].steer(wish)
-            else:
-                await self._mesh.request(
-                    place.holder, PROTOCOL, wish, wire.WatchOpened, timeout_s=REPLY_S
-                )
-            return place.task
-        if "submit" not in self._mesh.roles_of(self._mesh.me):
-            raise RequestRefusedError("not_allowed", MAY_NOT)
-        name = next(one for one in resuming.next_names(place.task) if not self._is_taken(one))
-        resumed = Resumed(task=place.task, submitter=place.submitter)
-        spec = task.spec.model_copy(update=changes)
-        await self._detached.delegate(name, spec, keepers, resumed)
-        return name
+        match way:
+            case "answered":
+                raise RequestRefusedError("conflict", f"task {place.task} is answered")
+            case "not over":
+                await self._wish_on(place)
+                return place.task
+            case resuming.Anew(name=name, spec=spec):
+                if "submit" not in self._mesh.roles_of(self._mesh.me):
+                    raise RequestRefusedError("not_allowed", MAY_NOT)
+                resumed = Resumed(task=place.task, submitter=place.submitter)
+                await self._detached.delegate(name, spec, keepers, resumed)
+                return name
+
+    async def _wish_on(self, place: Place) -> None:
+        """Have a detached task that pauses go on at once."""
+        wish = wire.ResumeAsked(task=place.task, submitter=place.submitter)
+        if kept := self._held(place):
+            await kept[0].steer(wish)
+        else:
+            await self._mesh.request(
+                place.holder, PROTOCOL, wish, wire.WatchOpened, timeout_s=REPLY_S
+            )
 
     def _is_taken(self, task: TaskId) -> bool:
         is_announced = any(True for _ in self._gossip.find(task))
@@ -412,67 +417,6 @@ def _progress(headline: TaskHeadline) -> tuple[bool, int, int]:
     return headline.state in get_args(TaskState)[2:], headline.term, headline.entries
 
 
-class _Watching:
-    """One task of another peer, as it is shown to us over one conversation after the other."""
-
-    def __init__(self, place: Place, unix_clock: Callable[[], float]) -> None:
-        self.place = place
-        self._unix_clock = unix_clock
-        self._task: Task | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self._task is not None
-
-    @property
-    def entries(self) -> int:
-        return self._task.entries if self._task else 0
-
-    def seen_lost(self, holder: str) -> Seen:
-        assert self._task is not None
-        words = f"{holder} cannot be reached; the task goes on without it"
-        return Seen(replace(self._task, state="waiting", why_waiting=words))
-
-    async def watch(self, mesh: Mesh, asked: wire.WatchAsked, on_seen: OnSeen) -> Task:
-        """Until the other side has said its last; the task as it is then."""
-        async with mesh.converse(self.place.holder, PROTOCOL, asked) as conversation:
-            opened = await conversation.receive()
-            if not isinstance(opened, wire.WatchOpened):
-                raise RemoteProtocolError(f"{opened.KIND} in answer to {asked.KIND}")
-            self._open(opened)
-            while True:
-                seen = await conversation.receive()
-                if not isinstance(seen, wire.WatchSeen):
-                    raise RemoteProtocolError(f"{seen.KIND} from one who shows a task")
-                task = await self._take(seen, on_seen)
-                if task.is_over or (not asked.is_following and not seen.entries):
-                    return task
-
-    def _open(self, opened: wire.WatchOpened) -> None:
-        if self._task is None:
-            submitted = int(self._unix_clock() - opened.age_s)
-            self._task = Task(opened.task, opened.spec, submitted_unix_s=submitted)
-
-    async def _take(self, seen: wire.WatchSeen, on_seen: OnSeen) -> Task:
-        assert self._task is not None
-        task = self._task = replace(
-            self._task,
-            state=_state(seen.state),
-            term=seen.term,
-            coordinator=seen.coordinator,
-            why_waiting=seen.why,
-            answer=seen.answer,
-        )
-        for entry in seen.entries:
-            if entry.index != task.entries:
-                raise RemoteProtocolError(f"entry {entry.index} where {task.entries} was due")
-            task = self._task = replace(task, entries=task.entries + 1)
-            await on_seen(Seen(task, entry))
-        if seen.progress is not None or not seen.entries:
-            await on_seen(Seen(task, progress=seen.progress))
-        return task
-
-
 def _seen_of(seen: Seen) -> wire.WatchSeen:
     task = seen.task
     return wire.WatchSeen(
@@ -492,8 +436,3 @@ def replace_end(seen: wire.WatchSeen) -> wire.WatchSeen:
     if seen.answer is None:
         return seen
     return seen.model_copy(update={"state": "running", "answer": None})
-
-
-def _state(word: str) -> TaskState:
-    """A state that we do not know is one of a newer peer: as long as it is open, it runs."""
-    return word if word in get_args(TaskState) else "running"  # type: ignore[return-value]

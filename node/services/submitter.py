@@ -155,16 +155,17 @@ class SubmitterRoom:
             StorageError: the disk refuses.
         """
         old = self.find(task)
-        if old.state == "answered":
-            raise RequestRefusedError("conflict", f"task {task} is answered")
-        if not old.is_over:
-            self._driver.handle(task_ledger.ResumeAsked(task))
-            return self.find(task)
-        changes = {"timeout_s": timeout_s, "max_iterations": max_iterations}
-        given = {name: value for name, value in changes.items() if value is not None}
-        name = next(one for one in resuming.next_names(task) if not self.is_taken(one))
-        past = resuming.beginning(self.entries(task))
-        return self.submit(name, old.spec.model_copy(update=given), client=old.client, past=past)
+        match resuming.way_on(
+            old, self.is_taken, timeout_s=timeout_s, max_iterations=max_iterations
+        ):
+            case "answered":
+                raise RequestRefusedError("conflict", f"task {task} is answered")
+            case "not over":
+                self._driver.handle(task_ledger.ResumeAsked(task))
+                return self.find(task)
+            case resuming.Anew(name=name, spec=spec):
+                past = resuming.beginning(self.entries(task))
+                return self.submit(name, spec, client=old.client, past=past)
 
     def is_taken(self, task: TaskId) -> bool:
         """Whether a task of that name was submitted here."""

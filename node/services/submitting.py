@@ -11,8 +11,9 @@ from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.identity import Identity
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.transport import Transport
-from kowalski.node.services import detached_task, mesh_tasks
+from kowalski.node.services import detached_task
 from kowalski.node.services.detached import DetachedRoom
+from kowalski.node.services.following_afar import PROTOCOL
 from kowalski.node.services.leading import COORDINATORS, SUBMITTERS, Leading
 from kowalski.node.services.mesh_tasks import MeshTasks
 from kowalski.node.services.submitter import SubmitterRoom
@@ -62,5 +63,5 @@ async def open_submitting(
     )
     await nursery.start(gossip.run)
     tasks = MeshTasks(mesh, submitter, detached, gossip, unix_clock=unix_clock)
-    mesh.serve(mesh_tasks.PROTOCOL, tasks.answer, askers=SUBMITTERS)
+    mesh.serve(PROTOCOL, tasks.answer, askers=SUBMITTERS)
     return Submitting(submitter, tasks, detached)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from kowalski.node.core import resuming
+from kowalski.node.core.task_ledger import Task, TaskState
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.inference import Usage
-from kowalski.protocol.messages.task import Entry
+from kowalski.protocol.messages.task import Entry, TaskSpec
 from kowalski.rlm.journal import GENESIS, check_chain, entry_of
 
 PEER = PeerId("12D3KooWabcdefgh")
@@ -66,3 +67,29 @@ def test_it_is_written_anew_as_the_journal_of_another_task() -> None:
 def test_what_goes_on_has_a_name_that_tells(task: str, names: list[str]) -> None:
     made = iter(resuming.next_names(TaskId(task)))
     assert [next(made), next(made)] == names
+
+
+@pytest.mark.parametrize(
+    ("state", "way"),
+    [("answered", "answered"), ("running", "not over"), ("waiting", "not over")],
+)
+def test_what_is_answered_goes_nowhere_and_what_is_not_over_as_itself(
+    state: TaskState, way: str
+) -> None:
+    task = Task(
+        TaskId("t"),
+        TaskSpec(prompt="why", mode="auto", timeout_s=9.0, max_iterations=7),
+        submitted_unix_s=0,
+        state=state,
+    )
+    assert resuming.way_on(task, lambda _: False, timeout_s=5.0, max_iterations=3) == way
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_what_did_not_end_well_goes_on_under_the_next_free_name_and_as_long_as_is_said(
+    state: TaskState,
+) -> None:
+    spec = TaskSpec(prompt="why", mode="auto", timeout_s=9.0, max_iterations=7)
+    task = Task(TaskId("t"), spec, submitted_unix_s=0, state=state)
+    way = resuming.way_on(task, lambda name: name == "t-r2", timeout_s=None, max_iterations=3)
+    assert way == resuming.Anew(TaskId("t-r3"), spec.model_copy(update={"max_iterations": 3}))

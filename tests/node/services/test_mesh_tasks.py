@@ -8,10 +8,15 @@ import pytest
 import trio
 
 from kowalski.mesh.conversation import Conversation
-from kowalski.node.services import mesh_tasks
-from kowalski.node.services.mesh_tasks import MeshTasks, Place
+from kowalski.node.services.following_afar import PROTOCOL, Place
+from kowalski.node.services.mesh_tasks import MeshTasks
 from kowalski.node.services.submitter import Seen
-from kowalski.protocol.errors import RemoteProtocolError, RequestFailedError, RequestRefusedError
+from kowalski.protocol.errors import (
+    PeerUnreachableError,
+    RemoteProtocolError,
+    RequestFailedError,
+    RequestRefusedError,
+)
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages import watching as wire
 from kowalski.protocol.messages.base import Message
@@ -298,7 +303,7 @@ async def test_what_is_not_here_is_unknown_and_what_is_no_question_is_refused(
 
 async def reply(world: World, message: Message) -> Message:
     mesh = world[LOOKER].mesh
-    async with mesh.converse(world.peer(0), mesh_tasks.PROTOCOL, message) as conversation:
+    async with mesh.converse(world.peer(0), PROTOCOL, message) as conversation:
         return await conversation.receive()
 
 
@@ -307,8 +312,28 @@ async def test_a_holder_that_shows_nonsense_is_not_followed(virtual_time: Jumpin
         return request
 
     async with open_world(ALL) as world:
-        world[0].mesh.serve(mesh_tasks.PROTOCOL, nonsense)
+        world[0].mesh.serve(PROTOCOL, nonsense)
         place = Place(world.peer(0), world.peer(0), TaskId("task"))
         with pytest.raises(RemoteProtocolError, match="watching/asked in answer to"):
             await tasks(world, LOOKER).follow(place, Followed())
         assert await tasks(world, LOOKER)._ask_all(TaskId("task"), None) == []
+
+
+async def test_a_holder_that_says_nothing_is_not_waited_for_without_end(
+    virtual_time: JumpingClock,
+) -> None:
+    async def silence(_conversation: Conversation, _request: Message) -> Message:
+        await trio.sleep_forever()
+
+    async with open_world(ALL) as world:
+        world[0].mesh.serve(PROTOCOL, silence)
+        place = Place(world.peer(0), world.peer(0), TaskId("task"))
+        room = tasks(world, LOOKER)
+        for wait_s, ask in (
+            (20, lambda: room.look(place)),
+            (10, lambda: room.resume(place, timeout_s=None, max_iterations=None)),
+        ):
+            began = trio.current_time()
+            with pytest.raises(PeerUnreachableError, match="within"):
+                await ask()
+            assert trio.current_time() - began == pytest.approx(wait_s)
