@@ -281,9 +281,7 @@ def wait_s(lane: Lane, flow: str, priority: Priority, now: float) -> float:
 
 def _lane_for(state: Admission, wish: Wish, now: float) -> tuple[Lane, tuple[Effect, ...]]:
     """The lane as it is with so many slots as it has now."""
-    lane = state.lanes.get(wish.lane)
-    if lane is None:
-        return Lane(wish.slots), ()
+    lane = state.lanes.get(wish.lane) or Lane(wish.slots)
     if lane.slots == wish.slots:
         return lane, ()
     return _dispatch(replace(lane, slots=wish.slots), now)
@@ -342,9 +340,7 @@ def _with_room(lane: Lane, wish: Wish, now: float) -> tuple[Lane, tuple[Effect, 
 
 
 def _without(keyed: dict[K, T], key: K) -> dict[K, T]:
-    left = dict(keyed)
-    left.pop(key, None)
-    return left
+    return {other: one for other, one in keyed.items() if other != key}
 
 
 def _arrive(state: Admission, event: Arrived, now: float) -> _Stepped:
@@ -362,7 +358,8 @@ def _arrive(state: Admission, event: Arrived, now: float) -> _Stepped:
         lane, effects = room[0], effects + room[1]
     if lane.busy < lane.slots and not lane.queue.waiting:
         queue = lane.queue.charge(wish.flow, wish.cost_s)
-        lane = _begun(lane, queue, event.ticket, Running(wish.flow, wish.cost_s, now))
+        running = {**lane.running, event.ticket: Running(wish.flow, wish.cost_s, now)}
+        lane = Lane(lane.slots, running, lane.reserved, queue)
         return _with_lane(state, wish.lane, lane), (*effects, Start(event.ticket))
     waiting = Waiting(
         ticket=event.ticket,
@@ -386,13 +383,10 @@ def _dispatch(lane: Lane, now: float) -> tuple[Lane, tuple[Effect, ...]]:
         if popped is None:
             break
         queue, one = popped
-        lane = _begun(lane, queue, one.ticket, Running(one.flow, one.cost_s, now))
+        running = {**lane.running, one.ticket: Running(one.flow, one.cost_s, now)}
+        lane = Lane(lane.slots, running, lane.reserved, queue)
         begun.append(Start(one.ticket))
     return lane, tuple(begun)
-
-
-def _begun(lane: Lane, queue: FairQueue, ticket: int, running: Running) -> Lane:
-    return Lane(lane.slots, {**lane.running, ticket: running}, lane.reserved, queue)
 
 
 def _is_overloaded(queue: FairQueue, now: float) -> bool:
