@@ -98,6 +98,9 @@ class SessionHands:
             embed=self._embed,
             depth=depth,
         )
+        self._grouped = GroupedQuestions(
+            PlacedGroups(rooms.mesh, rooms.work), rooms.purse, rooms.sub_calls
+        )
         outlook = Outlook(
             term.record, term.progress, self._sub_calls.of_cell, term.until_lease_held
         )
@@ -274,17 +277,14 @@ class SessionHands:
         def alone(prompt: str) -> Awaitable[Reply]:
             return self._answer_alone(model, (ChatMessage(role="user", content=prompt),))
 
-        rooms = self._rooms
-        grouped = GroupedQuestions(
-            PlacedGroups(rooms.mesh, rooms.work), rooms.purse, rooms.sub_calls
-        )
         asking = Asking(
+            model=model,
             asked=lambda: self._asked(model or self._model_now(), (), 0),
             alone=alone,
             as_of_now=self._as_of_now,
             devices=self._term.spec.devices,
         )
-        await grouped.ask(questions, asking, hear)
+        await self._grouped.ask(questions, asking, hear)
 
     def _model_now(self) -> str:
         return self._term.session().model or ANY_MODEL
