@@ -460,7 +460,14 @@ class _Rooms:
         )
         count = of_this_user().count
         return inference.InferenceRoom(
-            catalogue, self.store, mesh, hot=hot, models=about_models, on_use=book.use, count=count
+            catalogue,
+            self.store,
+            mesh,
+            hot=hot,
+            models=about_models,
+            on_use=book.use,
+            count=count,
+            me=mesh.me,
         )
 
 

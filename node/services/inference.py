@@ -30,6 +30,7 @@ from kowalski.protocol.errors import (
     RequestFailedError,
     RequestRefusedError,
 )
+from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages import inference as wire
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.telemetry import Hot, Model, Occupancy
@@ -66,7 +67,8 @@ class InferenceRoom:
     """Serves `/kowalski/inference/1`. Images that come by hash are fetched into `store`.
 
     `models` answers what is asked about the models themselves; `on_use` hears which one was used.
-    `count` counts the tokens of texts where no server does.
+    `count` counts the tokens of texts where no server does. `me` needs not be told how full this
+    device is with its own answers.
     """
 
     def __init__(
@@ -79,7 +81,9 @@ class InferenceRoom:
         models: ModelRequests | None = None,
         on_use: Callable[[str], None] = lambda _: None,
         count: CountByFile = _nobody_counts,
+        me: PeerId | None = None,
     ) -> None:
+        self._me = me
         self._catalogue = catalogue
         self._store = store
         self._requester = requester
@@ -210,7 +214,7 @@ class InferenceRoom:
             self._on_use(answering.listing.model.name)
             async for event in answering:
                 if isinstance(event, Completed):
-                    return self._done(answering.listing, event, started)
+                    return self._done(answering.listing, event, started, conversation.peer)
                 for piece in pieces(event):
                     await conversation.send(piece, more_follows=answering.has_more_at_hand)
         raise RequestFailedError("backend", "the answer did not end")
@@ -237,7 +241,9 @@ class InferenceRoom:
             hot=self._hot(),
         )
 
-    def _done(self, listing: Listing, end: Completed, started: float) -> wire.CompletionDone:
+    def _done(
+        self, listing: Listing, end: Completed, started: float, asker: PeerId
+    ) -> wire.CompletionDone:
         return wire.CompletionDone(
             model=listing.model.name,
             finish_reason=_word(end.finish_reason),
@@ -247,7 +253,7 @@ class InferenceRoom:
             prompt_s=end.prompt_s,
             generation_s=end.generation_s,
             held_s=trio.current_time() - started,
-            hot=self._hot(),
+            hot=None if asker == self._me else self._hot(),
         )
 
     async def _asked(self, request: wire.CompletionAsked) -> CompletionRequest:
