@@ -207,9 +207,10 @@ class ReplRoom:
                 self._sessions[key] = session
                 if asked.is_bound:
                     self._bound.add(key)
+                self._desk = worker_desk.begin(self._desk, asked, running.by)
             case worker_desk.RunOn():
                 session = self._sessions[key]
-        self._desk = worker_desk.begin(self._desk, asked, running.by)
+                self._desk = worker_desk.begin(self._desk, asked, running.by)
         self._running += 1
         self._used_at[key] = trio.current_time()
         try:
