@@ -7,7 +7,7 @@ identical question anywhere in the task is found by the question alone.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,7 +19,9 @@ from kowalski.protocol.messages.journal import (
     SubCallAnswered,
     SubCallsAnswered,
 )
+from kowalski.protocol.messages.kept_calls import CallName
 from kowalski.protocol.messages.repl import SubCall, SubCallResult
+from kowalski.rlm import call_names
 from kowalski.rlm.budget import child_event
 
 ASKING_MODELS = frozenset({"llm", "rlm"})
@@ -120,6 +122,13 @@ class CellRun:
                 self._orphans.setdefault(child.question, deque()).append(place)
                 ordinals.append(place.ordinal)
         self._next = max(ordinals, default=-1) + 1
+        self._times: Counter[ContentHash] = Counter()
+
+    def name(self, call: SubCall) -> CallName:
+        """Of the next time that it asks this: the same in each run, whatever comes in between."""
+        question = question_of(call)
+        self._times[question] += 1
+        return call_names.of_sub_call(self._cell, question, self._times[question] - 1)
 
     def replayed(self, call: SubCall) -> SubCallResult | None:
         """What an earlier run was answered; None if it did not come so far."""

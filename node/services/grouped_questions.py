@@ -23,7 +23,7 @@ from kowalski.node.services.sub_calls import Answered, Hear, Reply
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.inference import CompletionAsked
 
-AskAlone = Callable[[str], Awaitable[Reply]]
+AskAlone = Callable[[Question], Awaitable[Reply]]
 """Ask one question. Never raises for weather."""
 
 
@@ -138,7 +138,7 @@ class _Batch:
         return True
 
     async def _ask_alone(self, question: Question) -> None:
-        reply = await self._how.alone(question.prompt)
+        reply = await self._how.alone(question)
         if question.attempts:
             attempts = question.attempts + int(str(reply.facts.get("attempts", 0)))
             reply.facts["attempts"] = attempts

@@ -22,6 +22,7 @@ from kowalski.node.core import model_catalogue
 from kowalski.node.core.fences import Fences
 from kowalski.node.core.model_catalogue import Listing
 from kowalski.node.core.worker_desk import WorkKey
+from kowalski.node.services.kept_calls import Once, unkept
 from kowalski.node.services.model_requests import ModelRequests
 from kowalski.node.services.one_by_one import OneByOne, no_of, usage_of
 from kowalski.protocol.errors import (
@@ -66,7 +67,7 @@ class InferenceRoom:
     """Serves `/kowalski/inference/1`. Images that come by hash are fetched into `store`.
 
     `models` answers what is asked about the models themselves; `on_use` hears which one was used.
-    `count` counts the tokens of texts where no server does.
+    `count` counts the tokens of texts where no server does; `once` does one call of many.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class InferenceRoom:
         models: ModelRequests | None = None,
         on_use: Callable[[str], None] = lambda _: None,
         count: CountByFile = _nobody_counts,
+        once: Once = unkept,
     ) -> None:
         self._catalogue = catalogue
         self._store = store
@@ -87,6 +89,7 @@ class InferenceRoom:
         self._model_requests = models
         self._on_use = on_use
         self._count_by_file = count
+        self._once = once
         self._fences: Fences[WorkKey] = Fences()
         self._told_models: _Told = ((), ())
 
@@ -165,7 +168,7 @@ class InferenceRoom:
         match request:
             case wire.CompletionAsked():
                 self._hear(request)
-                work = self._complete(conversation, request, started)
+                work = self._complete(conversation, request)
             case wire.CompletionsAsked():
                 self._hear(request)
                 work = self._complete_many(conversation, request, started)
@@ -203,8 +206,9 @@ class InferenceRoom:
             raise RequestRefusedError("stale", f"term {asked.term}; {stale.term} was heard")
 
     async def _complete(
-        self, conversation: Conversation, request: wire.CompletionAsked, started: float
+        self, conversation: Conversation, request: wire.CompletionAsked
     ) -> wire.CompletionDone:
+        started = trio.current_time()
         asked = await self._asked(request)
         async with self._catalogue.answer(asked, idle_timeout_s=IDLE_TIMEOUT_S) as answering:
             self._on_use(answering.listing.model.name)
@@ -220,13 +224,7 @@ class InferenceRoom:
     ) -> wire.CompletionsDone:
         if not request.prompts:
             raise RequestFailedError("bad_request", "no prompts")
-        answering = OneByOne(
-            self._catalogue,
-            conversation,
-            request,
-            on_use=self._on_use,
-            idle_timeout_s=IDLE_TIMEOUT_S,
-        )
+        answering = OneByOne(conversation, request, self._complete, self._once)
         await answering.run()
         return wire.CompletionsDone(
             model=answering.model,

@@ -15,6 +15,7 @@ import trio
 from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.conversation import Request
 from kowalski.mesh.core.placement import Devices, Need
+from kowalski.mesh.interruption import interrupted_if
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core.job import PROMPT_SPEED, Job, Usual, request_of
@@ -26,6 +27,7 @@ from kowalski.node.services.model_replies import Reply, WholeReply
 from kowalski.node.services.model_work import ModelWork
 from kowalski.node.services.placing import Attempt, Placed, Placing
 from kowalski.protocol.errors import (
+    PeerUnreachableError,
     RemoteProtocolError,
     RequestFailedError,
     RequestRefusedError,
@@ -151,6 +153,7 @@ class PlacedWork:
         as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]] = _as_it_is,
         attempts: Attempts | None = None,
         devices: Devices = "all",
+        holder: PeerId | None = None,
     ) -> Completion:
         """One model call on the best peer that has the model; an empty model leaves the choice.
 
@@ -159,7 +162,7 @@ class PlacedWork:
         that may not be (`may_begin_anew`): then the answer ends. `on_restart` is also told where a
         peer was lost that had said nothing. Each peer is asked what `as_of_now` makes of the
         request, once that has returned: time passes between one and the next. `attempts` is counted
-        up, also where all of them fail.
+        up, also where all of them fail. `holder` has the answer or is at it, and is asked first.
 
         Raises:
             RequestRefusedError: `no_peer`.
@@ -205,7 +208,12 @@ class PlacedWork:
         async def place() -> tuple[CompletionDone, Placed]:
             left_s = ends - trio.current_time()
             return await self.placing.place(
-                work, attempt, remaining_s=left_s, on_restart=whole.failed, may_hedge=True
+                work,
+                attempt,
+                remaining_s=left_s,
+                on_restart=whole.failed,
+                may_hedge=True,
+                holder=holder,
             )
 
         done, placed = await self._place_or_fetch(asked.model, ends, place, on_restart)
@@ -418,10 +426,7 @@ class PlacedWork:
                     SubCallsAnswered(batch=batch, left=left, results=told[start:end])
                 )
 
-        async with (
-            self._mesh.converse(peer, repl.PROTOCOL, asked) as conversation,
-            open_plain_nursery() as nursery,
-        ):
+        async def until_done() -> CellDone:
             while True:
                 message = await conversation.receive()
                 match message:
@@ -435,6 +440,18 @@ class PlacedWork:
                         return message
                     case _:
                         raise RemoteProtocolError(f"{message.KIND} in answer to {CellAsked.KIND}")
+
+        is_lost = False
+        with interrupted_if(lambda: is_lost):
+            async with (
+                self._mesh.converse(peer, repl.PROTOCOL, asked) as conversation,
+                open_plain_nursery() as nursery,
+            ):
+                try:
+                    return await until_done()
+                except PeerUnreachableError:
+                    is_lost = True  # run again, the cell asks the same
+                    raise
 
 
 def units(prompt_tokens: float, reply_tokens: float) -> float:

@@ -26,6 +26,7 @@ from kowalski.protocol.ids import ContentHash
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.base import line
 from kowalski.protocol.messages.inference import ChatMessage
+from kowalski.protocol.messages.kept_calls import CallName
 from kowalski.protocol.messages.repl import SubCall, SubCallResult
 from kowalski.rlm.sub_calls import Place, SubCallBook, question_of
 
@@ -50,7 +51,7 @@ class Reply:
     """More fields of the entry: who answered, what it used."""
 
 
-AskModel = Callable[[str | None, tuple[ChatMessage, ...]], Awaitable[Reply]]
+AskModel = Callable[[str | None, tuple[ChatMessage, ...], CallName], Awaitable[Reply]]
 """Ask a model, by name or the session's choice. Never raises for weather."""
 
 REPEATED = Reply(facts={"is_repeated": True})
@@ -63,7 +64,7 @@ Hear = Callable[[Answered], None]
 AskMany = Callable[[str | None, Sequence[Question], Hear], Awaitable[None]]
 """Ask a model many questions at once, each answered for itself; returns when all were heard."""
 
-AskChild = Callable[[Place, SubCall], Awaitable[Reply]]
+AskChild = Callable[[Place, SubCall, CallName], Awaitable[Reply]]
 """Have a child session answer. Never raises for weather."""
 
 
@@ -73,6 +74,7 @@ class _Slot(NamedTuple):
     number: int
     call: SubCall
     place: Place
+    name: CallName
 
 
 @dataclass(slots=True)
@@ -120,23 +122,24 @@ class SubCalls:
 
         def answer(calls: tuple[SubCall, ...]) -> Awaitable[tuple[SubCallResult, ...]]:
             # Numbered as they come, whatever order they are answered in.
-            slots = [(call, replayed) for call in calls for replayed in [run.replayed(call)]]
-            return self._answer_all([(c, r, None if r else run.place(c)) for c, r in slots])
+            named = [(run.name(call), call, run.replayed(call)) for call in calls]
+            return self._answer_all(
+                [
+                    replayed or _Slot(number, call, run.place(call), name)
+                    for number, (name, call, replayed) in enumerate(named)
+                ]
+            )
 
         return answer
 
     async def _answer_all(
-        self, slots: list[tuple[SubCall, SubCallResult | None, Place | None]]
+        self, slots: Sequence[SubCallResult | _Slot]
     ) -> tuple[SubCallResult, ...]:
-        results = [replayed or SubCallResult() for _, replayed, _ in slots]
-        wanted = [
-            _Slot(number, call, place)
-            for number, (call, _, place) in enumerate(slots)
-            if place is not None
-        ]
+        results = [SubCallResult() if isinstance(one, _Slot) else one for one in slots]
+        wanted = [one for one in slots if isinstance(one, _Slot)]
 
         async def answer(slot: _Slot) -> None:
-            results[slot.number] = await self._answer(slot.place, slot.call)
+            results[slot.number] = await self._answer(slot)
 
         async with open_plain_nursery() as nursery:
             known, fresh, others = self._sorted(wanted)
@@ -147,7 +150,8 @@ class SubCalls:
                 await self._ask_together(fresh, results)
         return tuple(results)
 
-    async def _answer(self, place: Place, call: SubCall) -> SubCallResult:
+    async def _answer(self, slot: _Slot) -> SubCallResult:
+        call, place = slot.call, slot.place
         match call.kind:
             case "unfold":
                 return await self._unfold(call)  # there again whenever it is asked
@@ -158,7 +162,7 @@ class SubCalls:
             case "budget":
                 return self._record(place, call, Reply(text=self._left()))
             case "llm" | "rlm":
-                return await self._answer_once(place, call)
+                return await self._answer_once(slot)
             case _:
                 return SubCallResult(error=f"nobody answers {call.kind}", code="unsupported")
 
@@ -209,7 +213,8 @@ class SubCalls:
         of_models: dict[str | None, dict[Question, _Slot]] = {}
         for slot in slots:
             model = slot.call.model or self._term.spec.asking.sub_model
-            of_models.setdefault(model, {})[Question(slot.call.prompt)] = slot
+            question = Question(slot.call.prompt, slot.name)
+            of_models.setdefault(model, {})[question] = slot
 
         async def ask(model: str | None, asked: dict[Question, _Slot]) -> None:
             def hear(answered: Answered) -> None:
@@ -235,32 +240,34 @@ class SubCalls:
             del self._under_way[question_of(slot.call)]
             under_way.answered.set()
 
-    async def _answer_once(self, place: Place, call: SubCall) -> SubCallResult:
+    async def _answer_once(self, slot: _Slot) -> SubCallResult:
         if not self._term.spec.asking.answers_once:
-            return await self._ask(place, call)
+            return await self._ask(slot)
+        call = slot.call
         repeated = self.book.repeated(call)
         question = question_of(call)
         if repeated is None and (under_way := self._under_way.get(question)):
             await under_way.answered.wait()
             repeated = self.book.repeated(call)
         if repeated is not None:
-            return self._record(place, call, REPEATED)
+            return self._record(slot.place, call, REPEATED)
         under_way = self._under_way.setdefault(question, _UnderWay())
         try:
-            return await self._ask(place, call)
+            return await self._ask(slot)
         finally:
             if self._under_way.get(question) is under_way:
                 del self._under_way[question]
             under_way.answered.set()
 
-    async def _ask(self, place: Place, call: SubCall) -> SubCallResult:
+    async def _ask(self, slot: _Slot) -> SubCallResult:
+        _, call, place, name = slot
         if call.kind == "rlm" and self._ask_child is not None:
-            return self._record(place, call, await self._ask_child(place, call))
+            return self._record(place, call, await self._ask_child(place, call, name))
         model = call.model or self._term.spec.asking.sub_model
         message = ChatMessage(role="user", content=call.prompt)
         try:
             with self._purse.call():
-                return self._record(place, call, await self._ask_model(model, (message,)))
+                return self._record(place, call, await self._ask_model(model, (message,), name))
         except BudgetSpentError as spent:
             return self._record(place, call, Reply(error=str(spent), code="budget_spent"))
 
