@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import count
 
@@ -40,6 +40,22 @@ class _Lasting:
     languages: frozenset[str]
     models: frozenset[str]
     warm: frozenset[str]
+
+
+class _OnItsWay:
+    """One request among those `sent`, each by the time that it was sent."""
+
+    __slots__ = ("_at", "_sent")
+
+    def __init__(self, sent: list[float]) -> None:
+        self._sent = sent
+        self._at = trio.current_time()
+
+    def __enter__(self) -> None:
+        self._sent.append(self._at)
+
+    def __exit__(self, *_how: object) -> None:
+        self._sent.remove(self._at)
 
 
 class Candidates:
@@ -93,15 +109,9 @@ class Candidates:
             peer, heard.profile, heard.hot, rtt_s=None, is_routable=True, heard_at=heard.heard_at
         )
 
-    @contextmanager
-    def sending(self, peer: PeerId, kind: Kind) -> Iterator[None]:
+    def sending(self, peer: PeerId, kind: Kind) -> AbstractContextManager[None]:
         """Count a request as on its way to `peer`, for the choices made meanwhile."""
-        started, sent_at = self._in_flight.setdefault((peer, kind), []), trio.current_time()
-        started.append(sent_at)
-        try:
-            yield
-        finally:
-            started.remove(sent_at)
+        return _OnItsWay(self._in_flight.setdefault((peer, kind), []))
 
     def ourselves(self, peer: PeerId, name: str, profile: Profile, hot: Hot) -> Candidate:
         """This node. Its own values are never stale, and no limit for others concerns it."""

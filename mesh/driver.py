@@ -49,6 +49,7 @@ class Driver(Generic[State, Event, Effect]):
         self._pending: deque[Event] = deque()
         self._is_stepping = False
         self._rearm = trio.Event()
+        self._sleeps_until = inf
 
     def handle(self, event: Event) -> None:
         """Step the machine with `event` and perform what follows, now.
@@ -71,7 +72,9 @@ class Driver(Generic[State, Event, Effect]):
                     failure = failure or error
         finally:
             self._is_stepping = False
-            self._rearm.set()
+            # Who sleeps until something is due need not hear that nothing is.
+            if self._sleeps_until < inf or self._wake_at(self.state) < inf:
+                self._rearm.set()
         if failure is not None:
             raise failure
 
@@ -94,7 +97,7 @@ class Driver(Generic[State, Event, Effect]):
         """Keep the machine's time until cancelled."""
         while True:
             self._rearm = trio.Event()
-            wake_at = self._wake_at(self.state)
+            wake_at = self._sleeps_until = self._wake_at(self.state)
             if wake_at == inf:
                 await self._rearm.wait()
                 continue

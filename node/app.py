@@ -462,7 +462,7 @@ class _Rooms:
             catalogue, book, rules, me=mesh.me, roles_of=mesh.roles_of, hot=hot
         )
         count = of_this_user().count
-        room = partial(inference.InferenceRoom, catalogue, self.store, mesh, once=once)
+        room = partial(inference.InferenceRoom, catalogue, self.store, mesh, once=once, me=mesh.me)
         return room(hot=hot, models=about_models, on_use=book.use, count=count)
 
 

@@ -8,6 +8,7 @@ import click
 
 from kowalski.node import cli_render as render
 from kowalski.node.cli_session import (
+    FiniteRange,
     Session,
     duration_option,
     given,
@@ -29,8 +30,8 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @click.option("--system", "-s", help="What the model is told before the prompt.")
 @click.option("--model", "-m", help="Which model; the mesh chooses otherwise.")
 @click.option("--max-tokens", type=click.IntRange(min=1))
-@click.option("--temperature", type=click.FloatRange(0, 10))
-@click.option("--top-p", type=click.FloatRange(0, 1))
+@click.option("--temperature", type=FiniteRange(0, 10))
+@click.option("--top-p", type=FiniteRange(0, 1))
 @click.option("--seed", type=click.IntRange(min=0))
 @click.option("--stop", multiple=True, help="A text that ends the answer; repeatable.")
 @click.option("--schema", type=_file, help="A JSON schema, in a file, that the answer is to fit.")

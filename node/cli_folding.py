@@ -13,6 +13,7 @@ import click
 from kowalski.node import cli_render as render
 from kowalski.node.cli_session import (
     TEXT_BYTES_MAX,
+    FiniteRange,
     Session,
     duration_option,
     given,
@@ -32,7 +33,7 @@ NAME_BYTES = 200
 @click.command()
 @click.argument("file", type=click.Path(allow_dash=True, dir_okay=False))
 @click.option("--budget-tokens", "-b", type=click.IntRange(min=1))
-@click.option("--ratio", "-r", type=click.FloatRange(0, 1, min_open=True))
+@click.option("--ratio", "-r", type=FiniteRange(0, 1, min_open=True))
 @click.option("--question", "-q", help="What the text is to be asked; what matters for it stays.")
 @click.option(
     "--model",

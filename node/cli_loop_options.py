@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from kowalski.node.cli_session import given, read_bytes, seconds
+from kowalski.node.cli_session import FiniteRange, given, read_bytes, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ _OPTIONS = (
     click.option("--depth", type=click.IntRange(0, 8), help="Levels of child sessions; 1."),
     click.option(
         "--quality",
-        type=click.FloatRange(0, 1),
+        type=FiniteRange(0, 1),
         help="How good a model must judge the answer, from 0 to 1.",
     ),
     click.option(
@@ -33,7 +33,7 @@ _OPTIONS = (
     click.option("--drafts", type=click.IntRange(1, 16), help="Answers at once, made one."),
     click.option("--sub-model", help="Whom cells ask where they name none."),
     click.option("--fold-model", help="Who summarises older turns; no model otherwise."),
-    click.option("--temperature", type=click.FloatRange(0, 2)),
+    click.option("--temperature", type=FiniteRange(0, 2)),
     click.option("--seed", type=click.IntRange(0, 2**53)),
     click.option("--cell-timeout", type=seconds, metavar="DURATION", help="Of one cell; 30s."),
     click.option("--ask-again", is_flag=True, help="Ask also what was asked before in the task."),

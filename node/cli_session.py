@@ -11,8 +11,9 @@ import json
 import os
 import re
 import sys
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -165,6 +166,21 @@ def seconds(text: str) -> float:
     if match is None or not float(match[1]):
         raise click.BadParameter(f"{text!r} is no duration such as 90, 10m or 2h")
     return float(match[1]) * _UNITS_S[match[2]]
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds. click's own range lets `nan` through, which no message can say."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 click's own type
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
 
 
 def duration_option(flag: str, default: str, explanation: str) -> Callable[[F], F]:

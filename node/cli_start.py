@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from kowalski.node.cli_session import Session, with_session
+from kowalski.node.cli_session import FiniteRange, Session, with_session
 from kowalski.protocol.errors import ConfigError
 
 
@@ -27,10 +27,10 @@ from kowalski.protocol.errors import ConfigError
 @click.option("--unsafe-repl", is_flag=True, default=None, help="Run code without a sandbox.")
 @click.option("--repl-slots", type=click.IntRange(min=1), help="How many programs at a time.")
 @click.option(
-    "--drain-s", type=click.FloatRange(0, 3600), help="How long to hand over when told to stop; 5."
+    "--drain-s", type=FiniteRange(0, 3600), help="How long to hand over when told to stop; 5."
 )
 @click.option("--standby", is_flag=True, default=None, help="Work only when the others are full.")
-@click.option("--cpu-share", type=click.FloatRange(0, 1, min_open=True), help="0.5: half of it.")
+@click.option("--cpu-share", type=FiniteRange(0, 1, min_open=True), help="0.5: half of it.")
 @click.option("--quiet-hours", metavar="22:00-07:00", help="No work of others then.")
 @click.option("--on-battery", is_flag=True, default=None, help="Work of others on battery, too.")
 @click.option(

@@ -68,6 +68,7 @@ ip iproute2 the tests that put nodes into network namespaces
 avahi-daemon avahi-daemon the test that foreign mDNS programs see a node
 avahi-browse avahi-utils the test that foreign mDNS programs see a node
 chromium chromium the tests that look at the dashboard
+curl curl the test of what curl is answered
 LIST
 }
 

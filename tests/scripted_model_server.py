@@ -66,11 +66,19 @@ class Call:
 
     @property
     def prompt(self) -> str:
-        return "\n".join(message["content"] or "" for message in self.messages)
+        return "\n".join(text_of(message) for message in self.messages)
 
     @property
     def last(self) -> str:
-        return (self.messages[-1]["content"] or "") if self.messages else ""
+        return text_of(self.messages[-1]) if self.messages else ""
+
+
+def text_of(message: Mapping[str, Any]) -> str:
+    """Without its pictures."""
+    content = message["content"] or ""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,7 +308,7 @@ class ScriptedModelServer:
         await self._perform_answer(wire, words, call, act)
 
     async def _perform_answer(self, wire: _Wire, words: Words, call: Call, act: Act) -> None:
-        prompt_tokens = sum(len(tokens_of(m["content"] or "")) for m in call.messages)
+        prompt_tokens = sum(len(tokens_of(text_of(one))) for one in call.messages)
         if act.tool_call is not None and call.body.get("tools"):
             await wire.open_body(words.content_type)
             await wire.send(words.tool_call(call.model, *act.tool_call))

@@ -76,9 +76,9 @@ class SubCallBook:
             case _:
                 pass
 
-    def repeated(self, call: SubCall) -> SubCallResult | None:
+    def repeated(self, question: ContentHash) -> SubCallResult | None:
         """What was answered to the same question. What failed is asked again."""
-        answered = self._first.get(question_of(call))
+        answered = self._first.get(question)
         return None if answered is None else self.result(answered)
 
     def result(self, answered: SubCallAnswered) -> SubCallResult:
@@ -124,20 +124,19 @@ class CellRun:
         self._next = max(ordinals, default=-1) + 1
         self._times: Counter[ContentHash] = Counter()
 
-    def name(self, call: SubCall) -> CallName:
+    def name(self, question: ContentHash) -> CallName:
         """Of the next time that it asks this: the same in each run, whatever comes in between."""
-        question = question_of(call)
         self._times[question] += 1
         return call_names.of_sub_call(self._cell, question, self._times[question] - 1)
 
-    def replayed(self, call: SubCall) -> SubCallResult | None:
+    def replayed(self, question: ContentHash) -> SubCallResult | None:
         """What an earlier run was answered; None if it did not come so far."""
-        known = self._known.get(question_of(call))
+        known = self._known.get(question)
         return self._book.result(known.popleft()) if known else None
 
-    def place(self, call: SubCall) -> Place:
+    def place(self, question: ContentHash) -> Place:
         """Where the answer is to be written: a child that was begun goes on in its place."""
-        orphans = self._orphans.get(question_of(call))
+        orphans = self._orphans.get(question)
         if orphans:
             return orphans.popleft()
         self._next += 1

@@ -95,7 +95,9 @@ class Breaker:
             return self
         match self.standing:
             case Standing.CLOSED:
-                return replace(self, has_failed=self._counted(failed=False))
+                counted = self._counted(failed=False)
+                # Of a peer that is well the window says the same as before.
+                return self if counted == self.has_failed else replace(self, has_failed=counted)
             case Standing.OPEN:  # a request that ignored it
                 return replace(self._stand(Standing.HALF_OPEN), successes=1)
             case Standing.HALF_OPEN:

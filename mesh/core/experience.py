@@ -7,7 +7,7 @@ without contrary evidence. Nothing of this is gossiped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 
 from kowalski.protocol.ids import PeerId
@@ -79,10 +79,12 @@ class Experience:
             unit_s = before.unit_s + weight * (unit_s - before.unit_s)
         told = 1.0 if before is None else before.slowness_at(now)
         updated = Seen(unit_s, told + WEIGHT * (ratio - told), now, count)
-        others = {name: one for name, one in self.seen.items() if name != key}
-        if len(others) >= PEERS_MAX:
-            others.pop(next(iter(others)))
-        return replace(self, seen={**others, key: updated})
+        seen = dict(self.seen)
+        seen.pop(key, None)  # to the end: the latest heard of
+        if len(seen) >= PEERS_MAX:
+            del seen[next(iter(seen))]
+        seen[key] = updated
+        return Experience(seen)
 
     def unit_s(self, peer: PeerId, work: str) -> float | None:
         """What a unit of `work` takes at `peer`; None if we never saw it at that."""
@@ -108,4 +110,4 @@ class Experience:
         return 1.0 if least <= told <= most else min(SLOWNESS_MAX, max(SLOWNESS_MIN, told))
 
     def forget(self, peer: PeerId) -> Experience:
-        return replace(self, seen={key: one for key, one in self.seen.items() if key[0] != peer})
+        return Experience({key: one for key, one in self.seen.items() if key[0] != peer})

@@ -7,7 +7,7 @@ since then a hedge makes the others slower.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from kowalski.mesh.core.latencies import Latencies
 
@@ -32,10 +32,10 @@ class Hedging:
     saved: float = 0.0
 
     def ask(self) -> Hedging:
-        return replace(self, saved=min(SAVED_MAX, self.saved + SHARE_MAX))
+        return Hedging(self.latencies, min(SAVED_MAX, self.saved + SHARE_MAX))
 
     def answer(self, seconds: float) -> Hedging:
-        return replace(self, latencies=self.latencies.add(seconds))
+        return Hedging(self.latencies.add(seconds), self.saved)
 
     def after_s(self, expected_s: float) -> float | None:
         """How long to wait for the first peer; None while nobody knows what is usual."""
@@ -46,4 +46,4 @@ class Hedging:
         """After one hedge at this load of the mesh; None if there may be none."""
         if load > LOAD_MAX or self.saved < 1.0 - 1e-9:
             return None
-        return replace(self, saved=max(0.0, self.saved - 1.0))
+        return Hedging(self.latencies, max(0.0, self.saved - 1.0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 
 KEPT = 100
@@ -17,7 +17,7 @@ class Latencies:
     seen: tuple[float, ...] = ()
 
     def add(self, seconds: float) -> Latencies:
-        return replace(self, seen=(*self.seen, seconds)[-KEPT:])
+        return Latencies((*self.seen, seconds)[-KEPT:])
 
     def quantile(self, share: float) -> float | None:
         """The least that `share` of them do not exceed; None while too few were seen."""

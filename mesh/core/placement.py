@@ -95,6 +95,34 @@ class Candidate:
     is_draining: bool = False
     seen_chance: float = 1.0
 
+    def known_better(
+        self, unit_s: float | None, slowness: float, *, is_admitted: bool, holds_prefix: bool
+    ) -> Candidate:
+        """With what we know of it ourselves. Every candidate of every request passes here."""
+        return Candidate(
+            self.peer,
+            self.name,
+            self.roles,
+            self.languages,
+            self.models,
+            self.occupancy,
+            self.memory_used,
+            self.tokens_per_s,
+            self.rtt_s,
+            self.is_routable,
+            self.own_in_flight,
+            self.is_self,
+            self.paused,
+            self.speed,
+            unit_s,
+            slowness,
+            is_admitted,
+            holds_prefix,
+            self.warm,
+            self.is_draining,
+            self.seen_chance,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:

@@ -7,7 +7,7 @@ Counted in whole seconds over a sliding window.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import floor
 
 WINDOW_S = 10
@@ -57,7 +57,10 @@ class RetryBudget:
         second = floor(now)
         seconds = self.seconds
         if not seconds or seconds[-1][0] < second:
-            return replace(self, seconds=(*self._window(second), (second, asked, spent)))
+            return self._with((*self._window(second), (second, asked, spent)))
         at, asked_before, spent_before = seconds[-1]
         latest = (at, asked_before + asked, spent_before + spent)
-        return replace(self, seconds=(*seconds[:-1], latest))
+        return self._with((*seconds[:-1], latest))
+
+    def _with(self, seconds: tuple[tuple[int, int, int], ...]) -> RetryBudget:
+        return RetryBudget(self.share, self.per_s, self.trickle_max, seconds)

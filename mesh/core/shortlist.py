@@ -73,13 +73,20 @@ def straight_to(need: Need, ranking: Ranking, usual_unit_s: float | None, draw: 
     return min(two, key=lambda one: (expected(one), -one.score, tie_breaker(need, one.peer)))
 
 
-def expectation(need: Need, usual_unit_s: float | None) -> Callable[[Choice], float]:
-    """Seconds until the work would be done at a peer, as far as can be told without asking it."""
+def expectation(
+    need: Need, usual_unit_s: float | None, *, by_its_word: bool = False
+) -> Callable[[Choice], float]:
+    """Seconds until the work would be done at a peer, as far as can be told without asking it.
+
+    `by_its_word`: without what we know of it better.
+    """
     usual_s = (usual_unit_s if usual_unit_s is not None else SHORT_S) * need.units
 
     def expected_s(choice: Choice) -> float:
         one = choice.candidate
-        if one.unit_s is None:
+        if by_its_word:
+            alone_s = usual_s / max(one.speed, 1e-3)
+        elif one.unit_s is None:
             alone_s = usual_s * one.slowness / max(one.speed, 1e-3)
         else:
             alone_s = one.unit_s * need.units

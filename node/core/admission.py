@@ -19,6 +19,7 @@ from typing import TypeVar
 from kowalski.node.core.fair_queue import FairQueue, Waiting
 from kowalski.protocol.messages.placement import Priority
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 QUEUE_FACTOR = 2
@@ -199,7 +200,7 @@ class Lane:
     @property
     def busy(self) -> int:
         """Slots that are taken; may exceed `slots` for a while, when lent ones come back."""
-        return sum(not one.is_lent for one in self.running.values())
+        return len([one for one in self.running.values() if not one.is_lent])
 
     @property
     def queued(self) -> int:
@@ -280,13 +281,17 @@ def wait_s(lane: Lane, flow: str, priority: Priority, now: float) -> float:
 
 def _lane_for(state: Admission, wish: Wish, now: float) -> tuple[Lane, tuple[Effect, ...]]:
     """The lane as it is with so many slots as it has now."""
-    lane = state.lanes.get(wish.lane)
-    return _dispatch(Lane(wish.slots) if lane is None else replace(lane, slots=wish.slots), now)
+    lane = state.lanes.get(wish.lane) or Lane(wish.slots)
+    if lane.slots == wish.slots:
+        return lane, ()
+    return _dispatch(replace(lane, slots=wish.slots), now)
 
 
 def _with_lane(state: Admission, name: str, lane: Lane) -> Admission:
-    others = {other: one for other, one in state.lanes.items() if other != name}
-    return replace(state, lanes=others if lane.is_idle else {**others, name: lane})
+    lanes = _without(state.lanes, name)
+    if not lane.is_idle:
+        lanes[name] = lane
+    return Admission(lanes, state.paused, state.is_draining)
 
 
 def _why_not(state: Admission, lane: Lane, wish: Wish, now: float) -> Refusal | None:
@@ -334,8 +339,8 @@ def _with_room(lane: Lane, wish: Wish, now: float) -> tuple[Lane, tuple[Effect, 
     return replace(lane, queue=lane.queue.remove(victim.ticket)), (Refuse(victim.ticket, refusal),)
 
 
-def _without(numbered: dict[int, T], number: int) -> dict[int, T]:
-    return {key: one for key, one in numbered.items() if key != number}
+def _without(keyed: dict[K, T], key: K) -> dict[K, T]:
+    return {other: one for other, one in keyed.items() if other != key}
 
 
 def _arrive(state: Admission, event: Arrived, now: float) -> _Stepped:
@@ -351,6 +356,11 @@ def _arrive(state: Admission, event: Arrived, now: float) -> _Stepped:
             refusal = refusal or Refusal("busy", _at(lane), _retry_after_s(lane, now))
             return _with_lane(state, wish.lane, lane), (*effects, Refuse(event.ticket, refusal))
         lane, effects = room[0], effects + room[1]
+    if lane.busy < lane.slots and not lane.queue.waiting:
+        queue = lane.queue.charge(wish.flow, wish.cost_s)
+        running = {**lane.running, event.ticket: Running(wish.flow, wish.cost_s, now)}
+        lane = Lane(lane.slots, running, lane.reserved, queue)
+        return _with_lane(state, wish.lane, lane), (*effects, Start(event.ticket))
     waiting = Waiting(
         ticket=event.ticket,
         flow=wish.flow,
@@ -368,13 +378,13 @@ def _arrive(state: Admission, event: Arrived, now: float) -> _Stepped:
 def _dispatch(lane: Lane, now: float) -> tuple[Lane, tuple[Effect, ...]]:
     """Fill the slots with those who wait."""
     begun: list[Effect] = []
-    while lane.busy < lane.slots:
+    while lane.queue.waiting and lane.busy < lane.slots:
         popped = lane.queue.pop(now, newest_first=_is_overloaded(lane.queue, now))
         if popped is None:
             break
         queue, one = popped
         running = {**lane.running, one.ticket: Running(one.flow, one.cost_s, now)}
-        lane = replace(lane, queue=queue, running=running)
+        lane = Lane(lane.slots, running, lane.reserved, queue)
         begun.append(Start(one.ticket))
     return lane, tuple(begun)
 
@@ -422,7 +432,7 @@ def _leave(state: Admission, ticket: int, now: float) -> _Stepped:
         return _with_lane(state, name, replace(lane, queue=lane.queue.remove(ticket))), ()
     queue = lane.queue.correct(one.flow, now - one.started_at - one.cost_s)
     running = _without(lane.running, ticket)
-    lane, begun = _dispatch(replace(lane, running=running, queue=queue), now)
+    lane, begun = _dispatch(Lane(lane.slots, running, lane.reserved, queue), now)
     return _with_lane(state, name, lane), begun
 
 

@@ -8,7 +8,7 @@ Now and then the load is taken down for a moment to see what the best pace is by
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 ALPHA = 2
 """Fewer than so many waiting inside: one more may be sent."""
@@ -45,18 +45,13 @@ class ConcurrencyLimit:
     def learn(self, unit_s: float, in_flight: int) -> ConcurrencyLimit:
         """A piece of work is done: what a unit of it took, and how many ran beside it."""
         best_unit_s = unit_s if self.best_unit_s is None else min(unit_s, self.best_unit_s)
-        learned = replace(
-            self,
-            best_unit_s=best_unit_s,
-            slower=self.slower + 1 if unit_s > AS_GOOD * best_unit_s else 0,
-            samples=self.samples + 1,
-            unit_s=self.unit_s + unit_s,
-        )
-        if learned.slower >= BELIEVED_SAMPLES:
+        slower = self.slower + 1 if unit_s > AS_GOOD * best_unit_s else 0
+        samples, sum_s = self.samples + 1, self.unit_s + unit_s
+        if slower >= BELIEVED_SAMPLES:
             return ConcurrencyLimit(self.most, max(1, self.limit // 4))
-        if learned.samples < SAMPLES_BETWEEN:
-            return learned
-        mean_s = learned.unit_s / learned.samples
+        if samples < SAMPLES_BETWEEN:
+            return ConcurrencyLimit(self.most, self.limit, best_unit_s, slower, samples, sum_s)
+        mean_s = sum_s / samples
         waiting_inside = in_flight * (1.0 - best_unit_s / mean_s) if mean_s > 0 else 0.0
         limit = self.limit
         if waiting_inside > BETA:
@@ -64,4 +59,4 @@ class ConcurrencyLimit:
         elif waiting_inside < ALPHA and 2 * in_flight >= limit:
             limit += 1
         limit = max(1, min(limit, max(1, self.most)))
-        return replace(learned, limit=limit, samples=0, unit_s=0.0)
+        return ConcurrencyLimit(self.most, limit, best_unit_s, slower)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from kowalski.protocol.messages.placement import Priority
 
@@ -53,10 +53,11 @@ class FairQueue:
         return len(self.waiting)
 
     def push(self, one: Waiting) -> FairQueue:
-        return replace(self, waiting=(*self.waiting, one))
+        return FairQueue((*self.waiting, one), self.virtual_s, self.charged)
 
     def remove(self, ticket: int) -> FairQueue:
-        return replace(self, waiting=tuple(one for one in self.waiting if one.ticket != ticket))
+        left = tuple([one for one in self.waiting if one.ticket != ticket])
+        return FairQueue(left, self.virtual_s, self.charged)
 
     def pop(self, now: float, *, newest_first: bool = False) -> tuple[FairQueue, Waiting] | None:
         """The next to be served, charged for; None if nobody waits.
@@ -76,9 +77,10 @@ class FairQueue:
     def charge(self, flow: str, cost_s: float) -> FairQueue:
         """Service of so many seconds has begun for `flow`, whether it had to wait or not."""
         start = self._start(flow)
-        charged = {**self.charged, flow: start + max(cost_s, 0.0)}
-        ahead = {name: until for name, until in charged.items() if until > start}
-        return replace(self, virtual_s=max(self.virtual_s, start), charged=ahead)
+        ahead = {name: until for name, until in self.charged.items() if until > start}
+        if cost_s > 0:
+            ahead[flow] = start + cost_s
+        return FairQueue(self.waiting, max(self.virtual_s, start), ahead)
 
     def correct(self, flow: str, cost_s: float) -> FairQueue:
         """It took so much more, or less where negative, than was charged."""
@@ -86,7 +88,7 @@ class FairQueue:
         charged = {name: at for name, at in self.charged.items() if name != flow}
         if until > self.virtual_s:
             charged[flow] = until
-        return replace(self, charged=charged)
+        return FairQueue(self.waiting, self.virtual_s, charged)
 
     def ahead_of(self, flow: str, priority: Priority, now: float) -> tuple[Waiting, ...]:
         """Of those who wait, who would be served before one that came now."""

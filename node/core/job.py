@@ -6,7 +6,7 @@ line is measured by it, submitters are charged it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from kowalski.mesh.core.placement import UNMEASURED_TOKENS_PER_S, Kind, Need
@@ -150,11 +150,12 @@ class Usual:
         `done` is how it ended: replies of models tell how many tokens they have.
         """
         work = job.work
-        known = replace(self, seconds=_averaged(self.seconds, work, took_s / job.count))
+        seconds = _averaged(self.seconds, work, took_s / job.count)
+        reply_tokens = self.reply_tokens
         if isinstance(done, CompletionDone | CompletionsDone):
             tokens = done.usage.completion_tokens / job.count
-            known = replace(known, reply_tokens=_averaged(self.reply_tokens, work, tokens))
-        return known
+            reply_tokens = _averaged(reply_tokens, work, tokens)
+        return Usual(seconds, reply_tokens)
 
 
 def request_of(message: Message) -> Request | None:
@@ -242,10 +243,12 @@ def _average(averages: dict[str, Average], name: str, otherwise: float) -> float
 def _averaged(averages: dict[str, Average], name: str, value: float) -> dict[str, Average]:
     before = averages.get(name)
     average = Average(value) if before is None else before.add(value)
-    others = {key: one for key, one in averages.items() if key != name}
-    if len(others) >= WORKS_MAX:
-        others.pop(next(iter(others)))
-    return {**others, name: average}
+    updated = dict(averages)
+    updated.pop(name, None)  # to the end: the latest done
+    if len(updated) >= WORKS_MAX:
+        del updated[next(iter(updated))]
+    updated[name] = average
+    return updated
 
 
 WORKS_MAX = 256

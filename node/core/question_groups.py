@@ -22,7 +22,7 @@ QUICK_S = 0.5
 MOMENT_S = 1.0
 """What a group should take at most: so much is bound to a peer at once, and lost with it."""
 
-LEAST_S = 0.05
+LEAST_S = 0.1
 """What a group should take at least: less costs more to place than to answer."""
 
 QUICKEST_S = 1e-4

@@ -27,6 +27,8 @@ TASK_STATES = ("waiting", "running", "answered", "failed", "cancelled")
 class NodeMetrics:
     def __init__(self, mesh: Mesh, submitter: SubmitterRoom) -> None:
         self._registry = CollectorRegistry()
+        self._labelled: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        """Looking a label up costs more than counting."""
         self._requests = Counter(
             "kowalski_http_requests",
             "HTTP requests that were answered.",
@@ -69,8 +71,13 @@ class NodeMetrics:
         return generate_latest(self._registry)
 
     def request_answered(self, route: str, method: str, status: int, after_s: float) -> None:
-        self._requests.labels(route, method, str(status)).inc()
-        self._request_s.labels(route).observe(after_s)
+        key = (route, method, status)
+        if key not in self._labelled:
+            count = self._requests.labels(route, method, str(status))
+            self._labelled[key] = count, self._request_s.labels(route)
+        count, seconds = self._labelled[key]
+        count.inc()
+        seconds.observe(after_s)
 
     def call_ended(self, call: Completed) -> None:
         self._calls.labels(call.model, call.peer, call.outcome).inc()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -252,23 +251,24 @@ class ModelRoutes:
         return found
 
     async def _answer(self, exchange: Exchange, asked: Asked, wording: Wording) -> None:
-        with self._telling_of(asked.completion.model):
+        try:
             await self.completions.answer(exchange, asked, wording)
+        except (HttpError, RequestRefusedError) as no:
+            self._look_for(asked.completion.model, no)
+            raise
 
     async def _embeddings(self, asked: EmbeddingsAsked) -> Embeddings:
-        with self._telling_of(asked.model):
-            return await self.work.embed(asked)
-
-    @contextmanager
-    def _telling_of(self, model: str) -> Iterator[None]:
-        """Tell a model that nobody has from one whose peers are not to be had now."""
         try:
-            yield
-        except (HttpError, RequestRefusedError) as no:
-            reason = no.code if isinstance(no, HttpError) else no.reason
-            if reason == "no_peer" and model not in ANY_MODEL_NAMES:
-                self._find(model)
+            return await self.work.embed(asked)
+        except RequestRefusedError as no:
+            self._look_for(asked.model, no)
             raise
+
+    def _look_for(self, model: str, no: HttpError | RequestRefusedError) -> None:
+        """Tell a model that nobody has (404) from one whose peers are not to be had now."""
+        reason = no.code if isinstance(no, HttpError) else no.reason
+        if reason == "no_peer" and model not in ANY_MODEL_NAMES:
+            self._find(model)
 
 
 def _body(

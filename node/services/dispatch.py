@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import count
 
@@ -122,12 +122,12 @@ class Dispatch:
     def _known_better(
         self, one: Candidate, need: Need, now: float, *, holds_prefix: bool
     ) -> Candidate:
+        work = need.work
         breaker = self._breakers.get((one.peer, need.kind))
-        overdue = most_overdue(self._under_way.get((one.peer, need.work), ()), now)
-        return replace(
-            one,
-            unit_s=self._experience.unit_s(one.peer, need.work),
-            slowness=self._experience.slowness(one.peer, need.work, now, overdue=overdue),
+        overdue = most_overdue(self._under_way.get((one.peer, work), ()), now)
+        return one.known_better(
+            self._experience.unit_s(one.peer, work),
+            self._experience.slowness(one.peer, work, now, overdue=overdue),
             is_admitted=breaker is None or breaker.admits(now),
             holds_prefix=holds_prefix,
         )
@@ -205,7 +205,6 @@ class Dispatch:
         self, work: Work, ranking: Ranking, choice: Choice, way: str, usual_s: float | None
     ) -> Chosen:
         expected_s = expectation(work.need, usual_s)(choice)
-        told = replace(choice, candidate=replace(choice.candidate, unit_s=None, slowness=1.0))
         decision = Decision(
             trio.current_time(),
             work.need,
@@ -220,7 +219,7 @@ class Dispatch:
             choice,
             decision,
             work.claim,
-            promised_s=expectation(work.need, usual_s)(told),
+            promised_s=expectation(work.need, usual_s, by_its_word=True)(choice),
             crowding=max(1.0, load(choice.candidate, work.need.kind)),
         )
 

@@ -7,7 +7,7 @@ one that begins when there is a slot. A cell that waits for its sub-calls lends 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 import trio
@@ -46,8 +46,20 @@ class Resources:
 
 @dataclass(slots=True)
 class _Waiter:
-    begun: trio.Event = field(default_factory=trio.Event)
+    """Most begin at once: only who has to wait needs an event for it."""
+
+    is_answered: bool = False
     refusal: admission.Refusal | None = None
+    news: trio.Event | None = None
+
+    def answer(self, refusal: admission.Refusal | None = None) -> None:
+        self.is_answered, self.refusal = True, refusal
+        if self.news is not None:
+            self.news.set()
+
+    async def wait(self) -> None:
+        self.news = trio.Event()
+        await self.news.wait()
 
 
 class Gate:
@@ -155,16 +167,17 @@ class Gate:
             waiter = self._waiters[ticket] = _Waiter()
             try:
                 self._arrive(ticket, conversation.peer, request)
-                if not waiter.begun.is_set():
-                    await waiter.begun.wait()
-                if waiter.refusal is not None:
-                    raise _refused(waiter.refusal)
-                began_at = trio.current_time()
-                if began_at > asked_at:
+                began_at = asked_at
+                if not waiter.is_answered:
+                    await waiter.wait()
+                    began_at = trio.current_time()
                     left_s = max(0.0, request.remaining_s - (began_at - asked_at))
                     message = message.model_copy(update={"remaining_s": left_s})
-                slot = Slot(self._driver.handle, ticket)
-                done = await answer(_Lending(conversation, slot), message)
+                if waiter.refusal is not None:
+                    raise _refused(waiter.refusal)
+                if request.job.kind == "code":  # only a cell waits for what it asks of others
+                    conversation = _Lending(conversation, Slot(self._driver.handle, ticket))
+                done = await answer(conversation, message)
                 self._learn(request, trio.current_time() - began_at, done)
                 return done
             finally:
@@ -253,10 +266,9 @@ class Gate:
     def _perform(self, effect: admission.Effect) -> None:
         match effect:
             case admission.Start(ticket=ticket):
-                self._waiters[ticket].begun.set()
+                self._waiters[ticket].answer()
             case admission.Refuse(ticket=ticket, refusal=refusal):
-                self._waiters[ticket].refusal = refusal
-                self._waiters[ticket].begun.set()
+                self._waiters[ticket].answer(refusal)
             case admission.Promise(reservation=number) | admission.RefuseOffer(reservation=number):
                 self._answers[number] = effect
 

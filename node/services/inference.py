@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 
 import trio
 
@@ -31,6 +32,7 @@ from kowalski.protocol.errors import (
     RequestFailedError,
     RequestRefusedError,
 )
+from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages import inference as wire
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.telemetry import Hot, Model, Occupancy
@@ -67,7 +69,8 @@ class InferenceRoom:
     """Serves `/kowalski/inference/1`. Images that come by hash are fetched into `store`.
 
     `models` answers what is asked about the models themselves; `on_use` hears which one was used.
-    `count` counts the tokens of texts where no server does; `once` does one call of many.
+    `count` counts the tokens of texts where no server does; `once` does one call of many. `me`
+    needs not be told how full this device is with its own answers.
     """
 
     def __init__(
@@ -81,7 +84,9 @@ class InferenceRoom:
         on_use: Callable[[str], None] = lambda _: None,
         count: CountByFile = _nobody_counts,
         once: Once = unkept,
+        me: PeerId | None = None,
     ) -> None:
+        self._me = me
         self._catalogue = catalogue
         self._store = store
         self._requester = requester
@@ -206,7 +211,11 @@ class InferenceRoom:
             raise RequestRefusedError("stale", f"term {asked.term}; {stale.term} was heard")
 
     async def _complete(
-        self, conversation: Conversation, request: wire.CompletionAsked
+        self,
+        conversation: Conversation,
+        request: wire.CompletionAsked,
+        *,
+        tells_hot: bool = True,
     ) -> wire.CompletionDone:
         started = trio.current_time()
         asked = await self._asked(request)
@@ -214,7 +223,8 @@ class InferenceRoom:
             self._on_use(answering.listing.model.name)
             async for event in answering:
                 if isinstance(event, Completed):
-                    return self._done(answering.listing, event, started)
+                    tells_hot &= conversation.peer != self._me
+                    return self._done(answering.listing, event, started, tells_hot=tells_hot)
                 for piece in pieces(event):
                     await conversation.send(piece, more_follows=answering.has_more_at_hand)
         raise RequestFailedError("backend", "the answer did not end")
@@ -224,7 +234,8 @@ class InferenceRoom:
     ) -> wire.CompletionsDone:
         if not request.prompts:
             raise RequestFailedError("bad_request", "no prompts")
-        answering = OneByOne(conversation, request, self._complete, self._once)
+        complete = partial(self._complete, tells_hot=False)
+        answering = OneByOne(conversation, request, complete, self._once)
         await answering.run()
         return wire.CompletionsDone(
             model=answering.model,
@@ -235,7 +246,9 @@ class InferenceRoom:
             hot=self._hot(),
         )
 
-    def _done(self, listing: Listing, end: Completed, started: float) -> wire.CompletionDone:
+    def _done(
+        self, listing: Listing, end: Completed, started: float, *, tells_hot: bool
+    ) -> wire.CompletionDone:
         return wire.CompletionDone(
             model=listing.model.name,
             finish_reason=_word(end.finish_reason),
@@ -245,7 +258,7 @@ class InferenceRoom:
             prompt_s=end.prompt_s,
             generation_s=end.generation_s,
             held_s=trio.current_time() - started,
-            hot=self._hot(),
+            hot=self._hot() if tells_hot else None,
         )
 
     async def _asked(self, request: wire.CompletionAsked) -> CompletionRequest:

@@ -176,6 +176,8 @@ class Placing:
         on_restart(tries.complaint)
         if tries.are_too_many:
             raise tries.outcome("")
+        if not self.dispatch.rank(need, excluding=frozenset(tries.failed)).choices:
+            return  # nobody is left to spend a try on, as the next choice will say
         while not self.dispatch.may_try_again(need.kind):
             if not tries.are_patient:
                 complaint = f"{tries.complaint}; too many tries lately"

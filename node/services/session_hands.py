@@ -108,6 +108,9 @@ class SessionHands:
             term=term.term,
             until_lease_held=term.until_lease_held,
         )
+        self._grouped = GroupedQuestions(
+            PlacedGroups(rooms.mesh, rooms.work), rooms.purse, rooms.sub_calls
+        )
         outlook = Outlook(
             term.record,
             term.progress,
@@ -305,17 +308,14 @@ class SessionHands:
             one.holder = await self._held.take(one.name)
             one.is_alone = one.holder is not None
 
-        rooms = self._rooms
-        grouped = GroupedQuestions(
-            PlacedGroups(rooms.mesh, rooms.work), rooms.purse, rooms.sub_calls
-        )
         asking = Asking(
+            model=model,
             asked=lambda: self._asked(model or self._model_now(), (), None),
             alone=alone,
             as_of_now=self._as_of_now,
             devices=self._term.spec.devices,
         )
-        await grouped.ask(questions, asking, hear)
+        await self._grouped.ask(questions, asking, hear)
 
     def _model_now(self) -> str:
         return self._term.session().model or ANY_MODEL

@@ -10,7 +10,8 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -19,6 +20,7 @@ from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core.question_groups import Question
 from kowalski.node.services.fold_search import FOUND_MAX, Embed, FoldSearch
+from kowalski.node.services.gathered_answers import GatheredAnswers
 from kowalski.node.services.purse import BudgetSpentError, Purse
 from kowalski.node.services.session_term import Term
 from kowalski.protocol.errors import PeerUnreachableError, RequestRefusedError
@@ -32,9 +34,6 @@ from kowalski.rlm.sub_calls import Place, SubCallBook, question_of
 
 HISTORY_BYTES_MAX = 256 * 1024
 """Of what `history` holds in a cell; older messages are there by their handles."""
-
-ANSWERS_MAX = 256
-"""Of one entry. Those with texts are fewer: what came in one message."""
 
 UNFOLD_CHARS = 64 * 1024
 """Of an original that is handed over at once; four bytes each at most."""
@@ -58,8 +57,17 @@ REPEATED = Reply(facts={"is_repeated": True})
 
 Answered = Sequence[tuple[Question, Reply]]
 
-Hear = Callable[[Answered], None]
-"""Takes answers of a moment: they are in the journal when it returns."""
+
+class Hear(Protocol):
+    """Takes answers, each of its questions once; the last ones are in the journal when it returns.
+
+    Of others `written` tells when they are, which is in a moment unless they are `slow`: then now.
+    """
+
+    def __call__(
+        self, answered: Answered, written: Callable[[Question], None], *, slow: bool = False
+    ) -> None: ...
+
 
 AskMany = Callable[[str | None, Sequence[Question], Hear], Awaitable[None]]
 """Ask a model many questions at once, each answered for itself; returns when all were heard."""
@@ -69,12 +77,14 @@ AskChild = Callable[[Place, SubCall, CallName], Awaitable[Reply]]
 
 
 class _Slot(NamedTuple):
-    """One sub-call of a batch, and where its answer is written."""
+    """One sub-call of a batch, where its answer is written, and where the cell finds it."""
 
     number: int
     call: SubCall
+    question: ContentHash
     place: Place
     name: CallName
+    results: list[SubCallResult]
 
 
 @dataclass(slots=True)
@@ -113,6 +123,7 @@ class SubCalls:
         self._depth = depth
         self.book = SubCallBook()
         self._under_way: dict[ContentHash, _UnderWay] = {}
+        self._gathered = GatheredAnswers(term.record)
 
     def of_cell(
         self, cell: int
@@ -122,68 +133,60 @@ class SubCalls:
 
         def answer(calls: tuple[SubCall, ...]) -> Awaitable[tuple[SubCallResult, ...]]:
             # Numbered as they come, whatever order they are answered in.
-            named = [(run.name(call), call, run.replayed(call)) for call in calls]
-            return self._answer_all(
-                [
-                    replayed or _Slot(number, call, run.place(call), name)
-                    for number, (name, call, replayed) in enumerate(named)
-                ]
-            )
+            results: list[SubCallResult] = []
+            wanted: list[_Slot] = []
+            for number, call in enumerate(calls):
+                question = question_of(call)
+                name, replayed = run.name(question), run.replayed(question)
+                results.append(replayed or SubCallResult())
+                if replayed is None:
+                    place = run.place(question)
+                    wanted.append(_Slot(number, call, question, place, name, results))
+            return self._answer_all(wanted, results)
 
         return answer
 
     async def _answer_all(
-        self, slots: Sequence[SubCallResult | _Slot]
+        self, wanted: list[_Slot], results: list[SubCallResult]
     ) -> tuple[SubCallResult, ...]:
-        results = [SubCallResult() if isinstance(one, _Slot) else one for one in slots]
-        wanted = [one for one in slots if isinstance(one, _Slot)]
-
         async def answer(slot: _Slot) -> None:
             results[slot.number] = await self._answer(slot)
 
         async with open_plain_nursery() as nursery:
             known, fresh, others = self._sorted(wanted)
-            self._record_all([(slot, REPEATED) for slot in known], results)
+            for slot in known:
+                self._gathered.add(_entry(slot, REPEATED), partial(self._show, slot))
+            self._gathered.write()
             for slot in others:
                 nursery.start_soon(answer, slot)
             if fresh:
-                await self._ask_together(fresh, results)
+                await self._ask_together(fresh)
         return tuple(results)
 
     async def _answer(self, slot: _Slot) -> SubCallResult:
-        call, place = slot.call, slot.place
-        match call.kind:
+        match slot.call.kind:
             case "unfold":
-                return await self._unfold(call)  # there again whenever it is asked
+                return await self._unfold(slot.call)  # there again whenever it is asked
             case "find":
-                return await self._find(place, call)
+                return await self._find(slot)
             case "history":
-                return self._record(place, call, Reply(text=self._history()))
+                return self._record(slot, Reply(text=self._history()))
             case "budget":
-                return self._record(place, call, Reply(text=self._left()))
+                return self._record(slot, Reply(text=self._left()))
             case "llm" | "rlm":
                 return await self._answer_once(slot)
             case _:
-                return SubCallResult(error=f"nobody answers {call.kind}", code="unsupported")
+                return SubCallResult(error=f"nobody answers {slot.call.kind}", code="unsupported")
 
-    def _record(self, place: Place, call: SubCall, reply: Reply) -> SubCallResult:
+    def _record(self, slot: _Slot, reply: Reply) -> SubCallResult:
         """Journal it; only then the cell may know."""
-        answered = _entry(place, call, reply)
+        answered = _entry(slot, reply)
         self._term.record(answered)
         return self.book.result(answered)
 
-    def _record_all(
-        self, replies: Sequence[tuple[_Slot, Reply]], results: list[SubCallResult]
-    ) -> None:
-        """Journal answers of a moment in one entry; only then the cell may know."""
-        for start in range(0, len(replies), ANSWERS_MAX):
-            some = replies[start : start + ANSWERS_MAX]
-            entries = tuple(_entry(slot.place, slot.call, reply) for slot, reply in some)
-            self._term.record(
-                entries[0] if len(entries) == 1 else journal.SubCallsAnswered(answers=entries)
-            )
-            for (slot, _), answered in zip(some, entries, strict=True):
-                results[slot.number] = self.book.result(answered)
+    def _show(self, slot: _Slot, answered: journal.SubCallAnswered) -> None:
+        """What is in the journal, the cell may know."""
+        slot.results[slot.number] = self.book.result(answered)
 
     # --- questions to models --------------------------------------------------------------------
 
@@ -200,57 +203,75 @@ class SubCalls:
                 others.append(slot)
             elif not self._term.spec.asking.answers_once:
                 fresh.append(slot)
-            elif self.book.repeated(slot.call) is not None:
+            elif self.book.repeated(slot.question) is not None:
                 known.append(slot)
-            elif (question := question_of(slot.call)) in self._under_way:
+            elif slot.question in self._under_way:
                 others.append(slot)
             else:
-                self._under_way[question] = _UnderWay(slot)
+                self._under_way[slot.question] = _UnderWay(slot)
                 fresh.append(slot)
         return known, fresh, others
 
-    async def _ask_together(self, slots: list[_Slot], results: list[SubCallResult]) -> None:
+    async def _ask_together(self, slots: list[_Slot]) -> None:
         of_models: dict[str | None, dict[Question, _Slot]] = {}
         for slot in slots:
             model = slot.call.model or self._term.spec.asking.sub_model
             question = Question(slot.call.prompt, slot.name)
             of_models.setdefault(model, {})[question] = slot
 
-        async def ask(model: str | None, asked: dict[Question, _Slot]) -> None:
-            def hear(answered: Answered) -> None:
-                replies = [(asked[question], reply) for question, reply in answered]
-                self._record_all(replies, results)
-                for slot, _ in replies:
-                    self._end_asking(slot)
-
-            await self._ask_many(model, tuple(asked), hear)
-
         try:
             async with open_plain_nursery() as nursery:
-                for model, asked in of_models.items():
-                    nursery.start_soon(ask, model, asked)
+                nursery.start_soon(self._gathered.keep_writing)
+                async with open_plain_nursery() as asking:
+                    for model, asked in of_models.items():
+                        asking.start_soon(self._ask_model_together, model, asked)
+                nursery.cancel_scope.cancel()
         finally:
+            self._gathered.write()
             for slot in slots:
                 self._end_asking(slot)
 
+    async def _ask_model_together(self, model: str | None, asked: dict[Question, _Slot]) -> None:
+        unheard = len(asked)
+
+        def hear(
+            answered: Answered, written: Callable[[Question], None], *, slow: bool = False
+        ) -> None:
+            nonlocal unheard
+            for question, reply in answered:
+                slot = asked[question]
+
+                def shown(
+                    one: journal.SubCallAnswered, slot: _Slot = slot, question: Question = question
+                ) -> None:
+                    self._show(slot, one)
+                    self._end_asking(slot)
+                    written(question)
+
+                self._gathered.add(_entry(slot, reply), shown)
+            unheard -= len(answered)
+            if slow or not unheard:
+                self._gathered.write()
+
+        await self._ask_many(model, tuple(asked), hear)
+
     def _end_asking(self, slot: _Slot) -> None:
         """Whoever asks the same waits no longer."""
-        under_way = self._under_way.get(question_of(slot.call))
+        under_way = self._under_way.get(slot.question)
         if under_way is not None and under_way.slot is slot:
-            del self._under_way[question_of(slot.call)]
+            del self._under_way[slot.question]
             under_way.answered.set()
 
     async def _answer_once(self, slot: _Slot) -> SubCallResult:
         if not self._term.spec.asking.answers_once:
             return await self._ask(slot)
-        call = slot.call
-        repeated = self.book.repeated(call)
-        question = question_of(call)
+        question = slot.question
+        repeated = self.book.repeated(question)
         if repeated is None and (under_way := self._under_way.get(question)):
             await under_way.answered.wait()
-            repeated = self.book.repeated(call)
+            repeated = self.book.repeated(question)
         if repeated is not None:
-            return self._record(slot.place, call, REPEATED)
+            return self._record(slot, REPEATED)
         under_way = self._under_way.setdefault(question, _UnderWay())
         try:
             return await self._ask(slot)
@@ -260,16 +281,16 @@ class SubCalls:
             under_way.answered.set()
 
     async def _ask(self, slot: _Slot) -> SubCallResult:
-        _, call, place, name = slot
+        call = slot.call
         if call.kind == "rlm" and self._ask_child is not None:
-            return self._record(place, call, await self._ask_child(place, call, name))
+            return self._record(slot, await self._ask_child(slot.place, call, slot.name))
         model = call.model or self._term.spec.asking.sub_model
         message = ChatMessage(role="user", content=call.prompt)
         try:
             with self._purse.call():
-                return self._record(place, call, await self._ask_model(model, (message,), name))
+                return self._record(slot, await self._ask_model(model, (message,), slot.name))
         except BudgetSpentError as spent:
-            return self._record(place, call, Reply(error=str(spent), code="budget_spent"))
+            return self._record(slot, Reply(error=str(spent), code="budget_spent"))
 
     # --- what the session itself knows ----------------------------------------------------------
 
@@ -294,7 +315,7 @@ class SubCalls:
             }
         )
 
-    async def _find(self, place: Place, call: SubCall) -> SubCallResult:
+    async def _find(self, slot: _Slot) -> SubCallResult:
         """The folds nearest to a question, with what of them is; a call of the budget, if that."""
         refs = [self._term.holders(fold) for fold in reversed(self._term.session().folds)]
         with ExitStack() as held:
@@ -305,7 +326,7 @@ class SubCalls:
             except BudgetSpentError:
                 model = None
             found = await self._search.find(
-                call.prompt, refs, count=FOUND_MAX, model=model, embed=self._embed
+                slot.call.prompt, refs, count=FOUND_MAX, model=model, embed=self._embed
             )
             told = [
                 {"handle": one.handle, "score": round(one.score, 3), "text": one.passage}
@@ -319,7 +340,7 @@ class SubCalls:
             if found.lost and not told:
                 words = f"{len(found.lost)} originals cannot be had"
                 reply = Reply(error=words, code="lost", facts=facts)
-            return self._record(place, call, reply)
+            return self._record(slot, reply)
 
     async def _unfold(self, call: SubCall) -> SubCallResult:
         """`HANDLE`, or `HANDLE:FROM` for a piece of the original; empty behind its end."""
@@ -337,13 +358,13 @@ class SubCalls:
         return SubCallResult(text=text[begin : begin + UNFOLD_CHARS])
 
 
-def _entry(place: Place, call: SubCall, reply: Reply) -> journal.SubCallAnswered:
+def _entry(slot: _Slot, reply: Reply) -> journal.SubCallAnswered:
     return journal.SubCallAnswered.model_validate(
         {
-            "cell": place.cell,
-            "ordinal": place.ordinal,
-            "prompt": question_of(call),
-            "kind": call.kind,
+            "cell": slot.place.cell,
+            "ordinal": slot.place.ordinal,
+            "prompt": slot.question,
+            "kind": slot.call.kind,
             "text": reply.text,
             "error": None if reply.error is None else line(reply.error),
             "code": reply.code,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.integration.cluster import ROOT, START_S, open_cluster, open_model_server, wait_until
+from tests.integration.npm import install
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -23,25 +23,12 @@ BROWSER = Path(__file__).parent / "browser"
 SHOTS = ROOT / "build" / "dashboard"
 
 
-def missing() -> str | None:
-    if not Path("/usr/bin/chromium").exists():
-        return "no chromium here (Debian's chromium)"
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        return "needs node and npm for the browser's driver"
-    return None
-
-
 @pytest.fixture(scope="session")
 def driver() -> Path:
-    """Installed once, and again when its version changes."""
-    if reason := missing():
-        pytest.skip(reason)
-    package = json.loads((BROWSER / "package.json").read_text())
-    installed = BROWSER / "node_modules" / "playwright-core" / "package.json"
-    wanted = package["dependencies"]["playwright-core"]
-    if not installed.exists() or json.loads(installed.read_text())["version"] != wanted:
-        install = ["npm", "install", "--no-audit", "--no-fund", "--silent", "--no-package-lock"]
-        subprocess.run(install, cwd=BROWSER, check=True, timeout=120)
+    if not Path("/usr/bin/chromium").exists():
+        pytest.skip("no chromium here (Debian's chromium)")
+    if why_not := install(BROWSER):
+        pytest.skip(why_not)
     return BROWSER / "look.js"
 
 

@@ -1,12 +1,16 @@
-"""Clients of other people, unmodified, at a node that has no model itself but a peer that does."""
+"""Clients of other people, unmodified, at a node that has no model itself but a peer that does.
+
+Those from PyPI and those from npm must get the same.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from tests.integration.cluster import (
     open_model_server,
     wait_until,
 )
+from tests.integration.npm import install
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -43,6 +48,14 @@ def python() -> Path:
         subprocess.run(install, check=True, timeout=CLIENT_S)
         stamp.write_text(wanted)
     return interpreter
+
+
+@pytest.fixture(scope="session")
+def npm() -> str:
+    """The interpreter that has those of npm."""
+    if why_not := install(FOLDER):
+        pytest.skip(why_not)
+    return "node"
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +82,13 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[s
         yield f"http://127.0.0.1:{port}", speak
 
 
-def told(python: Path, home: Path, client: str, argument: str) -> dict[str, Any]:
+Told = Callable[[str, str], dict[str, Any]]
+"""What a client, by its name, gets from an address or a command."""
+
+
+def run(argv: list[str], home: Path) -> dict[str, Any]:
     done = subprocess.run(
-        [str(python), str(FOLDER / "clients.py"), client, argument],
+        argv,
         capture_output=True,
         text=True,
         timeout=CLIENT_S,
@@ -83,13 +100,32 @@ def told(python: Path, home: Path, client: str, argument: str) -> dict[str, Any]
     return said
 
 
+@pytest.fixture
+def from_pypi(python: Path, tmp_path: Path) -> Told:
+    program = [str(python), str(FOLDER / "clients.py")]
+    return lambda client, argument: run([*program, client, argument], tmp_path)
+
+
+@pytest.fixture
+def from_npm(npm: str, tmp_path: Path) -> Told:
+    program = [npm, str(FOLDER / "clients.mjs")]
+    return lambda client, argument: run([*program, client, argument], tmp_path)
+
+
+@pytest.fixture(params=["from_pypi", "from_npm"])
+def told(request: pytest.FixtureRequest) -> Told:
+    """By the client of each language."""
+    chosen: Told = request.getfixturevalue(request.param)
+    return chosen
+
+
 CALL = ["look", {"where": "here"}]
 
 
 def test_openai_chats_streams_embeds_and_hears_errors(
-    python: Path, mesh: tuple[str, list[str]], tmp_path: Path
+    told: Told, mesh: tuple[str, list[str]]
 ) -> None:
-    assert told(python, tmp_path, "openai_sync", mesh[0]) == {
+    assert told("openai_sync", mesh[0]) == {
         "text": "hello there",
         "usage": [3, 2],
         "streamed": "w0 w1 w2",
@@ -102,9 +138,9 @@ def test_openai_chats_streams_embeds_and_hears_errors(
 
 
 def test_openai_async_calls_tools_and_asks_many_at_a_time(
-    python: Path, mesh: tuple[str, list[str]], tmp_path: Path
+    told: Told, mesh: tuple[str, list[str]]
 ) -> None:
-    assert told(python, tmp_path, "openai_async", mesh[0]) == {
+    assert told("openai_async", mesh[0]) == {
         "call": CALL,
         "finish": "tool_calls",
         "streamed": CALL[1],
@@ -113,8 +149,8 @@ def test_openai_async_calls_tools_and_asks_many_at_a_time(
     }
 
 
-def test_ollamas_client(python: Path, mesh: tuple[str, list[str]], tmp_path: Path) -> None:
-    assert told(python, tmp_path, "ollama", mesh[0]) == {
+def test_ollamas_client(told: Told, mesh: tuple[str, list[str]]) -> None:
+    assert told("ollama", mesh[0]) == {
         "text": "hello there",
         "streamed": "w0 w1 w2",
         "generated": "once",
@@ -127,8 +163,8 @@ def test_ollamas_client(python: Path, mesh: tuple[str, list[str]], tmp_path: Pat
     }
 
 
-def test_anthropics_client(python: Path, mesh: tuple[str, list[str]], tmp_path: Path) -> None:
-    said = told(python, tmp_path, "anthropic", mesh[0])
+def test_anthropics_client(told: Told, mesh: tuple[str, list[str]]) -> None:
+    said = told("anthropic", mesh[0])
     assert said.pop("counted") >= 1
     assert said == {
         "text": "hello there",
@@ -142,10 +178,8 @@ def test_anthropics_client(python: Path, mesh: tuple[str, list[str]], tmp_path: 
     }
 
 
-def test_an_agent_speaks_mcp_over_http(
-    python: Path, mesh: tuple[str, list[str]], tmp_path: Path
-) -> None:
-    assert told(python, tmp_path, "mcp", mesh[0]) == {
+def test_an_agent_speaks_mcp_over_http(told: Told, mesh: tuple[str, list[str]]) -> None:
+    assert told("mcp", mesh[0]) == {
         "tools": ["submit", "run", "ask", "fold"],
         "ran": "42",
         "failed": True,
@@ -155,17 +189,60 @@ def test_an_agent_speaks_mcp_over_http(
     }
 
 
-def test_an_agent_speaks_mcp_to_a_command(
-    python: Path, mesh: tuple[str, list[str]], tmp_path: Path
-) -> None:
-    said = told(python, tmp_path, "mcp_stdio", json.dumps(mesh[1]))
+def test_an_agent_speaks_mcp_to_a_command(from_pypi: Told, mesh: tuple[str, list[str]]) -> None:
+    said = from_pypi("mcp_stdio", json.dumps(mesh[1]))
     assert said == {"tools": ["submit", "run", "ask", "fold"], "ran": "42"}
 
 
-def test_an_agent_speaks_a2a(python: Path, mesh: tuple[str, list[str]], tmp_path: Path) -> None:
-    assert told(python, tmp_path, "a2a", mesh[0]) == {
+def test_an_agent_speaks_a2a(from_pypi: Told, mesh: tuple[str, list[str]]) -> None:
+    assert from_pypi("a2a", mesh[0]) == {
         "name": "kowalski mesh",
         "last": "TASK_STATE_COMPLETED",
         "found": "TASK_STATE_COMPLETED",
         "answer": "hello",
     }
+
+
+@pytest.fixture
+def curl(mesh: tuple[str, list[str]]) -> Callable[..., str]:
+    """What curl prints of an answer to a chat, and the status behind it."""
+    program = shutil.which("curl")
+    if program is None:
+        pytest.skip("no curl here")
+    url = f"{mesh[0]}/v1/chat/completions"
+    argv = [program, "-sN", "--max-time", "30", "-w", "%{http_code}", url]
+
+    def ask(*arguments: str, **body: object) -> str:
+        done = subprocess.run(
+            [*argv, *arguments, "-d", "@-"],
+            input=json.dumps({"model": "m", **body}),
+            capture_output=True,
+            text=True,
+            timeout=CLIENT_S,
+            check=True,
+        )
+        return done.stdout
+
+    return ask
+
+
+def test_curl_gets_answers_streams_and_errors(curl: Callable[..., str]) -> None:
+    as_json = ("-H", "Content-Type: application/json")
+    hello, three = ([{"role": "user", "content": text}] for text in ("ECHO: hello", "TOKENS: 3"))
+    whole = curl(*as_json, messages=hello)
+    assert whole.endswith("200")
+    assert json.loads(whole[:-3])["choices"][0]["message"]["content"] == "hello"
+    # As curl sends it that is told nothing of its body's form.
+    assert curl(messages=hello).endswith("200")
+    *events, status = curl(*as_json, messages=three, stream=True).split("\n\n")
+    assert [event.partition(": ")[0] for event in events] == ["data"] * len(events)
+    assert (events[-1], status) == ("data: [DONE]", "200")
+    wrong = curl(*as_json, messages="hello")
+    assert wrong.endswith("400")
+    assert "messages" in json.loads(wrong[:-3])["error"]["message"]
+    long = {"role": "system", "content": "x" * 700_000}
+    assert curl(*as_json, messages=[long, *hello]).endswith("200")
+    # From 1 MB on, curl sends no body before the server's "100 Continue".
+    too_large = curl(*as_json, messages=[long, long, *hello])
+    assert too_large.endswith("413")
+    assert "does not fit" in json.loads(too_large[:-3])["error"]["message"]

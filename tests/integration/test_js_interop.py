@@ -1,7 +1,6 @@
 """js-libp2p as a stranger that we have to get along with: its own transport, streams and gossip."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ import trio
 
 from kowalski.mesh.libp2p_transport import Libp2pTransport
 from kowalski.protocol.ids import Address
+from tests.integration.npm import install
 from tests.mesh.wires import (
     ECHO,
     TOPIC,
@@ -28,35 +28,12 @@ from tests.netns import ROOT, lan, missing
 HERE = ROOT / "tests/integration"
 JS = HERE / "js"
 PEER = str(JS / "peer.mjs")
-NODE_MAJOR_MIN = 20
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
-
-
-def install() -> str | None:
-    """Install js-libp2p if it is not; why that did not work, or None."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        return "needs node 20 or newer, and npm"
-    asked = ["node", "-p", "process.versions.node"]
-    version = subprocess.run(asked, capture_output=True, text=True, check=False)
-    if int(version.stdout.partition(".")[0] or 0) < NODE_MAJOR_MIN:
-        return "needs node 20 or newer, and npm"
-    installed = JS / "node_modules/.package-lock.json"
-    manifest = JS / "package.json"
-    if installed.exists() and installed.stat().st_mtime >= manifest.stat().st_mtime:
-        return None
-    argv = ["npm", "install", "--no-progress", "--loglevel=error"]
-    try:
-        subprocess.run(argv, cwd=JS, check=True, capture_output=True, text=True, timeout=90)
-    except subprocess.CalledProcessError as error:
-        return f"npm install failed: {error.stderr[-300:]}"
-    except subprocess.TimeoutExpired:
-        return "npm install took more than 90 s"
-    return None
 
 
 @pytest.fixture(scope="module")
 def js_libp2p() -> None:
-    why_not = install()
+    why_not = install(JS)
     if why_not is not None:
         pytest.skip(why_not)
 

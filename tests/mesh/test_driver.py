@@ -157,3 +157,37 @@ async def test_a_timer_due_in_the_past_rings_at_once_and_lets_others_live(
         await trio.sleep(0.5)
         assert len(performed) == 4
         nursery.cancel_scope.cancel()
+
+
+class Steps(trio.abc.Instrument):
+    """Counts the turns of one task."""
+
+    def __init__(self, task: str) -> None:
+        self.count = 0
+        self._task = task
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task.name.endswith(self._task)
+
+
+@pytest.mark.trio
+async def test_events_that_make_nothing_due_wake_nobody(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    performed: list[str] = []
+    driver = driver_of(performed.append)
+    steps, began = Steps("Driver.run"), trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.testing.wait_all_tasks_blocked()
+        trio.lowlevel.add_instrument(steps)
+        for word in ("one", "two", "three"):
+            driver.handle(word)
+            await trio.testing.wait_all_tasks_blocked()
+        assert steps.count == 0
+        driver.handle("every 5")
+        await trio.sleep(6)
+        trio.lowlevel.remove_instrument(steps)
+        nursery.cancel_scope.cancel()
+    assert performed == ["one", "two", "three", f"tock {began + 5:g}"]
+    assert steps.count > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -27,6 +28,34 @@ def test_a_duration_is_a_number_with_or_without_a_unit(text: str, seconds: float
 def test_what_is_no_duration_is_a_usage_error(text: str) -> None:
     with pytest.raises(click.BadParameter):
         cli_session.seconds(text)
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", "-nan", "inf", "2", "-0.1", "half"])
+def test_what_is_no_number_within_bounds_is_a_usage_error(text: str) -> None:
+    range_of = cli_session.FiniteRange(0, 1)
+    assert range_of.convert("0.5", None, None) == 0.5
+    with pytest.raises(click.BadParameter):
+        range_of.convert(text, None, None)
+
+
+def commands(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from commands(command)
+        else:
+            yield command
+
+
+def test_no_command_takes_a_number_that_is_none() -> None:
+    """click's own range lets `nan` through, and so does its `float`."""
+    takes_nan = [
+        (command.name, parameter.name)
+        for command in commands(cli)
+        for parameter in command.params
+        if isinstance(parameter.type, click.types.FloatParamType)
+        and not isinstance(parameter.type, cli_session.FiniteRange)
+    ]
+    assert takes_nan == []
 
 
 def test_a_text_comes_from_the_argument_a_file_or_stdin(tmp_path: Path) -> None:

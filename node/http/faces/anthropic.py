@@ -17,6 +17,7 @@ from kowalski.node.http.faces.words import (
     Asked,
     Lenient,
     Picture,
+    asking,
     completion,
     json_text,
     model_name,
@@ -104,6 +105,7 @@ BODIES: Mapping[str, type[Lenient]] = {
 """What a request of each path may say."""
 
 
+@asking
 def messages_asked(body: Mapping[str, object], *, remaining_s: float) -> Asked:
     """A request of `/v1/messages`.
 

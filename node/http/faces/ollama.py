@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from kowalski.node.complaints import first_complaint
 from kowalski.node.http.exchange import HttpError, dump
 from kowalski.node.http.faces.openai_replies import floats
 from kowalski.node.http.faces.words import (
@@ -21,6 +20,7 @@ from kowalski.node.http.faces.words import (
     Asked,
     Lenient,
     Picture,
+    asking,
     completion,
     json_text,
     model_name,
@@ -158,6 +158,7 @@ BODIES: Mapping[str, type[Lenient]] = {
 """What a request of each path may say."""
 
 
+@asking
 def chat_asked(body: Mapping[str, object], *, remaining_s: float) -> Asked | None:
     """A request of `/api/chat`; None where the model shall only be loaded.
 
@@ -178,6 +179,7 @@ def chat_asked(body: Mapping[str, object], *, remaining_s: float) -> Asked | Non
     return Asked(asked, tuple(pictures), chat.stream is not False)
 
 
+@asking
 def generate_asked(body: Mapping[str, object], *, remaining_s: float) -> Asked | None:
     """A request of `/api/generate`; as `chat_asked`."""
     refuse(body, {"suffix": "", "template": "", "context": []})
@@ -197,6 +199,7 @@ def generate_asked(body: Mapping[str, object], *, remaining_s: float) -> Asked |
     return Asked(asked, pictures, wants_stream)
 
 
+@asking
 def embed_asked(body: Mapping[str, object], *, remaining_s: float) -> EmbeddingsAsked:
     """A request of `/api/embed`, or of the older `/api/embeddings`. Raises as `chat_asked`."""
     told = parse(_Embed, body)
@@ -204,15 +207,12 @@ def embed_asked(body: Mapping[str, object], *, remaining_s: float) -> Embeddings
     texts = texts or ((told.prompt,) if told.prompt else ())
     if not texts:
         raise HttpError(400, "invalid_request", "input: at least one text")
-    try:
-        return EmbeddingsAsked(
-            model=model_name(told.model),
-            texts=texts,
-            dimensions=told.dimensions,
-            remaining_s=remaining_s,
-        )
-    except ValidationError as error:
-        raise HttpError(400, "invalid_request", first_complaint(error)) from error
+    return EmbeddingsAsked(
+        model=model_name(told.model),
+        texts=texts,
+        dimensions=told.dimensions,
+        remaining_s=remaining_s,
+    )
 
 
 def _message(told: _Message, pictures: list[Picture]) -> ChatMessage:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from kowalski.node.complaints import first_complaint
 from kowalski.node.http.exchange import HttpError
 from kowalski.node.http.faces.words import (
     Asked,
     Lenient,
     Picture,
+    asking,
     completion,
     json_text,
     model_name,
@@ -169,6 +169,7 @@ BODIES: Mapping[str, type[Lenient]] = {
 """What a request of each path may say."""
 
 
+@asking
 def chat_asked(body: Mapping[str, object], *, remaining_s: float) -> Asked:
     """A request of `/v1/chat/completions`.
 
@@ -201,6 +202,7 @@ def chat_asked(body: Mapping[str, object], *, remaining_s: float) -> Asked:
     return Asked(asked, tuple(pictures), bool(chat.stream), chat.wants_usage)
 
 
+@asking
 def plain_asked(body: Mapping[str, object], *, remaining_s: float) -> Asked:
     """A request of `/v1/completions`. Raises as `chat_asked`."""
     nothing = {"n": 1, "best_of": 1, "echo": False, "logit_bias": {}, "suffix": ""}
@@ -222,6 +224,7 @@ def plain_asked(body: Mapping[str, object], *, remaining_s: float) -> Asked:
     return Asked(asked, (), bool(plain.stream), plain.wants_usage)
 
 
+@asking
 def embeddings_asked(
     body: Mapping[str, object], *, remaining_s: float
 ) -> tuple[EmbeddingsAsked, bool]:
@@ -230,15 +233,12 @@ def embeddings_asked(
     texts = (wanted.input,) if isinstance(wanted.input, str) else wanted.input
     if not texts:
         raise HttpError(400, "invalid_request", "input: at least one text")
-    try:
-        asked = EmbeddingsAsked(
-            model=model_name(wanted.model),
-            texts=texts,
-            dimensions=wanted.dimensions,
-            remaining_s=remaining_s,
-        )
-    except ValidationError as error:
-        raise HttpError(400, "invalid_request", first_complaint(error)) from error
+    asked = EmbeddingsAsked(
+        model=model_name(wanted.model),
+        texts=texts,
+        dimensions=wanted.dimensions,
+        remaining_s=remaining_s,
+    )
     return asked, wanted.encoding_format == "base64"
 
 

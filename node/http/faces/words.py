@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from functools import wraps
+from typing import Final, ParamSpec, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -26,10 +27,12 @@ from kowalski.protocol.errors import (
     RequestRefusedError,
 )
 from kowalski.protocol.messages.inference import (
+    ChatMessage,
     CompletionAsked,
     CompletionDelta,
     CompletionDone,
     Logprob,
+    Tool,
     ToolCall,
 )
 
@@ -44,6 +47,15 @@ class Lenient(BaseModel):
 
 
 L = TypeVar("L", bound=Lenient)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_PARTS: Final[Mapping[str, str]] = {
+    ChatMessage.__name__: "messages: ",
+    Tool.__name__: "tools: ",
+    ToolCall.__name__: "tool_calls: ",
+}
+"""Of a request, where clients find what is built one by one."""
 
 
 def schema_of(model: type[Lenient], face: str) -> dict[str, object]:
@@ -120,14 +132,29 @@ def refuse(body: Mapping[str, object], fields: Mapping[str, object]) -> None:
             raise HttpError(400, "unsupported", f"{name} is not supported")
 
 
+def asking(read: Callable[P, R]) -> Callable[P, R]:
+    """`read`, which makes a request of the mesh out of a client's, with what will not fit refused.
+
+    HttpError 400 names it: a value beyond the bounds of the wire is the client's mistake, no defect
+    of ours.
+    """
+
+    @wraps(read)
+    def reading(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return read(*args, **kwargs)
+        except ValidationError as error:
+            where = _PARTS.get(error.title, "")
+            raise HttpError(400, "invalid_request", where + first_complaint(error)) from error
+
+    return reading
+
+
 def completion(**fields: object) -> CompletionAsked:
-    """Raises HttpError: 400, with the field that is out of its bounds."""
-    try:
-        return CompletionAsked.model_validate(
-            {name: value for name, value in fields.items() if value is not None}
-        )
-    except ValidationError as error:
-        raise HttpError(400, "invalid_request", first_complaint(error)) from error
+    """Of those that are not None. Raises ValidationError, see `asking`."""
+    return CompletionAsked.model_validate(
+        {name: value for name, value in fields.items() if value is not None}
+    )
 
 
 def model_name(name: str) -> str:

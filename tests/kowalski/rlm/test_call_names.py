@@ -10,7 +10,7 @@ from kowalski.rlm.sub_calls import SubCallBook, question_of
 
 def names(*prompts: str, book: SubCallBook | None = None) -> list[str]:
     run = (book or SubCallBook()).run_of(3)
-    return [run.name(SubCall(prompt=prompt)) for prompt in prompts]
+    return [run.name(question_of(SubCall(prompt=prompt))) for prompt in prompts]
 
 
 def test_each_place_of_a_task_has_a_name_of_its_own_that_fits_the_wire() -> None:

@@ -25,6 +25,7 @@ from kowalski.rlm.session import limits_for
 from simulations.virtual_time import JumpingClock
 from simulations.world import World, open_world
 from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block, blocks
+from tests.node.services.test_grouped_questions import answered_calls
 
 pytestmark = pytest.mark.trio
 
@@ -41,7 +42,7 @@ def spent(world: World, task: TaskId) -> budget.Spent:
 
 
 def sub_calls(world: World, task: TaskId) -> list[SubCallAnswered]:
-    return [event for event in events(world, task) if isinstance(event, SubCallAnswered)]
+    return answered_calls(world, task)
 
 
 def question(request: CompletionRequest) -> str:

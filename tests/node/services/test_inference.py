@@ -106,7 +106,9 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(folder: Path, *backends: Backend) -> AsyncIterator[Desk]:
+async def open_desk(
+    folder: Path, *backends: Backend, asks_itself: bool = False
+) -> AsyncIterator[Desk]:
     by_url = {backend.url: backend for backend in backends}
 
     async def look(wanted: Sequence[Candidate]) -> tuple[Finding, ...]:
@@ -115,7 +117,8 @@ async def open_desk(folder: Path, *backends: Backend) -> AsyncIterator[Desk]:
 
     places = [Candidate(url, url) for url in by_url]
     async with open_two(folder) as two, open_catalogue(places, look) as catalogue:
-        room = InferenceRoom(catalogue, two.room.store, two.room.requester, hot=hot)
+        me = two.asking.peer if asks_itself else two.room.peer
+        room = InferenceRoom(catalogue, two.room.store, two.room.requester, hot=hot, me=me)
         two.room.serve(PROTOCOL, room.answer)
         yield Desk(two, room)
 
@@ -142,6 +145,14 @@ async def test_an_answer_comes_in_pieces_and_ends_with_what_it_cost(
         assert done.usage == wire.Usage(prompt_tokens=2, completion_tokens=4, is_estimate=False)
         assert (done.model, done.finish_reason, done.hot) == ("m", "stop", HOT)
         assert done.held_s == pytest.approx(2.0)
+
+
+async def test_a_node_is_not_told_how_full_it_is_itself(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_desk(tmp_path, backend(), asks_itself=True) as desk:
+        _, done = await desk.complete(asked("good day"))
+        assert done.hot is None
 
 
 async def test_a_piece_waits_for_the_next_one_only_where_that_is_here_already(

@@ -48,6 +48,19 @@ async def test_when_everybody_fails_no_more_is_tried_again_than_the_budget_allow
         assert asked < len(broken.asked) <= 1.2 * asked + WINDOW_S
 
 
+async def test_the_only_peers_no_stays_the_same_however_often_it_is_asked(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, THINKER]) as world:
+        no = RequestRefusedError("unsupported", "no such thing")
+        asked = Instead(world, inference.PROTOCOL, raising(no), 1)
+        for number in range(1, 100):
+            with pytest.raises(RequestRefusedError) as told:
+                await world[0].work.complete(prompt())
+            assert told.value.reason == "unsupported"
+            assert len(asked.asked) == number
+
+
 @pytest.mark.parametrize("task", [None, TaskId("t")])
 async def test_what_a_task_lost_with_one_peer_is_tried_again_as_soon_as_that_may_be(
     virtual_time: JumpingClock, task: TaskId | None

@@ -9,7 +9,7 @@ import trio
 
 from kowalski.node.backends.seam import CompletionRequest
 from kowalski.protocol.ids import TaskId
-from kowalski.protocol.messages.journal import CellFinished, Closed, Opened, SubCallAnswered
+from kowalski.protocol.messages.journal import CellFinished, Closed, Opened
 from kowalski.rlm.journal import event_of
 from simulations.virtual_time import JumpingClock
 from simulations.world import World, open_world
@@ -109,7 +109,7 @@ async def test_one_slot_serves_a_batch_of_fifty(virtual_time: JumpingClock) -> N
     async with open_world([ASKER, LEADER, WORKER, slow]) as world:
         task = world.submit(0, block("ask-many 50 q"), mode="blocks", model="none")
         await world.result(0, task)
-        answered = [e for e in events(world, 0, task) if isinstance(e, SubCallAnswered)]
+        answered = answered_calls(world, task)
         assert [event.error for event in answered] == [None] * 50
 
 

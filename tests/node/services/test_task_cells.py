@@ -16,7 +16,6 @@ from kowalski.protocol.messages.journal import (
     CellStarted,
     Opened,
     SessionEvent,
-    SubCallAnswered,
 )
 from kowalski.protocol.messages.task import (
     Entry,
@@ -32,6 +31,7 @@ from simulations.checkers.terms import Leases
 from simulations.virtual_time import JumpingClock
 from simulations.world import World, open_world
 from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block, blocks, heard
+from tests.node.services.test_grouped_questions import answered_calls
 
 pytestmark = pytest.mark.trio
 
@@ -339,11 +339,7 @@ async def test_sub_calls_are_numbered_as_they_came_whatever_order_they_are_answe
         prompt = block("ask-many 30 q")
         task = world.submit(0, prompt, mode="blocks", model="none")
         await answer(world, task)
-        answered = {
-            event.ordinal: event.text
-            for event in events(world, task)
-            if isinstance(event, SubCallAnswered)
-        }
+        answered = {one.ordinal: one.text for one in answered_calls(world, task)}
         assert answered == {n: f"reply to: q {n}" for n in range(30)}
 
 

@@ -3,7 +3,14 @@
 import pytest
 
 from kowalski.node.http.exchange import HttpError
-from kowalski.node.http.faces.words import completion, http_error, model_name, picture, said_json
+from kowalski.node.http.faces.words import (
+    asking,
+    completion,
+    http_error,
+    model_name,
+    picture,
+    said_json,
+)
 from kowalski.protocol.errors import (
     ConfigError,
     KowalskiError,
@@ -13,6 +20,8 @@ from kowalski.protocol.errors import (
     RequestFailedError,
     RequestRefusedError,
 )
+from kowalski.protocol.limits import FRAME_BYTES_MAX
+from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked
 
 
 @pytest.mark.parametrize(
@@ -62,6 +71,16 @@ def test_arguments_that_are_no_object_are_told_as_they_are() -> None:
     assert said_json("[1]") == {"arguments": [1]}
 
 
-def test_a_field_out_of_bounds_is_named() -> None:
-    with pytest.raises(HttpError, match="max_tokens"):
-        completion(model="m", messages=(), max_tokens=0, remaining_s=1.0)
+def test_a_field_out_of_bounds_is_named_with_where_it_stands() -> None:
+    @asking
+    def read(**fields: object) -> CompletionAsked:
+        return completion(model="m", remaining_s=1.0, **fields)
+
+    @asking
+    def say(text: str) -> ChatMessage:
+        return ChatMessage(role="user", content=text)
+
+    with pytest.raises(HttpError, match=r"^max_tokens: "):
+        read(messages=(), max_tokens=0)
+    with pytest.raises(HttpError, match=r"^messages: content: more than 1048576 bytes"):
+        say("x" * (FRAME_BYTES_MAX + 1))
