@@ -7,7 +7,7 @@ runs again may come in another order, so they are named by what they ask and the
 from __future__ import annotations
 
 from kowalski.protocol.ids import ContentHash
-from kowalski.protocol.messages.kept_calls import CallName
+from kowalski.protocol.messages.calls import CallName
 
 FOLD: CallName = "fold"
 """All that are made to fold one window: what they ask tells them apart."""

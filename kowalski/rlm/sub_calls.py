@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kowalski.protocol.ids import ContentHash, content_hash
+from kowalski.protocol.messages.calls import CallName
 from kowalski.protocol.messages.journal import (
     CellFinished,
     ChildHappened,
@@ -19,7 +20,6 @@ from kowalski.protocol.messages.journal import (
     SubCallAnswered,
     SubCallsAnswered,
 )
-from kowalski.protocol.messages.kept_calls import CallName
 from kowalski.protocol.messages.repl import SubCall, SubCallResult
 from kowalski.rlm import call_names
 from kowalski.rlm.budget import child_event

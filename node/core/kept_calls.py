@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from kowalski.node.core.fences import Fences, Stale, TaskKey
 from kowalski.protocol.ids import ContentHash
-from kowalski.protocol.messages.kept_calls import CallName
+from kowalski.protocol.messages.calls import CallName
 
 ORPHAN_S = 20.0
 """How long a call goes on for nobody, as a cell does: another coordinator is there sooner."""

@@ -13,8 +13,8 @@ from math import ceil
 
 from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.ids import PeerId
+from kowalski.protocol.messages.calls import CallName
 from kowalski.protocol.messages.inference import COMPLETIONS_MAX, OneCompletion
-from kowalski.protocol.messages.kept_calls import CallName
 
 QUICK_S = 0.5
 """A question that takes longer is asked alone."""

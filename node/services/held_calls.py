@@ -16,7 +16,7 @@ from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.services import inference
 from kowalski.protocol.ids import PeerId, TaskId
-from kowalski.protocol.messages.kept_calls import CallName, CallsHeld, CallsSought
+from kowalski.protocol.messages.calls import CallName, CallsHeld, CallsSought
 
 log = structlog.get_logger(__name__)
 

@@ -20,8 +20,8 @@ from kowalski.protocol.errors import RemoteProtocolError, RequestFailedError, Re
 from kowalski.protocol.ids import PeerId, content_hash
 from kowalski.protocol.limits import TEXT_BYTES_MAX
 from kowalski.protocol.messages.base import Message
+from kowalski.protocol.messages.calls import HELD_MAX, CallsHeld, CallsSought
 from kowalski.protocol.messages.inference import CompletionAsked, CompletionDelta, CompletionDone
-from kowalski.protocol.messages.kept_calls import HELD_MAX, CallsHeld, CallsSought
 from kowalski.protocol.messages.placement import Claim
 
 PIECE_CHARS = 4096

@@ -111,8 +111,11 @@ class Placing:
         self.dispatch.ask(work)
         with trio.move_on_at(deadline):
             while True:
-                chosen = holder and self.dispatch.bound_to(work, holder, HELD)
-                chosen, holder = chosen or await self._bind(work, tries, deadline), None
+                chosen: Chosen | None = None
+                if holder is not None:
+                    chosen, holder = self.dispatch.bound_to(work, holder, HELD), None
+                if chosen is None:
+                    chosen = await self._bind(work, tries, deadline)
                 race = _Race(self, work, do, chosen, deadline=deadline, tries=tries)
                 try:
                     if may_hedge and chosen.decision.way not in ("only", "bound"):

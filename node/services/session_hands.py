@@ -37,6 +37,7 @@ from kowalski.node.services.task_cells import CellLimits, Outlook, TaskCells
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.base import line
+from kowalski.protocol.messages.calls import CallName
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.folding import FoldAsked
 from kowalski.protocol.messages.inference import (
@@ -45,7 +46,6 @@ from kowalski.protocol.messages.inference import (
     EmbeddingsAsked,
     Sampling,
 )
-from kowalski.protocol.messages.kept_calls import CallName
 from kowalski.protocol.messages.repl import SubCall
 from kowalski.rlm import call_names, folding
 from kowalski.rlm import session as machine

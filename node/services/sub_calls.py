@@ -27,8 +27,8 @@ from kowalski.protocol.errors import PeerUnreachableError, RequestRefusedError
 from kowalski.protocol.ids import ContentHash
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.base import line
+from kowalski.protocol.messages.calls import CallName
 from kowalski.protocol.messages.inference import ChatMessage
-from kowalski.protocol.messages.kept_calls import CallName
 from kowalski.protocol.messages.repl import SubCall, SubCallResult
 from kowalski.rlm.sub_calls import Place, SubCallBook, question_of
 

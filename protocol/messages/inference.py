@@ -25,8 +25,8 @@ from kowalski.protocol.messages.base import (
     Text,
     Utf8BytesMax,
 )
+from kowalski.protocol.messages.calls import CallName, CallNames
 from kowalski.protocol.messages.content import ContentRef
-from kowalski.protocol.messages.kept_calls import CallName, CallNames
 from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.telemetry import Hot, TokensPerSecond
 

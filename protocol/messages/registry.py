@@ -6,6 +6,7 @@ from typing import Final
 
 from kowalski.protocol.messages import (
     base,
+    calls,
     content,
     copies,
     detached,
@@ -13,7 +14,6 @@ from kowalski.protocol.messages import (
     folding,
     inference,
     journal,
-    kept_calls,
     membership,
     placement,
     reach,
@@ -31,6 +31,8 @@ MESSAGES: Final[dict[str, type[base.Message]]] = {
     "base/failed": base.Failed,
     "base/refused": base.Refused,
     "base/trace": base.Trace,
+    "calls/held": calls.CallsHeld,
+    "calls/sought": calls.CallsSought,
     "content/asked": content.ContentAsked,
     "content/chunk": content.ContentChunk,
     "copies/asked": copies.CopyAsked,
@@ -51,8 +53,6 @@ MESSAGES: Final[dict[str, type[base.Message]]] = {
     "explaining/explained": explaining.Explained,
     "folding/fold-asked": folding.FoldAsked,
     "folding/fold-done": folding.FoldDone,
-    "inference/calls-held": kept_calls.CallsHeld,
-    "inference/calls-sought": kept_calls.CallsSought,
     "inference/catalogue": inference.CatalogueTold,
     "inference/catalogue-asked": inference.CatalogueAsked,
     "inference/completion-asked": inference.CompletionAsked,

@@ -11,6 +11,7 @@ from kowalski.protocol.codec import encode
 from kowalski.protocol.ids import Address, ContentHash, MeshId, PeerId, TaskId
 from kowalski.protocol.messages import (
     base,
+    calls,
     content,
     copies,
     detached,
@@ -18,7 +19,6 @@ from kowalski.protocol.messages import (
     folding,
     inference,
     journal,
-    kept_calls,
     membership,
     placement,
     reach,
@@ -407,8 +407,8 @@ _ALL: Final[tuple[base.Message, ...]] = (
     inference.CompletionsDone(
         model="qwen3:8b", answered=2, usage=USAGE, backend="ollama", held_s=0.25, hot=HOT
     ),
-    kept_calls.CallsSought(task=TASK, term=2, submitter=SUBMITTER),
-    kept_calls.CallsHeld(calls=("turn-3", "cell-0-7b-0")),
+    calls.CallsSought(task=TASK, term=2, submitter=SUBMITTER),
+    calls.CallsHeld(calls=("turn-3", "cell-0-7b-0")),
     inference.EmbeddingsAsked(
         task=TASK,
         term=2,

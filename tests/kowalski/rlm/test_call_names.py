@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kowalski.protocol.messages.kept_calls import CallsHeld
+from kowalski.protocol.messages.calls import CallsHeld
 from kowalski.protocol.messages.repl import SubCall
 from kowalski.rlm import call_names
 from kowalski.rlm.sub_calls import SubCallBook, question_of

@@ -10,7 +10,7 @@ from kowalski.node.services import inference
 from kowalski.node.services.held_calls import SEEK_S, HeldCalls
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.base import Message
-from kowalski.protocol.messages.kept_calls import CallsHeld, CallsSought
+from kowalski.protocol.messages.calls import CallsHeld, CallsSought
 from simulations.virtual_time import JumpingClock
 from simulations.world import World, open_world
 from tests.node.services.prompts import ASKER, LEADER, THINKER

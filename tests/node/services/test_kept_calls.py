@@ -20,6 +20,7 @@ from kowalski.node.services.kept_calls import KeptCalls, key_of, open_kept_calls
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.base import Message
+from kowalski.protocol.messages.calls import CallsHeld, CallsSought
 from kowalski.protocol.messages.inference import (
     ChatMessage,
     CompletionAsked,
@@ -30,7 +31,6 @@ from kowalski.protocol.messages.inference import (
     CompletionsTold,
     Usage,
 )
-from kowalski.protocol.messages.kept_calls import CallsHeld, CallsSought
 from kowalski.protocol.messages.placement import Claim
 from simulations.virtual_time import JumpingClock
 from simulations.world import World, open_world

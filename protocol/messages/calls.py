@@ -17,13 +17,13 @@ from pydantic import Field, StringConstraints
 from kowalski.protocol.ids import PeerIdField, TaskIdField
 from kowalski.protocol.messages.base import Message, Term
 
-CallName = Annotated[str, StringConstraints(pattern=r"^[0-9a-z-]{1,80}$")]
+CallName = Annotated[str, StringConstraints(pattern=r"^[0-9a-z-]{1,64}$")]
 """Of a call within its task; the same whoever leads, see `kowalski.rlm.call_names`."""
 
 CallNames = Annotated[tuple[CallName, ...], Field(strict=False, fail_fast=True, max_length=64)]
 """Of the prompts of one request, in their order."""
 
-HELD_MAX = 1024
+HELD_MAX = 400
 
 
 class CallsSought(Message):
@@ -32,7 +32,7 @@ class CallsSought(Message):
     `submitter` as in the claims of the calls: names of tasks are their submitters' own choice.
     """
 
-    KIND: ClassVar[str] = "inference/calls-sought"
+    KIND: ClassVar[str] = "calls/sought"
 
     task: TaskIdField
     term: Term
@@ -42,7 +42,7 @@ class CallsSought(Message):
 class CallsHeld(Message):
     """The latest ones, where they are too many."""
 
-    KIND: ClassVar[str] = "inference/calls-held"
+    KIND: ClassVar[str] = "calls/held"
     FRAME_BYTES_MAX: ClassVar[int] = 128 * 1024
 
     calls: Annotated[
