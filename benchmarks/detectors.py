@@ -1,13 +1,14 @@
 """Who is there, in meshes too large for one machine: `python -m benchmarks.detectors`.
 
-The failure detectors of the nodes, and nothing else of them, in virtual time
-(`simulations.detectors`): waits, timeouts and lost packets, without the speed of a machine.
+The machines of the nodes' failure detectors and connections, and nothing else of them, in virtual
+time (`simulations.detectors`): waits, timeouts and lost packets, without the speed of a machine.
 `unroutable`: that survivor sends it nothing any more; `failed`: the verdict has reached it.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -16,12 +17,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks import machine
-from kowalski.mesh.connections import Timeouts
 from simulations.detectors import Detectors, Weather
+from simulations.routability import Routability
 
 CALM_S = 10.0
 PATIENCE_S = 60.0
 FALSE_NODES, FALSE_LOSS = 50, 0.2
+STALLS_S = (0.3, 0.6, 1.0, 1.5)
+LOSSY = f"{FALSE_LOSS:.0%} of segments lost"
+BUSY = f"one standing still each second, for {STALLS_S[0]} to {STALLS_S[-1]} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,16 @@ class Noticed:
     unroutable: tuple[float, ...]
     failed: tuple[float, ...]
     falsely: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slander:
+    """What nodes thought of others that were well: views of each kind, and CPU seconds."""
+
+    suspicions: int
+    unroutable: int
+    verdicts: int
+    cpu_s: float
 
 
 def main() -> None:
@@ -48,13 +62,15 @@ def main() -> None:
             for loss in options.losses:
                 act = partial(_crash, size, loss)
                 _tell(size, loss, list(pool.map(act, range(options.crashes))))
-        if options.node_hours:
-            _tell_false(list(pool.map(partial(_calm, options.node_hours / 2), (1, 2))))
+        hours = options.node_hours
+        for weather in (LOSSY, BUSY) if hours else ():
+            _tell_false(weather, hours, list(pool.map(partial(_well, weather, hours / 2), (1, 2))))
 
 
 def _crash(size: int, loss: float, seed: int) -> Noticed:
     """One node loses its power: nothing closes its connections."""
     world = Detectors(size, seed=seed, weather=Weather(loss=loss))
+    routability = Routability(world)
     # Anywhere within a round of probes.
     world.run(CALM_S + seed / 37)
     began = world.now
@@ -64,20 +80,13 @@ def _crash(size: int, loss: float, seed: int) -> Noticed:
         (one.observer, one.about) for one in world.changes if one.about and one.state == "failed"
     }
     failed: dict[int, float] = {}
-    silent: dict[int, float] = {
-        observer: at
-        for at, observer, about in reversed(world.unroutable)
-        if about == 0 and at >= began
-    }
+    silent: dict[int, float] = {}
+    for turn in routability.turns:
+        if turn.about == 0 and turn.at >= began and not turn.is_routable:
+            silent.setdefault(turn.observer, turn.at)
     for change in world.changes:
-        if change.about == 0 and change.at >= began:
-            observer = change.observer
-            # Whoever hears of a suspicion asks for itself, and one miss is enough then.
-            wait_s = Timeouts().verify_s if change.state == "suspect" else 0.0
-            at = change.at + wait_s
-            silent[observer] = min(at, silent.get(observer, at))
-            if change.state == "failed":
-                failed.setdefault(observer, change.at)
+        if change.about == 0 and change.at >= began and change.state == "failed":
+            failed.setdefault(change.observer, change.at)
     return Noticed(
         tuple(at - began for at in silent.values()),
         tuple(at - began for at in failed.values()),
@@ -85,13 +94,28 @@ def _crash(size: int, loss: float, seed: int) -> Noticed:
     )
 
 
-def _calm(node_hours: float, seed: int) -> tuple[float, float, int, int]:
-    """Nobody crashes: hours lived, their CPU seconds, suspicions, and verdicts."""
-    world = Detectors(FALSE_NODES, seed=seed, weather=Weather(loss=FALSE_LOSS))
+def _well(weather: str, node_hours: float, seed: int) -> Slander:
+    """Nobody crashes."""
+    loss = FALSE_LOSS if weather == LOSSY else 0.0
+    world = Detectors(FALSE_NODES, seed=seed, weather=Weather(loss=loss))
+    routability = Routability(world)
+    if weather == BUSY:
+        _let_stand_still(world, random.Random(seed))
     began = time.process_time()
     world.run(node_hours * 3600.0 / FALSE_NODES)
-    counts = [sum(one.state == state for one in world.changes) for state in ("suspect", "failed")]
-    return node_hours, time.process_time() - began, counts[0], counts[1]
+    suspicions, verdicts = (
+        sum(one.state == state for one in world.changes) for state in ("suspect", "failed")
+    )
+    unroutable = sum(not turn.is_routable for turn in routability.turns)
+    return Slander(suspicions, unroutable, verdicts, time.process_time() - began)
+
+
+def _let_stand_still(world: Detectors, dice: random.Random) -> None:
+    def again() -> None:
+        world.stall(dice.randrange(FALSE_NODES), dice.choice(STALLS_S))
+        world.after(dice.expovariate(1.0), again)
+
+    again()
 
 
 def _tell(size: int, loss: float, crashes: Sequence[Noticed]) -> None:
@@ -112,12 +136,13 @@ def _shares(values: Iterable[float]) -> str:
     return f"{found[len(found) // 2]:.2f}, {found[len(found) * 99 // 100]:.2f}"
 
 
-def _tell_false(lives: Sequence[tuple[float, float, int, int]]) -> None:
-    hours, cpu_s, suspicions, verdicts = (sum(column) for column in zip(*lives, strict=True))
+def _tell_false(weather: str, node_hours: float, lives: Sequence[Slander]) -> None:
     _say(
-        f"\n{FALSE_NODES} nodes that are well, {FALSE_LOSS:.0%} of segments lost, {hours:g}"
-        f" node-hours: {verdicts} verdicts, {suspicions} views of suspicions, contradicted;"
-        f" {cpu_s:.0f} CPU s"
+        f"\n{FALSE_NODES} nodes that are well, {weather}, {node_hours:g} node-hours:"
+        f" {sum(one.verdicts for one in lives)} verdicts,"
+        f" {sum(one.suspicions for one in lives)} views of suspicions, contradicted,"
+        f" {sum(one.unroutable for one in lives)} of `unroutable`;"
+        f" {sum(one.cpu_s for one in lives):.0f} CPU s"
     )
 
 

@@ -39,12 +39,14 @@ DIALS_AT_A_TIME = 8
 class Timeouts:
     dial_s: float = 3.0
     membership_s: float = 5.0
-    verify_s: float = 1.0
     telemetry_tick_s: float = 0.5
 
 
 class Connections:
-    """`ask` has a peer prove its membership; it raises as `Admission.ask` does."""
+    """`ask` has a peer prove its membership; it raises as `Admission.ask` does.
+
+    `patience_s`: how long whoever others suspect has to answer us, as a probe would have now.
+    """
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class Connections:
         nursery: trio.Nursery,
         params: connectivity.Params,
         timeouts: Timeouts,
+        patience_s: Callable[[], float],
     ) -> None:
         self._transport = transport
         self._ask = ask
@@ -64,6 +67,7 @@ class Connections:
         self._asker = asker
         self._nursery = nursery
         self._timeouts = timeouts
+        self._patience_s = patience_s
         self._dials = trio.CapacityLimiter(DIALS_AT_A_TIME)
         self._silent: frozenset[PeerId] = frozenset()
         self._driver: Driver[Connectivity, connectivity.Event, connectivity.Effect] = Driver(
@@ -181,7 +185,7 @@ class Connections:
                 MEMBERSHIP_PROTOCOL,
                 RoundTrip(),
                 RoundTrip,
-                timeout_s=self._timeouts.verify_s,
+                timeout_s=self._patience_s(),
             )
         except (
             PeerUnreachableError,

@@ -48,8 +48,8 @@ class Driver(Generic[State, Event, Effect]):
         self._watcher = watcher.get()
         self._pending: deque[Event] = deque()
         self._is_stepping = False
-        self._rearm = trio.Event()
-        self._sleeps_until = inf
+        self._sleeps_until = -inf
+        self._wakes_sooner = trio.Event()
 
     def handle(self, event: Event) -> None:
         """Step the machine with `event` and perform what follows, now.
@@ -72,9 +72,8 @@ class Driver(Generic[State, Event, Effect]):
                     failure = failure or error
         finally:
             self._is_stepping = False
-            # Who sleeps until something is due need not hear that nothing is.
-            if self._sleeps_until < inf or self._wake_at(self.state) < inf:
-                self._rearm.set()
+            if self._wake_at(self.state) < self._sleeps_until:
+                self._wakes_sooner.set()
         if failure is not None:
             raise failure
 
@@ -96,12 +95,13 @@ class Driver(Generic[State, Event, Effect]):
     async def run(self) -> None:
         """Keep the machine's time until cancelled."""
         while True:
-            self._rearm = trio.Event()
-            wake_at = self._sleeps_until = self._wake_at(self.state)
-            if wake_at == inf:
-                await self._rearm.wait()
-                continue
-            with trio.move_on_at(wake_at):
-                await self._rearm.wait()
-            if self._clock() >= wake_at:
+            self._wakes_sooner = trio.Event()
+            self._sleeps_until = self._wake_at(self.state)
+            try:
+                with trio.move_on_at(self._sleeps_until):
+                    await self._wakes_sooner.wait()
+            finally:
+                self._sleeps_until = -inf
+            # Most steps put off what is due: whoever slept for that looks again, and steps nothing.
+            if self._clock() >= self._wake_at(self.state):
                 self.handle(self._time_passed)

@@ -46,7 +46,12 @@ class EnvelopeLine:
             self._held += data
             await trio.lowlevel.checkpoint()
             return
-        async with self._lock:
+        if self._lock.locked():
+            await self._lock.acquire()
+        else:  # without waiting for a turn: the stream does that
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._lock.acquire_nowait()
+        try:
             data, self._held = self._held + data, b""
             with trio.CancelScope(shield=True):
                 try:
@@ -54,3 +59,5 @@ class EnvelopeLine:
                 except PeerUnreachableError:
                     await self.stream.reset()  # half of it may be out
                     raise
+        finally:
+            self._lock.release()

@@ -58,20 +58,40 @@ class Carrier:
         heappush(self._coming, (at, next(self._order), receiver, deliver))
         if at < self._wakes_at:
             self._has_news.set()
+            self._set_alarm(at)
 
     async def carry(self) -> None:
         """Let everything arrive, until cancelled."""
-        wires = self.wires
+        if self.wires.alarm is not None:
+            await trio.sleep_forever()
         while True:
-            while self._coming and self._coming[0][0] <= wires.now():
-                _, order, receiver, deliver = heappop(self._coming)
-                awake_at = wires.awake_at(receiver)
-                if awake_at > wires.now():
-                    heappush(self._coming, (awake_at, order, receiver, deliver))
-                else:
-                    deliver()
+            self._deliver_due()
             self._has_news = trio.Event()
             self._wakes_at = self._coming[0][0] if self._coming else inf
             with trio.move_on_at(self._wakes_at):
                 await self._has_news.wait()
             self._wakes_at = -inf
+
+    def _deliver_due(self) -> None:
+        wires = self.wires
+        while self._coming and self._coming[0][0] <= wires.now():
+            _, order, receiver, deliver = heappop(self._coming)
+            awake_at = wires.awake_at(receiver)
+            if awake_at > wires.now():
+                heappush(self._coming, (awake_at, order, receiver, deliver))
+            else:
+                deliver()
+
+    def _set_alarm(self, at: float) -> None:
+        if self.wires.alarm is not None:
+            self._wakes_at = at
+            self.wires.alarm(at, self._on_alarm)
+
+    def _on_alarm(self) -> None:
+        if self.wires.now() < self._wakes_at:
+            return  # an earlier one came between
+        self._wakes_at = -inf
+        self._deliver_due()
+        self._wakes_at = inf
+        if self._coming:
+            self._set_alarm(self._coming[0][0])

@@ -130,7 +130,8 @@ class End:
         self._note_if_over()
 
     async def receive(self) -> bytes:
-        await trio.lowlevel.checkpoint()
+        if self._unread or self._is_broken:
+            await trio.lowlevel.checkpoint()
         while not self._is_broken:
             if self._unread:
                 return self._take()

@@ -7,6 +7,7 @@ has worse ones. Whoever changes a wire says nothing to its users: they notice.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -37,8 +38,15 @@ class Link(Enum):
     """What is sent is kept, and comes when the link opens; nobody is told."""
 
 
+Alarm = Callable[[float, Callable[[], None]], None]
+"""Calls something at a time of the wires, from outside of all tasks."""
+
+
 class Wires:
     """All wires of a network."""
+
+    alarm: Alarm | None = None
+    """What a clock offers that is the wires' own: without it a task waits for what arrives."""
 
     def __init__(self, seed: int = 0, weather: Weather | None = None) -> None:
         self.weather = weather or Weather()

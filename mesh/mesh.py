@@ -148,6 +148,7 @@ class Mesh:
             nursery=self._nursery,
             params=tuning.connectivity,
             timeouts=tuning.timeouts,
+            patience_s=lambda: detector_state.timeout_s(self.detection.state),
         )
 
     def _open_detection(self, keeping: Keeping, tuning: Tuning) -> FailureDetection:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from heapq import heappop, heappush
 from math import inf
+from typing import Protocol
 
 from kowalski.mesh.core import failure_detector as detector
 from kowalski.mesh.core import membership
@@ -41,6 +42,7 @@ from kowalski.mesh.core.failure_detector_events import (
     ProbeAnswered,
     ProbeFailed,
     ProbeHeard,
+    SpokenBy,
     SyncAnswered,
     SyncAsked,
     Tell,
@@ -99,6 +101,16 @@ class Change:
     incarnation: int
 
 
+class Onlooker(Protocol):
+    """Hears what nodes, by their numbers, notice of each other beside what they change."""
+
+    def answered(self, observer: int, about: int) -> None: ...
+
+    def missed(self, observer: int, about: int) -> None: ...
+
+    def spoken_to(self, observer: int, by: int) -> None: ...
+
+
 @dataclass(slots=True)
 class Node:
     state: FailureDetector
@@ -131,8 +143,11 @@ class Detectors:
         """When which node missed a second sign of life in a row of which other."""
         self.partitions: list[tuple[float, int]] = []
         self.on_change: Callable[[Change], None] = lambda _change: None
+        self.onlooker: Onlooker | None = None
+        """Looks on from now on; nothing is different for it."""
         self.weather = weather or Weather()
         self._random = random.Random(seed)
+        self._dice_aside = random.Random(seed)
         self._heap: list[tuple[float, int, int, Event | Callable[[], None] | None]] = []
         self._order = 0
         self._questions: dict[int, tuple[int, int]] = {}
@@ -251,6 +266,20 @@ class Detectors:
             state = self.nodes[there].state
             self._post(self.now, here, MemberMet(state.me, state.table.incarnation))
 
+    def ask_aside(self, asker: int, asked: int, then: Callable[[], None]) -> None:
+        """Have a node ask another whether it is there, aside from all else: `then`, if it is."""
+        if self.is_blocked(asker, asked):
+            return
+
+        def answer() -> None:
+            node = self.nodes[asked]
+            if node.stalled_until > self.now:
+                self.after(node.stalled_until - self.now, answer)
+            elif node.is_up and not self.is_blocked(asked, asker):
+                self.after(self._delay_s(self._dice_aside), then)
+
+        self.after(self._delay_s(self._dice_aside), answer)
+
     def tell(self, number: int, event: Event) -> None:
         self._post(self.now, number, event)
 
@@ -299,26 +328,30 @@ class Detectors:
         self._order += 1
         heappush(self._heap, (at, self._order, number, event))
 
-    def _delay_s(self) -> float:
+    def _delay_s(self, dice: random.Random | None = None) -> float:
+        dice = dice or self._random
         weather, delay_s, rto_s = self.weather, 0.0, RTO_S
         for _ in range(RETRIES_MAX):
-            if self._random.random() >= weather.loss:
+            if dice.random() >= weather.loss:
                 break
             delay_s += rto_s
             rto_s *= 2
-        return delay_s + self._random.uniform(weather.delay_s_min, weather.delay_s_max)
+        return delay_s + dice.uniform(weather.delay_s_min, weather.delay_s_max)
 
-    def _post_message(self, sender: int, receiver: int, event: Event) -> None:
+    def _post_message(self, sender: int, receiver: int, event: Event) -> float:
         # In order, as on a stream: what follows a lost segment waits for it.
         at = self.now + self._delay_s()
         if self.weather.loss:
             at = max(at, self._arrivals.get((sender, receiver), 0.0))
             self._arrivals[sender, receiver] = at
         self._post(at, receiver, event)
+        return at
 
     # --- what they do ---------------------------------------------------------------------------
 
     def _step(self, number: int, node: Node, event: Event) -> None:
+        if self.onlooker is not None and isinstance(event, SpokenBy):
+            self.onlooker.spoken_to(number, self._numbers[event.peer])
         node.state, effects = detector.step(node.state, event, self.now)
         for effect in effects:
             self._perform(number, node, effect)
@@ -355,6 +388,8 @@ class Detectors:
                 self.on_change(change)
             case PeerMissed(peer=peer):
                 node.misses[peer] = node.misses.get(peer, 0) + 1
+                if self.onlooker is not None:
+                    self.onlooker.missed(number, self._numbers[peer])
                 if node.misses[peer] == MISSES_MAX:
                     self.unroutable.append((self.now, number, self._numbers[peer]))
             case PartitionSuspected():
@@ -396,4 +431,7 @@ class Detectors:
                 reply = HelpAnswered(asked, has_reached, claims)
             case AnswerSync(digest=digest, rows=rows):
                 reply = SyncAnswered(me, digest, rows)
-        self._post_message(number, asker, reply)
+        arrives_at = self._post_message(number, asker, reply)
+        if self.onlooker is not None and isinstance(reply, ProbeAnswered):
+            answered = partial(self.onlooker.answered, asker, number)
+            self.after(arrives_at - self.now, answered)

@@ -11,7 +11,7 @@ and every deadline included, goes by it; the simulator itself goes by the time o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -28,6 +28,8 @@ THREAD_WAIT_S = 60.0
 """Real seconds; the end of a thread wakes the loop at once, this only bounds the wait."""
 
 STALE_DEADLINES_MAX = 1000
+TURNS_UNASKED = 256
+"""Of the scheduler, a few milliseconds, without asking the system for news."""
 
 
 @dataclass(slots=True, eq=False)
@@ -86,6 +88,8 @@ class JumpingClock(trio.abc.Clock):
 
     def __init__(self, start: float = 0.0) -> None:
         self._now = start
+        self._order = count()
+        self._alarms: list[tuple[float, int, Callable[[], None]]] = []
 
     def start_clock(self) -> None:
         """Nothing to start: time passes in jumps."""
@@ -100,9 +104,24 @@ class JumpingClock(trio.abc.Clock):
         """The same for whoever asks."""
         return self._now
 
+    def alarm(self, at: float, call: Callable[[], None]) -> None:
+        """Call something at a time of the world, as soon as no task can go on.
+
+        It is no task, and takes no turn of one: where very much arrives, that is much of the work.
+        """
+        heappush(self._alarms, (at, next(self._order), call))
+
     def deadline_to_sleep_time(self, deadline: float) -> float:
         """Real seconds to wait for what comes from outside; asked when no task can go on."""
-        if active_thread_count() or deadline == inf:
+        if active_thread_count():
+            return THREAD_WAIT_S
+        alarms = self._alarms
+        if alarms and alarms[0][0] <= deadline:
+            self._now = max(self._now, alarms[0][0])
+            while alarms and alarms[0][0] <= self._now:
+                heappop(alarms)[2]()
+            return 0.0
+        if deadline == inf:
             return THREAD_WAIT_S
         self._now = max(self._now, deadline)
         return 0.0
@@ -170,6 +189,29 @@ class _NodeDeadlines(_run.Deadlines):  # type: ignore[misc, no-any-unimported]
         self._due = sorted(fresh.values(), key=lambda due: due[:2])
 
 
+class _SeldomAsked:
+    """trio's door to the system, which is asked at each turn whether anything has come.
+
+    Where nobody waits for it, nothing comes but a Ctrl-C: that may wait for some turns.
+    """
+
+    def __init__(self, io_manager: Any) -> None:  # noqa: ANN401 trio's own type
+        self._io_manager = io_manager
+        self._turns = count(1)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._io_manager, name)
+
+    def get_events(self, timeout: float) -> object:
+        if timeout > 0 or next(self._turns) % TURNS_UNASKED == 0 or active_thread_count():
+            return self._io_manager.get_events(timeout)
+        return ()
+
+    def process_events(self, events: object) -> None:
+        if events:
+            self._io_manager.process_events(events)
+
+
 @contextmanager
 def deadlines_by_node() -> Iterator[None]:
     """Within the block, in a running trio: deadlines are in the time of the node that sets them.
@@ -184,10 +226,11 @@ def deadlines_by_node() -> Iterator[None]:
     for deadline, _, scope in before._heap:  # noqa: SLF001 as above
         if deadline == scope._registered_deadline:  # noqa: SLF001 as above
             mine.add(deadline, scope)
-    runner.deadlines = mine
+    runner.deadlines, waiting = mine, runner.io_manager
+    runner.io_manager = _SeldomAsked(waiting)
     try:
         yield
     finally:
-        runner.deadlines = before
+        runner.deadlines, runner.io_manager = before, waiting
         for deadline, scope, time in mine.left():
             before.add(time.when(deadline), scope)

@@ -66,6 +66,7 @@ class StormyWires(Wires):
         self.storm = Storm()
         self.times: dict[PeerId, NodeTime] = {}
         self._clock = clock
+        self.alarm = clock.alarm
         self._grain_s = grain_s
         self._busy_until: dict[Pair, float] = {}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from kowalski.node.http.exchange import Headers, HttpError, Request
@@ -93,6 +94,7 @@ class Access:
         )
 
 
+@lru_cache(maxsize=1024)
 def is_local(client: str) -> bool:
     """Whether an address is one of this machine's own loopback."""
     try:

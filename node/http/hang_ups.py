@@ -18,23 +18,23 @@ class Watch:
 
     def __init__(self, watch: Callable[[], Awaitable[None]]) -> None:
         self._watch = watch
-        self._scope = trio.CancelScope()
+        self._scope: trio.CancelScope | None = None
         self._ended: trio.Event | None = None
 
     def begin(self, nursery: trio.Nursery) -> None:
-        self._ended = trio.Event()
-        nursery.start_soon(self._run, self._ended)
+        scope, ended = self._scope, self._ended = trio.CancelScope(), trio.Event()
+        nursery.start_soon(self._run, scope, ended)
 
-    async def _run(self, ended: trio.Event) -> None:
+    async def _run(self, scope: trio.CancelScope, ended: trio.Event) -> None:
         try:
-            with self._scope:
+            with scope:
                 await self._watch()
         finally:
             ended.set()
 
     async def end(self) -> None:
         """Once this returns nobody reads from the client any more."""
-        if self._ended is not None:
+        if self._scope is not None and self._ended is not None:
             self._scope.cancel()
             await self._ended.wait()
 

@@ -18,6 +18,7 @@ from kowalski.node.http import docs, metrics
 from kowalski.node.http.a2a_routes import A2aRoutes
 from kowalski.node.http.access import COOKIE, Access
 from kowalski.node.http.completions import Completions
+from kowalski.node.http.connection import Limits
 from kowalski.node.http.dashboard import Dashboard
 from kowalski.node.http.exchange import Exchange, HttpError, Response, dump
 from kowalski.node.http.faces import anthropic, ollama, openai_replies
@@ -26,7 +27,7 @@ from kowalski.node.http.mesh_routes import MeshRoutes
 from kowalski.node.http.model_routes import ModelRoutes
 from kowalski.node.http.pull_routes import PullRoutes
 from kowalski.node.http.routing import Route, Router
-from kowalski.node.http.server import Limits, open_http_server
+from kowalski.node.http.server import open_http_server
 from kowalski.node.http.tokens import TokenFile
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.submitter import SubmitterRoom

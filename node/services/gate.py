@@ -75,6 +75,8 @@ class Gate:
         self._reservations = count(1)
         self._waiters: dict[int, _Waiter] = {}
         self._answers: dict[int, admission.Promise | admission.RefuseOffer] = {}
+        self._occupied: dict[JobKind, Occupancy] = {}
+        """As it was told last: many ask, and few changes."""
         self._driver: Driver[admission.Admission, admission.Event, admission.Effect] = Driver(
             admission.Admission(),
             step=admission.step,
@@ -113,11 +115,11 @@ class Gate:
             for name, lane in self._driver.state.lanes.items()
             if name.partition(" ")[0] == kind
         ]
-        return Occupancy(
-            running=sum(lane.busy for lane in lanes),
-            queued=sum(lane.queued for lane in lanes),
-            slots=slots,
-        )
+        told = (sum(lane.busy for lane in lanes), sum(lane.queued for lane in lanes), slots)
+        known = self._occupied.get(kind)
+        if known is None or (known.running, known.queued, known.slots) != told:
+            known = self._occupied[kind] = Occupancy(running=told[0], queued=told[1], slots=slots)
+        return known
 
     # --- offers ---------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import trio
 
@@ -57,6 +58,21 @@ class Rooms:
     paused: Callable[[], str] = str
 
 
+class _Told(TypedDict):
+    """What a `Hot` is made of: to make one costs more than to see that nothing has changed."""
+
+    repl: Occupancy
+    inference: Occupancy
+    folding: Occupancy
+    memory_used: float
+    cpu_used: float
+    tokens_per_s: dict[str, float]
+    paused: str
+    prompt_tokens_per_s: dict[str, float]
+    is_draining: bool
+    condition: Condition
+
+
 class NodeTelemetry:
     def __init__(
         self,
@@ -81,6 +97,7 @@ class NodeTelemetry:
         self._sampled_at = trio.current_time()
         self._condition = _condition(self._sample)
         self._lasting: tuple[object, Profile] | None = None
+        self._hot: tuple[_Told, Hot] | None = None
 
     def is_on_battery(self) -> bool:
         """Whether the device has one and is not plugged in, as far as is known."""
@@ -120,26 +137,31 @@ class NodeTelemetry:
         return self._lasting[1]
 
     def hot(self) -> Hot:
-        sample = self._now()
+        """As it is now; the same object as before where nothing has changed."""
+        rooms, sample = self.rooms, self._now()
         available, cpu = sample.memory_available, sample.cpu_used
-        return Hot(
-            repl=self.rooms.repl(),
-            inference=self.rooms.inference(),
-            folding=self.rooms.folding(),
+        told = _Told(
+            repl=rooms.repl(),
+            inference=rooms.inference(),
+            folding=rooms.folding(),
             memory_used=0.0 if available is None else 1.0 - available,
             cpu_used=cpu or 0.0,
-            tokens_per_s=self.rooms.tokens_per_s(),
-            paused=self.rooms.paused(),
-            prompt_tokens_per_s=self.rooms.prompt_tokens_per_s(),
-            is_draining=self.rooms.is_draining(),
+            tokens_per_s=dict(rooms.tokens_per_s()),
+            paused=rooms.paused(),
+            prompt_tokens_per_s=dict(rooms.prompt_tokens_per_s()),
+            is_draining=rooms.is_draining(),
             condition=self._condition,
         )
+        if self._hot is None or told != self._hot[0]:
+            self._hot = told, Hot(**told)
+        return self._hot[1]
 
     def _now(self) -> HotSample:
         now = trio.current_time()
         if now >= self._sampled_at + SAMPLE_S:
-            self._sample, self._sampled_at = self._take_sample(now), now
-            self._condition = _condition(self._sample)
+            before, self._sample, self._sampled_at = self._sample, self._take_sample(now), now
+            if self._sample != before:
+                self._condition = _condition(self._sample)
         return self._sample
 
 

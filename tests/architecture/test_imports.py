@@ -68,7 +68,7 @@ DOORS = (
     Door(frozenset({"segno"}), ("node/cli_trust.py", "node/http/dashboard.py")),
     Door(frozenset({"opentelemetry"}), ("node/tracing.py",)),
     Door(frozenset({"pynvml"}), ("node/gpu_sources.py",)),
-    Door(frozenset({"h11"}), ("node/http/server.py",)),
+    Door(frozenset({"h11"}), ("node/http/connection.py",)),
     Door(frozenset({"httptools"}), ("node/backends/http_answers.py",)),
     Door(frozenset({"certifi"}), ("node/backends/http_pool.py",)),
     Door(frozenset({"prometheus_client"}), ("node/http/metrics.py",)),

@@ -191,3 +191,24 @@ async def test_events_that_make_nothing_due_wake_nobody(
         nursery.cancel_scope.cancel()
     assert performed == ["one", "two", "three", f"tock {began + 5:g}"]
     assert steps.count > 0
+
+
+@pytest.mark.trio
+async def test_what_was_put_off_is_not_stepped_at_its_old_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    performed: list[str] = []
+    driver = driver_of(performed.append)
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        driver.handle("every 10")
+        await trio.sleep(5)
+        driver.handle("every 20")
+        await trio.sleep(14)
+        assert [event for _, event, _ in driver.recorder] == ["every 10", "every 20"]
+        await trio.sleep(7)
+        driver.handle("every 2")
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    assert performed == [f"tock {started + at:g}" for at in (25, 28, 30)]

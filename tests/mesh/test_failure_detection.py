@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from kowalski.mesh.conversation import open_asker
+from kowalski.mesh.core.failure_detector_state import Params
 from kowalski.mesh.failure_detection import SWIM_PROTOCOL
 from kowalski.mesh.loopback_transport import open_loopback_network
 from kowalski.mesh.loopback_wires import Link, Wires
@@ -120,6 +121,24 @@ async def test_whoever_hears_a_suspicion_asks_for_itself_and_sends_nothing_to_wh
         await trio.sleep(1.3)
         assert not any(one.mesh.is_routable(B) for one in watching)
         await eventually(lambda: all(one.mesh.state_of(B) == "failed" for one in watching))
+
+
+@pytest.mark.parametrize(("about", "patience_s"), [((B,), 0.5), ((A, B), 1.0)])
+async def test_whom_others_suspect_has_as_long_to_answer_as_a_probe_and_longer_where_we_are_doubted(
+    village: Village, autojump_clock: Clock, about: tuple[PeerId, ...], patience_s: float
+) -> None:
+    # Nobody else looks for itself, so that the answer to our own question decides.
+    tuning = Tuning(detection=Params(verifiers=0.0, interval_s=60.0))
+    async with members(village, "ABCD", tuning=tuning) as (a, _, c, _):
+        village.network.kill(B, is_silent=True)
+        claims = tuple(
+            swim.MemberClaim(peer=peer, state="suspect", incarnation=1, accuser=D) for peer in about
+        )
+        told = swim.ClaimsTold(claims=claims)
+        await c.mesh.request(A, SWIM_PROTOCOL, told, swim.ClaimsHeard, timeout_s=5)
+        heard_at = trio.current_time()
+        await eventually(lambda: not a.mesh.is_routable(B))
+        assert trio.current_time() - heard_at == pytest.approx(patience_s, abs=0.1)
 
 
 async def test_a_member_that_says_goodbye_is_never_suspected(

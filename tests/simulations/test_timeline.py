@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from simulations.menu import Fault
 from simulations.plan import Plan, draw
 from simulations.scenarios import Work, load
@@ -27,7 +29,7 @@ def test_a_node_that_was_down_is_missed_by_the_others_meanwhile_and_not_for_ever
     _, timeline = told(replace(QUIET, faults=(CUT,)))
     first, second = timeline.up[1]
     assert second.from_s - first.until_s >= 6.0
-    assert second.until_s == timeline.lasted_s
+    assert second.until_s == pytest.approx(timeline.lasted_s, abs=0.1)  # they end as all is closed
     missing = timeline.missed[1]
     assert set(missing) == {0, 2}
     for spans in missing.values():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from simulations.virtual_time import (
     STALE_DEADLINES_MAX,
+    TURNS_UNASKED,
     JumpingClock,
     NodeTime,
     deadlines_by_node,
@@ -224,6 +225,62 @@ async def test_deadlines_that_were_moved_are_forgotten_in_time(virtual_time: Jum
         scope.deadline = 10.0
         await trio.sleep_forever()
     assert trio.current_time() == 10.0
+
+
+@pytest.mark.trio
+async def test_an_alarm_is_called_at_its_time_between_the_deadlines_of_tasks(
+    virtual_time: JumpingClock,
+) -> None:
+    happened: list[tuple[float, str]] = []
+
+    def ring(name: str) -> None:
+        happened.append((trio.current_time(), name))
+        if name == "first":
+            virtual_time.alarm(2.5, lambda: ring("asked for by the first"))
+            woken.set()
+
+    async def hear() -> None:
+        await woken.wait()
+        happened.append((trio.current_time(), "a task that it woke"))
+
+    woken = trio.Event()
+    with deadlines_by_node():
+        virtual_time.alarm(4.0, lambda: ring("second"))
+        virtual_time.alarm(2.0, lambda: ring("first"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hear)
+            await trio.sleep(3)
+            happened.append((trio.current_time(), "a deadline"))
+            await trio.sleep(3)
+    assert happened == [
+        (2.0, "first"),
+        (2.0, "a task that it woke"),
+        (2.5, "asked for by the first"),
+        (3.0, "a deadline"),
+        (4.0, "second"),
+    ]
+
+
+@pytest.mark.trio
+async def test_what_comes_from_outside_is_heard_although_tasks_are_busy(
+    virtual_time: JumpingClock,
+) -> None:
+    has_come = False
+
+    def come() -> None:
+        nonlocal has_come
+        has_come = True
+
+    with deadlines_by_node():
+        token = trio.lowlevel.current_trio_token()
+        outside = threading.Thread(target=token.run_sync_soon, args=(come,))
+        outside.start()
+        outside.join()
+        for _ in range(2 * TURNS_UNASKED):
+            await trio.lowlevel.checkpoint()
+            if has_come:
+                break
+    assert has_come
 
 
 ORDER = """

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import trio
 
+from kowalski.mesh.loopback_carrier import Carrier
 from kowalski.mesh.loopback_wires import Link, Weather
 from kowalski.protocol.ids import PeerId
-from simulations.virtual_time import JumpingClock, NodeTime
+from simulations.virtual_time import JumpingClock, NodeTime, deadlines_by_node
 from simulations.wires import RETRANSMIT_S, Gossiping, StormyWires
 
 A, B, C = PeerId("AAAAAAAA"), PeerId("BBBBBBBB"), PeerId("CCCCCCCC")
@@ -89,3 +91,38 @@ def test_who_is_frozen_hears_nothing_until_it_is_not() -> None:
     at = wires()
     at.times[A] = NodeTime(frozen_until=4.0)
     assert at.awake_at(A) == 4.0
+
+
+@pytest.mark.trio
+async def test_what_is_carried_by_alarms_arrives_in_its_time_and_order(
+    virtual_time: JumpingClock,
+) -> None:
+    at = StormyWires(virtual_time, seed=1, weather=Weather(latency_s=0.01))
+    carrier = Carrier(at, lambda one, other: None)
+    heard: list[tuple[float, str]] = []
+
+    def say(receiver: PeerId, words: str) -> None:
+        carrier.post(A, receiver, 1, lambda: heard.append((round(at.now(), 3), words)))
+
+    at.times[C] = NodeTime()
+    with deadlines_by_node():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(carrier.carry)
+            carrier.schedule(7.0, B, lambda: heard.append((round(at.now(), 3), "late")))
+            at.times[C].freeze(5.0)
+            say(C, "to a frozen one")
+            at.storm.slow_s[A, B] = 2.0
+            say(B, "slow")
+            at.storm.slow_s[A, B] = 0.0
+            say(B, "overtakes nobody")
+            await trio.sleep(3)
+            say(B, "later")
+            await trio.sleep(5)
+            nursery.cancel_scope.cancel()
+    assert heard == [
+        (2.01, "slow"),
+        (2.01, "overtakes nobody"),
+        (3.01, "later"),
+        (5.0, "to a frozen one"),
+        (7.0, "late"),
+    ]

@@ -1,225 +1,21 @@
-"""HTTP on real sockets of this machine: what clients may do, and what they may not."""
+"""How many clients are served, and where."""
 
 from __future__ import annotations
-
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 import trio
 
-from kowalski.node.http.exchange import Exchange, HttpError, Response
-from kowalski.node.http.server import HttpServer, Limits, _header_value, open_http_server
+from kowalski.node.http.server import open_http_server
 from kowalski.protocol.errors import ConfigError
+from tests.node.http.houses import (
+    GET,
+    connected,
+    open_house,
+    read_until,
+    said,
+)
 
 pytestmark = pytest.mark.trio
-
-PATIENCE_S = 20.0
-
-
-class House:
-    """A server whose handler does what the path says."""
-
-    def __init__(self) -> None:
-        self.began = trio.Event()
-        self.cancelled = trio.Event()
-        self.port = 0
-        self.server: HttpServer
-
-    async def handle(self, exchange: Exchange) -> None:
-        match exchange.request.path:
-            case "/echo":
-                await exchange.answer(Response(200, await exchange.body(1000), "text/plain"))
-            case "/stream":
-                await exchange.begin(200, [("content-type", "text/plain")])
-                for number in range(3):
-                    await exchange.send(f"{number};".encode())
-                await exchange.end()
-            case "/wait":
-                self.began.set()
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    self.cancelled.set()
-            case "/begin-and-fail":
-                await exchange.begin(200, [])
-                await exchange.send(b"some")
-                raise HttpError(502, "lost", "in the middle")
-            case "/begin-and-leave":
-                await exchange.begin(200, [])
-                await exchange.send(b"all")
-            case "/bug":
-                raise ZeroDivisionError
-            case "/flood":
-                await exchange.begin(200, [])
-                while True:
-                    await exchange.send(bytes(1 << 20))
-            case _:
-                raise HttpError(404, "not_found", "nothing here", headers=(("x-why", "ümlaut\n"),))
-
-
-@asynccontextmanager
-async def open_house(**limits: float) -> AsyncIterator[House]:
-    house = House()
-    found = Limits(**limits)  # type: ignore[arg-type]
-    opened = open_http_server("127.0.0.1", 0, house.handle, limits=found)
-    async with opened as (server, port):
-        house.port, house.server = port, server
-        yield house
-
-
-@asynccontextmanager
-async def connected(house: House) -> AsyncIterator[trio.SocketStream]:
-    with trio.fail_after(PATIENCE_S):
-        async with await trio.open_tcp_stream("127.0.0.1", house.port) as stream:
-            yield stream
-
-
-async def read_all(stream: trio.SocketStream) -> bytes:
-    data = b""
-    while piece := await stream.receive_some(65536):
-        data += piece
-    return data
-
-
-async def read_until(stream: trio.SocketStream, mark: bytes) -> bytes:
-    data = b""
-    while mark not in data:
-        piece = await stream.receive_some(65536)
-        assert piece, data
-        data += piece
-    return data
-
-
-async def said(house: House, request: bytes) -> bytes:
-    """What comes back, up to the end of the connection."""
-    async with connected(house) as stream:
-        await stream.send_all(request)
-        return await read_all(stream)
-
-
-GET = b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-
-
-async def test_requests_follow_each_other_on_one_connection() -> None:
-    async with open_house() as house, connected(house) as stream:
-        for body in (b"one", b"two"):
-            head = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
-            await stream.send_all(head + body)
-            answer = await read_until(stream, body)
-            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-            assert b"content-length: 3\r\n" in answer
-            assert b"x-request-id: " in answer
-
-
-async def test_requests_that_are_sent_ahead_are_answered_in_their_order() -> None:
-    async with open_house() as house:
-        request = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n"
-        last = b"GET /stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-        answer = await said(house, request + b"a" + request + b"b" + last)
-        assert answer.count(b"HTTP/1.1 200") == 3
-        assert answer.index(b"\r\n\r\na") < answer.index(b"\r\n\r\nb") < answer.index(b"0;")
-
-
-async def test_a_stream_goes_out_in_chunks() -> None:
-    async with open_house() as house:
-        answer = await said(house, GET % b"/stream")
-        assert b"transfer-encoding: chunked" in answer.lower()
-        assert answer.endswith(b"2\r\n0;\r\n2\r\n1;\r\n2\r\n2;\r\n0\r\n\r\n")
-
-
-async def test_an_answer_that_its_handler_leaves_open_is_ended() -> None:
-    async with open_house() as house:
-        assert (await said(house, GET % b"/begin-and-leave")).endswith(b"3\r\nall\r\n0\r\n\r\n")
-
-
-async def test_an_answer_that_breaks_off_looks_broken() -> None:
-    async with open_house() as house:
-        assert (await said(house, GET % b"/begin-and-fail")).endswith(b"4\r\nsome\r\n")
-
-
-async def test_a_bug_costs_one_answer() -> None:
-    async with open_house() as house:
-        answer = await said(house, GET % b"/bug")
-        assert answer.startswith(b"HTTP/1.1 500 ")
-        assert b"ZeroDivision" not in answer
-        assert (await said(house, GET % b"/stream")).startswith(b"HTTP/1.1 200 ")
-
-
-async def test_a_client_that_hangs_up_ends_the_work() -> None:
-    async with open_house() as house:
-        async with connected(house) as stream:
-            await stream.send_all(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
-            await house.began.wait()
-            assert house.server.connections == 1
-        with trio.fail_after(PATIENCE_S):
-            await house.cancelled.wait()
-
-
-async def test_a_client_that_does_not_read_is_hung_up_on() -> None:
-    async with open_house(write_s=0.2) as house, connected(house) as stream:
-        await stream.send_all(b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n")
-        while house.server.connections == 0:  # noqa: ASYNC110 nobody tells
-            await trio.sleep(0.01)
-        while house.server.connections:  # noqa: ASYNC110 nobody tells
-            await trio.sleep(0.01)
-
-
-@pytest.mark.parametrize(
-    ("request_", "status"),
-    [
-        (b"nonsense\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\n\r\n", 400),  # no host
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 40 + b"\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n", 400),
-        (b"GET /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 40_000 + b"\r\n\r\n", 431),
-        (b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
-        (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n" + b"a" * 2000, 413),
-        (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n{}", 413),
-        (b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
-    ],
-)
-async def test_what_is_wrong_is_told_and_the_next_client_is_served(
-    request_: bytes, status: int
-) -> None:
-    async with open_house() as house:
-        answer = await said(house, request_)
-        assert answer.startswith(b"HTTP/1.1 %d " % status)
-        assert b'{"error":{"message":"' in answer
-        assert (await said(house, GET % b"/stream")).startswith(b"HTTP/1.1 200 ")
-
-
-async def test_a_header_from_a_peer_cannot_add_lines() -> None:
-    async with open_house() as house:
-        assert b"\r\nx-why: ?mlaut\r\n" in await said(house, GET % b"/nowhere")
-
-
-@pytest.mark.parametrize("upgrade", [b"websocket", b"h2c", b"\xc3\xa4", b""])
-async def test_an_upgrade_is_passed_over(upgrade: bytes) -> None:
-    async with open_house() as house:
-        head = b"GET /stream HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: %s\r\n"
-        answer = await said(house, head % upgrade + b"Sec-WebSocket-Key: ,,\r\n\r\n")
-        assert answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 400 "))
-
-
-async def test_a_head_that_drips_is_cut_off() -> None:
-    async with open_house(head_s=0.3) as house, connected(house) as stream:
-        await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
-        assert b" 408 " in await read_until(stream, b"\r\n\r\n")
-        await stream.send_all(b"a")
-        await read_all(stream)
-
-
-async def test_a_body_that_drips_is_cut_off() -> None:
-    async with open_house(body_s=0.3) as house, connected(house) as stream:
-        await stream.send_all(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab")
-        assert b" 408 " in await read_until(stream, b"\r\n\r\n")
-
-
-async def test_an_idle_connection_is_closed_without_a_word() -> None:
-    async with open_house(idle_s=0.2) as house, connected(house) as stream:
-        assert await read_all(stream) == b""
 
 
 async def test_more_connections_than_there_is_room_for_are_told_so() -> None:
@@ -234,26 +30,6 @@ async def test_more_connections_than_there_is_room_for_are_told_so() -> None:
         while house.server.connections:  # noqa: ASYNC110 nobody tells
             await trio.sleep(0.01)
         assert (await said(house, GET % b"/stream")).startswith(b"HTTP/1.1 200 ")
-
-
-async def test_bodies_together_have_a_bound_and_give_back_what_they_took() -> None:
-    async with open_house(bodies_bytes=900) as house:
-        head = b"POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 600\r\n\r\n"
-        for _ in range(4):
-            assert (await said(house, head + b"a" * 600)).startswith(b"HTTP/1.1 200 ")
-        head = head.replace(b"600", b"950")
-        assert (await said(house, head + b"a" * 950)).startswith(b"HTTP/1.1 503 ")
-
-
-async def test_a_client_that_asks_first_is_told_to_go_on() -> None:
-    async with open_house() as house, connected(house) as stream:
-        head = (
-            b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
-        )
-        await stream.send_all(head)
-        assert await read_until(stream, b"\r\n\r\n") == b"HTTP/1.1 100 \r\n\r\n"
-        await stream.send_all(b"ok")
-        assert (await read_until(stream, b"ok")).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_a_thousand_connections_are_served_at_a_time() -> None:
@@ -278,13 +54,6 @@ async def test_a_thousand_connections_are_served_at_a_time() -> None:
         assert answered == 1000
 
 
-async def test_the_clients_own_name_for_a_request_comes_back() -> None:
-    async with open_house() as house:
-        named = b"GET /stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Request-Id: %s\r\n\r\n"
-        assert b"x-request-id: mine-7\r\n" in await said(house, named % b"mine-7")
-        assert b"two words" not in await said(house, named % b"two words")
-
-
 async def test_a_taken_port_is_named() -> None:
     async with open_house() as house:
         with pytest.raises(ConfigError, match=f"http_port {house.port} is in use"):
@@ -293,18 +62,3 @@ async def test_a_taken_port_is_named() -> None:
     with pytest.raises(ConfigError, match="http_host"):
         async with open_http_server("no such host", 0, house.handle):
             pass
-
-
-@pytest.mark.parametrize(
-    ("value", "line"),
-    [
-        ("score 0.9: 12 tokens/s", b"score 0.9: 12 tokens/s"),
-        (" a\r\nset-cookie: b\x00 ", b"a  set-cookie: b"),
-        ("Zoë's", b"Zo?'s"),
-        ("", b""),
-    ],
-)
-async def test_a_header_is_one_line_of_printable_characters_whatever_a_peer_calls_itself(
-    value: str, line: bytes
-) -> None:
-    assert _header_value(value) == line

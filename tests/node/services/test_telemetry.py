@@ -106,6 +106,20 @@ async def test_hot_values_are_those_of_the_rooms_now(
     assert node.profile(0).hot == hot
 
 
+async def test_hot_values_are_made_anew_only_when_something_has_changed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    node, speeds = made(), {"m": 12.5}
+    node.rooms.tokens_per_s = lambda: speeds
+    hot = node.hot()
+    await trio.sleep(10)
+    assert node.hot() is hot
+    speeds["m"] = 20.0
+    assert node.hot().tokens_per_s == {"m": 20.0}
+    node.rooms.is_draining = lambda: True
+    assert node.hot().is_draining
+
+
 async def test_peers_are_told_the_battery_that_pauses_the_node_and_the_rest_of_the_sample(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
