@@ -61,6 +61,8 @@ class Outlook:
     """Answers the sub-calls of one run of a cell; raises for nothing."""
     until_lease_held: Callable[[], Awaitable[None]]
     """Nothing is sent to a worker before this has returned."""
+    interrupted: Callable[[], None]
+    """A cell is lost that may have asked something; it will ask again elsewhere."""
 
 
 @dataclass(slots=True)
@@ -162,6 +164,7 @@ class TaskCells:
             try:
                 return await self._run_at(seat, effect, tries.complaint)
             except Weather as error:
+                self._outlook.interrupted()
                 if effect.cell != cut and self._is_only_cut_off(seat, error):
                     cut = effect.cell  # once: it may be under way there, to be joined
                     await trio.sleep(JOIN_AGAIN_S)
