@@ -230,6 +230,8 @@ class SessionHands:
         """
         if holder is None and asked.call is not None:
             holder = await self._held.take(asked.call)
+            left_s = self._term.remaining_s()  # to look for who has it takes of the time
+            asked = asked.model_copy(update={"remaining_s": left_s})
         ask = partial(
             self._rooms.work.complete,
             holder=holder,
