@@ -49,7 +49,8 @@ def leave_out_peer_records(pubsub: Pubsub) -> None:
 
     async def write_bare(stream: INetStream, rpc: rpc_pb2.RPC) -> bool:
         rpc.ClearField("senderRecord")
-        return await write(stream, rpc)
+        is_written: bool = await write(stream, rpc)
+        return is_written
 
     pubsub.write_msg = write_bare
 
