@@ -47,9 +47,9 @@ def leave_out_peer_records(pubsub: Pubsub) -> None:
     """
     write = pubsub.write_msg
 
-    async def write_bare(stream: INetStream, rpc: rpc_pb2.RPC) -> bool:
-        rpc.ClearField("senderRecord")
-        is_written: bool = await write(stream, rpc)
+    async def write_bare(stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
+        rpc_msg.ClearField("senderRecord")
+        is_written: bool = await write(stream, rpc_msg)
         return is_written
 
     pubsub.write_msg = write_bare
