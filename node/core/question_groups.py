@@ -31,6 +31,10 @@ PATIENCE_TIMES = 10.0
 PATIENCE_S_MIN = 0.5
 """One that takes so many times as long as usual, and so long, holds the others of its group up."""
 
+AGAIN_SHARE_MAX = 0.02
+AGAIN_SAVED_MAX = 3.0
+"""Of the questions so many may be asked again because they take too long; what may be saved up."""
+
 WEIGHT = 0.3
 """Of the latest in a moving average: a model that was just loaded is soon known to be quick."""
 
@@ -56,6 +60,27 @@ def group_size(each_s: float | None, *, waiting: int, slots: float) -> int:
 def patience_s(each_s: float) -> float:
     """How long to wait for the next answer of a group, from when it is due to be told."""
     return max(PATIENCE_S_MIN, PATIENCE_TIMES * each_s)
+
+
+@dataclass(slots=True)
+class SecondTries:
+    """How often a question that takes far too long may be asked again elsewhere: one in fifty.
+
+    Unlike a second request for a whole group (`mesh.core.hedging`) it costs one question, and its
+    first try ends: so it is counted by questions, and may be had while all peers are busy.
+    """
+
+    saved: float = 1.0
+
+    def answered(self, count: int) -> None:
+        self.saved = min(AGAIN_SAVED_MAX, self.saved + AGAIN_SHARE_MAX * count)
+
+    def take(self) -> bool:
+        """False: there is none left."""
+        if self.saved < 1.0 - 1e-9:
+            return False
+        self.saved -= 1.0
+        return True
 
 
 class Paces:

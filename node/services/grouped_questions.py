@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -46,24 +46,35 @@ class GroupedQuestions:
         self._groups = groups
         self._purse = purse
         self._at_a_time = at_a_time
-        self._under_way: list[_Batch] = []
+        self._line = _Line()
 
     async def ask(self, questions: Sequence[Question], how: Asking, hear: Hear) -> None:
         """Returns when `hear` has been told of all of them."""
         batch = _Batch(
-            self._groups, self._purse, self._at_a_time, how=how, hear=hear, beside=self._under_way
+            self._groups, self._purse, self._at_a_time, how=how, hear=hear, line=self._line
         )
-        self._under_way.append(batch)
+        self._line.batches.append(batch)
         try:
             await batch.run(questions)
         finally:
-            self._under_way.remove(batch)
+            self._line.batches.remove(batch)
             batch.give_back()
 
 
-class _Batch:
-    """One of those that are under way: what a cell asks at once may come in several messages."""
+@dataclass(slots=True, eq=False)
+class _Line:
+    """All batches that are under way: what a cell asks at once may come in several messages."""
 
+    batches: list[_Batch] = field(default_factory=list)
+    freed: trio.Event = field(default_factory=trio.Event)
+    """A group has ended."""
+
+    def free(self) -> None:
+        self.freed.set()
+        self.freed = trio.Event()
+
+
+class _Batch:
     def __init__(
         self,
         groups: PlacedGroups,
@@ -72,25 +83,31 @@ class _Batch:
         *,
         how: Asking,
         hear: Hear,
-        beside: Sequence[_Batch],
+        line: _Line,
     ) -> None:
         self.waiting: deque[Question] = deque()
         self.in_line: set[Group] = set()
-        """Groups that are taken, many of which have no peer yet."""
+        """Groups that are taken, some of which have no peer yet."""
         self._held: set[Question] = set()
         """Those whose place in the budget is held: until they are answered, and journalled."""
         self._nursery: trio.Nursery
+        self._is_looking = False
         self._groups = groups
         self._purse = purse
         self._at_a_time = at_a_time
         self.how = how
         self._tell = hear
-        self._batches = beside
+        self._line = line
 
     async def run(self, questions: Sequence[Question]) -> None:
-        self.waiting.extend(questions)
         async with open_plain_nursery() as self._nursery:
-            self._begin(len(questions))
+            self._wait(questions)
+
+    def _wait(self, questions: Sequence[Question]) -> None:
+        self.waiting.extend(questions)
+        if self.waiting and not self._is_looking:
+            self._is_looking = True
+            self._nursery.start_soon(self._look)
 
     def give_back(self) -> None:
         """The places of those that were given up."""
@@ -98,33 +115,52 @@ class _Batch:
             self._held.pop()
             self._purse.give_back()
 
-    async def _work(self) -> None:
-        """Ask one after the other, or one group after the other, while any wait."""
+    async def _look(self) -> None:
+        """Have those that wait asked, one alone or some together at a time."""
         while self.waiting:
-            async with self._at_a_time:
-                together = self._take()
-                if len(together) == 1:
-                    await self._ask_alone(together[0])
-                elif together:
-                    await self._ask_group(Group(together))
+            group = Group([])
+            await self._at_a_time.acquire_on_behalf_of(group)
+            freed = self._line.freed
+            if self._fill(group):
+                self._nursery.start_soon(self._ask, group)
+                continue
+            self._at_a_time.release_on_behalf_of(group)
+            if self.waiting:
+                await freed.wait()
+        self._is_looking = False
+
+    async def _ask(self, group: Group) -> None:
+        try:
+            if group in self.in_line:
+                await self._ask_group(group)
+            else:
+                await self._ask_alone(group.unanswered[0])
+        finally:
+            self._at_a_time.release_on_behalf_of(group)
+            self.in_line.discard(group)
+            self._line.free()
 
     def _written(self, question: Question) -> None:
         if question in self._held:
             self._held.remove(question)
             self._purse.give_back()
 
-    def _take(self) -> list[Question]:
-        """The next to be asked together, their places in the budget held."""
+    def _fill(self, group: Group) -> bool:
+        """Take those that are asked next, their places in the budget held.
+
+        False where none are: there are as many groups as peers have slots, or all is answered.
+        """
         if not self.waiting:
-            return []
-        taken: list[Question] = []
-        weight = 0
+            return False
+        taken, weight, size = group.unanswered, 0, 1
         first, how = self.waiting[0], self.how
-        size = 1
         if not first.is_alone and len(self.waiting) > 1:
-            size = self._groups.size(
-                how.asked(), first.prompt, waiting=self._untaken(), devices=how.devices
+            untaken = sum(len(one.waiting) for one in self._beside())
+            size, slots = self._groups.share(
+                how.asked(), first.prompt, waiting=untaken, devices=how.devices
             )
+            if size > 1 and sum(len(one.in_line) for one in self._beside()) >= max(1, slots):
+                return False
         while self.waiting and len(taken) < size:
             one = self.waiting[0]
             weight += len(one.prompt.encode())
@@ -133,7 +169,9 @@ class _Batch:
             self.waiting.popleft()
             if self._is_paid(one):
                 taken.append(one)
-        return taken
+        if len(taken) > 1:
+            self.in_line.add(group)
+        return bool(taken)
 
     def _is_paid(self, one: Question) -> bool:
         """Whether its place in the budget is held; if there is none, that is its answer."""
@@ -158,14 +196,12 @@ class _Batch:
 
     async def _ask_group(self, group: Group) -> None:
         how, began = self.how, trio.current_time()
-        asked = how.asked()
-        self.in_line.add(group)
         try:
             await self._groups.complete(
-                asked,
+                how.asked(),
                 group,
                 hear=self._hear_group,
-                give_back=self._wait_again,
+                give_back=self._wait,
                 waiting=self._unasked,
                 as_of_now=how.as_of_now,
                 devices=how.devices,
@@ -174,7 +210,7 @@ class _Batch:
             if code_of(error, "failed") == "no_peer":  # alone, each waits for somebody
                 for one in group.unanswered:
                     one.is_alone = True
-                self._wait_again(group.unanswered)
+                self._wait(group.unanswered)
                 return
             duration_s = trio.current_time() - began
             self._tell(
@@ -191,15 +227,10 @@ class _Batch:
                 ],
                 self._written,
             )
-        finally:
-            self.in_line.discard(group)
 
     def _beside(self) -> Iterator[_Batch]:
         """This one, and others whose questions go to the same model."""
-        return (one for one in self._batches if one.how.model == self.how.model)
-
-    def _untaken(self) -> int:
-        return sum(len(one.waiting) for one in self._beside())
+        return (one for one in self._line.batches if one.how.model == self.how.model)
 
     def _unasked(self) -> int:
         in_line = (
@@ -208,7 +239,7 @@ class _Batch:
             for group in one.in_line
             if not group.under_way
         )
-        return self._untaken() + sum(in_line)
+        return sum(len(one.waiting) for one in self._beside()) + sum(in_line)
 
     def _hear_group(self, peer: PeerId, model: str, told: Told) -> None:
         good: list[tuple[Question, Reply]] = []
@@ -228,12 +259,4 @@ class _Batch:
             good.append((question, Reply(text=answer.text, facts=facts)))
         if good:
             self._tell(good, self._written)
-        self._wait_again(again)
-
-    def _wait_again(self, questions: Sequence[Question]) -> None:
-        self.waiting.extend(questions)
-        self._begin(len(questions))
-
-    def _begin(self, count: int) -> None:
-        for _ in range(min(count, int(self._at_a_time.total_tokens))):
-            self._nursery.start_soon(self._work)
+        self._wait(again)

@@ -6,13 +6,13 @@ The next peer is asked for what the one before has not answered. Which go togeth
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
 import trio
 
-from kowalski.mesh.core.placement import Devices, Need
+from kowalski.mesh.core.placement import Choice, Devices, Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core.job import Job, prompt_tokens
 from kowalski.node.core.question_groups import (
@@ -20,6 +20,7 @@ from kowalski.node.core.question_groups import (
     Asking,
     Group,
     Question,
+    SecondTries,
     group_size,
     patience_s,
 )
@@ -59,22 +60,28 @@ class PlacedGroups:
     def __init__(self, mesh: Mesh, work: PlacedWork) -> None:
         self._mesh = mesh
         self._work = work
+        self._second_tries = SecondTries()
 
-    def size(self, asked: CompletionAsked, prompt: str, *, waiting: int, devices: Devices) -> int:
-        """How many questions should go together, if all that wait are like `prompt`.
+    def share(
+        self, asked: CompletionAsked, prompt: str, *, waiting: int, devices: Devices
+    ) -> tuple[int, int]:
+        """How many questions should go together, if all that wait are like `prompt`, and the slots.
 
-        At the quickest peer: another one gives back what is too much for it.
+        The size is for the quickest peer: another one gives back what is too much for it. Slots are
+        those of all peers: more groups would only stand in line, and be cut small while they do.
         """
         need = self._need(asked, [prompt], devices)
         each_s = self._work.paces.quickest_s(need.work, need.units)
         if each_s is None or group_size(each_s, waiting=waiting, slots=1) == 1:
-            return 1
-        return group_size(each_s, waiting=waiting, slots=self._slots(need, each_s))
+            return 1, 1
+        choices = self._work.placing.dispatch.rank(need).choices
+        size = group_size(each_s, waiting=waiting, slots=self._weighed(need, each_s, choices))
+        return size, sum(one.candidate.occupancy[need.kind].slots for one in choices)
 
-    def _slots(self, need: Need, each_s: float) -> float:
-        """All that there are, each as many as are needed to be as fast where one takes `each_s`."""
+    def _weighed(self, need: Need, each_s: float, choices: Iterable[Choice]) -> float:
+        """All slots, each as many as are needed to be as fast where one takes `each_s`."""
         slots, each_s = 0.0, max(each_s, QUICKEST_S)
-        for choice in self._work.placing.dispatch.rank(need).choices:
+        for choice in choices:
             there_s = self._work.paces.at_s(choice.peer, need.work, need.units) or each_s
             slots += choice.candidate.occupancy[need.kind].slots * each_s / max(there_s, QUICKEST_S)
         return slots
@@ -120,14 +127,16 @@ class PlacedGroups:
         async def attempt(to: Attempt) -> None:
             one = replace(need, units=need.units / len(prompts))
             each_s = self._work.paces.at_s(to.peer, one.work, one.units)
-            slots = 1.0 if each_s is None else self._slots(one, each_s)
+            slots = 1.0
+            if each_s is not None:
+                slots = self._weighed(one, each_s, dispatch.rank(one).choices)
             give_back(group.keep(group_size(each_s, waiting=waiting(), slots=slots)))
             asking = group.ask()
             if asking is None:
                 return
             try:
                 wait_s = inf if each_s is None else MOMENT_S + patience_s(each_s)
-                how = _How(asked, hear, as_of_now, wait_s, lambda: dispatch.may_hedge(need))
+                how = _How(asked, hear, as_of_now, wait_s, lambda: self._may_break_off(need))
                 if not await self._ask(to, asking, how):
                     give_back(group.break_off())
             except RequestRefusedError:
@@ -143,6 +152,10 @@ class PlacedGroups:
             on_restart=lambda _why: None,
             may_hedge=True,
         )
+
+    def _may_break_off(self, need: Need) -> bool:
+        choices = self._work.placing.dispatch.rank(need).choices
+        return len(choices) > 1 and self._second_tries.take()
 
     async def _ask(self, to: Attempt, asking: Asking, how: _How) -> bool:
         """False: the question that is under way takes far too long, and may be asked elsewhere."""
@@ -175,6 +188,7 @@ class PlacedGroups:
                     case None:
                         continue
                     case CompletionsTold(answers=answers):
+                        self._second_tries.answered(len(answers))
                         if to.speak():
                             how.hear(to.peer, model, asking.tell(answers))
                     case CompletionsDone():

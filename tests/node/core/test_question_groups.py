@@ -15,6 +15,7 @@ from kowalski.node.core.question_groups import (
     Group,
     Paces,
     Question,
+    SecondTries,
     group_size,
     patience_s,
 )
@@ -77,6 +78,19 @@ def test_one_that_holds_its_group_up_goes_on_alone_and_the_others_elsewhere() ->
     assert asked.ask() is None
     assert patience_s(0.001) == PATIENCE_S_MIN
     assert patience_s(1.0) == pytest.approx(10.0)
+
+
+@given(st.lists(st.integers(1, 64), max_size=100))
+def test_no_more_than_one_in_fifty_is_asked_again(groups: list[int]) -> None:
+    tries, taken = SecondTries(), 0
+    for answered in groups:
+        tries.answered(answered)
+        taken += tries.take()
+        assert taken <= 1 + 0.02 * sum(groups) + 1e-6
+    assert not groups or taken >= 1, "a straggler of the first group is not waited for"
+    for _ in range(3):
+        tries.take()
+    assert not tries.take(), "a quiet time saves up three at most"
 
 
 def test_a_group_that_two_are_asked_is_not_broken_off() -> None:

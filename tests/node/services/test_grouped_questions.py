@@ -7,11 +7,16 @@ import dataclasses
 import pytest
 import trio
 
-from kowalski.node.backends.seam import CompletionRequest
+from kowalski.node.backends.seam import BackendError, CompletionRequest
 from kowalski.node.repl.scripted_sessions import ScriptedCell, ScriptedState
 from kowalski.node.repl.seam import CellOutcome, SubCall
 from kowalski.protocol.ids import TaskId
-from kowalski.protocol.messages.journal import SessionEvent, SubCallAnswered, SubCallsAnswered
+from kowalski.protocol.messages.journal import (
+    CellFinished,
+    SessionEvent,
+    SubCallAnswered,
+    SubCallsAnswered,
+)
 from kowalski.protocol.messages.task import Asking, Budget
 from kowalski.rlm.journal import event_of
 from simulations.virtual_time import JumpingClock
@@ -33,6 +38,13 @@ def answered_calls(world: World, task: TaskId) -> list[SubCallAnswered]:
         elif isinstance(event, SubCallsAnswered):
             found += event.answers
     return found
+
+
+def replies(world: World, task: TaskId) -> list[str]:
+    """What the last cell was told, slot by slot."""
+    cell = [event for event in events(world, task) if isinstance(event, CellFinished)][-1]
+    assert cell.answer is not None
+    return cell.answer.content.split(" | ")
 
 
 ONLY_CODE = dataclasses.replace(WORKER, roles=("repl",))
@@ -96,6 +108,54 @@ async def test_one_that_fails_among_quick_ones_is_asked_again_alone_and_fails_al
         assert "too_long" in (failed[0].error or "")
         assert sum(one.attempts for one in calls) == len(world.calls)
         assert failed[0].attempts == world.calls.count("q 150") > 1
+
+
+async def test_of_a_thousand_those_that_a_peer_fails_are_answered_by_another(
+    virtual_time: JumpingClock,
+) -> None:
+    """A6 of the loop's acceptance criteria: every fifth request to one of two peers fails."""
+    asked = 0
+
+    def tells(request: CompletionRequest) -> str:
+        nonlocal asked
+        asked += 1
+        if asked % 5 == 0:
+            raise BackendError("bad_reply", "half a reply")
+        return f"<{request.messages[-1].content}>"
+
+    bad = dataclasses.replace(THINKER, tells=tells)
+    good = dataclasses.replace(THINKER, tells=lambda one: f"<{one.messages[-1].content}>")
+    async with open_world([ASKER, LEADER, ONLY_CODE, bad, good]) as world:
+        task = world.submit(0, block("ask-many 1000 q\nanswer $reply"), mode="blocks", model="none")
+        await world.result(0, task)
+        assert asked > 100, "the bad one had its part"
+        calls = answered_calls(world, task)
+        assert [one.error for one in calls if one.error is not None] == []
+        assert replies(world, task) == [f"<q {n}>" for n in range(1000)]
+        assert sum(one.attempts for one in calls) == len(world.calls)
+
+
+async def test_of_a_thousand_those_that_all_peers_fail_are_errors_in_their_places(
+    virtual_time: JumpingClock,
+) -> None:
+    def tells(request: CompletionRequest) -> str:
+        question = request.messages[-1].content
+        if int(question.removeprefix("q ")) % 100 == 7:
+            raise BackendError("bad_reply", "half a reply")
+        return f"<{question}>"
+
+    bad = dataclasses.replace(THINKER, tells=tells)
+    async with open_world([ASKER, LEADER, ONLY_CODE, bad, bad]) as world:
+        task = world.submit(0, block("ask-many 1000 q\nanswer $reply"), mode="blocks", model="none")
+        await world.result(0, task)
+        told = replies(world, task)
+        assert len(told) == 1000
+        for number, reply in enumerate(told):
+            if number % 100 == 7:
+                assert reply.startswith("[peers_failed: ")
+                assert "half a reply" in reply
+            else:
+                assert reply == f"<q {number}>"
 
 
 async def test_quick_questions_wait_for_their_only_peer_if_it_is_silent_for_a_moment(

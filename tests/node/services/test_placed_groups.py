@@ -57,10 +57,14 @@ async def test_unequal_peers_are_asked_as_they_are_quick(virtual_time: JumpingCl
         for s in (0.01, 0.05, 0.2)
     ]
     async with open_world([ASKER, LEADER, ONLY_CODE, *models]) as world:
-        await wall_s(world, "before", 300)
+        await wall_s(world, "first", 300)
+        await wall_s(world, "second", 300)
         asked = [len(place.calls) for place in world.places[3:]]
+        ideal_s = 300 / (4 / 0.01 + 4 / 0.05 + 4 / 0.2)
         taking_turns_s = 100 / 4 * 0.2
-        assert await wall_s(world, "now", 300) <= taking_turns_s / 2
+        now_s = await wall_s(world, "now", 300)
+        assert now_s <= taking_turns_s / 2
+        assert now_s <= 1.6 * ideal_s, "with what a task costs before and after its batch"
         quick, middle, slow = (
             len(place.calls) - before for place, before in zip(world.places[3:], asked, strict=True)
         )
