@@ -73,6 +73,10 @@ def start(session: Session, /, *, until_stdin_ends: bool, **flags: object) -> No
     flags["data_dir"] = session.data_dir
     config, _ = load_config(flags, os.environ, session.config)
 
+    from kowalski.node.lean_imports import import_structlog
+
+    import_structlog()
+
     import trio
 
     from kowalski.node import app

@@ -1,8 +1,9 @@
 """Typed answers: whether a text is JSON of a schema, and in words what does not fit.
 
-The only module that imports jsonschema-rs. Schemas come from other peers, so nothing here may take
-long or look anywhere: references lead nowhere but into the schema itself, and patterns run on an
-engine that is linear in the text (no lookaround, no backreferences).
+The only module that imports jsonschema-rs, when the first schema comes: it takes 3 MB. Schemas come
+from other peers, so nothing here may take long or look anywhere: references lead nowhere but into
+the schema itself, and patterns run on an engine that is linear in the text (no lookaround, no
+backreferences).
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
-import jsonschema_rs
+if TYPE_CHECKING:
+    import jsonschema_rs
 
 COMPLAINTS_MAX: Final = 5
 COMPLAINT_CHARS_MAX: Final = 300
@@ -76,6 +78,8 @@ def fit(answer: str, json_schema: str) -> Fits | Misfits:
 
 @lru_cache(maxsize=64)
 def _validator(json_schema: str) -> jsonschema_rs.Validator:
+    import jsonschema_rs  # noqa: PLC0415 few tasks have a schema
+
     try:
         schema = json.loads(json_schema, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

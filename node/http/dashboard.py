@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from importlib import resources
 
-import segno
-
 from kowalski.node.control import Verb
 from kowalski.node.http.exchange import Exchange, Headers, HttpError, Response
 from kowalski.node.http.faces.words import http_error
@@ -73,6 +71,8 @@ class Dashboard:
             invite = await self._verbs["invite"]({}, unheard)
         except KowalskiError as error:
             raise http_error(error) from error
+        import segno  # noqa: PLC0415 few nodes are asked for a picture
+
         line = str(invite["line"])
         qr = segno.make_qr(line, error="m").svg_data_uri(scale=4, border=2)
         await exchange.answer_json({**invite, "qr": qr})

@@ -242,7 +242,7 @@ class SessionHands:
         self._was_there(asked.model)
         return asked.model_copy(update={"term": term.term(), "remaining_s": term.remaining_s()})
 
-    async def _wait_for_somebody(self, error: Weather, model: str, patience: _Patience) -> bool:
+    async def _wait_for_somebody(self, error: Exception, model: str, patience: _Patience) -> bool:
         """Wait before asking again: for who is silent, or was lost, or because the task queues."""
         now, code, spec = trio.current_time(), code_of(error, "failed"), self._term.spec
         need = Need("inference", model=None if model == ANY_MODEL else model, devices=spec.devices)
