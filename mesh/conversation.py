@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from kowalski.mesh.envelope_line import NOTE, EnvelopeLine
+from kowalski.mesh.interruption import is_interrupted
 from kowalski.mesh.tracing import trace_context
 from kowalski.mesh.transport import Stream, Transport
 from kowalski.protocol import codec
@@ -247,7 +248,8 @@ class Asker:
     @staticmethod
     async def _say_cancel(channel: _Channel, number: int) -> None:
         try:
-            await channel.line.send(number, Cancel(), is_last=True)
+            cancel = Cancel(is_interrupted=is_interrupted())
+            await channel.line.send(number, cancel, is_last=True)
         except PeerUnreachableError:
             return  # then it has stopped by itself
 
@@ -370,8 +372,12 @@ class _Answering:
     def peer(self) -> PeerId:
         return self._line.stream.peer
 
-    def take_back(self) -> None:
+    def leave(self, cancel: codec.Envelope) -> None:
+        """The asker has left; one that was interrupted is as good as lost."""
         self.is_taken_back = True
+        with suppress(RemoteProtocolError):
+            said = codec.decode(cancel.frame)
+            self.is_taken_back = not (isinstance(said, Cancel) and said.is_interrupted)
         self.scope.cancel()
 
     async def send(self, message: Message, *, more_follows: bool = False) -> None:
@@ -472,6 +478,6 @@ def _is_newer(number: int, newest: int) -> bool:
 
 def _hear(answering: _Answering, envelope: codec.Envelope) -> None:
     if envelope.is_last:
-        answering.take_back()
+        answering.leave(envelope)
     else:
         answering.inbox.put(envelope.frame, is_last=False)

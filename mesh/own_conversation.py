@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from math import inf
 
 import trio
 
 from kowalski.mesh.conversation import Answer, Conversation, Inbox, outcome_of, unless_no
+from kowalski.mesh.interruption import is_interrupted
 from kowalski.mesh.watching import watcher
 from kowalski.protocol.errors import PeerUnreachableError
 from kowalski.protocol.ids import PeerId
@@ -77,14 +79,12 @@ async def converse_with_ourselves(
     try:
         yield asking
     finally:
-        answering.is_taken_back = True
+        answering.is_taken_back = not is_interrupted()
         scope.cancel()
 
 
 class _Teller:
     """The answering side where the asker only listens: each message is heard as it is said."""
-
-    is_taken_back = False
 
     def __init__(self, peer: PeerId, hear: Callable[[Message], None]) -> None:
         self._peer = peer
@@ -96,6 +96,12 @@ class _Teller:
     @property
     def peer(self) -> PeerId:
         return self._peer
+
+    @property
+    def is_taken_back(self) -> bool:
+        """An asker of this process is never lost: who is cancelled, was by the asker."""
+        is_cancelled = trio.current_effective_deadline() == -inf
+        return self.failure is not None or (is_cancelled and not is_interrupted())
 
     async def send(self, message: Message, *, more_follows: bool = False) -> None:  # noqa: ARG002
         if self.failure is None:

@@ -61,6 +61,7 @@ from kowalski.node.services.availability import Watched, keep_availability
 from kowalski.node.services.dispatch import Dispatch
 from kowalski.node.services.draining import Draining, is_done_elsewhere
 from kowalski.node.services.dry_run import open_reasons
+from kowalski.node.services.kept_calls import Once, open_kept_calls
 from kowalski.node.services.leading import Leading, open_leading
 from kowalski.node.services.model_requests import ModelRequests
 from kowalski.node.services.own_capacity import OwnCapacity
@@ -425,8 +426,10 @@ class _Rooms:
             told.repl = lambda: gate.occupancy("code", min(code_slots, host.slots))
             told.languages = lambda: dict(host.languages)
         if "infer" in roles:
-            models = self._inference_room()
-            mesh.serve(inference.PROTOCOL, gate.admitting(models.answer), askers=CLIENTS)
+            kept = open_kept_calls(self.nursery)
+            models = self._inference_room(kept.once)
+            answer = kept.keeping(gate.admitting(models.answer))
+            mesh.serve(inference.PROTOCOL, answer, askers=CLIENTS)
             told.inference = lambda: gate.occupancy("inference", models.slots)
             told.models = lambda: models.models
             told.tokens_per_s = lambda: models.tokens_per_s
@@ -450,7 +453,7 @@ class _Rooms:
         told.is_draining = lambda: draining.is_on
         return leading, draining
 
-    def _inference_room(self) -> inference.InferenceRoom:
+    def _inference_room(self, once: Once) -> inference.InferenceRoom:
         catalogue, mesh, config = self.hands.catalogue, self.mesh, self.config
         hot = self.telemetry.hot
         book = ModelBook(config.model_book_path, self.unix_clock)
@@ -459,16 +462,8 @@ class _Rooms:
             catalogue, book, rules, me=mesh.me, roles_of=mesh.roles_of, hot=hot
         )
         count = of_this_user().count
-        return inference.InferenceRoom(
-            catalogue,
-            self.store,
-            mesh,
-            hot=hot,
-            models=about_models,
-            on_use=book.use,
-            count=count,
-            me=mesh.me,
-        )
+        room = partial(inference.InferenceRoom, catalogue, self.store, mesh, once=once, me=mesh.me)
+        return room(hot=hot, models=about_models, on_use=book.use, count=count)
 
 
 def _look_for(mesh: Mesh, config: NodeConfig, remembered: RememberedPeers) -> None:

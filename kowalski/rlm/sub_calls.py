@@ -7,11 +7,12 @@ identical question anywhere in the task is found by the question alone.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kowalski.protocol.ids import ContentHash, content_hash
+from kowalski.protocol.messages.calls import CallName
 from kowalski.protocol.messages.journal import (
     CellFinished,
     ChildHappened,
@@ -20,6 +21,7 @@ from kowalski.protocol.messages.journal import (
     SubCallsAnswered,
 )
 from kowalski.protocol.messages.repl import SubCall, SubCallResult
+from kowalski.rlm import call_names
 from kowalski.rlm.budget import child_event
 
 ASKING_MODELS = frozenset({"llm", "rlm"})
@@ -120,6 +122,12 @@ class CellRun:
                 self._orphans.setdefault(child.question, deque()).append(place)
                 ordinals.append(place.ordinal)
         self._next = max(ordinals, default=-1) + 1
+        self._times: Counter[ContentHash] = Counter()
+
+    def name(self, question: ContentHash) -> CallName:
+        """Of the next time that it asks this: the same in each run, whatever comes in between."""
+        self._times[question] += 1
+        return call_names.of_sub_call(self._cell, question, self._times[question] - 1)
 
     def replayed(self, question: ContentHash) -> SubCallResult | None:
         """What an earlier run was answered; None if it did not come so far."""

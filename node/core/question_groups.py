@@ -13,6 +13,7 @@ from math import ceil
 
 from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.ids import PeerId
+from kowalski.protocol.messages.calls import CallName
 from kowalski.protocol.messages.inference import COMPLETIONS_MAX, OneCompletion
 
 QUICK_S = 0.5
@@ -109,12 +110,15 @@ class Paces:
 
 @dataclass(slots=True, eq=False)
 class Question:
-    """One, and how many requests went to models for it so far."""
+    """One, and how many requests went to models for it so far. `name`: of the call in its task."""
 
     prompt: str
+    name: CallName
     attempts: int = 0
     is_alone: bool = False
-    """It did not come out well with others."""
+    """It did not come out well with others, or some peer has it already."""
+    holder: PeerId | None = None
+    """Who has it already."""
 
 
 @dataclass(slots=True, eq=False)

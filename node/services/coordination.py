@@ -123,7 +123,7 @@ class Coordination:
         """Set when it may begin."""
         self.scope, self.ended = trio.CancelScope(), trio.Event()
         self._declined: RequestRefusedError | None = None
-        self._is_deposed = self._is_settled = False
+        self.is_deposed = self._is_settled = False
         self._hands = hands_of_task(
             Term(
                 task=grant.task,
@@ -242,7 +242,7 @@ class Coordination:
 
     def adopt(self, grant: wire.Grant) -> bool:
         """Go on under a higher term; False if somebody else has led meanwhile."""
-        if self._session is None or self._is_deposed or self.ended.is_set():
+        if self._session is None or self.is_deposed or self.ended.is_set():
             return False
         anew = coordinator_journal.adopt(
             self._journal, grant.term, grant.prefix_entries, grant.last_digest
@@ -274,7 +274,7 @@ class Coordination:
 
     def depose(self) -> None:
         """Somebody else leads now."""
-        self._is_deposed = True
+        self.is_deposed = True
         self.scope.cancel()
 
     # --- the work -------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ class Coordination:
             self._attending.cancel()
             if self._is_settled:
                 self._rooms.copies.drop(self.key)
-            if not self._is_deposed:
+            if not self.is_deposed:
                 with trio.CancelScope(shield=True), trio.move_on_after(CLOSING_S):
                     await self._say_goodbye()
 

@@ -6,6 +6,7 @@ import structlog
 import trio
 
 from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.interruption import interrupted_if
 from kowalski.node.core import coordinator_desk
 from kowalski.node.core.coordinator_desk import CoordinatorDesk
 from kowalski.node.core.fair_queue import RANK
@@ -122,7 +123,8 @@ class CoordinatorRoom:
 
     async def _run(self, key: TaskKey, coordination: Coordination) -> None:
         try:
-            await coordination.run()
+            with interrupted_if(lambda: coordination.is_deposed):
+                await coordination.run()
         except Exception:  # one task must not end a node
             log.exception("coordination-died", task=key[1], term=coordination.term)
         finally:

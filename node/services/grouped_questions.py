@@ -24,7 +24,7 @@ from kowalski.node.services.sub_calls import Hear, Reply
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.inference import CompletionAsked
 
-AskAlone = Callable[[str], Awaitable[Reply]]
+AskAlone = Callable[[Question], Awaitable[Reply]]
 """Ask one question. Never raises for weather."""
 
 
@@ -190,7 +190,7 @@ class _Batch:
 
     async def _ask_alone(self, question: Question) -> None:
         began = trio.current_time()
-        reply = await self.how.alone(question.prompt)
+        reply = await self.how.alone(question)
         if question.attempts:
             attempts = question.attempts + int(str(reply.facts.get("attempts", 0)))
             reply.facts["attempts"] = attempts

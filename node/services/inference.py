@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 
 import trio
 
@@ -22,6 +23,7 @@ from kowalski.node.core import model_catalogue
 from kowalski.node.core.fences import Fences
 from kowalski.node.core.model_catalogue import Listing
 from kowalski.node.core.worker_desk import WorkKey
+from kowalski.node.services.kept_calls import Once, unkept
 from kowalski.node.services.model_requests import ModelRequests
 from kowalski.node.services.one_by_one import OneByOne, no_of, usage_of
 from kowalski.protocol.errors import (
@@ -67,8 +69,8 @@ class InferenceRoom:
     """Serves `/kowalski/inference/1`. Images that come by hash are fetched into `store`.
 
     `models` answers what is asked about the models themselves; `on_use` hears which one was used.
-    `count` counts the tokens of texts where no server does. `me` needs not be told how full this
-    device is with its own answers.
+    `count` counts the tokens of texts where no server does; `once` does one call of many. `me`
+    needs not be told how full this device is with its own answers.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class InferenceRoom:
         models: ModelRequests | None = None,
         on_use: Callable[[str], None] = lambda _: None,
         count: CountByFile = _nobody_counts,
+        once: Once = unkept,
         me: PeerId | None = None,
     ) -> None:
         self._me = me
@@ -91,6 +94,7 @@ class InferenceRoom:
         self._model_requests = models
         self._on_use = on_use
         self._count_by_file = count
+        self._once = once
         self._fences: Fences[WorkKey] = Fences()
         self._told_models: _Told = ((), ())
 
@@ -169,7 +173,7 @@ class InferenceRoom:
         match request:
             case wire.CompletionAsked():
                 self._hear(request)
-                work = self._complete(conversation, request, started)
+                work = self._complete(conversation, request)
             case wire.CompletionsAsked():
                 self._hear(request)
                 work = self._complete_many(conversation, request, started)
@@ -207,14 +211,20 @@ class InferenceRoom:
             raise RequestRefusedError("stale", f"term {asked.term}; {stale.term} was heard")
 
     async def _complete(
-        self, conversation: Conversation, request: wire.CompletionAsked, started: float
+        self,
+        conversation: Conversation,
+        request: wire.CompletionAsked,
+        *,
+        tells_hot: bool = True,
     ) -> wire.CompletionDone:
+        started = trio.current_time()
         asked = await self._asked(request)
         async with self._catalogue.answer(asked, idle_timeout_s=IDLE_TIMEOUT_S) as answering:
             self._on_use(answering.listing.model.name)
             async for event in answering:
                 if isinstance(event, Completed):
-                    return self._done(answering.listing, event, started, conversation.peer)
+                    tells_hot &= conversation.peer != self._me
+                    return self._done(answering.listing, event, started, tells_hot=tells_hot)
                 for piece in pieces(event):
                     await conversation.send(piece, more_follows=answering.has_more_at_hand)
         raise RequestFailedError("backend", "the answer did not end")
@@ -224,13 +234,8 @@ class InferenceRoom:
     ) -> wire.CompletionsDone:
         if not request.prompts:
             raise RequestFailedError("bad_request", "no prompts")
-        answering = OneByOne(
-            self._catalogue,
-            conversation,
-            request,
-            on_use=self._on_use,
-            idle_timeout_s=IDLE_TIMEOUT_S,
-        )
+        complete = partial(self._complete, tells_hot=False)
+        answering = OneByOne(conversation, request, complete, self._once)
         await answering.run()
         return wire.CompletionsDone(
             model=answering.model,
@@ -242,7 +247,7 @@ class InferenceRoom:
         )
 
     def _done(
-        self, listing: Listing, end: Completed, started: float, asker: PeerId
+        self, listing: Listing, end: Completed, started: float, *, tells_hot: bool
     ) -> wire.CompletionDone:
         return wire.CompletionDone(
             model=listing.model.name,
@@ -253,7 +258,7 @@ class InferenceRoom:
             prompt_s=end.prompt_s,
             generation_s=end.generation_s,
             held_s=trio.current_time() - started,
-            hot=None if asker == self._me else self._hot(),
+            hot=self._hot() if tells_hot else None,
         )
 
     async def _asked(self, request: wire.CompletionAsked) -> CompletionRequest:

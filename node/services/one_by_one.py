@@ -5,16 +5,15 @@ They take one slot of it together. Answers are told as they come, those of a mom
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import trio
 
 from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.plain_nursery import open_plain_nursery
-from kowalski.node.backends.catalogue import Catalogue
-from kowalski.node.backends.seam import BackendError, Completed, CompletionRequest
+from kowalski.node.backends.seam import BackendError, Completed
+from kowalski.node.services.kept_calls import Complete, Once
 from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
-from kowalski.protocol.limits import TEXT_BYTES_MAX
 from kowalski.protocol.messages import inference as wire
 from kowalski.protocol.messages.base import line, sayable
 
@@ -45,17 +44,15 @@ class OneByOne:
 
     def __init__(
         self,
-        catalogue: Catalogue,
         conversation: Conversation,
         request: wire.CompletionsAsked,
-        *,
-        on_use: Callable[[str], None],
-        idle_timeout_s: float,
+        complete: Complete,
+        once: Once,
     ) -> None:
-        self._catalogue = catalogue
+        self._conversation = conversation
         self._request = request
-        self._on_use = on_use
-        self._idle_timeout_s = idle_timeout_s
+        self._complete = complete
+        self._once = once
         self._telling = _Telling(conversation)
         self.model = request.model
         self.backend = ""
@@ -66,52 +63,48 @@ class OneByOne:
         async with open_plain_nursery() as nursery:
             nursery.start_soon(self._telling.keep_telling)
             try:
-                for slot, prompt in enumerate(self._request.prompts):
-                    await self._telling.tell(await self._one(slot, prompt))
-            except BackendError:
+                for slot, one in enumerate(calls_of(self._request)):
+                    await self._telling.tell(await self._one(slot, one))
+            except (BackendError, RequestRefusedError):
                 await self._telling.say()
                 raise
             await self._telling.say()
             nursery.cancel_scope.cancel()
 
-    async def _one(self, slot: int, prompt: str) -> wire.OneCompletion:
+    async def _one(self, slot: int, asked: wire.CompletionAsked) -> wire.OneCompletion:
         began = trio.current_time()
+        call = await self._once(self._conversation, asked, self._complete)
+        duration_s = trio.current_time() - began
         try:
-            text, usage = await self._asked(prompt)
+            done = call.done
         except BackendError as error:
             if error.code in SERVERS_FAULT:
                 raise
-            return _failed(slot, no_of(error), trio.current_time() - began)
-        except RequestFailedError as too_long:
-            return _failed(slot, too_long, trio.current_time() - began)
-        self.usage = _sum(self.usage, usage)
-        duration_s = trio.current_time() - began
-        return wire.OneCompletion(slot=slot, text=text, usage=usage, duration_s=duration_s)
+            return _failed(slot, no_of(error), duration_s)
+        except RequestFailedError as failed:  # too long, or cut off
+            return _failed(slot, failed, duration_s)
+        self.model, self.backend = done.model, done.backend
+        self.usage = _sum(self.usage, done.usage)
+        text = sayable(call.text)
+        return wire.OneCompletion(slot=slot, text=text, usage=done.usage, duration_s=duration_s)
 
-    async def _asked(self, prompt: str) -> tuple[str, wire.Usage]:
-        """Raises BackendError; RequestFailedError: `too_long`."""
-        request = self._request
-        asked = CompletionRequest(
+
+def calls_of(request: wire.CompletionsAsked) -> Iterator[wire.CompletionAsked]:
+    """Each prompt as the call that it would be alone."""
+    names = request.calls if len(request.calls) == len(request.prompts) else ()
+    for slot, prompt in enumerate(request.prompts):
+        yield wire.CompletionAsked(
+            task=request.task,
+            term=request.term,
             model=request.model,
             messages=(wire.ChatMessage(role="user", content=prompt),),
             max_tokens=request.max_tokens,
             temperature=request.temperature,
             sampling=request.sampling,
+            call=names[slot] if names else None,
+            remaining_s=request.remaining_s,
+            claim=request.claim,
         )
-        texts: list[str] = []
-        size = 0
-        async with self._catalogue.answer(asked, idle_timeout_s=self._idle_timeout_s) as answering:
-            self.model = answering.listing.model.name
-            self.backend = answering.listing.backend_name
-            self._on_use(self.model)
-            async for event in answering:
-                if isinstance(event, Completed):
-                    return sayable("".join(texts)), usage_of(event)
-                texts.append(event.text)
-                size += len(event.text.encode(errors="replace")) + len(event.thinking)
-                if size > TEXT_BYTES_MAX:
-                    raise RequestFailedError("too_long", f"a reply of over {size} bytes")
-        raise BackendError("bad_reply", "the answer did not end")
 
 
 class _Telling:

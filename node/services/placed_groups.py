@@ -173,6 +173,7 @@ class PlacedGroups:
                 max_tokens=now.max_tokens,
                 temperature=now.temperature,
                 sampling=now.sampling,
+                calls=tuple(one.name for one in asking.questions),
                 remaining_s=min(now.remaining_s, to.remaining_s),
                 claim=to.claim,
             )

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import trio
 
 from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.conversation import Request
 from kowalski.mesh.core.placement import Devices, Need
+from kowalski.mesh.interruption import interrupted_if
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core.job import PROMPT_SPEED, Job, Usual, request_of
@@ -26,6 +27,7 @@ from kowalski.node.services.model_replies import Reply, WholeReply
 from kowalski.node.services.model_work import ModelWork
 from kowalski.node.services.placing import Attempt, Placed, Placing
 from kowalski.protocol.errors import (
+    PeerUnreachableError,
     RemoteProtocolError,
     RequestFailedError,
     RequestRefusedError,
@@ -127,10 +129,16 @@ async def _stamped(
     return now.model_copy(update=terms)
 
 
+class _Place(Protocol):
+    async def __call__(self, *, remaining_s: float) -> tuple[CompletionDone, Placed]: ...
+
+
 class PlacedWork:
     """`placing` is shared by all that a node sends: what one request learns, the next uses."""
 
     def __init__(self, mesh: Mesh, store: ContentStore, placing: Placing) -> None:
+        self.began_at = trio.current_time()
+        """With the node: for a moment nobody has been heard of."""
         self._mesh = mesh
         self._store = store
         self.placing = placing
@@ -151,15 +159,15 @@ class PlacedWork:
         as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]] = _as_it_is,
         attempts: Attempts | None = None,
         devices: Devices = "all",
+        holder: PeerId | None = None,
     ) -> Completion:
         """One model call on the best peer that has the model; an empty model leaves the choice.
 
         `on_delta` hears the text, `on_piece` everything. Where a peer is lost in the middle,
         another goes on from there. One that cannot begins anew, which `on_restart` tells, unless
         that may not be (`may_begin_anew`): then the answer ends. `on_restart` is also told where a
-        peer was lost that had said nothing. Each peer is asked what `as_of_now` makes of the
-        request, once that has returned: time passes between one and the next. `attempts` is counted
-        up, also where all of them fail.
+        peer was lost that had said nothing. Each is asked what `as_of_now` makes of the request at
+        its time. `attempts` is counted up in any case. `holder` has the answer, or is at it.
 
         Raises:
             RequestRefusedError: `no_peer`.
@@ -175,9 +183,8 @@ class PlacedWork:
                 on_delta(delta.text)
 
         async def attempt(to: Attempt) -> CompletionDone:
-            model = asked.model
-            if model == ANY_MODEL:
-                model = self.preferred_model(to.peer)
+            is_any = asked.model == ANY_MODEL
+            model = self.preferred_model(to.peer) if is_any else asked.model
             stamped = partial(_stamped, to=to, as_of_now=as_of_now, model=model)
             request = whole.next_request()
             attempts.sent += 1
@@ -188,8 +195,7 @@ class PlacedWork:
                 if no.reason != "unsupported" or not whole.is_going_on(request):
                     raise
                 whole.begin_anew(f"{to.choice.name} cannot go on with an answer")
-                request = asked
-                attempts.sent += 1
+                request, attempts.sent = asked, attempts.sent + 1
                 done = await self._complete_on(to, partial(stamped, request), hear)
             except RequestFailedError as failed:
                 if failed.code == "too_long":
@@ -201,12 +207,14 @@ class PlacedWork:
 
         work, job = self._model_work(asked, devices)
         ends = trio.current_time() + asked.remaining_s
-
-        async def place() -> tuple[CompletionDone, Placed]:
-            left_s = ends - trio.current_time()
-            return await self.placing.place(
-                work, attempt, remaining_s=left_s, on_restart=whole.failed, may_hedge=True
-            )
+        place = partial(
+            self.placing.place,
+            work,
+            attempt,
+            on_restart=whole.failed,
+            may_hedge=True,
+            holder=holder,
+        )
 
         done, placed = await self._place_or_fetch(asked.model, ends, place, on_restart)
         return Completion(whole.reply.text, done, placed, whole.reply)
@@ -215,19 +223,19 @@ class PlacedWork:
         self,
         model: str,
         ends: float,
-        place: Callable[[], Awaitable[tuple[CompletionDone, Placed]]],
+        place: _Place,
         on_note: Callable[[str], None],
     ) -> tuple[CompletionDone, Placed]:
         """A model that nobody has is fetched, where a peer's owner allows that."""
         try:
-            return await place()
+            return await place(remaining_s=ends - trio.current_time())
         except RequestRefusedError as no:
             left_s = ends - trio.current_time()
             if no.reason != "no_peer" or model == ANY_MODEL or left_s <= 0:
                 raise
             if not await self._models.fetch_on_demand(model, left_s, on_note):
                 raise
-        return await place()
+        return await place(remaining_s=ends - trio.current_time())
 
     def model_work(self, asked: CompletionAsked, devices: Devices = "all") -> Work:
         """What `asked` is to the choice of a peer."""
@@ -418,10 +426,7 @@ class PlacedWork:
                     SubCallsAnswered(batch=batch, left=left, results=told[start:end])
                 )
 
-        async with (
-            self._mesh.converse(peer, repl.PROTOCOL, asked) as conversation,
-            open_plain_nursery() as nursery,
-        ):
+        async def until_done() -> CellDone:
             while True:
                 message = await conversation.receive()
                 match message:
@@ -435,6 +440,18 @@ class PlacedWork:
                         return message
                     case _:
                         raise RemoteProtocolError(f"{message.KIND} in answer to {CellAsked.KIND}")
+
+        is_lost = False
+        with interrupted_if(lambda: is_lost):
+            async with (
+                self._mesh.converse(peer, repl.PROTOCOL, asked) as conversation,
+                open_plain_nursery() as nursery,
+            ):
+                try:
+                    return await until_done()
+                except PeerUnreachableError:
+                    is_lost = True  # run again, the cell asks the same
+                    raise
 
 
 def units(prompt_tokens: float, reply_tokens: float) -> float:

@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 TRIES_LOOK_S = 0.5
 
+HELD = "it has the answer, or is at it"
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -92,11 +94,13 @@ class Placing:
         remaining_s: float,
         on_restart: Callable[[str], None],
         may_hedge: bool = False,
+        holder: PeerId | None = None,
     ) -> tuple[T, Placed]:
         """Do it on the best peer; `on_restart` says why another one begins.
 
-        `may_hedge`: it may be done twice at the same time. Where too many tries were made lately,
-        work of a task waits for its next one: with one peer, much of a batch is lost at a time.
+        `may_hedge`: it may be done twice at the same time. `holder`: who has done it already, or is
+        at it; asked first, where it can be. Where too many tries were made lately, work of a task
+        waits for its next one: with one peer, much of a batch is lost at a time.
 
         Raises:
             RequestRefusedError: `no_peer`; `busy`, all the time that there was.
@@ -107,10 +111,14 @@ class Placing:
         self.dispatch.ask(work)
         with trio.move_on_at(deadline):
             while True:
-                chosen = await self._bind(work, tries, deadline)
+                chosen: Chosen | None = None
+                if holder is not None:
+                    chosen, holder = self.dispatch.bound_to(work, holder, HELD), None
+                if chosen is None:
+                    chosen = await self._bind(work, tries, deadline)
                 race = _Race(self, work, do, chosen, deadline=deadline, tries=tries)
                 try:
-                    if may_hedge and chosen.decision.way != "only":
+                    if may_hedge and chosen.decision.way not in ("only", "bound"):
                         result = await race.run()
                     else:
                         result = await self.send(work, chosen, do, deadline)
@@ -135,7 +143,9 @@ class Placing:
         """Do the work on the peer chosen; raises `Weather`."""
         rtt_s = round_trip_s(chosen.choice.candidate)
         try:
-            with self.dispatch.sending(work, chosen) as sent:
+            # Who had it already says nothing of how long such work takes.
+            learns = chosen.decision.way != "bound"
+            with self.dispatch.sending(work, chosen, learns=learns) as sent:
                 attempt = Attempt(
                     chosen.choice,
                     chosen.claim,

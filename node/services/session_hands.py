@@ -23,6 +23,7 @@ from kowalski.node.core.tries import PeersLostError
 from kowalski.node.services import child_sessions, session_folds, session_inputs
 from kowalski.node.services.child_sessions import ChildSession
 from kowalski.node.services.grouped_questions import Asking, GroupedQuestions
+from kowalski.node.services.held_calls import HeldCalls
 from kowalski.node.services.placed_groups import PlacedGroups
 from kowalski.node.services.placed_work import (
     ANY_MODEL,
@@ -35,8 +36,10 @@ from kowalski.node.services.purse import Purse
 from kowalski.node.services.session_term import Term, code_of
 from kowalski.node.services.sub_calls import Hear, Reply, SubCalls
 from kowalski.node.services.task_cells import CellLimits, Outlook, TaskCells
+from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.base import line
+from kowalski.protocol.messages.calls import CallName
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.folding import FoldAsked
 from kowalski.protocol.messages.inference import (
@@ -46,7 +49,7 @@ from kowalski.protocol.messages.inference import (
     Sampling,
 )
 from kowalski.protocol.messages.repl import SubCall
-from kowalski.rlm import folding
+from kowalski.rlm import call_names, folding
 from kowalski.rlm import session as machine
 from kowalski.rlm.sub_calls import Place
 
@@ -110,11 +113,22 @@ class SessionHands:
         )
         self._there_at: dict[str, float] = {}
         """When somebody who has a model was last asked, or lost while being asked."""
+        self._held = HeldCalls(
+            rooms.mesh,
+            term.task,
+            term.claim.submitter,
+            term=term.term,
+            until_lease_held=term.until_lease_held,
+        )
         self._grouped = GroupedQuestions(
             PlacedGroups(rooms.mesh, rooms.work), rooms.purse, rooms.sub_calls
         )
         outlook = Outlook(
-            term.record, term.progress, self._sub_calls.of_cell, term.until_lease_held
+            term.record,
+            term.progress,
+            self._sub_calls.of_cell,
+            term.until_lease_held,
+            self._held.interrupted,
         )
         self._cells = TaskCells(
             term.task,
@@ -153,7 +167,8 @@ class SessionHands:
         term = self._term
         term.progress("asking", text=effect.purpose)
         started = trio.current_time()
-        asked = self._asked(effect.model, effect.messages, effect.call, effect.json_schema)
+        name = call_names.of_turn(effect.call)
+        asked = self._asked(effect.model, effect.messages, name, effect.call, effect.json_schema)
         attempts, patience = Attempts(), _Patience(started)
         # Slots of a batch would show their words all mixed up.
         shows = effect.purpose not in ("draft", "part")
@@ -190,7 +205,8 @@ class SessionHands:
         self,
         model: str,
         messages: tuple[ChatMessage, ...],
-        number: int,
+        name: CallName | None,
+        number: int = 0,
         json_schema: str | None = None,
     ) -> CompletionAsked:
         """A model call of this task; its number makes its seed another than its neighbours'."""
@@ -205,6 +221,7 @@ class SessionHands:
             temperature=asking.temperature,
             sampling=Sampling(seed=seed),
             json_schema=json_schema,
+            call=name,
             remaining_s=term.remaining_s(),
             claim=term.claim,
         )
@@ -216,10 +233,17 @@ class SessionHands:
         *,
         on_delta: Callable[[str], None] = _unheard,
         on_restart: Callable[[str], None] = _unheard,
+        holder: PeerId | None = None,
     ) -> Completion:
-        """Raises `Weather`. What no server can do, and the answer does not need, is left out."""
+        """Raises `Weather`. What no server can do, and the answer does not need, is left out.
+
+        `holder` has it already, if anybody.
+        """
+        if holder is None and asked.call is not None:
+            holder = await self._held.take(asked.call)
         ask = partial(
             self._rooms.work.complete,
+            holder=holder,
             devices=self._term.spec.devices,
             attempts=attempts,
             on_delta=on_delta,
@@ -251,7 +275,10 @@ class SessionHands:
             self._was_there(model)
         is_nobody_there = code == "no_peer" or isinstance(error, PeersLostError)
         if code == "no_peer" and missed.is_worth_a_wait(
-            need, self._rooms.mesh.candidates(), now - patience.began
+            need,
+            self._rooms.mesh.candidates(),
+            now - patience.began,
+            now - self._rooms.work.began_at,
         ):
             await trio.sleep(missed.LOOK_S)
             return True
@@ -280,22 +307,29 @@ class SessionHands:
         )
         return await self._cells.run(effect)
 
-    async def _answer_sub_call(self, model: str | None, messages: tuple[ChatMessage, ...]) -> Reply:
+    async def _answer_sub_call(
+        self, model: str | None, messages: tuple[ChatMessage, ...], name: CallName
+    ) -> Reply:
         """One question of a cell to a model. Weather is a reply."""
         async with self._rooms.sub_calls:
-            return await self._answer_alone(model, messages)
+            return await self._answer_alone(model, messages, name)
 
     async def _answer_sub_calls(
         self, model: str | None, questions: Sequence[Question], hear: Hear
     ) -> None:
         """Many at once, in groups where that is quicker."""
 
-        def alone(prompt: str) -> Awaitable[Reply]:
-            return self._answer_alone(model, (ChatMessage(role="user", content=prompt),))
+        def alone(one: Question) -> Awaitable[Reply]:
+            message = ChatMessage(role="user", content=one.prompt)
+            return self._answer_alone(model, (message,), one.name, one.holder)
+
+        for one in questions:
+            one.holder = await self._held.take(one.name)
+            one.is_alone = one.holder is not None
 
         asking = Asking(
             model=model,
-            asked=lambda: self._asked(model or self._model_now(), (), 0),
+            asked=lambda: self._asked(model or self._model_now(), (), None),
             alone=alone,
             lost=lambda: self._was_there(model or self._model_now()),
             as_of_now=self._as_of_now,
@@ -306,15 +340,22 @@ class SessionHands:
     def _model_now(self) -> str:
         return self._term.session().model or ANY_MODEL
 
-    async def _answer_alone(self, model: str | None, messages: tuple[ChatMessage, ...]) -> Reply:
+    async def _answer_alone(
+        self,
+        model: str | None,
+        messages: tuple[ChatMessage, ...],
+        name: CallName,
+        holder: PeerId | None = None,
+    ) -> Reply:
         attempts, started = Attempts(), trio.current_time()
         patience = _Patience(started)
-        asked = self._asked(model or self._model_now(), messages, 0)
+        asked = self._asked(model or self._model_now(), messages, name)
         facts: dict[str, object] = {"model": model}
         while True:
             try:
-                reply = await self._complete(asked, attempts)
+                reply = await self._complete(asked, attempts, holder=holder)
             except Weather as error:
+                holder = None
                 if not await self._wait_for_somebody(error, asked.model, patience):
                     facts["attempts"] = attempts.sent
                     facts["duration_s"] = trio.current_time() - started
@@ -331,14 +372,14 @@ class SessionHands:
         }
         return Reply(text=reply.text, facts=facts)
 
-    async def _ask_child(self, place: Place, call: SubCall) -> Reply:
+    async def _ask_child(self, place: Place, call: SubCall, name: CallName) -> Reply:
         """A child session's answer; where no peer runs python a model's, who needs none."""
         no = child_sessions.why_not(call)
         if no is not None:
             return no
         if "python" not in session_inputs.languages(self._rooms.mesh, self._term.spec.devices):
             message = ChatMessage(role="user", content=call.prompt)
-            return await self._answer_sub_call(call.model, (message,))
+            return await self._answer_sub_call(call.model, (message,), name)
         async with self._rooms.children[self._depth - 1]:
             child = ChildSession(
                 self._term,
@@ -391,7 +432,7 @@ class SessionHands:
         async def ask(
             messages: tuple[ChatMessage, ...], reply_tokens: int, attempts: Attempts
         ) -> Completion:
-            asked = self._asked(model, messages, 0)
+            asked = self._asked(model, messages, call_names.FOLD)
             return await self._complete(
                 asked.model_copy(update={"max_tokens": reply_tokens}), attempts
             )

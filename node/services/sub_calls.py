@@ -27,6 +27,7 @@ from kowalski.protocol.errors import PeerUnreachableError, RequestRefusedError
 from kowalski.protocol.ids import ContentHash
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.base import line
+from kowalski.protocol.messages.calls import CallName
 from kowalski.protocol.messages.inference import ChatMessage
 from kowalski.protocol.messages.repl import SubCall, SubCallResult
 from kowalski.rlm.sub_calls import Place, SubCallBook, question_of
@@ -49,7 +50,7 @@ class Reply:
     """More fields of the entry: who answered, what it used."""
 
 
-AskModel = Callable[[str | None, tuple[ChatMessage, ...]], Awaitable[Reply]]
+AskModel = Callable[[str | None, tuple[ChatMessage, ...], CallName], Awaitable[Reply]]
 """Ask a model, by name or the session's choice. Never raises for weather."""
 
 REPEATED = Reply(facts={"is_repeated": True})
@@ -71,7 +72,7 @@ class Hear(Protocol):
 AskMany = Callable[[str | None, Sequence[Question], Hear], Awaitable[None]]
 """Ask a model many questions at once, each answered for itself; returns when all were heard."""
 
-AskChild = Callable[[Place, SubCall], Awaitable[Reply]]
+AskChild = Callable[[Place, SubCall, CallName], Awaitable[Reply]]
 """Have a child session answer. Never raises for weather."""
 
 
@@ -82,6 +83,7 @@ class _Slot(NamedTuple):
     call: SubCall
     question: ContentHash
     place: Place
+    name: CallName
     results: list[SubCallResult]
 
 
@@ -135,10 +137,11 @@ class SubCalls:
             wanted: list[_Slot] = []
             for number, call in enumerate(calls):
                 question = question_of(call)
-                replayed = run.replayed(question)
+                name, replayed = run.name(question), run.replayed(question)
                 results.append(replayed or SubCallResult())
                 if replayed is None:
-                    wanted.append(_Slot(number, call, question, run.place(question), results))
+                    place = run.place(question)
+                    wanted.append(_Slot(number, call, question, place, name, results))
             return self._answer_all(wanted, results)
 
         return answer
@@ -213,7 +216,8 @@ class SubCalls:
         of_models: dict[str | None, dict[Question, _Slot]] = {}
         for slot in slots:
             model = slot.call.model or self._term.spec.asking.sub_model
-            of_models.setdefault(model, {})[Question(slot.call.prompt)] = slot
+            question = Question(slot.call.prompt, slot.name)
+            of_models.setdefault(model, {})[question] = slot
 
         try:
             async with open_plain_nursery() as nursery:
@@ -279,12 +283,12 @@ class SubCalls:
     async def _ask(self, slot: _Slot) -> SubCallResult:
         call = slot.call
         if call.kind == "rlm" and self._ask_child is not None:
-            return self._record(slot, await self._ask_child(slot.place, call))
+            return self._record(slot, await self._ask_child(slot.place, call, slot.name))
         model = call.model or self._term.spec.asking.sub_model
         message = ChatMessage(role="user", content=call.prompt)
         try:
             with self._purse.call():
-                return self._record(slot, await self._ask_model(model, (message,)))
+                return self._record(slot, await self._ask_model(model, (message,), slot.name))
         except BudgetSpentError as spent:
             return self._record(slot, Reply(error=str(spent), code="budget_spent"))
 

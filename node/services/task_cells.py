@@ -61,6 +61,8 @@ class Outlook:
     """Answers the sub-calls of one run of a cell; raises for nothing."""
     until_lease_held: Callable[[], Awaitable[None]]
     """Nothing is sent to a worker before this has returned."""
+    interrupted: Callable[[], None]
+    """A cell is lost that may have asked something; it will ask again elsewhere."""
 
 
 @dataclass(slots=True)
@@ -162,6 +164,7 @@ class TaskCells:
             try:
                 return await self._run_at(seat, effect, tries.complaint)
             except Weather as error:
+                self._outlook.interrupted()
                 if effect.cell != cut and self._is_only_cut_off(seat, error):
                     cut = effect.cell  # once: it may be under way there, to be joined
                     await trio.sleep(JOIN_AGAIN_S)
@@ -206,8 +209,10 @@ class TaskCells:
             self._outlook.progress("note", text=f"cell {effect.cell} waits: {tries.complaint}")
             await trio.sleep(tries.wait_s(self._work.placing.dispatch.uniform()))
             return True
-        need, waited_s = self._work_of(effect.language).need, trio.current_time() - began
-        if not tries.failed and missed.is_worth_a_wait(need, self._mesh.candidates(), waited_s):
+        need, now = self._work_of(effect.language).need, trio.current_time()
+        waited_s, up_s = now - began, now - self._work.began_at
+        candidates = self._mesh.candidates()
+        if not tries.failed and missed.is_worth_a_wait(need, candidates, waited_s, up_s):
             await trio.sleep(missed.LOOK_S)
             return True
         if self._limits.spec.failover != "queue":

@@ -124,9 +124,14 @@ class Failed(Message):
 
 
 class Cancel(Message):
-    """The asker no longer wants the reply. The work stops; nothing is answered."""
+    """The asker no longer wants the reply. The work stops; nothing is answered.
+
+    `is_interrupted`: it, or who follows it, will ask again. What can be kept is kept for a while.
+    """
 
     KIND: ClassVar[str] = "base/cancel"
+
+    is_interrupted: bool = False
 
 
 TraceContext = Annotated[str, Field(pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]

@@ -25,6 +25,7 @@ from kowalski.protocol.messages.base import (
     Text,
     Utf8BytesMax,
 )
+from kowalski.protocol.messages.calls import CallName, CallNames
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.telemetry import Hot, TokensPerSecond
@@ -112,7 +113,7 @@ class Sampling(Record):
 
 
 class CompletionAsked(Message):
-    """`task` and `term` fence calls made for a task; a single `ask` has neither.
+    """`task` and `term` fence calls made for a task; a single `ask` has neither. `call` names it.
 
     `prompt` is text to go on with as it stands, without the model's chat template; `messages` is
     empty then. `json_schema` binds the answer, `{}` to any JSON object. `logprobs` is how many
@@ -142,6 +143,7 @@ class CompletionAsked(Message):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     thinking: Literal["off", "on", "low", "medium", "high"] | None = None
     so_far: Text = ""
+    call: CallName | None = None
     remaining_s: Seconds
     claim: Claim = Claim()
 
@@ -226,9 +228,9 @@ class CompletionDone(Message):
 class CompletionsAsked(Message):
     """Many short questions in one request, asked one after the other in one slot of a model.
 
-    Each of `prompts` is all that a user says. Everything else holds for each of them, as in
-    `CompletionAsked`; `remaining_s` for all together. Answered by `CompletionsTold` as the answers
-    come, then `CompletionsDone`.
+    Each of `prompts` is all that a user says; `calls` names each, if given. Everything else holds
+    for each, as in `CompletionAsked`; `remaining_s` for all together. Answered by `CompletionsTold`
+    as the answers come, then `CompletionsDone`.
     """
 
     KIND: ClassVar[str] = "inference/completions-asked"
@@ -244,6 +246,7 @@ class CompletionsAsked(Message):
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     sampling: Sampling = Sampling()
+    calls: CallNames = ()
     remaining_s: Seconds
     claim: Claim = Claim()
 
@@ -287,7 +290,7 @@ class CompletionsDone(Message):
     hot: Hot | None = None
 
 
-# --- embeddings ---------------------------------------------------------------------------------
+# --- embeddings, tokens -------------------------------------------------------------------------
 
 
 class EmbeddingsAsked(Message):
@@ -325,9 +328,6 @@ class EmbeddingsDone(Message):
     backend: BackendName = ""
     held_s: Seconds
     hot: Hot | None = None
-
-
-# --- tokens -------------------------------------------------------------------------------------
 
 
 class TokensAsked(Message):

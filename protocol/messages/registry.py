@@ -6,6 +6,7 @@ from typing import Final
 
 from kowalski.protocol.messages import (
     base,
+    calls,
     content,
     copies,
     detached,
@@ -30,6 +31,8 @@ MESSAGES: Final[dict[str, type[base.Message]]] = {
     "base/failed": base.Failed,
     "base/refused": base.Refused,
     "base/trace": base.Trace,
+    "calls/held": calls.CallsHeld,
+    "calls/sought": calls.CallsSought,
     "content/asked": content.ContentAsked,
     "content/chunk": content.ContentChunk,
     "copies/asked": copies.CopyAsked,

@@ -175,9 +175,7 @@ CRITERIA: Mapping[str, Criterion] = {
     "A12": Criterion(
         "the coordinator is killed in a batch: no slot is lost or committed twice; it is fenced",
         {
-            LOSSES: (
-                "test_a_coordinator_killed_in_the_middle_of_groups_asks_nothing_again_that_was_answered",
-            ),
+            LOSSES: ("test_a_coordinator_killed_in_the_middle_of_groups_has_nothing_asked_twice",),
             f"{SERVICES}test_outliving.py": (
                 "test_a_batch_of_sub_calls_is_not_asked_again_when_its_coordinator_dies",
             ),

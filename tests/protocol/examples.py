@@ -11,6 +11,7 @@ from kowalski.protocol.codec import encode
 from kowalski.protocol.ids import Address, ContentHash, MeshId, PeerId, TaskId
 from kowalski.protocol.messages import (
     base,
+    calls,
     content,
     copies,
     detached,
@@ -179,7 +180,7 @@ DELEGATION: Final = detached.Delegation(
 )
 
 _ALL: Final[tuple[base.Message, ...]] = (
-    base.Cancel(),
+    base.Cancel(is_interrupted=True),
     base.Trace(context="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     base.Failed(code="backend", detail="the model server closed the stream"),
     base.Refused(reason="busy", detail="2 running, 4 queued", retry_after_s=1.5),
@@ -355,6 +356,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         logprobs=2,
         thinking="low",
         so_far="There are sev",
+        call="turn-3",
         remaining_s=60.0,
         claim=CLAIM,
     ),
@@ -390,6 +392,7 @@ _ALL: Final[tuple[base.Message, ...]] = (
         max_tokens=16,
         temperature=0.25,
         sampling=inference.Sampling(seed=42, stop=("END",)),
+        calls=("cell-0-7b-0", "cell-0-7c-1"),
         remaining_s=30.0,
         claim=CLAIM,
     ),
@@ -404,6 +407,8 @@ _ALL: Final[tuple[base.Message, ...]] = (
     inference.CompletionsDone(
         model="qwen3:8b", answered=2, usage=USAGE, backend="ollama", held_s=0.25, hot=HOT
     ),
+    calls.CallsSought(task=TASK, term=2, submitter=SUBMITTER),
+    calls.CallsHeld(calls=("turn-3", "cell-0-7b-0")),
     inference.EmbeddingsAsked(
         task=TASK,
         term=2,

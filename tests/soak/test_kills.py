@@ -8,13 +8,15 @@ from dataclasses import replace
 
 import pytest
 
-from tests.soak.kills import BATCH, Followed, Kind, complaints_of, draw_kills, roles_of
+from tests.soak.kills import Followed, Kind, complaints_of, draw_kills, roles_of
 
-WANTED = Followed(answer="all of it", state="answered", answered=50)
+WANTED = Followed(answer="all of it", state="answered", asked=Counter(map(str, range(50))))
 LIKE_IT = replace(WANTED, killed_at=1.0, shown=Counter(range(20)))
 EXECUTOR = Kind("executor", 3, ("hand",))
 COORDINATOR = Kind("coordinator", 3, ("leader",))
 IN_BATCH = replace(COORDINATOR, in_batch=True)
+ALL = Kind("all", 3, ("all",))
+TWICE = {**WANTED.asked, "7": 2}
 
 
 def test_what_is_as_undisturbed_is_fine() -> None:
@@ -27,8 +29,8 @@ def test_what_is_as_undisturbed_is_fine() -> None:
         ({"killed_at": None}, "nobody was killed"),
         ({"answer": "half of it"}, "half of it"),
         ({"state": "failed"}, "failed"),
-        ({"answered": 51}, "1 calls were answered again"),
-        ({"answered": 49}, "-1 calls"),
+        ({"asked": Counter(TWICE)}, "1 prompts were asked again"),
+        ({"asked": Counter(map(str, range(49)))}, "49 prompts were asked, not 50"),
         ({"shown": Counter({4: 2})}, r"shown twice: \[4\]"),
     ],
 )
@@ -37,10 +39,12 @@ def test_what_is_not_is_told(changes: dict[str, object], words: str) -> None:
     assert re.search(words, complaint)
 
 
-def test_only_a_lost_coordinator_may_lose_what_was_under_way() -> None:
-    for kind, most in ((EXECUTOR, 0), (COORDINATOR, 1), (IN_BATCH, BATCH)):
-        assert complaints_of(kind, replace(LIKE_IT, answered=50 + most), WANTED) == []
-        assert complaints_of(kind, replace(LIKE_IT, answered=51 + most), WANTED) != []
+def test_only_where_the_model_is_killed_itself_may_it_be_asked_what_it_was_at_again() -> None:
+    twice = replace(LIKE_IT, asked=Counter(TWICE))
+    for kind in (EXECUTOR, COORDINATOR, IN_BATCH):
+        assert complaints_of(kind, twice, WANTED) != []
+    assert complaints_of(ALL, twice, WANTED) == []
+    assert complaints_of(ALL, replace(twice, asked=Counter({**TWICE, "8": 2})), WANTED) != []
 
 
 def test_a_seed_draws_the_same_kills_of_every_kind() -> None:

@@ -27,7 +27,7 @@ BOX, LAP = PeerId("12D3KooWBox"), PeerId("12D3KooWLap")
 
 
 def group(count: int) -> Group:
-    return Group([Question(f"q {n}") for n in range(count)])
+    return Group([Question(f"q {n}", f"cell-0-{n}-0") for n in range(count)])
 
 
 def ask(asked: Group) -> Asking:
