@@ -7,7 +7,7 @@ and ids are dropped. Every reader is bounded and raises only `BackendError` ("ba
 from __future__ import annotations
 
 import json
-from typing import TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 from kowalski.node.backends.seam import BackendError
 
@@ -18,6 +18,7 @@ LINE_BYTES_MAX = 4 * 1024 * 1024
 EXCERPT_CHARS = 80
 
 PROGRESS_BYTES_MAX = 256
+_DECODER: Final = json.JSONDecoder()
 _PROGRESS = b" prefill_progress"
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -40,6 +41,11 @@ def parse_json(text: str | bytes) -> object:
         BackendError: `bad_reply`, with the beginning of what is no JSON.
     """
     try:
+        if isinstance(text, str) and text.startswith("{"):
+            # Nearly always: one object and nothing around it.
+            value, end = _DECODER.raw_decode(text)
+            if end == len(text):
+                return cast("object", value)
         return cast("object", json.loads(text))
     except (ValueError, RecursionError) as error:
         raise BackendError("bad_reply", f"no JSON: {excerpt(text)}") from error
@@ -65,11 +71,14 @@ class LineSplitter:
             self._rest += data
             self._check(len(self._rest))
             return []
-        lines = (bytes(self._rest) + data).split(b"\n")
+        if self._rest:
+            data = bytes(self._rest) + data
+        lines = data.split(b"\n")
         self._rest = bytearray(lines.pop())
-        for line in lines:
-            self._check(len(line))
-        self._check(len(self._rest))
+        if len(data) > self._line_bytes_max:
+            for line in lines:
+                self._check(len(line))
+            self._check(len(self._rest))
         return lines
 
     def finish(self) -> bytes:
@@ -129,7 +138,8 @@ class SseReader:
             line = line.removeprefix(_BYTE_ORDER_MARK)
         if not line:
             if self._data:
-                events.append(_decode(b"\n".join(self._data)))
+                whole = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+                events.append(_decode(whole))
                 self._data.clear()
                 self._data_bytes = 0
             return

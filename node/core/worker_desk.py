@@ -50,6 +50,8 @@ class WorkerDesk:
     pasts: dict[SessionKey, tuple[ContentHash, ...]] = field(default_factory=dict)
     """What each of those made of its session's past (`protocol.session_past`)."""
     finished: dict[tuple[WorkKey, int], Finished] = field(default_factory=dict)
+    askers: dict[WorkKey, tuple[int, PeerId]] = field(default_factory=dict)
+    """Of tasks with a session here: in which term its last cell was begun, and for whom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,20 @@ def ask(desk: WorkerDesk, asked: CellAsked) -> tuple[WorkerDesk, Decision]:
     return lose(desk, (task, asked.language)), RunAnew()
 
 
+def begin(desk: WorkerDesk, asked: CellAsked, by: PeerId) -> WorkerDesk:
+    """The cell begins, as `ask` has decided; `by` is whose word it was."""
+    return replace(desk, askers={**desk.askers, key_of(asked): (asked.term, by)})
+
+
+def may_close(desk: WorkerDesk, task: WorkKey, term: int, by: PeerId) -> bool:
+    """Whether the sessions of a task go at somebody's word, whose term is not stale.
+
+    A term has one coordinator. Who is another, and has heard of no higher one, is none.
+    """
+    led, leader = desk.askers.get(task, (0, by))
+    return term > led or by == leader
+
+
 def _is_of(asked: CellAsked, ran: tuple[int, ...], pasts: tuple[ContentHash, ...]) -> bool:
     """Whether the asker thinks of a session that has run these, with that code."""
     return asked.after == ran and asked.past in {None, (NOTHING, *pasts)[len(ran)]}
@@ -144,6 +160,9 @@ def lose(desk: WorkerDesk, key: SessionKey) -> WorkerDesk:
             for name, done in desk.finished.items()
             if name[0] != key[0] or name[1] not in gone
         },
+        askers=desk.askers
+        if any(name[0] == key[0] for name in desk.ran if name != key)
+        else {task: asker for task, asker in desk.askers.items() if task != key[0]},
     )
 
 

@@ -100,6 +100,8 @@ class Connection:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes)
         self._plain: PlainTurn | None = None
         """The request that is being answered, where h11 has nothing to do with it."""
+        self._ahead = b""
+        """Sent before the answer to a plain request had ended; h11 has nothing then."""
         self._unsent = b""
         self._is_gone = False
 
@@ -184,23 +186,26 @@ class Connection:
             ClientGoneError: it left.
         """
         self._plain = None
-        if self._http.trailing_data[0]:
+        if self._ahead or self._http.trailing_data[0]:
             # Who sends ahead waits for nobody, but others wait for this task.
             await trio.lowlevel.checkpoint()
-        else:
-            self._idling.begin(self._scope)
-            try:
-                data = await self._receive()
-            finally:
-                self._idling.end(self._scope)
+        if not self._http.trailing_data[0]:
+            data = self._ahead or await self._idle()
+            self._ahead = b""
             if (found := plain_turn(data, self._limits.head_bytes)) is not None:
-                self._plain, ahead = plain, _ = found
-                if ahead:
-                    self._http.receive_data(ahead)
+                self._plain, self._ahead = plain, _ = found
                 return Request(plain.method, plain.target, plain.headers, self._client)
             self._http.receive_data(data)
         head = await self._next_head()
         return None if head is None else _request(head, self._client)
+
+    async def _idle(self) -> bytes:
+        """The first bytes of the next request. Raises ClientGoneError."""
+        self._idling.begin(self._scope)
+        try:
+            return await self._receive()
+        finally:
+            self._idling.end(self._scope)
 
     async def _next_head(self) -> h11.Request | None:
         """Of a request that has begun, by h11. Raises as `_next_request`."""
@@ -275,8 +280,7 @@ class Connection:
                 if not data:
                     raise ClientGoneError
                 self._hold(min(len(data), plain.unread))
-                if ahead := plain.receive(data):
-                    self._http.receive_data(ahead)
+                self._ahead = plain.receive(data)
             return plain.take_body()
         raise self._late()
 
@@ -344,7 +348,10 @@ class Connection:
                 self._scope.cancel()
                 return
             kept += len(data)
-            self._http.receive_data(data)
+            if self._plain is None:
+                self._http.receive_data(data)
+            else:
+                self._ahead += data
 
     async def _refuse(self, no: HttpError, exchange: Exchange | None = None) -> None:
         """Answer with an error; an answer that has begun is broken off, so that it looks broken."""

@@ -29,6 +29,7 @@ class NodeMetrics:
         self._registry = CollectorRegistry()
         self._labelled: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         """Looking a label up costs more than counting."""
+        self._labelled_calls: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self._requests = Counter(
             "kowalski_http_requests",
             "HTTP requests that were answered.",
@@ -80,8 +81,13 @@ class NodeMetrics:
         seconds.observe(after_s)
 
     def call_ended(self, call: Completed) -> None:
-        self._calls.labels(call.model, call.peer, call.outcome).inc()
-        self._call_s.labels(call.model).observe(call.after_s)
+        key = (call.model, call.peer, call.outcome)
+        if key not in self._labelled_calls:
+            seconds = self._call_s.labels(call.model)
+            self._labelled_calls[key] = self._calls.labels(*key), seconds
+        count, seconds = self._labelled_calls[key]
+        count.inc()
+        seconds.observe(call.after_s)
         if call.usage is not None:
             self._tokens.labels(call.model, "prompt").inc(call.usage.prompt_tokens)
             self._tokens.labels(call.model, "completion").inc(call.usage.completion_tokens)

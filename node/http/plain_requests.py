@@ -70,7 +70,10 @@ class PlainTurn:
     def begin(self, status: int, headers: Iterable[tuple[str, str]]) -> bytes:
         """The head of the answer."""
         self.phase = "under way"
-        told = [(name, header_value(value)) for name, value in headers]
+        told = list(headers)
+        values = "".join([value for _, value in told])
+        if not (values.isascii() and values.isprintable()):
+            told = [(name, header_value(value)) for name, value in told]
         names = {name.lower() for name, _ in told}
         self._is_last = "connection" in names  # nothing else than `close` is said in it
         has_length = "content-length" in names

@@ -28,6 +28,7 @@ from kowalski.protocol.errors import (
     RequestFailedError,
     RequestRefusedError,
 )
+from kowalski.protocol.ids import PeerId
 from kowalski.protocol.limits import OUTPUT_CHARS_SHOWN, WORK_FILES_MAX
 from kowalski.protocol.messages import repl as wire
 from kowalski.protocol.messages.base import Message
@@ -111,7 +112,7 @@ class ReplRoom:
             case wire.CellAsked():
                 return await self._cell(conversation, request)
             case wire.SessionClosed():
-                return await self._close(request)
+                return await self._close(request, conversation.peer)
             case _:
                 raise RemoteProtocolError(f"{request.KIND} in a repl conversation")
 
@@ -131,7 +132,7 @@ class ReplRoom:
             running = None
         if running is None:
             orphan_s = ORPHAN_S if asked.keeps_session else 0.0
-            running = RunningCell(asked, orphan_s=orphan_s)
+            running = RunningCell(asked, by=conversation.peer, orphan_s=orphan_s)
             self._cells[key, asked.cell] = running
             self._nursery.start_soon(self._work, running, key)
         return await running.attend(conversation)
@@ -206,8 +207,10 @@ class ReplRoom:
                 self._sessions[key] = session
                 if asked.is_bound:
                     self._bound.add(key)
+                self._desk = worker_desk.begin(self._desk, asked, running.by)
             case worker_desk.RunOn():
                 session = self._sessions[key]
+                self._desk = worker_desk.begin(self._desk, asked, running.by)
         self._running += 1
         self._used_at[key] = trio.current_time()
         try:
@@ -310,9 +313,11 @@ class ReplRoom:
             hot=self._hot(),
         )
 
-    async def _close(self, request: wire.SessionClosed) -> wire.SessionClosed:
+    async def _close(self, request: wire.SessionClosed, by: PeerId) -> wire.SessionClosed:
         task = (request.submitter, request.task)
         self._hear_term(task, request.term)
+        if not worker_desk.may_close(self._desk, task, request.term, by):
+            raise RequestRefusedError("stale", f"term {request.term} is led by another peer")
         for key in [key for key in self._sessions if key[0] == task]:
             await self._drop(key)
         self._desk = worker_desk.forget(self._desk, task)

@@ -20,6 +20,7 @@ from kowalski.node.core.portions import spans
 from kowalski.node.repl.seam import StreamName, SubCall, SubCallResult
 from kowalski.protocol.codec import invalid_field
 from kowalski.protocol.errors import RemoteProtocolError, RequestFailedError
+from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages import repl as wire
 from kowalski.protocol.messages.base import Message
 
@@ -104,10 +105,14 @@ class _Batch:
 
 
 class RunningCell:
-    """`run` does it, `attend` serves one asker. `orphan_s`: how long it goes on for nobody."""
+    """`run` does it, `attend` serves one asker. `orphan_s`: how long it goes on for nobody.
 
-    def __init__(self, asked: wire.CellAsked, *, orphan_s: float) -> None:
+    `by` is who asked for it first.
+    """
+
+    def __init__(self, asked: wire.CellAsked, *, by: PeerId, orphan_s: float) -> None:
         self.asked = asked
+        self.by = by
         self._orphan_s = orphan_s
         self._scope = trio.CancelScope()
         self._ended = trio.Event()

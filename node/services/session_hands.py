@@ -263,9 +263,10 @@ class SessionHands:
             model=None if model == ANY_MODEL else model,
             devices=self._term.spec.devices,
         )
-        waited_s = trio.current_time() - began
+        now = trio.current_time()
+        waited_s, up_s = now - began, now - self._rooms.work.began_at
         if code == "no_peer" and missed.is_worth_a_wait(
-            need, self._rooms.mesh.candidates(), waited_s
+            need, self._rooms.mesh.candidates(), waited_s, up_s
         ):
             await trio.sleep(missed.LOOK_S)
             return True

@@ -209,8 +209,10 @@ class TaskCells:
             self._outlook.progress("note", text=f"cell {effect.cell} waits: {tries.complaint}")
             await trio.sleep(tries.wait_s(self._work.placing.dispatch.uniform()))
             return True
-        need, waited_s = self._work_of(effect.language).need, trio.current_time() - began
-        if not tries.failed and missed.is_worth_a_wait(need, self._mesh.candidates(), waited_s):
+        need, now = self._work_of(effect.language).need, trio.current_time()
+        waited_s, up_s = now - began, now - self._work.began_at
+        candidates = self._mesh.candidates()
+        if not tries.failed and missed.is_worth_a_wait(need, candidates, waited_s, up_s):
             await trio.sleep(missed.LOOK_S)
             return True
         if self._limits.spec.failover != "queue":

@@ -48,6 +48,18 @@ def test_where_much_goes_wrong_every_task_is_answered_all_the_same(seed: int) ->
         assert report.evaluated[invariant] > 0
 
 
+@pytest.mark.parametrize(
+    ("scenario", "seed"),
+    [
+        ("trouble", 58),  # a member without a term of its own closed a session in one that it knew
+        ("trouble", 77),  # a node begun anew gave its task up for want of peers it had not met yet
+    ],
+)
+def test_a_seed_that_has_found_a_bug_finds_it_no_more(scenario: str, seed: int) -> None:
+    report = told(load(scenario), seed)
+    assert report.violation is None
+
+
 def trace_hash(seed: int, hash_seed: int, python: str = sys.executable) -> str:
     code = (
         "import sys; from tests.simulations.test_story import SHORT, told; "

@@ -125,3 +125,14 @@ def test_a_line_end_of_two_bytes_may_be_cut_anywhere() -> None:
     sent = b"data: a\r\ndata: b\r\n\r\ndata: c\r\n\r\n"
     for place in range(len(sent)):
         assert read_sse([sent[:place], sent[place:]]) == ["a\nb", "c"]
+
+
+@pytest.mark.parametrize("text", ['{"a":1}', ' {"a":1}', '{"a":1} \n', '\n{"a":1}'])
+def test_spaces_around_an_object_do_not_matter(text: str) -> None:
+    assert parse_json_object(text) == {"a": 1}
+
+
+@pytest.mark.parametrize("text", ['{"a":1}x', '{"a":1}{"b":2}', '{"a":1', "{"])
+def test_an_object_with_something_behind_it_is_none(text: str) -> None:
+    with pytest.raises(BackendError, match="no JSON"):
+        parse_json_object(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kowalski.mesh.core.placement import Candidate, Need
-from kowalski.node.core.missed import MISSED_S, is_worth_a_wait
+from kowalski.node.core.missed import MISSED_S, NEW_S, is_worth_a_wait
 from tests.mesh.core.test_placement import PYTHON, candidate
 
 SILENT = candidate("silent", is_routable=False)
@@ -28,4 +28,20 @@ BASH_ONLY = candidate("other", languages=frozenset({"bash"}))
 def test_who_could_and_is_silent_is_waited_for_and_not_for_long(
     need: Need, candidates: list[Candidate], waited_s: float, *, is_worth: bool
 ) -> None:
-    assert is_worth_a_wait(need, candidates, waited_s) == is_worth
+    assert is_worth_a_wait(need, candidates, waited_s, 60.0) == is_worth
+
+
+@pytest.mark.parametrize(
+    ("need", "waited_s", "up_s", "is_worth"),
+    [
+        (PYTHON, 0.0, 0.0, True),
+        (PYTHON, 4.0, 4.0, True),
+        (PYTHON, 0.0, NEW_S, False),
+        (PYTHON, MISSED_S, 1.0, False),
+        (Need("inference", model="small", devices="local"), 0.0, 0.0, False),
+    ],
+)
+def test_who_has_just_begun_waits_for_those_of_whom_it_has_not_heard(
+    need: Need, waited_s: float, up_s: float, *, is_worth: bool
+) -> None:
+    assert is_worth_a_wait(need, [], waited_s, up_s) == is_worth

@@ -184,6 +184,22 @@ def test_a_settled_task_is_forgotten_but_its_fence_stays() -> None:
     assert worker_desk.ask(desk, asked(0, term=2))[1] == Stale(3)
 
 
+def test_in_a_term_only_who_asked_in_it_closes_and_in_a_higher_one_whoever_leads() -> None:
+    desk = worker_desk.begin(after_running(0, 1), asked(2, (0, 1), term=2), YOURS)
+    assert worker_desk.may_close(desk, MINE, 2, YOURS)
+    assert not worker_desk.may_close(desk, MINE, 2, MINE[0])
+    assert worker_desk.may_close(desk, MINE, 3, MINE[0])
+    assert worker_desk.may_close(WorkerDesk(), MINE, 2, MINE[0])
+
+
+def test_who_asked_is_forgotten_with_the_last_session_of_the_task() -> None:
+    desk = worker_desk.finish(after_running(0, language="bash"), asked(1), done(1))
+    desk = worker_desk.begin(desk, asked(1), YOURS)
+    desk = worker_desk.lose(desk, (MINE, "bash"))
+    assert desk.askers == {MINE: (1, YOURS)}
+    assert not worker_desk.lose(desk, (MINE, "python")).askers
+
+
 def test_of_too_many_finished_cells_the_oldest_are_run_again_if_asked() -> None:
     desk = after_running(*range(FINISHED_MAX + 1))
     worker_desk.check(desk)

@@ -20,6 +20,7 @@ class House:
     def __init__(self) -> None:
         self.began = trio.Event()
         self.cancelled = trio.Event()
+        self.may_go_on = trio.Event()
         self.port = 0
         self.server: HttpServer
 
@@ -38,6 +39,10 @@ class House:
                     await trio.sleep_forever()
                 finally:
                     self.cancelled.set()
+            case "/a-while":
+                self.began.set()
+                await self.may_go_on.wait()
+                await exchange.answer(Response(200, b"waited", "text/plain"))
             case "/begin-and-fail":
                 await exchange.begin(200, [])
                 await exchange.send(b"some")

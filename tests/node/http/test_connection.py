@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from kowalski.node.http.hang_ups import MOMENT_S
 from tests.node.http.houses import (
     GET,
     PATIENCE_S,
@@ -255,3 +256,16 @@ async def test_a_body_that_comes_late_takes_room_too() -> None:
         await trio.testing.wait_all_tasks_blocked(0.01)
         await stream.send_all(b"hello")
         assert b"HTTP/1.1 503 " in await read_until(stream, b"\r\n\r\n")
+
+
+async def test_what_is_sent_while_an_answer_is_watched_is_answered_next() -> None:
+    async with open_house() as house, connected(house) as stream:
+        await stream.send_all(PLAIN % b"/a-while")
+        await house.began.wait()
+        await trio.sleep(4 * MOMENT_S)
+        await stream.send_all(ECHO + b"Content-Length: 5\r\n\r\nhe")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        house.may_go_on.set()
+        assert b"waited" in await read_until(stream, b"waited")
+        await stream.send_all(b"llo")
+        assert b"\r\n\r\nhello" in await read_until(stream, b"hello")

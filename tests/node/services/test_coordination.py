@@ -210,6 +210,19 @@ async def test_a_peer_that_comes_a_moment_later_is_waited_for(virtual_time: Jump
         assert (await world.result(0, task)).state == "answered"
 
 
+async def test_a_node_that_begins_anew_with_its_task_waits_for_those_of_whom_it_has_not_heard(
+    virtual_time: JumpingClock,
+) -> None:
+    both = dataclasses.replace(LEADER, roles=("submit", "coordinate"))
+    slow = dataclasses.replace(THINKER, delay_per_token_s=1.0)
+    async with open_world([both, slow]) as world:
+        task = world.submit(0, "what is it?", mode="direct")
+        await world.until(lambda: len(world.calls) == 1)
+        await world.restart(0)
+        result = await world.result(0, task)
+        assert (result.state, result.term) == ("answered", 2), result.answer
+
+
 async def test_a_long_answer_goes_by_hash_and_arrives_whole(virtual_time: JumpingClock) -> None:
     big = dataclasses.replace(
         THINKER, tells=lambda _request: block("answer-big 90000 \N{CJK UNIFIED IDEOGRAPH-6F22}")

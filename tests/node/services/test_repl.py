@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 
+from kowalski.mesh.own_conversation import converse_with_ourselves
 from kowalski.node.repl.scripted_sessions import (
     Script,
     ScriptedCell,
@@ -334,6 +335,28 @@ async def test_closing_ends_all_sessions_of_that_task_and_no_other(
         assert (await desk.run(asked("show x", task="another", cell=1, after=(0,)))).exit_code == 0
         straggler = asked("say late", term=1)
         assert await refusal(desk.run(straggler)) == "stale", "the fence outlives the sessions"
+
+
+async def test_a_stranger_to_the_term_closes_nothing_until_it_leads_a_later_one(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_desk(tmp_path) as desk, trio.open_nursery() as nursery:
+        closed = wire.SessionClosed(task=TaskId("task"), term=2)
+        await desk.run(asked("keep x 1", term=2))
+        running = desk.begin(nursery, asked("wait 5\nshow x", term=2, cell=1, after=(0,)))
+        await until(lambda: len(desk.begun) == 2)
+
+        async def say(message: wire.SessionClosed) -> Message:
+            asking = converse_with_ourselves(desk.two.room.peer, desk.room.answer, message, nursery)
+            async with asking as asked_itself:
+                return await asked_itself.receive()
+
+        assert await refusal(say(closed)) == "stale"
+        await running.ended.wait()
+        assert running.done is not None
+        assert running.done.stdout == "x is 1\n"
+        await say(closed.model_copy(update={"term": 3}))
+        assert desk.host.slots_free == desk.host.slots
 
 
 async def test_programs_run_alone_leave_no_session(

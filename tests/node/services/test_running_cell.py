@@ -130,7 +130,7 @@ class World:
 
 @pytest.fixture
 async def world(nursery: trio.Nursery) -> World:
-    return World(RunningCell(ASKED, orphan_s=ORPHAN_S), nursery)
+    return World(RunningCell(ASKED, by=PeerId("12D3KooWAsker"), orphan_s=ORPHAN_S), nursery)
 
 
 async def test_every_asker_hears_the_end(virtual_time: JumpingClock, world: World) -> None:
