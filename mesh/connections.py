@@ -155,7 +155,8 @@ class Connections:
                         dial.peer, address, timeout_s=self._timeouts.dial_s
                     )
             except PeerUnreachableError as error:
-                complaint = f"{address}: {error}"
+                told = str(error)
+                complaint = told if address in told else f"{address}: {told}"
             else:
                 # Unless it was lost again, and told of, before this task came to run.
                 if dial.peer in self._transport.connections:

@@ -44,7 +44,7 @@ from multiaddr import Multiaddr
 from kowalski.mesh.identity import Identity
 from kowalski.mesh.interfaces import interface_addresses, reachable_from_outside
 from kowalski.mesh.libp2p_connections import Connections
-from kowalski.mesh.libp2p_gossip import GossipTopics
+from kowalski.mesh.libp2p_gossip import GossipTopics, leave_out_peer_records
 from kowalski.mesh.libp2p_guards import (
     AllowedTopics,
     Guard,
@@ -118,6 +118,7 @@ async def open_libp2p_transport(
     if Guard.STRANGERS in guards:
         guard_against_strangers(host, gate, gossip)
     guard_pubsub_size(pubsub, AllowedTopics(TOPIC_PREFIX), topics_max)
+    leave_out_peer_records(pubsub)
     closing = trio.Event()
     async with open_plain_nursery() as nursery:
         try:

@@ -161,6 +161,7 @@ class SubmitterRoom:
             case "answered":
                 raise RequestRefusedError("conflict", f"task {task} is answered")
             case "not over":
+                self._refresh_weights()
                 self._driver.handle(task_ledger.ResumeAsked(task))
                 return self.find(task)
             case resuming.Anew(name=name, spec=spec):
@@ -343,7 +344,9 @@ class SubmitterRoom:
             nursery.start_soon(self._contents.run)
             task_status.started()
             while True:
-                self._refresh_weights()
+                # Without tasks nobody asks; whoever brings one has them looked at first.
+                if self._driver.state.open_tasks:
+                    self._refresh_weights()
                 await trio.sleep(WEIGHTS_S)
 
     async def _keep_time(self) -> None:

@@ -563,6 +563,19 @@ async def test_gossip_reaches_the_others_and_not_ourselves() -> None:
         )
 
 
+async def test_no_record_of_our_addresses_goes_with_gossip() -> None:
+    async with transports(2) as (a, b):
+        heard = await b.subscribe(TOPIC, admits=everybody)
+        await a.subscribe(TOPIC, admits=everybody)
+        await join(a, b)
+        await publish_until_heard(lambda: a.publish(TOPIC, b"first"), heard)
+        # What was said with the greeting is forgotten, and would come again with any message.
+        peerstore, origin = b._host.get_peerstore(), ID.from_base58(a.peer)
+        peerstore.peer_record_map.pop(origin)
+        await publish_until_heard(lambda: a.publish(TOPIC, b"second"), heard)
+        assert peerstore.get_peer_record(origin) is None
+
+
 async def test_a_topic_subscribed_to_after_connecting_is_heard() -> None:
     async with transports(2) as (a, b):
         await join(a, b)
