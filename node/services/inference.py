@@ -23,9 +23,9 @@ from kowalski.node.core import model_catalogue
 from kowalski.node.core.fences import Fences
 from kowalski.node.core.model_catalogue import Listing
 from kowalski.node.core.worker_desk import WorkKey
-from kowalski.node.services.kept_calls import Once, unkept
+from kowalski.node.services.kept_calls import Once, no_of, unkept
 from kowalski.node.services.model_requests import ModelRequests
-from kowalski.node.services.one_by_one import OneByOne, no_of, usage_of
+from kowalski.node.services.one_by_one import OneByOne, usage_of
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RemoteProtocolError,

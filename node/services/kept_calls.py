@@ -13,6 +13,7 @@ import trio
 
 from kowalski.mesh.conversation import Answer, Conversation
 from kowalski.mesh.driver import Driver
+from kowalski.node.backends.seam import BackendError
 from kowalski.node.core import kept_calls
 from kowalski.node.core.kept_calls import CallKey
 from kowalski.protocol import codec
@@ -32,6 +33,17 @@ Complete = Callable[[Conversation, CompletionAsked], Awaitable[CompletionDone]]
 
 Once = Callable[[Conversation, CompletionAsked, Complete], Awaitable["Call"]]
 """Have one call done, or wait for the one like it that is under way; returns when it is over."""
+
+
+def no_of(error: BackendError) -> RequestRefusedError | RequestFailedError:
+    """What a backend's failure is to the asker: go elsewhere now, or something went wrong."""
+    if error.code == "overloaded":
+        return RequestRefusedError("busy", error.detail, error.retry_after_s)
+    if error.code in ("model_missing", "unsupported"):
+        return RequestRefusedError("unsupported", error.detail)
+    if error.code == "too_long":
+        return RequestRefusedError("too_long", error.detail)
+    return RequestFailedError("backend", f"{error.code}: {error.detail}")
 
 
 class Call:
@@ -160,6 +172,8 @@ class KeptCalls:
                     call = self._come(conversation.peer, key, asker, request, answer)
                     try:
                         return await call.follow(conversation)
+                    except BackendError as error:  # of one that a group began
+                        raise no_of(error) from error
                     finally:
                         self._leave(conversation, key, asker)
                 case _:

@@ -12,7 +12,7 @@ import trio
 from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.backends.seam import BackendError, Completed
-from kowalski.node.services.kept_calls import Complete, Once
+from kowalski.node.services.kept_calls import Complete, Once, no_of
 from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
 from kowalski.protocol.messages import inference as wire
 from kowalski.protocol.messages.base import line, sayable
@@ -26,17 +26,6 @@ TOLD_BYTES_MAX = 256 * 1024
 
 SERVERS_FAULT = frozenset({"unreachable", "model_missing", "overloaded"})
 """What of a question's failure is no fault of the question: the others go elsewhere as well."""
-
-
-def no_of(error: BackendError) -> RequestRefusedError | RequestFailedError:
-    """What a backend's failure is to the asker: go elsewhere now, or something went wrong."""
-    if error.code == "overloaded":
-        return RequestRefusedError("busy", error.detail, error.retry_after_s)
-    if error.code in ("model_missing", "unsupported"):
-        return RequestRefusedError("unsupported", error.detail)
-    if error.code == "too_long":
-        return RequestRefusedError("too_long", error.detail)
-    return RequestFailedError("backend", f"{error.code}: {error.detail}")
 
 
 class OneByOne:

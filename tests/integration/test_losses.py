@@ -216,6 +216,11 @@ def test_a_task_outlives_its_submitters_process_and_is_there_once(
     rows = cluster.cli(again, "tasks", "--json").result["tasks"]
     assert [row["task"] for row in rows].count("submitter-lost") == 1
 
+    again.kill()  # now that it has the answer
+    cluster.start("asker", "--roles", ROLES["asker"])
+    cluster.named("asker").wait_until_up(START_S)
+    assert as_told(cluster, "submitter-lost")["answer"] == undisturbed
+
 
 def state_of(node: LocalNode, task: str) -> str:
     return str(node.ask("task", {"task": task})["state"])

@@ -13,10 +13,11 @@ import pytest
 import trio
 
 from kowalski.mesh.conversation import Conversation
+from kowalski.node.backends.seam import BackendError
 from kowalski.node.core.kept_calls import ORPHAN_S
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.services.inference import PROTOCOL
-from kowalski.node.services.kept_calls import KeptCalls, key_of, open_kept_calls
+from kowalski.node.services.kept_calls import Call, KeptCalls, key_of, open_kept_calls
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.base import Message
@@ -300,6 +301,23 @@ async def test_what_is_held_of_a_task_is_told_to_whoever_leads_it_now(
             await seek(sought.model_copy(update={"term": 2}))
         with pytest.raises(RequestRefusedError, match="term 3 was heard"):
             await ask(two, call(2))
+
+
+async def test_who_joins_a_question_of_a_group_hears_of_a_failure_as_if_it_had_begun_it(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async def is_full(_conversation: Conversation, _request: CompletionAsked) -> CompletionDone:
+        await trio.sleep(2)
+        raise BackendError("overloaded", "all its slots are taken")
+
+    async with open_two(tmp_path) as two:
+        kept = open_room(two, Model("never asked"))
+        talk = Call(two.asking.peer)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kept.once, talk, call(), is_full)
+            await trio.sleep(1)
+            with pytest.raises(RequestRefusedError, match="all its slots are taken"):
+                await ask(two, call(2))
 
 
 async def test_a_group_and_a_single_question_are_the_same_call(
