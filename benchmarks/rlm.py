@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from kowalski.node import places
 from kowalski.node.control_client import converse
 from kowalski.node.core import coordinator_journal
 from kowalski.node.core.coordinator_journal import CoordinatorJournal
+from kowalski.node.local_cluster import LocalCluster
 from kowalski.protocol import codec
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages import journal
@@ -46,6 +47,8 @@ CHUNK_CHARS = 100_000
 PEER_S_MAX = 300.0
 TURN = "one turn of {}, with a cell (ms)"
 BATCH_OF = "1000 sub-calls in one batch (s)"
+BATCH_LED = "1000 sub-calls, the model on another peer: who leads (s)"
+BATCH_THOUGHT = "1000 sub-calls, the model on another peer: who has it (s)"
 
 LOOK = f"""```python
 parts = [context[i : i + {CHUNK_CHARS}] for i in range(0, len(context), {CHUNK_CHARS})]
@@ -85,8 +88,7 @@ class Bench:
         return stats_of(self.url)
 
     def cpu_s(self) -> float:
-        times = self.node.cpu_times()
-        return float(times.user + times.system)
+        return _cpu_s(self.node)
 
     def measured(self, act: Callable[[], Any]) -> tuple[float, float, Any]:
         """Seconds of the node's processor, seconds on the clock, and what came of it."""
@@ -180,6 +182,37 @@ def batch(bench: Bench, runs: int) -> None:
         f" {min(walls):.2f} to {max(walls):.2f} s"
     )
     _keep(BATCH_OF, walls, [1000 * cpu for cpu in cpus])
+
+
+def batch_apart(runs: int) -> None:
+    """The same, the model on a node of its own: what is left is the coordinator and the cell."""
+    with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
+        folder = Path(made)
+        url = stack.enter_context(open_server(folder, SCRIPT))
+        cluster = LocalCluster(folder)
+        stack.callback(cluster.stop)
+        leads = cluster.start("leads", "--no-mdns")
+        leads.wait_until_up()
+        joins = ("--join", leads.invite(uses=1), "--no-mdns", "--roles", "infer")
+        has_it = cluster.start("has-it", *joins, "--backend", url)
+        cluster.wait_until_met()
+        k = stack.enter_context(Kowalski.builder().with_node(leads.data_dir).build())
+        processes = [psutil.Process(node.process.pid) for node in (leads, has_it)]
+        walls, cpus = [], []
+        for run in range(runs + 1):  # the first one learns how quick the model is
+            before, began = [_cpu_s(one) for one in processes], time.perf_counter()
+            k.execute(BATCH, mode="blocks", failover="queue")
+            if run:
+                walls.append(time.perf_counter() - began)
+                cpus.append([_cpu_s(one) - was for one, was in zip(processes, before, strict=True)])
+    for what, values in zip((BATCH_LED, BATCH_THOUGHT), zip(*cpus, strict=True), strict=True):
+        print(f"{what[:-4]}: {min(values):.2f} to {max(values):.2f} s CPU", flush=True)
+        _keep(what, walls, [1000 * value for value in values])
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def tree(bench: Bench) -> None:
@@ -325,10 +358,12 @@ def main() -> None:
 def ours(bench: Bench, options: argparse.Namespace) -> None:
     if options.only == "batch":
         batch(bench, options.runs)
+        batch_apart(options.runs)
         return
     machine_alone(options.runs)
     turns(bench, options.runs)
     batch(bench, options.runs)
+    batch_apart(options.runs)
     tree(bench)
     print("\na needle and a count in a long context")
     for megabytes in options.megabytes:

@@ -33,7 +33,8 @@ class FailoverStrategy(StrEnum):
     """What becomes of a task when a device that works for it is lost."""
 
     REDISTRIBUTE = "redistribute"
-    """It goes on with the next best; fails where there is none."""
+    """It goes on with the next best; fails where there is none, but that a model whose only device
+    was lost while it was asked is waited for half a minute."""
     FAIL = "fail"
     QUEUE = "queue"
     """It goes on, and where nobody is able, waits for somebody who is."""

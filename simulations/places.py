@@ -138,6 +138,7 @@ class Place:
     hands: Hands | None = None
     scope: trio.CancelScope | None = None
     ended: trio.Event = field(default_factory=trio.Event)
+    starting: trio.Lock = field(default_factory=trio.Lock)
 
     async def kill_sessions(self) -> None:
         """End every process that runs cells here, as the kernel would when memory is short."""

@@ -136,7 +136,13 @@ class World:
     # --- what happens to it ---------------------------------------------------------------------
 
     async def start(self, number: int) -> None:
-        await self._nursery.start(self._live, self.places[number])
+        """Begin a node's process. Whoever asks for the same at the same time waits for it."""
+        place = self.places[number]
+        async with place.starting:
+            if place.node is None:
+                if place.boots:
+                    await place.ended.wait()
+                await self._nursery.start(self._live, place)
 
     async def kill(self, number: int, *, is_silent: bool = False) -> None:
         """Like SIGKILL: not a word gets out any more, and of the disk stays what was written.

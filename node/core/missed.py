@@ -24,6 +24,13 @@ NEW_S = 5.0
 LOOK_S = 0.2
 """Between two looks."""
 
+LOST_S = 30.0
+"""How long whoever went away in the middle of an answer is waited for: a device that is started
+anew is back by then."""
+
+LOSSES_MAX = 3
+"""Of one question: it may be what they die of."""
+
 
 def is_worth_a_wait(
     need: Need, candidates: Iterable[Candidate], waited_s: float, up_s: float
@@ -37,3 +44,11 @@ def is_worth_a_wait(
     silent = [one for one in candidates if not one.is_routable]
     back = (replace(one, is_routable=True) for one in silent)
     return waited_s < MISSED_S and bool(rank(need, back).choices)
+
+
+def may_come_back(losses: int, gone_s: float) -> bool:
+    """Whether to wait for those that are gone, of whom one was there so long ago.
+
+    `losses`: how often all that could answer this one question were lost while it was under way.
+    """
+    return losses < LOSSES_MAX and gone_s < LOST_S

@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from kowalski.mesh.core.backoff import full_jitter_s, spread_s
 from kowalski.mesh.core.blame import is_busy
 from kowalski.mesh.core.decisions import Decision
-from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
+from kowalski.protocol.errors import (
+    PeerUnreachableError,
+    RequestFailedError,
+    RequestRefusedError,
+)
 from kowalski.protocol.ids import PeerId
 
 ATTEMPTS_MAX = 3
@@ -15,6 +19,10 @@ ATTEMPTS_MAX = 3
 
 BUSY_WAIT_S = 0.1
 BUSY_WAIT_S_MAX = 1.0
+
+
+class PeersLostError(RequestFailedError):
+    """All that were tried went away in the middle, and nobody else is there."""
 
 
 @dataclass(slots=True)
@@ -96,4 +104,5 @@ class Tries:
         last, words = list(self.failed.values())[-1], "; ".join(self.complaints)
         if isinstance(last, RequestRefusedError):
             return RequestRefusedError(last.reason, words, last.retry_after_s)
-        return RequestFailedError("peers_failed", words)
+        are_lost = all(isinstance(one, PeerUnreachableError) for one in self.failed.values())
+        return (PeersLostError if are_lost else RequestFailedError)("peers_failed", words)

@@ -16,6 +16,7 @@ from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.core.placement import Devices
 from kowalski.mesh.plain_nursery import open_plain_nursery
 from kowalski.node.core.question_groups import PROMPTS_BYTES_MAX, QUICK_S, Group, Question
+from kowalski.node.core.tries import PeersLostError
 from kowalski.node.services.placed_groups import PlacedGroups, Told
 from kowalski.node.services.purse import BudgetSpentError, Purse
 from kowalski.node.services.session_term import code_of
@@ -35,6 +36,8 @@ class Asking:
     """As the cell named it."""
     asked: Callable[[], CompletionAsked]
     alone: AskAlone
+    lost: Callable[[], None]
+    """Hears that all who could answer were lost while they were asked."""
     as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]]
     devices: Devices
 
@@ -207,7 +210,10 @@ class _Batch:
                 devices=how.devices,
             )
         except Weather as error:
-            if code_of(error, "failed") == "no_peer":  # alone, each waits for somebody
+            if isinstance(error, PeersLostError):
+                how.lost()
+            if code_of(error, "failed") == "no_peer" or isinstance(error, PeersLostError):
+                # Alone, each waits for somebody.
                 for one in group.unanswered:
                     one.is_alone = True
                 self._wait(group.unanswered)

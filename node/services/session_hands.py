@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 import trio
 
@@ -18,6 +19,7 @@ from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core import missed
 from kowalski.node.core.question_groups import Question
+from kowalski.node.core.tries import PeersLostError
 from kowalski.node.services import child_sessions, session_folds, session_inputs
 from kowalski.node.services.child_sessions import ChildSession
 from kowalski.node.services.grouped_questions import Asking, GroupedQuestions
@@ -70,6 +72,14 @@ def _unheard(_told: str) -> None:
     pass
 
 
+@dataclass(slots=True)
+class _Patience:
+    """Of one question, since `began`."""
+
+    began: float
+    losses: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Rooms:
     """What all sessions of a task work with."""
@@ -101,6 +111,8 @@ class SessionHands:
             embed=self._embed,
             depth=depth,
         )
+        self._there_at: dict[str, float] = {}
+        """When somebody who has a model was last asked, or lost while being asked."""
         self._held = HeldCalls(
             rooms.mesh,
             term.task,
@@ -157,7 +169,7 @@ class SessionHands:
         started = trio.current_time()
         name = call_names.of_turn(effect.call)
         asked = self._asked(effect.model, effect.messages, name, effect.call, effect.json_schema)
-        attempts = Attempts()
+        attempts, patience = Attempts(), _Patience(started)
         # Slots of a batch would show their words all mixed up.
         shows = effect.purpose not in ("draft", "part")
         while True:
@@ -169,11 +181,10 @@ class SessionHands:
                     on_restart=lambda why: term.progress("restart", why=why),
                 )
             except Weather as error:
-                code = code_of(error, "model_failed")
-                if not await self._wait_for_somebody(code, error, asked.model, started):
+                if not await self._wait_for_somebody(error, asked.model, patience):
                     return journal.ModelFailed(
                         call=effect.call,
-                        code=code,
+                        code=code_of(error, "model_failed"),
                         detail=line(str(error)),
                         attempts=attempts.sent,
                     )
@@ -230,6 +241,8 @@ class SessionHands:
         """
         if holder is None and asked.call is not None:
             holder = await self._held.take(asked.call)
+            left_s = self._term.remaining_s()  # to look for who has it takes of the time
+            asked = asked.model_copy(update={"remaining_s": left_s})
         ask = partial(
             self._rooms.work.complete,
             holder=holder,
@@ -252,29 +265,36 @@ class SessionHands:
         """The request as it may be sent: once the lease allows it, in the term that is then."""
         term = self._term
         await term.until_lease_held()
+        self._was_there(asked.model)
         return asked.model_copy(update={"term": term.term(), "remaining_s": term.remaining_s()})
 
-    async def _wait_for_somebody(
-        self, code: str, error: Exception, model: str, began: float
-    ) -> bool:
-        """Wait before asking again: for who is silent for a moment, or because the task queues."""
-        need = Need(
-            "inference",
-            model=None if model == ANY_MODEL else model,
-            devices=self._term.spec.devices,
-        )
-        now = trio.current_time()
-        waited_s, up_s = now - began, now - self._rooms.work.began_at
+    async def _wait_for_somebody(self, error: Exception, model: str, patience: _Patience) -> bool:
+        """Wait before asking again: for who is silent, or was lost, or because the task queues."""
+        now, code, spec = trio.current_time(), code_of(error, "failed"), self._term.spec
+        need = Need("inference", model=None if model == ANY_MODEL else model, devices=spec.devices)
+        if isinstance(error, PeersLostError):
+            patience.losses += 1
+            self._was_there(model)
+        is_nobody_there = code == "no_peer" or isinstance(error, PeersLostError)
         if code == "no_peer" and missed.is_worth_a_wait(
-            need, self._rooms.mesh.candidates(), waited_s, up_s
+            need,
+            self._rooms.mesh.candidates(),
+            now - patience.began,
+            now - self._rooms.work.began_at,
         ):
             await trio.sleep(missed.LOOK_S)
             return True
-        if self._term.spec.failover != "queue" or code not in NOBODY:
+        gone_s = now - self._there_at.get(model, -inf)
+        is_awaited = is_nobody_there and missed.may_come_back(patience.losses, gone_s)
+        is_queued = spec.failover == "queue" and code in NOBODY
+        if not is_queued and (spec.failover == "fail" or not is_awaited):
             return False
         self._term.progress("note", text=f"waiting: {error}")
         await trio.sleep(LOOK_AGAIN_S)
         return True
+
+    def _was_there(self, model: str) -> None:
+        self._there_at[model] = trio.current_time()
 
     # --- cells ----------------------------------------------------------------------------------
 
@@ -313,6 +333,7 @@ class SessionHands:
             model=model,
             asked=lambda: self._asked(model or self._model_now(), (), None),
             alone=alone,
+            lost=lambda: self._was_there(model or self._model_now()),
             as_of_now=self._as_of_now,
             devices=self._term.spec.devices,
         )
@@ -329,17 +350,18 @@ class SessionHands:
         holder: PeerId | None = None,
     ) -> Reply:
         attempts, started = Attempts(), trio.current_time()
+        patience = _Patience(started)
         asked = self._asked(model or self._model_now(), messages, name)
         facts: dict[str, object] = {"model": model}
         while True:
             try:
                 reply = await self._complete(asked, attempts, holder=holder)
             except Weather as error:
-                code, holder = code_of(error, "failed"), None
-                if not await self._wait_for_somebody(code, error, asked.model, started):
+                holder = None
+                if not await self._wait_for_somebody(error, asked.model, patience):
                     facts["attempts"] = attempts.sent
                     facts["duration_s"] = trio.current_time() - started
-                    return Reply(error=str(error), code=code, facts=facts)
+                    return Reply(error=str(error), code=code_of(error, "failed"), facts=facts)
                 asked = asked.model_copy(update={"remaining_s": self._term.remaining_s()})
             else:
                 break

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from math import inf
 
 from kowalski.node.core.task_ledger import Task
+from simulations.menu import Fault
 from simulations.places import as_said
 from simulations.plan import Ask
 from simulations.scenarios import Scenario
 
 HELPLESS = ("no_peer", "peers_failed", "no_model", "unrefined", "unsupported")
+TRIES = 3
+"""Models that a call tries at most: it may meet none but failing ones."""
 LATE = ("timeout", as_said("stopped: it took too long"))
 
 
@@ -31,14 +34,34 @@ class Taken:
         return self.last_seen is not None and self.last_seen.state == "answered"
 
 
+def models_down(faults: Iterable[Fault], from_s: float, until_s: float) -> int:
+    """How many nodes' models failed at some time between two of a story."""
+    return len(
+        {
+            fault.nodes[0]
+            for fault in faults
+            if fault.kind == "model-fails"
+            and fault.at_s < until_s
+            and fault.at_s + fault.lasts_s > from_s
+        }
+    )
+
+
 def why_wrong(
-    ask: Ask, task: Task, scenario: Scenario, *, fired: Container[str], is_cancelled: bool
+    ask: Ask,
+    task: Task,
+    scenario: Scenario,
+    *,
+    fired: Container[str],
+    is_cancelled: bool,
+    models_down: int = 0,
 ) -> str:
     """`answers_are_right`: what is wrong with the end of a task; empty if it is as it should be.
 
     A task may be cancelled if somebody has said so; late if it was in a hurry; without an answer if
-    the scenario lets all models fail at once. What it lacks it must own up to: in the detail of its
-    end, or in its answer, for one cell of many that was stopped or could ask nobody.
+    the scenario lets all models fail at once, or as many failed meanwhile as are tried. What it
+    lacks it must own up to: in the detail of its end, or in its answer, for one cell of many that
+    was stopped or could ask nobody.
     """
     assert task.answer is not None
     answer, detail = task.answer.answer, task.answer.detail
@@ -46,6 +69,7 @@ def why_wrong(
     missing = [words for words in ask.wanted if as_said(words) not in said]
     owned_up = f"{detail} {said}"
     is_helpless = scenario.may_be_helpless and any(one in owned_up for one in HELPLESS)
+    is_helpless |= models_down >= TRIES and "peers_failed" in owned_up
     match task.state:
         case "answered":
             is_excused = "its_process_died" in said and "kill-sessions" in fired

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from kowalski.node.repl.scripted_sessions import ScriptedState
 from kowalski.protocol.messages.base import Refused
+from kowalski.protocol.messages.repl import CellAsked, CellDone
 from simulations.plan import Ask
 from simulations.witness import NoChecker, Said, Witness
 from simulations.world import World
@@ -22,7 +23,8 @@ class Executions(NoChecker):
     """`attempt_budget`: no cell runs twice in one session, nor without a fault at all.
 
     `session_is_whole`: each runs where those before it in its language have, and no others, back
-    to the first or to one that ended its session.
+    to the first or to one that ended its session. One that died with its session is not run again
+    in the next: its task was told that what it did is gone.
     """
 
     def __init__(self, witness: Witness, asks: Iterable[Ask]) -> None:
@@ -30,6 +32,10 @@ class Executions(NoChecker):
         self.begun: Counter[str] = Counter()
         self.was_full = False
         """Whether a cell was refused for want of room: then its session moves, and is run again."""
+        self._asked: dict[Hashable, str] = {}
+        """The code of cells that are under way, by who asked for them when."""
+        self._died: set[str] = set()
+        """The code of cells whose session ended in the middle of them."""
         self._before: dict[str, tuple[str, ...]] = {}
         """By the code of each cell: those of the cells before it, in its language."""
         for ask in asks:
@@ -46,6 +52,7 @@ class Executions(NoChecker):
             return  # a stranger's
         self.begun[code] += 1
         ran = tuple(one.strip() for one in state.codes)
+        before = tuple(one for one in before if one in ran or one not in self._died)
         self.witness.check(
             "session_is_whole",
             holds=before[len(before) - len(ran) :] == ran,
@@ -59,8 +66,17 @@ class Executions(NoChecker):
         )
 
     def said(self, said: Said) -> None:
-        if isinstance(said.message, Refused) and said.message.reason == "busy":
-            self.was_full = True
+        match said.message:
+            case Refused(reason="busy"):
+                self.was_full = True
+            case CellAsked(code=code):
+                self._asked[said.request] = code.strip()
+            case CellDone(is_session_alive=is_alive):
+                done = self._asked.pop(said.request, "")
+                if done and not is_alive:
+                    self._died.add(done)
+            case _:
+                pass
 
     def check_all(self, asks: list[Ask], *, is_quiet: bool) -> None:
         """After the story: where nothing went wrong and nobody was full, each ran exactly once."""

@@ -39,6 +39,17 @@ async def test_a_node_comes_back_to_what_it_had_written(virtual_time: JumpingClo
         assert [one.id for one in world[0].submitter.tasks] == [task]
 
 
+async def test_a_node_that_two_start_at_once_begins_once(virtual_time: JumpingClock) -> None:
+    async with open_world(2) as world:
+        await world.kill(1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.start, 1)
+            nursery.start_soon(world.start, 1)
+        assert world.is_up(1)
+        assert world.places[1].boots == 2
+        await world.meet()
+
+
 async def test_a_cut_is_between_two_nodes_only_and_heals(virtual_time: JumpingClock) -> None:
     async with open_world(3) as world:
         world.cut(0, 1)

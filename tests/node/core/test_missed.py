@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from kowalski.mesh.core.placement import Candidate, Need
-from kowalski.node.core.missed import MISSED_S, NEW_S, is_worth_a_wait
+from kowalski.node.core.missed import (
+    LOSSES_MAX,
+    LOST_S,
+    MISSED_S,
+    NEW_S,
+    is_worth_a_wait,
+    may_come_back,
+)
 from tests.mesh.core.test_placement import PYTHON, candidate
 
 SILENT = candidate("silent", is_routable=False)
@@ -45,3 +54,19 @@ def test_who_has_just_begun_waits_for_those_of_whom_it_has_not_heard(
     need: Need, waited_s: float, up_s: float, *, is_worth: bool
 ) -> None:
     assert is_worth_a_wait(need, [], waited_s, up_s) == is_worth
+
+
+@pytest.mark.parametrize(
+    ("losses", "gone_s", "may"),
+    [
+        (1, 0.0, True),
+        (0, LOST_S / 2, True),  # another question's loss
+        (0, inf, False),  # nobody was ever there
+        (1, LOST_S, False),
+        (LOSSES_MAX, 0.0, False),  # it may be what they die of
+    ],
+)
+def test_who_was_lost_is_waited_for_a_while_but_not_for_a_question_that_loses_all(
+    losses: int, gone_s: float, may: bool
+) -> None:
+    assert may_come_back(losses, gone_s) == may

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from kowalski.node.backends.seam import CompletionRequest
+from kowalski.node.core.missed import LOST_S
 from simulations.virtual_time import JumpingClock
 from simulations.world import Place, World, open_world
 from tests.node.services.prompts import ASKER, LEADER, THINKER, block
@@ -38,6 +39,40 @@ async def test_what_is_lost_with_a_peer_is_asked_elsewhere_and_nothing_twice(
         assert [one.error for one in calls] == [None] * 300
         # The dead peer was answering in each of its slots, and had a moment's answers untold.
         assert len(world.calls) < 300 + 150
+
+
+@pytest.mark.parametrize("seconds_each", [0.002, 2.0])
+async def test_what_was_under_way_at_the_only_peer_is_asked_again_when_it_is_back(
+    virtual_time: JumpingClock, seconds_each: float
+) -> None:
+    model = dataclasses.replace(THINKER, delay_per_token_s=seconds_each)
+    async with open_world([ASKER, LEADER, ONLY_CODE, model]) as world:
+        task = world.submit(0, block("ask-many 100 q"), mode="blocks", model="none")
+        await world.until(lambda: len(world.calls) >= 30)
+        await world.kill(3)
+        await trio.sleep(15.0)
+        assert not world[0].submitter.find(task).is_over
+        await world.start(3)
+        await world.result(0, task)
+        calls = answered_calls(world, task)
+        assert {one.error for one in calls} == {None}
+
+
+async def test_who_was_lost_for_good_is_an_error_in_each_place_after_a_while(
+    virtual_time: JumpingClock,
+) -> None:
+    model = dataclasses.replace(THINKER, delay_per_token_s=2.0)
+    async with open_world([ASKER, LEADER, ONLY_CODE, model]) as world:
+        task = world.submit(0, block("ask-many 100 q"), mode="blocks", model="none")
+        await world.until(lambda: len(world.calls) >= 30)
+        began = trio.current_time()
+        await world.kill(3)
+        await world.result(0, task)
+        assert trio.current_time() - began < 2 * LOST_S
+        calls = answered_calls(world, task)
+        assert len(calls) == 100
+        assert {one.code for one in calls if one.error} <= {"no_peer", "peers_failed"}
+        assert sum(one.error is not None for one in calls) > 50
 
 
 async def wall_s(world: World, name: str, count: int) -> float:

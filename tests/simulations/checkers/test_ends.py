@@ -10,7 +10,8 @@ from kowalski.node.core.task_ledger import Task
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.task import TaskSpec
-from simulations.checkers.ends import why_not_conserved, why_wrong
+from simulations.checkers.ends import models_down, why_not_conserved, why_wrong
+from simulations.menu import Fault
 from simulations.plan import Ask
 from simulations.scenarios import load
 
@@ -27,12 +28,15 @@ def wrong(
     fired: tuple[str, ...] = (),
     is_cancelled: bool = False,
     timeout_s: float = 3600.0,
+    down: int = 0,
 ) -> bool:
     closed = journal.Closed(outcome=state, answer=answer, detail=detail)
     task = Task(TaskId("t"), SPEC, 0, state=state, answer=closed)
     ask = Ask("submit", 0.0, 0, "t", wanted=("x is 1",), timeout_s=timeout_s)
     where = {"home": HOME, "failing": FAILING}[scenario]
-    return bool(why_wrong(ask, task, where, fired=fired, is_cancelled=is_cancelled))
+    return bool(
+        why_wrong(ask, task, where, fired=fired, is_cancelled=is_cancelled, models_down=down)
+    )
 
 
 def test_the_wanted_words_in_whatever_spacing_are_right_and_others_are_not() -> None:
@@ -60,6 +64,24 @@ def test_without_a_model_a_task_may_end_only_where_all_may_fail() -> None:
     assert not wrong("failed", detail="no_peer: no peer has model m", scenario="failing")
     assert not wrong("answered", detail="unrefined: no model", scenario="failing")
     assert wrong("failed", detail="internal", scenario="failing")
+
+
+def test_a_task_may_meet_none_but_failing_models_where_as_many_failed_as_are_tried() -> None:
+    said = "peers_failed: a: backend; b: backend; c: backend"
+    assert wrong("failed", detail=said, down=2)
+    assert not wrong("failed", detail=said, down=3)
+    assert wrong("failed", detail="no_peer: no peer has model m", down=3)
+    faults = [
+        Fault("model-fails", at_s=at_s, lasts_s=2.0, nodes=(node,), amount=0.5)
+        for at_s, node in ((1.0, 0), (1.5, 0), (4.0, 1), (9.0, 2))
+    ]
+    faults.append(Fault("crash", at_s=4.0, lasts_s=2.0, nodes=(3,), amount=0.5))
+    assert [models_down(faults, *span) for span in ((0, 0.5), (2, 5), (3.6, 8.9), (2, 9.5))] == [
+        0,
+        2,
+        1,
+        3,
+    ]
 
 
 def test_an_answer_owns_up_to_the_cell_that_was_stopped_or_could_ask_nobody() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from kowalski.node.repl.scripted_sessions import ScriptedState
+from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.base import Refused
+from kowalski.protocol.messages.repl import CellAsked, CellDone
 from simulations.checkers.work import EXECUTIONS_MAX, Executions, check_calls, leftovers
 from simulations.plan import Ask
 from simulations.virtual_time import JumpingClock
@@ -78,6 +80,41 @@ def test_a_cell_runs_after_those_just_before_it(ran: tuple[str, ...], *, is_whol
     executions = Executions(witness, [Ask("submit", 0.0, 0, "t", cells=cells)])
     executions.began_cell(0, "c", state(*ran))
     assert broken(witness) == ([] if is_whole else ["session_is_whole"])
+
+
+@pytest.mark.parametrize("has_died", [True, False])
+def test_a_cell_that_died_with_its_session_is_not_missed_in_the_next(*, has_died: bool) -> None:
+    witness = witness_of()
+    cells = (("python", "a"), ("python", "b"), ("python", "c"))
+    executions = Executions(witness, [Ask("submit", 0.0, 0, "t", cells=cells)])
+    asked = CellAsked(
+        task=TaskId("t"),
+        term=1,
+        cell=1,
+        language="python",
+        code="b",
+        timeout_s=1.0,
+        remaining_s=1.0,
+    )
+    done = CellDone(
+        task=TaskId("t"),
+        cell=1,
+        status="died",
+        stdout="",
+        stderr="",
+        stdout_bytes=0,
+        stderr_bytes=0,
+        is_session_alive=not has_died,
+        duration_s=1.0,
+        held_s=1.0,
+    )
+    executions.said(said(asked, by_asker=True))
+    executions.said(said(done, by_asker=False))
+    executions.began_cell(0, "c", state("a"))
+    assert broken(witness) == ([] if has_died else ["session_is_whole"])
+    executions.began_cell(0, "c", state("b"))
+    executions.began_cell(0, "c", state())
+    assert len(broken(witness)) == (0 if has_died else 1)
 
 
 def test_what_a_stranger_runs_is_not_counted() -> None:
