@@ -29,7 +29,7 @@ class ExecutionError(RLMError):
 
 
 class TaskCancelled(ExecutionError):  # noqa: N818 the names of the design
-    """Somebody stopped it, here or on another device; `result.answer` is the partial answer."""
+    """Somebody stopped it, here or on another device; `result.text` is the partial answer."""
 
 
 class BudgetSpent(ExecutionError):  # noqa: N818
@@ -37,7 +37,7 @@ class BudgetSpent(ExecutionError):  # noqa: N818
 
 
 class AnswerMisfit(ExecutionError):  # noqa: N818
-    """No answer fitted the schema; `result.answer` is the last one, raw."""
+    """No answer fitted the schema; `result.text` is the last one, raw."""
 
 
 class NoDevicesAvailable(ExecutionError):  # noqa: N818
