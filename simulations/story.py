@@ -21,7 +21,7 @@ from kowalski.node.storage import StorageError
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import TaskId
 from kowalski.rlm.journal import event_of
-from simulations.checkers.ends import Taken, models_down, why_not_conserved, why_wrong
+from simulations.checkers.ends import Taken, models_down, was_alone, why_not_conserved, why_wrong
 from simulations.checkers.journals import Journals, untrue_cells
 from simulations.checkers.members import Members
 from simulations.checkers.patience import Silences
@@ -423,15 +423,15 @@ class _Story:
         task = self._show(taken)
         if task is None or task.answer is None:
             return
+        life = taken.at_s - self._began_s, taken.ended_s - self._began_s
         wrong = why_wrong(
             taken.ask,
             task,
             self._plan.scenario,
             fired=self._injection.fired,
             is_cancelled=taken.is_cancelled,
-            models_down=models_down(
-                self._plan.faults, taken.at_s - self._began_s, taken.ended_s - self._began_s
-            ),
+            models_down=models_down(self._plan.faults, *life),
+            was_alone=was_alone(self._plan.faults, taken.number, *life),
         )
         self.witness.check("answers_are_right", holds=not wrong, words=wrong)
         if taken.ask.mode == "rlm":

@@ -108,15 +108,13 @@ class Coordination:
         self._holders = grant.holders
         self._prefix: list[wire.Entry] = []
         self._prefix_goal = (grant.prefix_entries, grant.last_digest)
-        self._prefix_is_whole = trio.Event()
-        self._attending = trio.CancelScope()
+        self._prefix_is_whole, self._attending = trio.Event(), trio.CancelScope()
         self._outbox, self.under_way = Outbox(), UnderWay()
         self._journal = CoordinatorJournal(grant.task, grant.term)
         self._session: machine.Session | None = None
         self._finish: machine.Finish | None = None
         self._is_finished = trio.Event()
-        self._is_closed = False
-        self._cancel_reason = ""
+        self._is_closed, self._cancel_reason = False, ""
         self._is_cancelled = trio.Event()
         self._nursery: trio.Nursery
         self.turn = trio.Event()
@@ -296,6 +294,7 @@ class Coordination:
                     nursery.start_soon(self._replication.run)
                     if not self._is_closed:
                         await self._lead(salvaged)
+                        await trio.lowlevel.checkpoint_if_cancelled()  # deposed: no last word
                         self._record(await closing(self._end, self._rooms.store))
                     await trio.sleep_forever()  # until it is settled
         finally:
@@ -349,7 +348,9 @@ class Coordination:
                     return
             limit = f"{self._spec.timeout_s:g} s are over"
             self._happened(journal.BudgetSpent(limit="timeout", detail=limit))
-        except (RemoteProtocolError, PeerUnreachableError, RequestRefusedError) as error:
+        except RequestRefusedError as no:  # no room for the inputs here; others may have it
+            self.decline(no.reason, f"inputs: {no.detail}")
+        except (RemoteProtocolError, PeerUnreachableError) as error:
             self._finish = machine.Finish("failed", "", f"inputs: {error}")
         except Exception as bug:  # the submitter must hear of it, and the node live on
             log.exception("coordination-died", task=self._task)

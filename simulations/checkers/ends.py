@@ -47,6 +47,17 @@ def models_down(faults: Iterable[Fault], from_s: float, until_s: float) -> int:
     )
 
 
+def was_alone(faults: Iterable[Fault], number: int, from_s: float, until_s: float) -> bool:
+    """Whether a node was cut off from all others at some time between two of a story."""
+    return any(
+        fault.kind == "isolate"
+        and number in fault.nodes
+        and fault.at_s < until_s
+        and fault.at_s + fault.lasts_s > from_s
+        for fault in faults
+    )
+
+
 def why_wrong(
     ask: Ask,
     task: Task,
@@ -55,20 +66,22 @@ def why_wrong(
     fired: Container[str],
     is_cancelled: bool,
     models_down: int = 0,
+    was_alone: bool = False,
 ) -> str:
     """`answers_are_right`: what is wrong with the end of a task; empty if it is as it should be.
 
     A task may be cancelled if somebody has said so; late if it was in a hurry; without an answer if
-    the scenario lets all models fail at once, or as many failed meanwhile as are tried. What it
-    lacks it must own up to: in the detail of its end, or in its answer, for one cell of many that
-    was stopped or could ask nobody.
+    the scenario lets all models fail at once, as many failed meanwhile as are tried, or the node
+    that it was given to was alone. What it lacks it must own up to: in the detail of its end, or in
+    its answer, for one cell of many that was stopped or could ask nobody.
     """
     assert task.answer is not None
     answer, detail = task.answer.answer, task.answer.detail
     said = as_said(answer)
     missing = [words for words in ask.wanted if as_said(words) not in said]
     owned_up = f"{detail} {said}"
-    is_helpless = scenario.may_be_helpless and any(one in owned_up for one in HELPLESS)
+    is_helpless = scenario.may_be_helpless or was_alone
+    is_helpless &= any(one in owned_up for one in HELPLESS)
     is_helpless |= models_down >= TRIES and "peers_failed" in owned_up
     match task.state:
         case "answered":

@@ -13,6 +13,7 @@ from kowalski.node.services import coordinator
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages import task as wire
 from kowalski.rlm.journal import GENESIS, check_chain, event_of
+from simulations.determinism import without_threads
 from simulations.virtual_time import JumpingClock
 from simulations.world import Part, World, open_world
 from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block, blocks, heard
@@ -133,6 +134,30 @@ async def test_cancel_is_heard_while_inputs_are_still_being_fetched(
         assert (await world.result(0, task)).state == "cancelled"
         assert trio.current_time() - before < 3
         assert world.cells == []
+
+
+@pytest.mark.parametrize(
+    ("failover", "state", "detail"),
+    [("redistribute", "answered", ""), ("fail", "failed", "inputs: the disk takes no more")],
+)
+async def test_whoever_has_no_room_for_the_inputs_leaves_the_lead_to_another(
+    virtual_time: JumpingClock, failover: str, state: str, detail: str
+) -> None:
+    with without_threads():
+        async with open_world([ASKER, LEADER, LEADER, WORKER]) as world:
+            content = await world[0].store.put(b"x" * 1000)
+            given = {"name": "x", "content": content.model_dump()}
+            disks = [world.places[number].disk for number in (1, 2)]
+            for disk in disks:
+                disk.is_full += 1
+            task = world.submit(0, block("say x"), mode="blocks", inputs=[given], failover=failover)
+            await world.until(lambda: world[0].submitter.find(task).term > 0)
+            await trio.sleep(0.5)
+            disks[1].is_full -= 1
+            result = await world.result(0, task)
+            assert result.answer is not None
+            assert result.state == state
+            assert detail in result.answer.detail
 
 
 async def test_a_cancelled_task_is_cancelled_even_if_its_coordinator_forgot_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -10,7 +11,7 @@ from kowalski.node.core.task_ledger import Task
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.task import TaskSpec
-from simulations.checkers.ends import models_down, why_not_conserved, why_wrong
+from simulations.checkers.ends import models_down, was_alone, why_not_conserved, why_wrong
 from simulations.menu import Fault
 from simulations.plan import Ask
 from simulations.scenarios import load
@@ -29,14 +30,22 @@ def wrong(
     is_cancelled: bool = False,
     timeout_s: float = 3600.0,
     down: int = 0,
+    alone: bool = False,
 ) -> bool:
     closed = journal.Closed(outcome=state, answer=answer, detail=detail)
     task = Task(TaskId("t"), SPEC, 0, state=state, answer=closed)
     ask = Ask("submit", 0.0, 0, "t", wanted=("x is 1",), timeout_s=timeout_s)
     where = {"home": HOME, "failing": FAILING}[scenario]
-    return bool(
-        why_wrong(ask, task, where, fired=fired, is_cancelled=is_cancelled, models_down=down)
+    why = why_wrong(
+        ask,
+        task,
+        where,
+        fired=fired,
+        is_cancelled=is_cancelled,
+        models_down=down,
+        was_alone=alone,
     )
+    return bool(why)
 
 
 def test_the_wanted_words_in_whatever_spacing_are_right_and_others_are_not() -> None:
@@ -82,6 +91,18 @@ def test_a_task_may_meet_none_but_failing_models_where_as_many_failed_as_are_tri
         1,
         3,
     ]
+
+
+def test_who_was_alone_may_have_found_no_model_and_says_so() -> None:
+    said = "unrefined: no_peer: no peer has model m"
+    assert not wrong("answered", "some of it", said, alone=True)
+    assert wrong("answered", "some of it", said)
+    assert wrong("answered", "some of it", "and not a word", alone=True)
+    cut_off = Fault("isolate", at_s=2.0, lasts_s=3.0, nodes=(7,), amount=1.0)
+    assert was_alone([cut_off], 7, 4.0, 9.0)
+    assert not was_alone([cut_off], 7, 5.5, 9.0)
+    assert not was_alone([cut_off], 3, 4.0, 9.0)
+    assert not was_alone([replace(cut_off, kind="crash")], 7, 4.0, 9.0)
 
 
 def test_an_answer_owns_up_to_the_cell_that_was_stopped_or_could_ask_nobody() -> None:
