@@ -179,7 +179,8 @@ class Histories(RuleBasedStateMachine):
         self.doing: dict[CallKey, int] = {}
         """What a model is at, by its run: what was begun, and neither ended nor was stopped."""
         self.known: set[CallKey] = set()
-        self.askers: dict[int, tuple[CallKey, int]] = {}
+        self.askers: dict[int, tuple[CallKey, int, int]] = {}
+        """What they ask, in which term, and of which run: one that failed has askers yet."""
         self.numbers = 0
         self.highest = 0
 
@@ -191,8 +192,8 @@ class Histories(RuleBasedStateMachine):
                     assert one not in self.known, "nor one whose answer is known"
                     self.doing[one] = run
                 case Stop(one):
-                    del self.doing[one]
-                    assert not any(of == one for of, _ in self.askers.values())
+                    run = self.doing.pop(one)
+                    assert not any((of, at) == (one, run) for of, _, at in self.askers.values())
                 case Forget(one):
                     self.known.discard(one)
                     self.doing.pop(one, None)
@@ -209,7 +210,7 @@ class Histories(RuleBasedStateMachine):
         self.highest = term
         self.perform(effects)
         assert key(name) in self.doing or key(name) in self.known
-        self.askers[self.numbers] = (key(name), term)
+        self.askers[self.numbers] = (key(name), term, self.doing.get(key(name), 0))
 
     @rule(term=st.integers(1, 4))
     def seek(self, term: int) -> None:
@@ -221,7 +222,7 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data(), takes_back=st.booleans())
     def leave(self, data: st.DataObject, takes_back: bool) -> None:
         number = data.draw(st.sampled_from(sorted(self.askers)))
-        asked, term = self.askers.pop(number)
+        asked, term, _ = self.askers.pop(number)
         effects = self.desk.do(Left(asked, number, takes_back))
         if effects:
             assert takes_back
@@ -249,8 +250,12 @@ class Histories(RuleBasedStateMachine):
         for one, of in state.running.items():
             if of.orphaned_at < inf:
                 assert self.desk.now - of.orphaned_at <= ORPHAN_S
-            asking = {number for number, (asked, _) in self.askers.items() if asked == one}
-            assert set(of.askers) <= asking
+            asking = {
+                number
+                for number, (asked, _, run) in self.askers.items()
+                if (asked, run) == (one, of.run)
+            }
+            assert set(of.askers) == asking
 
 
 Histories.TestCase.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
