@@ -56,7 +56,7 @@ class HeldCalls:
 
     async def take(self, call: CallName) -> PeerId | None:
         """Who has this call, told once: if it fails there, it is anybody's."""
-        if not self._is_known:
+        if not self._is_known or self._seeking.locked():
             async with self._seeking:
                 if not self._is_known:
                     await self._seek()

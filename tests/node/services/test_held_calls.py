@@ -60,6 +60,24 @@ async def test_whoever_follows_asks_all_who_run_models_once(virtual_time: Jumpin
         assert others.asked == [], "it runs no model"
 
 
+async def test_who_asks_while_others_look_hears_what_they_find(virtual_time: JumpingClock) -> None:
+    async with open_world([ASKER, THINKER]) as world:
+        is_asked = trio.Event()
+
+        async def says_turn_3_later(conversation: Conversation, request: Message) -> Message:
+            is_asked.set()
+            await trio.sleep(SEEK_S / 2)
+            return await says_turn_3(conversation, request)
+
+        models = Instead(world, inference.PROTOCOL, says_turn_3_later, 1)
+        calls = held(world, 2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(calls.take, "turn-4")
+            await is_asked.wait()
+            assert await calls.take("turn-3") == world.peer(1)
+        assert models.asked == [1]
+
+
 async def test_one_that_is_silent_holds_nobody_up_for_long(virtual_time: JumpingClock) -> None:
     async with open_world([ASKER, THINKER, THINKER]) as world:
         Instead(world, inference.PROTOCOL, says_nothing, 1)
