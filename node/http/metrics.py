@@ -21,6 +21,10 @@ from kowalski.protocol.messages.telemetry import Hot
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
 CALL_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+MODELS_MAX = 256
+OTHER = "other"
+"""In place of what clients make up: a series is kept for each label for as long as a node runs."""
 TASK_STATES = ("waiting", "running", "answered", "failed", "cancelled")
 
 
@@ -29,6 +33,7 @@ class NodeMetrics:
         self._registry = CollectorRegistry()
         self._labelled: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         """Looking a label up costs more than counting."""
+        self._models: set[str] = set()
         self._labelled_calls: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self._requests = Counter(
             "kowalski_http_requests",
@@ -72,25 +77,33 @@ class NodeMetrics:
         return generate_latest(self._registry)
 
     def request_answered(self, route: str, method: str, status: int, after_s: float) -> None:
-        key = (route, method, status)
+        key = (route, method if method in METHODS else OTHER, status)
         if key not in self._labelled:
-            count = self._requests.labels(route, method, str(status))
+            count = self._requests.labels(route, key[1], str(status))
             self._labelled[key] = count, self._request_s.labels(route)
         count, seconds = self._labelled[key]
         count.inc()
         seconds.observe(after_s)
 
     def call_ended(self, call: Completed) -> None:
-        key = (call.model, call.peer, call.outcome)
+        model = self._label_of(call.model)
+        key = (model, call.peer, call.outcome)
         if key not in self._labelled_calls:
-            seconds = self._call_s.labels(call.model)
+            seconds = self._call_s.labels(model)
             self._labelled_calls[key] = self._calls.labels(*key), seconds
         count, seconds = self._labelled_calls[key]
         count.inc()
         seconds.observe(call.after_s)
         if call.usage is not None:
-            self._tokens.labels(call.model, "prompt").inc(call.usage.prompt_tokens)
-            self._tokens.labels(call.model, "completion").inc(call.usage.completion_tokens)
+            self._tokens.labels(model, "prompt").inc(call.usage.prompt_tokens)
+            self._tokens.labels(model, "completion").inc(call.usage.completion_tokens)
+
+    def _label_of(self, model: str) -> str:
+        """As a client named it, which need not be any model."""
+        if model not in self._models and len(self._models) >= MODELS_MAX:
+            return OTHER
+        self._models.add(model)
+        return model
 
 
 class _MeshSeen:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from kowalski.node.http.completions import Completed
+from kowalski.node.http.metrics import MODELS_MAX
 from simulations.virtual_time import JumpingClock
 from simulations.world import open_world
 from tests.node.http.rooms import ask, open_room
@@ -44,6 +46,24 @@ async def test_two_nodes_in_one_process_count_apart(
         await ask(first, "POST", "/v1/chat/completions", CHAT)
         assert b"kowalski_model_calls_total{" in first.metrics.expose()
         assert b"kowalski_model_calls_total{" not in second.metrics.expose()
+
+
+async def test_names_that_clients_make_up_are_kept_to_a_bound(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world([ASKER, THINKER]) as world:
+        room = open_room(world, tmp_path)
+        await ask(room, "POST", "/v1/chat/completions", CHAT)
+        for number in range(MODELS_MAX + 10):
+            room.metrics.call_ended(Completed(f"made-up-{number}", "", "no_peer", None, 0.1))
+            room.metrics.request_answered("/healthz", f"ODD{number}", 405, 0.1)
+        room.metrics.call_ended(Completed("m", "node-1", "ok", None, 0.1))
+        metrics = room.metrics.expose().decode()
+        assert metrics.count("kowalski_model_calls_total{") == MODELS_MAX + 1
+        assert 'model_calls_total{model="other",outcome="no_peer",peer=""} 11.0' in metrics
+        assert 'model_calls_total{model="m",outcome="ok",peer="node-1"} 2.0' in metrics
+        odd = 'http_requests_total{method="other",route="/healthz",status="405"}'
+        assert f"{odd} {MODELS_MAX + 10:.1f}" in metrics
 
 
 async def test_prometheus_finds_nothing_wrong(virtual_time: JumpingClock, tmp_path: Path) -> None:
