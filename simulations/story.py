@@ -44,7 +44,7 @@ from simulations.witness import Violation, Witness
 from simulations.world import World, open_world
 
 LOOK_EVERY_S = 0.25
-QUIET_S = 1.0
+QUIET_S = 5.0
 """After the last task, until what was kept for a moment must be gone."""
 CONVERGE_S = 60.0
 LEFT_OVER_S = SESSION_IDLE_S + 40.0
