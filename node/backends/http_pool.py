@@ -137,6 +137,7 @@ class Connection:
         return b"" if self._answer.is_whole else None
 
     async def _read(self) -> None:
+        data = b""
         try:
             data = await self._ready.receive()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
