@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 
 import trio
@@ -58,7 +59,7 @@ Hear = Callable[[PeerId, str, Told], None]
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """`wait_s` for the next answers, and `before_s` until it begins.
+    """`wait_s` for the next answers, and `begins_s` until the first is begun.
 
     `may_break_off` spends one of the few tries that there are.
     """
@@ -66,7 +67,7 @@ class _How:
     asked: CompletionAsked
     hear: Hear
     as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]]
-    before_s: float
+    begins_s: float
     wait_s: float
     may_break_off: Callable[[], bool]
 
@@ -178,24 +179,14 @@ class PlacedGroups:
             return without_a_free_slot(servers, self._passed_over(one, servers, now))
 
         async def attempt(to: Attempt) -> None:
-            each_s = self._work.paces.at_s(to.peer, one.work, one.units)
             give_back(group.keep(self._size(to.peer, one, line())))
-            # What it has of ours comes first.
-            slots = max(1, to.choice.candidate.occupancy[one.kind].slots)
-            before, _ = line().load().get(to.peer, (0, 0))
+            begins_s, wait_s = self._waits_s(to, one, line())
             asking = group.ask()
             if asking is None:
                 return
             group.at.append(to.peer)
-            each_s = inf if each_s is None else each_s
-            how = _How(
-                asked,
-                hear,
-                as_of_now,
-                before_s=before * each_s / slots if before else 0.0,
-                wait_s=MOMENT_S + patience_s(each_s),
-                may_break_off=lambda: self._may_break_off(need),
-            )
+            may_break_off = partial(self._may_break_off, need)
+            how = _How(asked, hear, as_of_now, begins_s, wait_s, may_break_off)
             try:
                 if not await self._ask(to, asking, how):
                     give_back(group.break_off())
@@ -227,6 +218,15 @@ class PlacedGroups:
             within_s=rest_s(self._servers(one, choices, line), line.unasked).get(peer, inf),
         )
 
+    def _waits_s(self, to: Attempt, one: Need, line: Line) -> tuple[float, float]:
+        """Until a peer begins, since what it has of ours comes first, and then between answers."""
+        each_s = self._work.paces.at_s(to.peer, one.work, one.units)
+        if each_s is None:
+            return 0.0, inf
+        before, _ = line.load().get(to.peer, (0, 0))
+        slots = max(1, to.choice.candidate.occupancy[one.kind].slots)
+        return before * each_s / slots, MOMENT_S + patience_s(each_s)
+
     def _may_break_off(self, need: Need) -> bool:
         choices = self._work.placing.dispatch.rank(need).choices
         return len(choices) > 1 and self._second_tries.take()
@@ -253,7 +253,7 @@ class PlacedGroups:
             )
 
         async with self._mesh.converse(to.peer, inference.PROTOCOL, request) as conversation:
-            wait_s = how.before_s + how.wait_s
+            wait_s = how.begins_s + how.wait_s
             while True:
                 message = None
                 with trio.move_on_after(wait_s):
