@@ -11,9 +11,11 @@ its disk must not fail for that.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from math import inf
 
 from kowalski.mesh.core.placement import Candidate, Need, rank
+from kowalski.protocol.messages.task import Failover
 
 MISSED_S = 5.0
 """How long such a peer is waited for: suspected and given up takes about as long."""
@@ -23,6 +25,12 @@ NEW_S = 5.0
 
 LOOK_S = 0.2
 """Between two looks."""
+
+LOOK_AGAIN_S = 1.0
+"""Between two looks where it may take longer, which the user is told."""
+
+NOBODY = frozenset({"no_peer", "peers_failed"})
+"""Nobody has the model, or all who had it are gone."""
 
 LOST_S = 30.0
 """How long whoever went away in the middle of an answer is waited for: a device that is started
@@ -52,3 +60,55 @@ def may_come_back(losses: int, gone_s: float) -> bool:
     `losses`: how often all that could answer this one question were lost while it was under way.
     """
     return losses < LOSSES_MAX and gone_s < LOST_S
+
+
+@dataclass(frozen=True, slots=True)
+class No:
+    """A question to a model that was not answered. `are_lost`: all who were asked went away."""
+
+    code: str
+    are_lost: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Before it is asked again. `is_told`: it may be long, and the user should know."""
+
+    seconds: float
+    is_told: bool
+
+
+@dataclass(slots=True)
+class Presence:
+    """When somebody who has a model was last asked, or lost while being asked, in one session."""
+
+    _there_at: dict[str, float] = field(default_factory=dict)
+
+    def saw(self, model: str, now: float) -> None:
+        self._there_at[model] = now
+
+    def gone_s(self, model: str, now: float) -> float:
+        return now - self._there_at.get(model, -inf)
+
+
+@dataclass(slots=True)
+class Patience:
+    """Of one question, which was `began` to be asked at that time."""
+
+    began: float
+    losses: int = 0
+
+    def after(self, no: No, *, failover: Failover, is_missed: bool, gone_s: float) -> Wait | None:
+        """How long to wait before it is asked again; None: the `no` stands.
+
+        `is_missed`: as `is_worth_a_wait` says; `gone_s`: as long ago somebody was there.
+        """
+        self.losses += no.are_lost
+        if no.code == "no_peer" and is_missed:
+            return Wait(LOOK_S, is_told=False)
+        if failover == "queue" and no.code in NOBODY:
+            return Wait(LOOK_AGAIN_S, is_told=True)
+        is_nobody_there = no.code == "no_peer" or no.are_lost
+        if failover == "fail" or not is_nobody_there or not may_come_back(self.losses, gone_s):
+            return None
+        return Wait(LOOK_AGAIN_S, is_told=True)

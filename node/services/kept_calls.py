@@ -211,9 +211,11 @@ class KeptCalls:
         """Raises RequestRefusedError: `stale`."""
         assert request.term is not None
         self._driver.handle(kept_calls.Asked(key, asker, request.term))
+        # Whoever asked in an older term was refused just now; what begins is for later terms, too.
+        termless = request.model_copy(update={"term": None})
         for begin in self._begun:
             call = self._calls[key] = Call(peer)
-            self._nursery.start_soon(self._run, begin, call, request, answer)
+            self._nursery.start_soon(self._run, begin, call, termless, answer)
         self._begun.clear()
         return self._calls[key]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import inf
 
 import trio
 
@@ -18,6 +17,7 @@ from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core import missed
+from kowalski.node.core.missed import No, Patience, Presence
 from kowalski.node.core.question_groups import Question
 from kowalski.node.core.tries import PeersLostError
 from kowalski.node.services import child_sessions, session_folds, session_inputs
@@ -59,25 +59,13 @@ SUB_CALLS_AT_A_TIME = 64
 CHILDREN_AT_A_TIME = 8
 """Of one depth: children that wait for children of their own must not be in the way of those."""
 
-LOOK_AGAIN_S = 1.0
 EMBED_S = 30.0
 SEEDS = 2**31
 """Servers take seeds of 32 bits."""
 
-NOBODY = frozenset({"no_peer", "peers_failed"})
-"""Nobody has the model, or all who had it are gone."""
-
 
 def _unheard(_told: str) -> None:
     pass
-
-
-@dataclass(slots=True)
-class _Patience:
-    """Of one question, since `began`."""
-
-    began: float
-    losses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +99,7 @@ class SessionHands:
             embed=self._embed,
             depth=depth,
         )
-        self._there_at: dict[str, float] = {}
-        """When somebody who has a model was last asked, or lost while being asked."""
+        self._presence = Presence()
         self._held = HeldCalls(
             rooms.mesh,
             term.task,
@@ -169,7 +156,7 @@ class SessionHands:
         started = trio.current_time()
         name = call_names.of_turn(effect.call)
         asked = self._asked(effect.model, effect.messages, name, effect.call, effect.json_schema)
-        attempts, patience = Attempts(), _Patience(started)
+        attempts, patience = Attempts(), Patience(started)
         # Slots of a batch would show their words all mixed up.
         shows = effect.purpose not in ("draft", "part")
         while True:
@@ -268,33 +255,30 @@ class SessionHands:
         self._was_there(asked.model)
         return asked.model_copy(update={"term": term.term(), "remaining_s": term.remaining_s()})
 
-    async def _wait_for_somebody(self, error: Exception, model: str, patience: _Patience) -> bool:
+    async def _wait_for_somebody(self, error: Exception, model: str, patience: Patience) -> bool:
         """Wait before asking again: for who is silent, or was lost, or because the task queues."""
-        now, code, spec = trio.current_time(), code_of(error, "failed"), self._term.spec
-        need = Need("inference", model=None if model == ANY_MODEL else model, devices=spec.devices)
-        if isinstance(error, PeersLostError):
-            patience.losses += 1
+        now, spec = trio.current_time(), self._term.spec
+        no = No(code_of(error, "failed"), are_lost=isinstance(error, PeersLostError))
+        if no.are_lost:
             self._was_there(model)
-        is_nobody_there = code == "no_peer" or isinstance(error, PeersLostError)
-        if code == "no_peer" and missed.is_worth_a_wait(
-            need,
-            self._rooms.mesh.candidates(),
-            now - patience.began,
-            now - self._rooms.work.began_at,
-        ):
-            await trio.sleep(missed.LOOK_S)
-            return True
-        gone_s = now - self._there_at.get(model, -inf)
-        is_awaited = is_nobody_there and missed.may_come_back(patience.losses, gone_s)
-        is_queued = spec.failover == "queue" and code in NOBODY
-        if not is_queued and (spec.failover == "fail" or not is_awaited):
+        need = Need("inference", model=None if model == ANY_MODEL else model, devices=spec.devices)
+        up_s = now - self._rooms.work.began_at
+        candidates = self._rooms.mesh.candidates()
+        wait = patience.after(
+            no,
+            failover=spec.failover,
+            is_missed=missed.is_worth_a_wait(need, candidates, now - patience.began, up_s),
+            gone_s=self._presence.gone_s(model, now),
+        )
+        if wait is None:
             return False
-        self._term.progress("note", text=f"waiting: {error}")
-        await trio.sleep(LOOK_AGAIN_S)
+        if wait.is_told:
+            self._term.progress("note", text=f"waiting: {error}")
+        await trio.sleep(wait.seconds)
         return True
 
     def _was_there(self, model: str) -> None:
-        self._there_at[model] = trio.current_time()
+        self._presence.saw(model, trio.current_time())
 
     # --- cells ----------------------------------------------------------------------------------
 
@@ -350,7 +334,7 @@ class SessionHands:
         holder: PeerId | None = None,
     ) -> Reply:
         attempts, started = Attempts(), trio.current_time()
-        patience = _Patience(started)
+        patience = Patience(started)
         asked = self._asked(model or self._model_now(), messages, name)
         facts: dict[str, object] = {"model": model}
         while True:

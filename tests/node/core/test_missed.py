@@ -8,13 +8,20 @@ import pytest
 
 from kowalski.mesh.core.placement import Candidate, Need
 from kowalski.node.core.missed import (
+    LOOK_AGAIN_S,
+    LOOK_S,
     LOSSES_MAX,
     LOST_S,
     MISSED_S,
     NEW_S,
+    No,
+    Patience,
+    Presence,
+    Wait,
     is_worth_a_wait,
     may_come_back,
 )
+from kowalski.protocol.messages.task import Failover
 from tests.mesh.core.test_placement import PYTHON, candidate
 
 SILENT = candidate("silent", is_routable=False)
@@ -70,3 +77,52 @@ def test_who_was_lost_is_waited_for_a_while_but_not_for_a_question_that_loses_al
     losses: int, gone_s: float, may: bool
 ) -> None:
     assert may_come_back(losses, gone_s) == may
+
+
+NOBODY = No("no_peer", are_lost=False)
+LOST = No("peers_failed", are_lost=True)
+FAILED = No("peers_failed", are_lost=False)
+REFUSED = No("too_long", are_lost=False)
+
+A_MOMENT = Wait(LOOK_S, is_told=False)
+A_WHILE = Wait(LOOK_AGAIN_S, is_told=True)
+
+
+@pytest.mark.parametrize(
+    ("no", "failover", "is_missed", "gone_s", "wait"),
+    [
+        (NOBODY, "redistribute", True, inf, A_MOMENT),
+        (NOBODY, "fail", True, inf, A_MOMENT),
+        (NOBODY, "redistribute", False, inf, None),
+        (NOBODY, "redistribute", False, 1.0, A_WHILE),
+        (NOBODY, "fail", False, 1.0, None),
+        (NOBODY, "queue", False, inf, A_WHILE),
+        (LOST, "redistribute", False, 0.0, A_WHILE),
+        (LOST, "redistribute", False, LOST_S, None),
+        (LOST, "fail", False, 0.0, None),
+        (FAILED, "redistribute", True, 0.0, None),
+        (FAILED, "queue", False, inf, A_WHILE),
+        (REFUSED, "queue", True, 0.0, None),
+    ],
+)
+def test_a_question_waits_for_who_may_be_back_and_as_its_task_wishes(
+    no: No, failover: Failover, gone_s: float, wait: Wait | None, *, is_missed: bool
+) -> None:
+    patience = Patience(began=0.0)
+    assert patience.after(no, failover=failover, is_missed=is_missed, gone_s=gone_s) == wait
+
+
+def test_a_question_of_which_all_were_lost_so_often_waits_no_more() -> None:
+    patience = Patience(began=0.0)
+    waits = [
+        patience.after(LOST, failover="redistribute", is_missed=False, gone_s=0.0)
+        for _ in range(LOSSES_MAX)
+    ]
+    assert waits == [*[A_WHILE] * (LOSSES_MAX - 1), None]
+
+
+def test_who_has_one_model_says_nothing_of_another() -> None:
+    presence = Presence()
+    presence.saw("small", 5.0)
+    assert presence.gone_s("small", 7.0) == 2.0
+    assert presence.gone_s("large", 7.0) == inf

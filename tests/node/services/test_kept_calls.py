@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
 
 from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.core.blame import Weather
 from kowalski.node.backends.seam import BackendError
 from kowalski.node.core.kept_calls import ORPHAN_S
 from kowalski.node.core.task_ledger import Task
@@ -153,6 +155,52 @@ async def test_also_those_that_the_coordinators_own_node_runs(virtual_time: Jump
         world[0].submitter.cancel(task, "enough")
         await trio.sleep(1)
         assert sum(one.in_flight for one in catalogue.listings()) == 0
+
+
+async def test_a_call_that_still_stands_in_line_is_answered_in_the_next_term(
+    virtual_time: JumpingClock,
+) -> None:
+    """Its asker is lost while another call has the only slot, and the term ends meanwhile."""
+    slow = dataclasses.replace(SLOW, model_slots=1)
+    async with open_world([ASKER, ASKER, slow]) as world:
+        claim = Claim(submitter=world.peer(1))
+        first, second = (
+            call(claim=claim, call=f"turn-{n}", messages=(ChatMessage(role="user", content=text),))
+            for n, text in enumerate(("part 1", "part 2"))
+        )
+
+        async def ask_in_vain(request: CompletionAsked) -> None:
+            with suppress(*Weather):
+                async with world[0].mesh.converse(world.peer(2), PROTOCOL, request) as talk:
+                    while True:
+                        await talk.receive()
+
+        async with trio.open_nursery() as nursery:
+            for request in (first, second):
+                nursery.start_soon(ask_in_vain, request)
+                await trio.sleep(0.2)
+            await world.kill(0)
+            nursery.cancel_scope.cancel()
+        mesh = world[1].mesh
+        sought = CallsSought(task=TaskId("task"), term=2, submitter=world.peer(1))
+        held = await mesh.request(world.peer(2), PROTOCOL, sought, CallsHeld, timeout_s=5)
+        assert set(held.calls) == {"turn-0", "turn-1"}
+        assert world.calls == ["part 1"], "the other stands in line"
+        quick = Claim(submitter=world.peer(1), priority="interactive")
+        third = call(2, claim=quick, call="turn-2")
+        ends: list[Message] = []
+
+        async def ask_all(request: CompletionAsked) -> None:
+            async with mesh.converse(world.peer(2), PROTOCOL, request) as talk:
+                while isinstance(message := await talk.receive(), CompletionDelta):
+                    pass
+                ends.append(message)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_all, third)
+            nursery.start_soon(ask_all, second.model_copy(update={"term": 2}))
+        assert [type(one) for one in ends] == [CompletionDone] * 2
+        assert world.calls == ["part 1", "why?", "part 2"]
 
 
 # --- one room -----------------------------------------------------------------------------------
