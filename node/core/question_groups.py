@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, inf
 
+from kowalski.node.core.batch_tail import QUICKEST_S
 from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.calls import CallName
@@ -22,11 +23,8 @@ QUICK_S = 0.5
 MOMENT_S = 1.0
 """What a group should take at most: so much is bound to a peer at once, and lost with it."""
 
-LEAST_S = 0.1
+LEAST_S = 0.05
 """What a group should take at least: less costs more to place than to answer."""
-
-QUICKEST_S = 1e-4
-"""No question is taken to be quicker, whatever a clock says."""
 
 PATIENCE_TIMES = 10.0
 PATIENCE_S_MIN = 0.5
@@ -43,19 +41,21 @@ PACES_MAX = 1024
 PROMPTS_BYTES_MAX = 512 * 1024
 
 
-def group_size(each_s: float | None, *, waiting: int, slots: float) -> int:
+def group_size(each_s: float | None, *, waiting: int, slots: float, within_s: float = inf) -> int:
     """How many of the questions that wait should go to one peer together.
 
     `each_s` is what one is expected to take there, None where that is not known; `slots` are all
     that there are for such work, each counted as so many of this peer's as it is faster than it.
     Each gets half of its share of what is left, so that all are done at about the same time
-    (factoring, for peers of unequal speed: Hummel, Schmidt, Uma and Wein, SPAA 1996).
+    (factoring, for peers of unequal speed: Hummel, Schmidt, Uma and Wein, SPAA 1996), and no more
+    than it answers `within_s`, until quicker ones would have done the rest (`batch_tail`).
     """
     if each_s is None or each_s > QUICK_S:
         return 1
     each_s = max(each_s, QUICKEST_S)
     share = max(ceil(waiting / (2 * max(1.0, slots))), int(LEAST_S / each_s))
-    return max(1, min(COMPLETIONS_MAX, int(MOMENT_S / each_s), share, waiting))
+    within = int(min(MOMENT_S, within_s) / each_s)
+    return max(1, min(COMPLETIONS_MAX, within, share, waiting))
 
 
 def patience_s(each_s: float) -> float:
@@ -128,6 +128,8 @@ class Group:
     unanswered: list[Question]
     under_way: int = 0
     """Peers that have been asked, and have not ended."""
+    at: list[PeerId] = field(default_factory=list)
+    """Who they are, or who is to be asked first."""
 
     def keep(self, count: int) -> list[Question]:
         """Ask only so many, at least one. Returns the others, while nobody was asked for them."""
@@ -152,6 +154,33 @@ class Group:
     def ask(self) -> Asking | None:
         """None where a peer that was lost, or another one, has answered all of it meanwhile."""
         return Asking(self, tuple(self.unanswered)) if self.unanswered else None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """All that a cell waits for: `waiting` are in no group yet, some groups have no peer yet."""
+
+    waiting: int
+    groups: Sequence[Group]
+
+    @property
+    def unasked(self) -> int:
+        return self.waiting + sum(len(one.unanswered) for one in self.groups if not one.under_way)
+
+    @property
+    def offered(self) -> int:
+        """Groups that seek a peer."""
+        return sum(not one.at for one in self.groups)
+
+    def load(self) -> dict[PeerId, tuple[int, int]]:
+        """Of each peer that has some: questions that it has not answered, in how many groups."""
+        found: dict[PeerId, tuple[int, int]] = {}
+        for group in self.groups:
+            under_way = len(group.unanswered) if group.under_way else 0
+            for peer in group.at:
+                questions, groups = found.get(peer, (0, 0))
+                found[peer] = questions + under_way, groups + 1
+        return found
 
 
 @dataclass(slots=True)

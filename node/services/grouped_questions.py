@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 import trio
 
 from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.core.placement import Devices
 from kowalski.mesh.plain_nursery import open_plain_nursery
-from kowalski.node.core.question_groups import PROMPTS_BYTES_MAX, QUICK_S, Group, Question
+from kowalski.node.core.batch_tail import Ahead, ToWhomIsFree
+from kowalski.node.core.question_groups import PROMPTS_BYTES_MAX, QUICK_S, Group, Line, Question
 from kowalski.node.core.tries import PeersLostError
-from kowalski.node.services.placed_groups import PlacedGroups, Told
+from kowalski.node.services.placed_groups import PlacedGroups, Share, Told
 from kowalski.node.services.purse import BudgetSpentError, Purse
 from kowalski.node.services.session_term import code_of
 from kowalski.node.services.sub_calls import Hear, Reply
@@ -62,6 +64,8 @@ class GroupedQuestions:
         finally:
             self._line.batches.remove(batch)
             batch.give_back()
+            if not self._line.batches:
+                self._groups.forget_tails()
 
 
 @dataclass(slots=True, eq=False)
@@ -123,13 +127,14 @@ class _Batch:
         while self.waiting:
             group = Group([])
             await self._at_a_time.acquire_on_behalf_of(group)
-            freed = self._line.freed
-            if self._fill(group):
+            freed, look_at = self._line.freed, self._fill(group)
+            if group.unanswered:
                 self._nursery.start_soon(self._ask, group)
                 continue
             self._at_a_time.release_on_behalf_of(group)
             if self.waiting:
-                await freed.wait()
+                with trio.move_on_at(look_at):
+                    await freed.wait()
         self._is_looking = False
 
     async def _ask(self, group: Group) -> None:
@@ -148,22 +153,28 @@ class _Batch:
             self._held.remove(question)
             self._purse.give_back()
 
-    def _fill(self, group: Group) -> bool:
+    def _fill(self, group: Group) -> float:
         """Take those that are asked next, their places in the budget held.
 
-        False where none are: there are as many groups as peers have slots, or all is answered.
+        None where there are as many groups as peers should have, or all is answered. Returns when
+        to look again in that case, even if no group has ended.
         """
         if not self.waiting:
-            return False
-        taken, weight, size = group.unanswered, 0, 1
+            return inf
+        taken, weight, share = group.unanswered, 0, Share(0)
         first, how = self.waiting[0], self.how
-        if not first.is_alone and len(self.waiting) > 1:
-            untaken = sum(len(one.waiting) for one in self._beside())
-            size, slots = self._groups.share(
-                how.asked(), first.prompt, waiting=untaken, devices=how.devices
+        if not first.is_alone:
+            share = self._groups.share(
+                how.asked(), first.prompt, line=self._everything(), devices=how.devices
             )
-            if size > 1 and sum(len(one.in_line) for one in self._beside()) >= max(1, slots):
-                return False
+            match share.place:
+                case Ahead(peer=peer):
+                    group.at.append(peer)
+                case None:
+                    return share.look_at
+                case ToWhomIsFree():
+                    pass
+        size = max(1, share.size)
         while self.waiting and len(taken) < size:
             one = self.waiting[0]
             weight += len(one.prompt.encode())
@@ -172,9 +183,9 @@ class _Batch:
             self.waiting.popleft()
             if self._is_paid(one):
                 taken.append(one)
-        if len(taken) > 1:
+        if taken and share.size:
             self.in_line.add(group)
-        return bool(taken)
+        return inf
 
     def _is_paid(self, one: Question) -> bool:
         """Whether its place in the budget is held; if there is none, that is its answer."""
@@ -205,7 +216,7 @@ class _Batch:
                 group,
                 hear=self._hear_group,
                 give_back=self._wait,
-                waiting=self._unasked,
+                line=self._everything,
                 as_of_now=how.as_of_now,
                 devices=how.devices,
             )
@@ -238,14 +249,10 @@ class _Batch:
         """This one, and others whose questions go to the same model."""
         return (one for one in self._line.batches if one.how.model == self.how.model)
 
-    def _unasked(self) -> int:
-        in_line = (
-            len(group.unanswered)
-            for one in self._beside()
-            for group in one.in_line
-            if not group.under_way
-        )
-        return sum(len(one.waiting) for one in self._beside()) + sum(in_line)
+    def _everything(self) -> Line:
+        beside = tuple(self._beside())
+        waiting = sum(len(one.waiting) for one in beside)
+        return Line(waiting, [group for one in beside for group in one.in_line])
 
     def _hear_group(self, peer: PeerId, model: str, told: Told) -> None:
         good: list[tuple[Question, Reply]] = []

@@ -7,18 +7,30 @@ The next peer is asked for what the one before has not answered. Which go togeth
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 
 import trio
 
 from kowalski.mesh.core.placement import Choice, Devices, Need
 from kowalski.mesh.mesh import Mesh
+from kowalski.node.core.batch_tail import (
+    QUICKEST_S,
+    Next,
+    Server,
+    Tail,
+    ToWhomIsFree,
+    next_place,
+    rest_s,
+    without_a_free_slot,
+)
 from kowalski.node.core.job import Job, prompt_tokens
 from kowalski.node.core.question_groups import (
-    QUICKEST_S,
+    QUICK_S,
     Asking,
     Group,
+    Line,
     Question,
     SecondTries,
     group_size,
@@ -47,13 +59,29 @@ Hear = Callable[[PeerId, str, Told], None]
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """`wait_s` for the next answers; `may_break_off` spends one of the few tries that there are."""
+    """`wait_s` for the next answers, and `begins_s` until the first is begun.
+
+    `may_break_off` spends one of the few tries that there are.
+    """
 
     asked: CompletionAsked
     hear: Hear
     as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]]
+    begins_s: float
     wait_s: float
     may_break_off: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many questions should go together next, and where; nowhere before `look_at` or an end.
+
+    `size` 0: each is asked alone.
+    """
+
+    size: int
+    place: Next = field(default_factory=ToWhomIsFree)
+    look_at: float = inf
 
 
 class PlacedGroups:
@@ -61,22 +89,41 @@ class PlacedGroups:
         self._mesh = mesh
         self._work = work
         self._second_tries = SecondTries()
+        self._tails: dict[str, Tail] = {}
 
-    def share(
-        self, asked: CompletionAsked, prompt: str, *, waiting: int, devices: Devices
-    ) -> tuple[int, int]:
-        """How many questions should go together, if all that wait are like `prompt`, and the slots.
+    def share(self, asked: CompletionAsked, prompt: str, *, line: Line, devices: Devices) -> Share:
+        """What to ask next, if all that wait are like `prompt`.
 
-        The size is for the quickest peer: another one gives back what is too much for it. Slots are
-        those of all peers: more groups would only stand in line, and be cut small while they do.
+        The size is for the quickest peer: another one gives back what is too much for it.
         """
         need = self._need(asked, [prompt], devices)
         each_s = self._work.paces.quickest_s(need.work, need.units)
-        if each_s is None or group_size(each_s, waiting=waiting, slots=1) == 1:
-            return 1, 1
+        if each_s is None or each_s > QUICK_S:
+            return Share(0)
         choices = self._work.placing.dispatch.rank(need).choices
-        size = group_size(each_s, waiting=waiting, slots=self._weighed(need, each_s, choices))
-        return size, sum(one.candidate.occupancy[need.kind].slots for one in choices)
+        servers = self._servers(need, choices, line)
+        passed_over = self._passed_over(need, servers, line)
+        place = next_place(servers, line.offered, passed_over)
+        slots = self._weighed(need, each_s, choices)
+        size = group_size(each_s, waiting=line.waiting, slots=slots)
+        return Share(size, place, self._tails[need.work].wake_at)
+
+    def forget_tails(self) -> None:
+        """Nothing is asked any more: what comes next begins anew."""
+        self._tails.clear()
+
+    def _passed_over(self, need: Need, servers: Sequence[Server], line: Line) -> frozenset[PeerId]:
+        tail = self._tails.setdefault(need.work, Tail())
+        return tail.passed_over(servers, line.unasked, trio.current_time())
+
+    def _servers(self, one: Need, choices: Iterable[Choice], line: Line) -> list[Server]:
+        load, paces = line.load(), self._work.paces
+        servers = []
+        for choice in choices:
+            each_s = paces.at_s(choice.peer, one.work, one.units)
+            slots = choice.candidate.occupancy[one.kind].slots
+            servers.append(Server(choice.peer, each_s, slots, *load.get(choice.peer, (0, 0))))
+        return servers
 
     def _weighed(self, need: Need, each_s: float, choices: Iterable[Choice]) -> float:
         """All slots, each as many as are needed to be as fast where one takes `each_s`."""
@@ -100,14 +147,14 @@ class PlacedGroups:
         *,
         hear: Hear,
         give_back: Callable[[list[Question]], None],
-        waiting: Callable[[], int],
+        line: Callable[[], Line],
         as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]],
         devices: Devices,
     ) -> None:
         """Ask until all of the group are answered; `asked` has what holds for each of them.
 
-        `give_back` hears of those that are too many for the peer that is asked, since so many are
-        `waiting`, those of this group among them.
+        `give_back` hears of those that are too many for the peer that is asked, with what there is
+        besides in the `line`. Who stands in `group.at` is asked first.
 
         Raises:
             Weather: as `PlacedWork.complete`; what stays unanswered stands in the group.
@@ -122,21 +169,25 @@ class PlacedGroups:
             max_tokens=None if asked.max_tokens is None else asked.max_tokens * len(prompts),
         )
 
-        dispatch = self._work.placing.dispatch
+        one = replace(need, units=need.units / len(prompts))
+        rank = self._work.placing.dispatch.rank
+        first = group.at.pop() if group.at else None
+
+        def passed_over(failed: frozenset[PeerId]) -> frozenset[PeerId]:
+            now = line()
+            servers = self._servers(one, rank(one, excluding=failed).choices, now)
+            return without_a_free_slot(servers, self._passed_over(one, servers, now))
 
         async def attempt(to: Attempt) -> None:
-            one = replace(need, units=need.units / len(prompts))
-            each_s = self._work.paces.at_s(to.peer, one.work, one.units)
-            slots = 1.0
-            if each_s is not None:
-                slots = self._weighed(one, each_s, dispatch.rank(one).choices)
-            give_back(group.keep(group_size(each_s, waiting=waiting(), slots=slots)))
+            give_back(group.keep(self._size(to.peer, one, line())))
+            begins_s, wait_s = self._waits_s(to, one, line())
             asking = group.ask()
             if asking is None:
                 return
+            group.at.append(to.peer)
+            may_break_off = partial(self._may_break_off, need)
+            how = _How(asked, hear, as_of_now, begins_s, wait_s, may_break_off)
             try:
-                wait_s = inf if each_s is None else MOMENT_S + patience_s(each_s)
-                how = _How(asked, hear, as_of_now, wait_s, lambda: self._may_break_off(need))
                 if not await self._ask(to, asking, how):
                     give_back(group.break_off())
             except RequestRefusedError:
@@ -144,6 +195,7 @@ class PlacedGroups:
                 raise
             finally:
                 asking.end()
+                group.at.remove(to.peer)
 
         await self._work.placing.place(
             work,
@@ -151,7 +203,29 @@ class PlacedGroups:
             remaining_s=asked.remaining_s,
             on_restart=lambda _why: None,
             may_hedge=True,
+            holder=first,
+            passed_over=passed_over,
         )
+
+    def _size(self, peer: PeerId, one: Need, line: Line) -> int:
+        """How many of those that wait the peer should be asked now."""
+        choices = self._work.placing.dispatch.rank(one).choices
+        each_s = self._work.paces.at_s(peer, one.work, one.units)
+        return group_size(
+            each_s,
+            waiting=line.unasked,
+            slots=1.0 if each_s is None else self._weighed(one, each_s, choices),
+            within_s=rest_s(self._servers(one, choices, line), line.unasked).get(peer, inf),
+        )
+
+    def _waits_s(self, to: Attempt, one: Need, line: Line) -> tuple[float, float]:
+        """Until a peer begins, since what it has of ours comes first, and then between answers."""
+        each_s = self._work.paces.at_s(to.peer, one.work, one.units)
+        if each_s is None:
+            return 0.0, inf
+        before, _ = line.load().get(to.peer, (0, 0))
+        slots = max(1, to.choice.candidate.occupancy[one.kind].slots)
+        return before * each_s / slots, MOMENT_S + patience_s(each_s)
 
     def _may_break_off(self, need: Need) -> bool:
         choices = self._work.placing.dispatch.rank(need).choices
@@ -179,10 +253,12 @@ class PlacedGroups:
             )
 
         async with self._mesh.converse(to.peer, inference.PROTOCOL, request) as conversation:
+            wait_s = how.begins_s + how.wait_s
             while True:
                 message = None
-                with trio.move_on_after(how.wait_s):
+                with trio.move_on_after(wait_s):
                     message = await conversation.receive()
+                wait_s = how.wait_s
                 match message:
                     case None if asking.group.under_way == 1 and how.may_break_off():
                         return False

@@ -44,6 +44,14 @@ class Placed:
     attempts: int
 
 
+PassedOver = Callable[[frozenset[PeerId]], frozenset[PeerId]]
+"""Who is to get none of it now, where those named have failed at it."""
+
+
+def _nobody_is(_failed: frozenset[PeerId]) -> frozenset[PeerId]:
+    return frozenset()
+
+
 def _always() -> bool:
     return True
 
@@ -95,12 +103,14 @@ class Placing:
         on_restart: Callable[[str], None],
         may_hedge: bool = False,
         holder: PeerId | None = None,
+        passed_over: PassedOver = _nobody_is,
     ) -> tuple[T, Placed]:
         """Do it on the best peer; `on_restart` says why another one begins.
 
         `may_hedge`: it may be done twice at the same time. `holder`: who has done it already, or is
-        at it; asked first, where it can be. Where too many tries were made lately, work of a task
-        waits for its next one: with one peer, much of a batch is lost at a time.
+        at it; asked first, where it can be. `passed_over`: asked where nobody else could do it.
+        Where too many tries were made lately, work of a task waits for its next one: with one peer,
+        much of a batch is lost at a time.
 
         Raises:
             RequestRefusedError: `no_peer`; `busy`, all the time that there was.
@@ -115,7 +125,7 @@ class Placing:
                 if holder is not None:
                     chosen, holder = self.dispatch.bound_to(work, holder, HELD), None
                 if chosen is None:
-                    chosen = await self._bind(work, tries, deadline)
+                    chosen = await self._bind(work, tries, deadline, passed_over)
                 race = _Race(self, work, do, chosen, deadline=deadline, tries=tries)
                 try:
                     if may_hedge and chosen.decision.way not in ("only", "bound"):
@@ -190,11 +200,13 @@ class Placing:
 
     # --- a peer that has room -------------------------------------------------------------------
 
-    async def _bind(self, work: Work, tries: Tries, deadline: float) -> Chosen:
+    async def _bind(
+        self, work: Work, tries: Tries, deadline: float, passed_over: PassedOver
+    ) -> Chosen:
         """A peer that will take the work; waits in the line where all are full."""
         name, claim = work.need.work, work.claim
         if not self._turns.is_taken(name):
-            chosen = await self._choose(work, tries, deadline)
+            chosen = await self._choose(work, tries, deadline, passed_over)
             if chosen is not None:
                 return chosen
         flow = claim.submitter or self._me
@@ -203,17 +215,20 @@ class Placing:
                 if tries.busy:
                     wait_s = tries.wait_s(self.dispatch.uniform())
                     await self._turns.wait_freed(name, wait_s)
-                chosen = await self._choose(work, tries, deadline)
+                chosen = await self._choose(work, tries, deadline, passed_over)
                 if chosen is not None:
                     return chosen
 
-    async def _choose(self, work: Work, tries: Tries, deadline: float) -> Chosen | None:
+    async def _choose(
+        self, work: Work, tries: Tries, deadline: float, passed_over: PassedOver
+    ) -> Chosen | None:
         """A peer; None where somebody who could is full.
 
         Raises:
             RequestRefusedError, RequestFailedError: nobody is left who could.
         """
-        excluding = tries.excluded
+        waits = passed_over(frozenset(tries.failed))
+        excluding = tries.excluded | waits
         while True:
             left_s = deadline - trio.current_time()
             found = await self.dispatch.choose(work, remaining_s=left_s, excluding=excluding)
@@ -224,6 +239,9 @@ class Placing:
                 excluding |= {found.choice.peer}
                 continue
             tries.add_refusals(found)
+            if not tries.may_wait and waits:
+                excluding, waits = excluding - waits, frozenset()
+                continue
             if not tries.may_wait:
                 raise tries.outcome(_nobody(work.need, found.why))
             return None

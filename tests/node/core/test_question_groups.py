@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from kowalski.node.core.question_groups import (
     QUICK_S,
     Asking,
     Group,
+    Line,
     Paces,
     Question,
     SecondTries,
@@ -66,6 +69,22 @@ def test_a_slow_peer_gets_as_much_less_as_it_is_slower() -> None:
     # Four slots that take 10 ms, and four that take 100 ms: in 10 s the latter do a tenth.
     quick, slow = (group_size(s, waiting=440, slots=n) for s, n in ((0.01, 4.4), (0.1, 44.0)))
     assert (quick, slow) == (50, 5)
+
+
+def test_towards_the_end_nobody_gets_more_than_it_answers_before_the_quicker_are_done() -> None:
+    sizes = [group_size(0.05, waiting=100, slots=9, within_s=s) for s in (inf, 0.2, 0.11, 0.01)]
+    assert sizes == [6, 4, 2, 1]
+
+
+def test_what_a_cell_waits_for_is_counted_by_whom_it_is_with() -> None:
+    asked, bound, seeking = group(4), group(3), group(2)
+    asked.at = [BOX]
+    ask(asked).tell(answers(0))
+    bound.at = [BOX]
+    line = Line(5, [asked, bound, seeking])
+    assert line.unasked == 5 + 3 + 2
+    assert line.offered == 1
+    assert line.load() == {BOX: (3, 2)}
 
 
 def test_one_that_holds_its_group_up_goes_on_alone_and_the_others_elsewhere() -> None:

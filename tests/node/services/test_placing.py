@@ -10,8 +10,9 @@ import trio
 from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.core.retry_budget import WINDOW_S
 from kowalski.node.services import inference, placement
+from kowalski.node.services.placing import Attempt
 from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
-from kowalski.protocol.ids import TaskId
+from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.inference import CompletionAsked, CompletionDelta
 from kowalski.protocol.messages.placement import Claim
@@ -88,6 +89,31 @@ async def test_what_a_task_lost_with_one_peer_is_tried_again_as_soon_as_that_may
             for _ in range(40):
                 nursery.start_soon(ask)
         assert set(ends) == ({"answered"} if task else {"answered", "peers_failed"})
+
+
+async def test_who_is_passed_over_is_asked_where_nobody_else_could_do_it(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ASKER, THINKER, THINKER]) as world:
+        work = world[0].work
+        first, second = (world.peer(number) for number in (1, 2))
+
+        async def who(*passed_over: PeerId) -> PeerId:
+            async def do(to: Attempt) -> PeerId:
+                return to.peer
+
+            done_by, _ = await work.placing.place(
+                work.model_work(prompt()),
+                do,
+                remaining_s=10.0,
+                on_restart=lambda _why: None,
+                passed_over=lambda _failed: frozenset(passed_over),
+            )
+            return done_by
+
+        assert [await who(first) for _ in range(10)] == [second] * 10
+        assert [await who(second) for _ in range(10)] == [first] * 10
+        assert await who(first, second) in (first, second)
 
 
 async def test_each_hop_has_less_time_than_the_one_before(virtual_time: JumpingClock) -> None:
