@@ -374,7 +374,8 @@ class _Story:
         whole = [one.ask for one in self._due if one.is_answered and not one.is_cancelled]
         self._executions.check_all(whole, is_quiet=is_quiet)
         if not self._plan.scenario.may_be_helpless:
-            check_calls(self._world, whole, is_quiet=is_quiet)
+            complete = [one.ask for one in self._due if one.is_complete]
+            check_calls(self._world, complete, is_quiet=is_quiet)
         self._members.check_all(is_quiet=is_quiet)
 
     async def _wait(
