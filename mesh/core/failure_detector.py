@@ -18,6 +18,7 @@ from dataclasses import replace
 from math import inf
 
 from kowalski.mesh.core import membership, rumours
+from kowalski.mesh.core.evolving import evolve
 from kowalski.mesh.core.failure_detector_events import (
     Answer,
     AnswerHelp,
@@ -180,7 +181,7 @@ def _excused(state: FailureDetector, late_s: float, now: float) -> FailureDetect
         peer: replace(each, since=min(now, each.since + late_s))
         for peer, each in state.suspicions.items()
     }
-    return suspicions_changed(replace(state, probes=probes), suspicions, now)
+    return suspicions_changed(evolve(state, probes=probes), suspicions, now)
 
 
 def _came_back(state: FailureDetector, now: float) -> Step:
@@ -202,10 +203,10 @@ def _probe_next(state: FailureDetector, now: float) -> Step:
         state = shuffled(state)
         turns, turn = state.turns, 0
         if not turns:
-            later = replace(state, probe_at=now + state.params.alone_s)
+            later = evolve(state, probe_at=now + state.params.alone_s)
             return later, (LookAtTheClock(),)
     period_s = interval_s(state) * (state.health + 1)
-    state = replace(state, turn=turn + 1, probe_at=now + period_s)
+    state = evolve(state, turn=turn + 1, probe_at=now + period_s)
     return _look(state, turns[turn], now)
 
 
@@ -227,7 +228,7 @@ def _look(state: FailureDetector, peer: PeerId, now: float) -> Step:
 def _send(state: FailureDetector, probing: Probing, patience_s: float) -> Step:
     state, words = say(state, probing.peer)
     number = state.number + 1
-    state = replace(state, number=number, probes={**state.probes, number: probing})
+    state = evolve(state, number=number, probes={**state.probes, number: probing})
     return state, (Probe(number, probing.peer, words, patience_s),)
 
 
@@ -248,7 +249,7 @@ def _call_for_help(state: FailureDetector, number: int, probing: Probing, now: f
     count = 0 if probing.is_heard else state.params.helpers
     state, helpers = pick(state, count, but=probing.peer)
     asked = replace(probing, is_indirect=True, asked=len(helpers), due_at=now + patience_s)
-    state = replace(state, probes={**state.probes, number: asked})
+    state = evolve(state, probes={**state.probes, number: asked})
     effects: list[Effect] = []
     for helper in helpers:
         state, words = say(state, helper)
@@ -277,7 +278,7 @@ def _sending_failed(state: FailureDetector, number: int, now: float) -> Step:
     if not probing.is_indirect or probing.for_number is not None:
         return _silence(state, number, probing, now)
     failed = replace(probing, retry_failed=True)
-    return _if_hopeless(replace(state, probes={**state.probes, number: failed}), number, now)
+    return _if_hopeless(evolve(state, probes={**state.probes, number: failed}), number, now)
 
 
 def _help_came(state: FailureDetector, event: HelpAnswered | HelpFailed, now: float) -> Step:
@@ -294,7 +295,7 @@ def _help_came(state: FailureDetector, event: HelpAnswered | HelpFailed, now: fl
         return _without_probe(state, event.number), effects
     else:
         probing = replace(probing, told=probing.told + 1)
-    state = replace(state, probes={**state.probes, event.number: probing})
+    state = evolve(state, probes={**state.probes, event.number: probing})
     state, more = _if_hopeless(state, event.number, now)
     return state, (*effects, *more)
 
@@ -322,7 +323,7 @@ def _answered(state: FailureDetector, event: ProbeAnswered, now: float) -> Step:
 
 
 def _without_probe(state: FailureDetector, number: int) -> FailureDetector:
-    return replace(state, probes={key: one for key, one in state.probes.items() if key != number})
+    return evolve(state, probes={key: one for key, one in state.probes.items() if key != number})
 
 
 # --- helping others -------------------------------------------------------------------------------
@@ -382,7 +383,7 @@ def _gossip(state: FailureDetector, now: float) -> Step:
             effects.append(Tell(peer, words))
     is_done = not state.rumours.waiting or not peers
     at = inf if is_done else now + state.params.gossip_s * (state.health + 1)
-    return replace(state, gossip_at=at), tuple(effects)
+    return evolve(state, gossip_at=at), tuple(effects)
 
 
 # --- comparing tables -----------------------------------------------------------------------------
@@ -390,8 +391,8 @@ def _gossip(state: FailureDetector, now: float) -> Step:
 
 def _sync_next(state: FailureDetector, now: float) -> Step:
     table = membership.bury(state.table, now, after_s=state.params.bury_s)
-    state, lot = draw(replace(state, table=table), 1024)
-    state = replace(state, sync_at=now + sync_s(state) * (0.9 + 0.2 * lot / 1024))
+    state, lot = draw(evolve(state, table=table), 1024)
+    state = evolve(state, sync_at=now + sync_s(state) * (0.9 + 0.2 * lot / 1024))
     state, peers = pick(state, 1)
     return state, tuple(AskSync(peer, table.digest) for peer in peers)
 
@@ -429,7 +430,7 @@ def _met(state: FailureDetector, event: MemberMet, now: float) -> Step:
 
 
 def _expelled(state: FailureDetector, peer: PeerId, now: float) -> FailureDetector:
-    gone = replace(
+    gone = evolve(
         state,
         table=membership.expel(state.table, peer),
         rumours=rumours.drop(state.rumours, peer),
@@ -444,7 +445,7 @@ def _expelled(state: FailureDetector, peer: PeerId, now: float) -> FailureDetect
 
 
 def _left(state: FailureDetector) -> Step:
-    state = replace(state, table=membership.leave(state.table))
+    state = evolve(state, table=membership.leave(state.table))
     state, peers = pick(state, GOODBYES)
     goodbye = (state.table.own_claim(),)
     return state, tuple(Tell(peer, goodbye) for peer in peers)
