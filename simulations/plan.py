@@ -128,11 +128,11 @@ def _submit(scenario: Scenario, work: Work, dice: random.Random, ordinal: int, a
     value, other = dice.randrange(1000), dice.randrange(1000)
     waits = [f"wait {dice.uniform(0.0, work.cell_s_max):.2f}" for _ in range(3)]
     wanted = (f"x is {value}", f"y is {other}", f"{ordinal} from bash", f"reply to: part {ordinal}")
-    batch, replies = "", ()
+    batch, replies = "", list[str]()
     if work.batched and dice.random() < work.batched:
         calls = dice.randint(2, work.batch_calls_max)
         batch = f"\nask-many {calls} line {ordinal} of {calls}:"
-        replies = tuple(f"reply to: line {ordinal} of {calls}: {n}" for n in range(calls))
+        replies = [f"reply to: line {ordinal} of {calls}: {n}" for n in range(calls)]
     cells = (
         ("python", f"keep x {value}\n{waits[0]}\nsay {ordinal} begins"),
         ("bash", f"{waits[1]}\nsay {ordinal} from bash"),
