@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from kowalski.node.backends.http import KEEPALIVE_S, open_http
+from kowalski.node.backends.http_answers import AnswerReader
 from kowalski.node.backends.http_pool import Origin
 from kowalski.node.backends.seam import BackendError
 from tests.node.backends.test_http import OK_HEAD, fetch_error, open_raw_server
@@ -83,6 +85,19 @@ async def test_a_connection_that_cannot_be_trusted_with_another_request_is_not_u
             assert reply.body == b"ok"
             await trio.testing.wait_all_tasks_blocked(0.01)
         assert [len(pieces) for pieces in heard] == [1, 1, 1]
+
+
+@pytest.mark.trio
+async def test_an_answer_that_is_over_leaves_nothing_to_be_searched_for() -> None:
+    async with open_counting_server(OK) as (port, _), open_http() as http:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                await http.fetch(f"http://127.0.0.1:{port}/", timeout_s=2)
+            assert sum(isinstance(one, AnswerReader) for one in gc.get_objects()) == 1
+        finally:
+            gc.enable()
 
 
 @pytest.mark.trio
