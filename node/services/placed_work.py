@@ -112,7 +112,8 @@ def _ignore(_told: object) -> None:
 
 
 async def _as_it_is(request: R) -> R:
-    await trio.lowlevel.checkpoint()
+    # No turn of the scheduler where nothing has to be waited for: it costs as much as choosing.
+    await trio.lowlevel.checkpoint_if_cancelled()
     return request
 
 
