@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from math import inf
 
 import trio
 
 from kowalski.mesh.conversation import Answer, Conversation, Inbox, outcome_of, unless_no
+from kowalski.mesh.core.deadlines import MARGIN_S_MAX
 from kowalski.mesh.interruption import is_interrupted
 from kowalski.mesh.watching import watcher
 from kowalski.protocol.errors import PeerUnreachableError
@@ -144,3 +145,19 @@ async def hear_ourselves_out(
         raise teller.failure
     teller.tell_watcher(last, is_last=True)
     return unless_no(last)
+
+
+_NO_SCOPE = nullcontext()
+
+
+def no_longer_than(conversation: Conversation, deadline: float) -> AbstractContextManager[object]:
+    """Ends the work in the block at `deadline`; what follows the block then says so.
+
+    Who hears itself out does the work in the task that asks for it, whose own deadline ends it: the
+    same but for the margin that is left for a no to come back. No second one is set then.
+    """
+    if isinstance(conversation, _Teller):
+        asker_s = trio.current_effective_deadline() - deadline
+        if asker_s <= MARGIN_S_MAX:
+            return _NO_SCOPE
+    return trio.move_on_at(deadline)

@@ -54,6 +54,18 @@ def seeded_scheduler(seed: int) -> Iterator[None]:
 
 
 @contextmanager
+def nothing_collected() -> Iterator[None]:
+    """Look for no garbage in the block: among many objects that live long it takes long."""
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_collecting:
+            gc.enable()
+
+
+@contextmanager
 def decided_by(seed: int) -> Iterator[None]:
     """Let nothing but `seed` decide what happens in the block, which runs trio.
 
@@ -68,10 +80,9 @@ def decided_by(seed: int) -> Iterator[None]:
         patch.object(secrets, "randbelow", dice.randrange),
         patch.object(secrets, "choice", dice.choice),
         without_threads(),
+        nothing_collected(),
     ):
         random.seed(seed)
-        was_collecting = gc.isenabled()
-        gc.disable()
         if next(_told) < STORIES_THAT_IMPORT:
             gc.collect()
             gc.freeze()
@@ -79,8 +90,6 @@ def decided_by(seed: int) -> Iterator[None]:
             yield
         finally:
             random.setstate(before)
-            if was_collecting:
-                gc.enable()
             gc.collect()
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import heapq
 import random
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from math import inf
 from typing import Literal, Protocol
@@ -28,6 +29,8 @@ from kowalski.protocol.messages.telemetry import Occupancy
 
 WORK: Kind = "code"
 NEED = Need(WORK, language="python")
+ROLES, LANGUAGES = frozenset({"repl"}), frozenset({"python"})
+NO_MODELS = frozenset[str]()
 TELEMETRY_S = 1.0
 PROGRAM = WorkerJob(WORK, language="python")
 """What every job is to its worker."""
@@ -91,6 +94,12 @@ class Load:
 
     occupancy: Occupancy
     heard_at: float = -inf
+
+
+@cache
+def _silent(slots: int) -> Load:
+    """Of a worker that has said nothing yet."""
+    return Load(Occupancy(slots=slots))
 
 
 class Worker:
@@ -269,6 +278,7 @@ class View:
 
     loads: dict[PeerId, Load] = field(default_factory=dict)
     sent: dict[PeerId, list[float]] = field(default_factory=dict)
+    """When, in order."""
 
     def hear(self, peer: PeerId, occupancy: Occupancy, now: float) -> None:
         self.loads[peer] = Load(occupancy, now)
@@ -276,20 +286,20 @@ class View:
     def candidate(
         self, worker: Worker, known: Known = STRANGER, seen_chance: float = 1.0
     ) -> Candidate:
-        load = self.loads.get(worker.peer) or Load(Occupancy(slots=worker.slots))
-        unheard = sum(at >= load.heard_at for at in self.sent.get(worker.peer, ()))
+        load = self.loads.get(worker.peer) or _silent(worker.slots)
+        sent = self.sent.get(worker.peer, ())
         return Candidate(
             peer=worker.peer,
             name=worker.peer,
-            roles=frozenset({"repl"}),
-            languages=frozenset({"python"}),
-            models=frozenset(),
+            roles=ROLES,
+            languages=LANGUAGES,
+            models=NO_MODELS,
             occupancy={WORK: load.occupancy},
             memory_used=0.5,
             tokens_per_s={},
             rtt_s=worker.rtt_s,
             is_routable=True,
-            own_in_flight={WORK: unheard},
+            own_in_flight={WORK: len(sent) - bisect_left(sent, load.heard_at)},
             speed=worker.speed,
             unit_s=known.unit_s,
             slowness=known.slowness,

@@ -40,7 +40,7 @@ from simulations.timeline import Historian, Timeline
 from simulations.toy_cells import toy_script
 from simulations.virtual_time import JumpingClock
 from simulations.wires import Gossiping
-from simulations.witness import Violation, Witness
+from simulations.witness import Said, Violation, Witness, in_words
 from simulations.world import World, open_world
 
 LOOK_EVERY_S = 0.25
@@ -86,11 +86,17 @@ class Report:
     cells_begun: int = 0
     cells_visible: int = 0
     calls: int = 0
-    events: list[str] = field(default_factory=list)
+    last: tuple[Said | str, ...] = ()
+    """What happened in the end, as the witness saw it."""
     trace: list[str] | None = None
     timeline: Timeline | None = None
     recorders: dict[str, list[str]] = field(default_factory=dict)
     """The last steps of every machine, of nodes as they were when a promise was broken."""
+
+    @property
+    def events(self) -> list[str]:
+        """What happened last, in words: few stories are asked for them."""
+        return [in_words(one) for one in self.last]
 
 
 def tell(
@@ -471,7 +477,7 @@ class _Story:
         report.evaluated = witness.evaluated
         report.messages = witness.messages
         report.stream_bytes, report.gossip_bytes = witness.stream_bytes, witness.gossip_bytes
-        report.events = witness.events
+        report.last = witness.last
         if self.historian is not None:
             report.timeline = self.historian.close(began_s=self._began_s, healed_s=self._healed_s)
         if report.violation is None:

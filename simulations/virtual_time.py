@@ -28,8 +28,6 @@ THREAD_WAIT_S = 60.0
 """Real seconds; the end of a thread wakes the loop at once, this only bounds the wait."""
 
 STALE_DEADLINES_MAX = 1000
-TURNS_UNASKED = 256
-"""Of the scheduler, a few milliseconds, without asking the system for news."""
 
 
 @dataclass(slots=True, eq=False)
@@ -189,29 +187,6 @@ class _NodeDeadlines(_run.Deadlines):  # type: ignore[misc, no-any-unimported]
         self._due = sorted(fresh.values(), key=lambda due: due[:2])
 
 
-class _SeldomAsked:
-    """trio's door to the system, which is asked at each turn whether anything has come.
-
-    Where nobody waits for it, nothing comes but a Ctrl-C: that may wait for some turns.
-    """
-
-    def __init__(self, io_manager: Any) -> None:  # noqa: ANN401 trio's own type
-        self._io_manager = io_manager
-        self._turns = count(1)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._io_manager, name)
-
-    def get_events(self, timeout: float) -> object:
-        if timeout > 0 or next(self._turns) % TURNS_UNASKED == 0 or active_thread_count():
-            return self._io_manager.get_events(timeout)
-        return ()
-
-    def process_events(self, events: object) -> None:
-        if events:
-            self._io_manager.process_events(events)
-
-
 @contextmanager
 def deadlines_by_node() -> Iterator[None]:
     """Within the block, in a running trio: deadlines are in the time of the node that sets them.
@@ -226,11 +201,10 @@ def deadlines_by_node() -> Iterator[None]:
     for deadline, _, scope in before._heap:  # noqa: SLF001 as above
         if deadline == scope._registered_deadline:  # noqa: SLF001 as above
             mine.add(deadline, scope)
-    runner.deadlines, waiting = mine, runner.io_manager
-    runner.io_manager = _SeldomAsked(waiting)
+    runner.deadlines = mine
     try:
         yield
     finally:
-        runner.deadlines, runner.io_manager = before, waiting
+        runner.deadlines = before
         for deadline, scope, time in mine.left():
             before.add(time.when(deadline), scope)

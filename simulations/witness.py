@@ -14,7 +14,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import count
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 from zlib import crc32
 
@@ -60,8 +60,7 @@ class Violation:
         return f"{self.invariant}: {self.words} (at {self.at_s:.3f} s)"
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """One message of one request, at one end of it. Times: the world's, and that end's own."""
 
     at_s: float
@@ -165,9 +164,9 @@ class Witness:
         return hearing
 
     @property
-    def events(self) -> list[str]:
-        """What happened last, in words."""
-        return [one if isinstance(one, str) else _words(one) for one in self._events]
+    def last(self) -> tuple[Said | str, ...]:
+        """What happened last; `in_words` tells it."""
+        return tuple(self._events)
 
     def attend(self, wires: StormyWires, peers: list[PeerId]) -> None:
         """Begin to watch a world of these peers."""
@@ -277,7 +276,7 @@ class Witness:
     def _tell_said(self, said: Said) -> None:
         self._events.append(said)
         if self.trace is not None:
-            self.trace.append(_words(said))
+            self.trace.append(in_words(said))
         for checker in self._who_cares("said"):
             checker.said(said)
 
@@ -396,7 +395,9 @@ def _decoded(frame: bytes) -> Message | None:
         return None
 
 
-def _words(said: Said) -> str:
+def in_words(said: Said | str) -> str:
+    if isinstance(said, str):
+        return said
     message = said.message
     return f"{said.at_s:10.4f} {said.speaker} -> {said.hearer} {message.KIND} {_gist(message)}"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,6 +138,7 @@ class _Wire(Stream):
         self._answer = b""
         self._sent = 0
         self._fault: Fault | None = None
+        self._closed = trio.Event()
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -176,7 +178,7 @@ class _Wire(Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint()
         if self._network.second_per_piece and self._sent:
-            await trio.sleep(1)
+            await self._sleep(1)
         fault = self._fault
         if fault is not None and self._sent == fault.at:
             self._fault = None
@@ -188,9 +190,9 @@ class _Wire(Stream):
                     self._answer = b""
                     raise trio.BrokenResourceError("connection reset by peer")
                 case "stall":
-                    await trio.sleep_forever()
+                    await self._sleep(math.inf)
                 case "delay":
-                    await trio.sleep(5)
+                    await self._sleep(5)
                 case "garble":
                     self._sent += 1
                     return bytes([self._answer[fault.at] ^ 0x15])
@@ -207,7 +209,14 @@ class _Wire(Stream):
         self._sent = end
         return piece
 
+    async def _sleep(self, seconds: float) -> None:
+        """As long, unless it is closed meanwhile, which ends a read of it as in any stream."""
+        with trio.move_on_after(seconds):
+            await self._closed.wait()
+            raise trio.ClosedResourceError
+
     async def aclose(self) -> None:
+        self._closed.set()
         if self._sent < len(self._answer):
             self._network.left += 1
         self._answer = b""

@@ -9,7 +9,7 @@ routable is instant, local, and never told to anybody: whether the mesh has give
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from hashlib import blake2b
 from math import inf
@@ -42,6 +42,7 @@ from kowalski.mesh.core.connectivity_events import (
     Woke,
 )
 from kowalski.mesh.core.connectivity_params import Params
+from kowalski.mesh.core.evolving import evolve
 from kowalski.protocol.ids import Address, MeshId, PeerId
 
 __all__ = [
@@ -97,7 +98,11 @@ class Standing(Enum):
     MEMBER = auto()
 
 
-@dataclass(frozen=True, slots=True)
+AT_IT = (Standing.DIALLING, Standing.ASKING, Standing.MEMBER)
+"""Nothing is due of such a peer by itself. No set: an `Enum` hashes slowly."""
+
+
+@dataclass(frozen=True)  # no slots: see `evolving`
 class Peer:
     """What we know of one peer. Times are the driver's clock."""
 
@@ -150,7 +155,7 @@ class Peer:
         }.get(self.standing, "")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Connectivity:
     me: PeerId
     mesh: MeshId
@@ -182,7 +187,7 @@ def wake_at(state: Connectivity) -> float:
 def _due(state: Connectivity, peer: Peer) -> float:
     if peer.standing is Standing.ABSENT and not peer.is_static:
         return min(peer.act_at, peer.seen_at + state.params.forget_s)
-    if peer.standing in {Standing.CONNECTED, Standing.ASKING}:
+    if peer.standing is Standing.CONNECTED or peer.standing is Standing.ASKING:
         return min(peer.act_at, peer.since + state.params.stranger_s)
     return peer.act_at
 
@@ -205,8 +210,8 @@ def step(state: Connectivity, event: Event, now: float) -> Step:
 def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) -> Step:
     match event:
         case Reached(address=address):
-            peer = replace(known, reached=address)
-            return _put(state, replace(peer, addresses=_merged((), peer))), ()
+            peer = evolve(known, reached=address)
+            return _put(state, evolve(peer, addresses=_merged((), peer))), ()
         case ConnectionClosed():
             return _closed(state, known, now)
         case DialFailed(why=why):
@@ -224,25 +229,25 @@ def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) ->
         case Answered():
             return _answered(state, known, now), ()
         case Spoke():
-            return _put(state, replace(known, silent_since=now)) if known.misses else state, ()
+            return _put(state, evolve(known, silent_since=now)) if known.misses else state, ()
         case Missed():
             return _missed(state, known, now)
         case Suspected():
-            return _ask_for_ourselves(state, replace(known, is_doubted=True))
+            return _ask_for_ourselves(state, evolve(known, is_doubted=True))
         case Vouched() if known.misses:
-            return _ask_for_ourselves(state, replace(known, is_doubted=False))
+            return _ask_for_ourselves(state, evolve(known, is_doubted=False))
         case Vouched():
-            return _put(state, replace(known, is_doubted=False)), ()
+            return _put(state, evolve(known, is_doubted=False)), ()
         case GivenUp():
             return _doubt(state, known)
 
 
 def _put(state: Connectivity, peer: Peer) -> Connectivity:
-    return replace(state, peers={**state.peers, peer.id: peer})
+    return evolve(state, peers={**state.peers, peer.id: peer})
 
 
 def _without(state: Connectivity, peer: PeerId) -> Connectivity:
-    return replace(state, peers={k: v for k, v in state.peers.items() if k != peer})
+    return evolve(state, peers={k: v for k, v in state.peers.items() if k != peer})
 
 
 def _yield_s(state: Connectivity, peer: PeerId) -> float:
@@ -264,7 +269,7 @@ def _backoff_s(state: Connectivity, peer: Peer, failures: int) -> float:
 
 
 def _retry(state: Connectivity, peer: Peer, standing: Standing, why: str, now: float) -> Peer:
-    return replace(
+    return evolve(
         peer,
         standing=standing,
         attempts=peer.attempts + 1,
@@ -283,12 +288,12 @@ def _sighted(state: Connectivity, event: Sighted, now: float) -> Step:
             return state, ()
         peer = Peer(event.peer, act_at=soon, since=now, seen_at=now, is_static=event.is_static)
     else:
-        peer = replace(known, seen_at=now, is_static=known.is_static or event.is_static)
+        peer = evolve(known, seen_at=now, is_static=known.is_static or event.is_static)
         is_news = not set(event.addresses) <= set(known.addresses)
         if is_news and known.standing is Standing.ABSENT:
             act_at = max(min(known.act_at, soon), known.shunned_until)
-            peer = replace(peer, act_at=act_at, attempts=0)
-    peer = replace(peer, addresses=_merged(event.addresses, peer))
+            peer = evolve(peer, act_at=act_at, attempts=0)
+    peer = evolve(peer, addresses=_merged(event.addresses, peer))
     return _due_now(_put(state, peer), peer, now)
 
 
@@ -300,7 +305,7 @@ def _opened(state: Connectivity, peer_id: PeerId, now: float) -> Step:
     known = state.peers.get(peer_id, Peer(peer_id))
     if known.is_connected:
         return state, ()
-    peer = replace(
+    peer = evolve(
         known,
         standing=Standing.CONNECTED,
         act_at=now + _yield_s(state, peer_id),
@@ -328,7 +333,7 @@ def _closed(state: Connectivity, known: Peer, now: float) -> Step:
         wait_s += _yield_s(state, known.id)
         if known.is_hung_up:
             wait_s = 0.0  # it was us; the other side may know of nothing
-        peer = replace(
+        peer = evolve(
             known,
             standing=Standing.ABSENT,
             act_at=max(now + wait_s, known.shunned_until),
@@ -344,7 +349,7 @@ def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], no
     if not known.is_connected:
         return state, ()
     merged = _merged(addresses, known)
-    peer = replace(
+    peer = evolve(
         known,
         standing=Standing.MEMBER,
         addresses=merged,
@@ -367,7 +372,7 @@ def _refused(state: Connectivity, known: Peer, why: str, now: float) -> Step:
     left = (MemberDisconnected(known.id),) if known.standing is Standing.MEMBER else ()
     if known.addresses:
         shunned_until = now + state.params.shun_s
-        shunned = replace(
+        shunned = evolve(
             known,
             standing=Standing.ABSENT,
             act_at=shunned_until,
@@ -386,7 +391,7 @@ def _refused(state: Connectivity, known: Peer, why: str, now: float) -> Step:
 def _answered(state: Connectivity, known: Peer, now: float) -> Connectivity:
     if known.standing is not Standing.MEMBER:
         return state  # on a connection that has ended
-    heard = replace(known, misses=0, is_doubted=False, seen_at=now, silent_since=inf)
+    heard = evolve(known, misses=0, is_doubted=False, seen_at=now, silent_since=inf)
     return _put(state, heard)
 
 
@@ -394,7 +399,7 @@ def _missed(state: Connectivity, known: Peer, now: float) -> Step:
     if known.standing is not Standing.MEMBER:
         return state, ()
     since = min(now, known.silent_since)
-    peer = replace(known, misses=known.misses + 1, silent_since=since)
+    peer = evolve(known, misses=known.misses + 1, silent_since=since)
     if peer.misses > state.params.misses_max and now - since >= state.params.silence_s:
         return _hang_up(state, peer)
     return _put(state, peer), ()
@@ -405,7 +410,7 @@ def _hang_up(state: Connectivity, peer: Peer) -> Step:
     if peer.standing is not Standing.MEMBER or peer.is_hung_up:
         return _put(state, peer), ()
     why = f"{peer.misses} signs of life missed"
-    return _put(state, replace(peer, is_hung_up=True)), (HangUp(peer.id, why),)
+    return _put(state, evolve(peer, is_hung_up=True)), (HangUp(peer.id, why),)
 
 
 def _woke(state: Connectivity, now: float) -> Step:
@@ -415,7 +420,7 @@ def _woke(state: Connectivity, now: float) -> Step:
         match peer.standing:
             case Standing.ABSENT if peer.addresses:
                 soon = max(now, peer.shunned_until)
-                awaited = replace(peer, act_at=min(peer.act_at, soon), attempts=0)
+                awaited = evolve(peer, act_at=min(peer.act_at, soon), attempts=0)
                 state, more = _due_now(_put(state, awaited), awaited, now)
                 effects += more
             case _:
@@ -428,7 +433,7 @@ def _doubt(state: Connectivity, peer: Peer) -> Step:
     """Send it nothing until it has given a sign of life; one more miss is enough to hang up."""
     if peer.standing is not Standing.MEMBER:
         return state, ()
-    doubted = replace(peer, misses=state.params.misses_max, silent_since=-inf)
+    doubted = evolve(peer, misses=state.params.misses_max, silent_since=-inf)
     return _put(state, doubted), (Verify(peer.id),)
 
 
@@ -457,13 +462,13 @@ def _due_now(state: Connectivity, peer: Peer, now: float) -> Step:
             if not peer.is_static and peer.seen_at + params.forget_s <= now:
                 return _without(state, peer.id), ()
             if not peer.addresses:
-                return _put(state, replace(peer, act_at=inf)), ()
-            dialling = replace(peer, standing=Standing.DIALLING, act_at=inf)
+                return _put(state, evolve(peer, act_at=inf)), ()
+            dialling = evolve(peer, standing=Standing.DIALLING, act_at=inf)
             return _put(state, dialling), (Dial(peer.id, peer.addresses),)
         case Standing.CONNECTED | Standing.ASKING if peer.since + params.stranger_s <= now:
             return _refused(state, peer, peer.complaint or "it did not prove its membership", now)
         case Standing.CONNECTED:
-            return _put(state, replace(peer, standing=Standing.ASKING, act_at=inf)), (
+            return _put(state, evolve(peer, standing=Standing.ASKING, act_at=inf)), (
                 AskMembership(peer.id),
             )
         case Standing.DIALLING | Standing.ASKING | Standing.MEMBER:
@@ -480,5 +485,4 @@ def check(state: Connectivity) -> None:
         assert len(set(peer.addresses)) == len(peer.addresses)
         assert state.is_routable(name) <= state.is_member(name)
         assert peer.standing is not Standing.DIALLING or peer.addresses
-        waits = peer.standing in {Standing.DIALLING, Standing.ASKING, Standing.MEMBER}
-        assert not waits or peer.act_at == inf, "somebody is at it"
+        assert peer.standing not in AT_IT or peer.act_at == inf, "somebody is at it"

@@ -18,6 +18,7 @@ from dataclasses import replace
 from math import inf
 
 from kowalski.mesh.core import membership, rumours
+from kowalski.mesh.core.evolving import evolve
 from kowalski.mesh.core.failure_detector_events import (
     Answer,
     AnswerHelp,
@@ -179,7 +180,7 @@ def _excused(state: FailureDetector, late_s: float, now: float) -> FailureDetect
         peer: replace(each, since=min(now, each.since + late_s))
         for peer, each in state.suspicions.items()
     }
-    return suspicions_changed(replace(state, probes=probes), suspicions, now)
+    return suspicions_changed(evolve(state, probes=probes), suspicions, now)
 
 
 def _came_back(state: FailureDetector, now: float) -> Step:
@@ -201,9 +202,9 @@ def _probe_next(state: FailureDetector, now: float) -> Step:
         state = shuffled(state)
         turns, turn = state.turns, 0
         if not turns:
-            return replace(state, probe_at=inf), ()
+            return evolve(state, probe_at=inf), ()
     period_s = interval_s(state) * (state.health + 1)
-    state = replace(state, turn=turn + 1, probe_at=now + period_s)
+    state = evolve(state, turn=turn + 1, probe_at=now + period_s)
     return _look(state, turns[turn], now)
 
 
@@ -225,7 +226,7 @@ def _look(state: FailureDetector, peer: PeerId, now: float) -> Step:
 def _send(state: FailureDetector, probing: Probing, patience_s: float) -> Step:
     state, words = say(state, probing.peer)
     number = state.number + 1
-    state = replace(state, number=number, probes={**state.probes, number: probing})
+    state = evolve(state, number=number, probes={**state.probes, number: probing})
     return state, (Probe(number, probing.peer, words, patience_s),)
 
 
@@ -246,7 +247,7 @@ def _call_for_help(state: FailureDetector, number: int, probing: Probing, now: f
     count = 0 if probing.is_heard else state.params.helpers
     state, helpers = pick(state, count, but=probing.peer)
     asked = replace(probing, is_indirect=True, asked=len(helpers), due_at=now + patience_s)
-    state = replace(state, probes={**state.probes, number: asked})
+    state = evolve(state, probes={**state.probes, number: asked})
     effects: list[Effect] = []
     for helper in helpers:
         state, words = say(state, helper)
@@ -275,7 +276,7 @@ def _sending_failed(state: FailureDetector, number: int, now: float) -> Step:
     if not probing.is_indirect or probing.for_number is not None:
         return _silence(state, number, probing, now)
     failed = replace(probing, retry_failed=True)
-    return _if_hopeless(replace(state, probes={**state.probes, number: failed}), number, now)
+    return _if_hopeless(evolve(state, probes={**state.probes, number: failed}), number, now)
 
 
 def _help_came(state: FailureDetector, event: HelpAnswered | HelpFailed, now: float) -> Step:
@@ -292,7 +293,7 @@ def _help_came(state: FailureDetector, event: HelpAnswered | HelpFailed, now: fl
         return _without_probe(state, event.number), effects
     else:
         probing = replace(probing, told=probing.told + 1)
-    state = replace(state, probes={**state.probes, event.number: probing})
+    state = evolve(state, probes={**state.probes, event.number: probing})
     state, more = _if_hopeless(state, event.number, now)
     return state, (*effects, *more)
 
@@ -320,7 +321,7 @@ def _answered(state: FailureDetector, event: ProbeAnswered, now: float) -> Step:
 
 
 def _without_probe(state: FailureDetector, number: int) -> FailureDetector:
-    return replace(state, probes={key: one for key, one in state.probes.items() if key != number})
+    return evolve(state, probes={key: one for key, one in state.probes.items() if key != number})
 
 
 # --- helping others -------------------------------------------------------------------------------
@@ -380,7 +381,7 @@ def _gossip(state: FailureDetector, now: float) -> Step:
             effects.append(Tell(peer, words))
     is_done = not state.rumours.waiting or not peers
     at = inf if is_done else now + state.params.gossip_s * (state.health + 1)
-    return replace(state, gossip_at=at), tuple(effects)
+    return evolve(state, gossip_at=at), tuple(effects)
 
 
 # --- comparing tables -----------------------------------------------------------------------------
@@ -388,8 +389,8 @@ def _gossip(state: FailureDetector, now: float) -> Step:
 
 def _sync_next(state: FailureDetector, now: float) -> Step:
     table = membership.bury(state.table, now, after_s=state.params.bury_s)
-    state, lot = draw(replace(state, table=table), 1024)
-    state = replace(state, sync_at=now + sync_s(state) * (0.9 + 0.2 * lot / 1024))
+    state, lot = draw(evolve(state, table=table), 1024)
+    state = evolve(state, sync_at=now + sync_s(state) * (0.9 + 0.2 * lot / 1024))
     state, peers = pick(state, 1)
     return state, tuple(AskSync(peer, table.digest) for peer in peers)
 
@@ -427,7 +428,7 @@ def _met(state: FailureDetector, event: MemberMet, now: float) -> Step:
 
 
 def _expelled(state: FailureDetector, peer: PeerId, now: float) -> FailureDetector:
-    gone = replace(
+    gone = evolve(
         state,
         table=membership.expel(state.table, peer),
         rumours=rumours.drop(state.rumours, peer),
@@ -442,7 +443,7 @@ def _expelled(state: FailureDetector, peer: PeerId, now: float) -> FailureDetect
 
 
 def _left(state: FailureDetector) -> Step:
-    state = replace(state, table=membership.leave(state.table))
+    state = evolve(state, table=membership.leave(state.table))
     state, peers = pick(state, GOODBYES)
     goodbye = (state.table.own_claim(),)
     return state, tuple(Tell(peer, goodbye) for peer in peers)

@@ -6,11 +6,12 @@ See `failure_detector`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from math import inf, log2
 
 from kowalski.mesh.core import membership, rumours, suspicion
+from kowalski.mesh.core.evolving import evolve
 from kowalski.mesh.core.failure_detector_events import Claims, Effect
 from kowalski.mesh.core.membership import Claim, Membership
 from kowalski.mesh.core.rumours import Rumours
@@ -62,7 +63,7 @@ class Probing:
     for_number: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: see `evolving`
 class FailureDetector:
     table: Membership
     params: Params = field(default_factory=Params)
@@ -129,7 +130,7 @@ def sync_s(state: FailureDetector) -> float:
 def worse(state: FailureDetector, by: int) -> FailureDetector:
     """Our health, so much worse; better where `by` is negative."""
     health = max(0, min(state.params.health_max, state.health + by))
-    return state if health == state.health else replace(state, health=health)
+    return state if health == state.health else evolve(state, health=health)
 
 
 def is_mass_failure(state: FailureDetector, now: float) -> bool:
@@ -149,7 +150,7 @@ def suspicions_changed(
     waits = suspicion.waits(state.params.suspicion, interval_s(state), state.mesh_size)
     due = (suspicion.due_at(each, waits) for each in suspicions.values())
     at = max(now, min(due, default=inf))
-    return replace(state, suspicions=suspicions, verdict_at=at)
+    return evolve(state, suspicions=suspicions, verdict_at=at)
 
 
 # --- whom -----------------------------------------------------------------------------------------
@@ -158,7 +159,7 @@ def suspicions_changed(
 def draw(state: FailureDetector, below: int) -> tuple[FailureDetector, int]:
     """A number from 0 to `below` - 1."""
     chance = (state.chance * 6364136223846793005 + 1442695040888963407) % 2**64
-    return replace(state, chance=chance), (chance >> 33) * below >> 31
+    return evolve(state, chance=chance), (chance >> 33) * below >> 31
 
 
 def pick(
@@ -188,7 +189,7 @@ def shuffled(state: FailureDetector) -> FailureDetector:
     for at in range(len(turns) - 1, 0, -1):
         state, other = draw(state, at + 1)
         turns[at], turns[other] = turns[other], turns[at]
-    return replace(state, turns=tuple(turns), turn=0)
+    return evolve(state, turns=tuple(turns), turn=0)
 
 
 # --- what to say ----------------------------------------------------------------------------------
@@ -199,7 +200,7 @@ def say(state: FailureDetector, peer: PeerId) -> tuple[FailureDetector, Claims]:
     known = state.table.members.get(peer)
     told, claims = rumours.take(state.rumours, state.mesh_size)
     if told is not state.rumours:
-        state = replace(state, rumours=told)
+        state = evolve(state, rumours=told)
     if known is None or known.state == "alive":
         return state, claims
     others = tuple(claim for claim in claims if claim.peer != peer)
@@ -207,4 +208,4 @@ def say(state: FailureDetector, peer: PeerId) -> tuple[FailureDetector, Claims]:
 
 
 def spread(state: FailureDetector, claims: Claims) -> FailureDetector:
-    return replace(state, rumours=rumours.spread(state.rumours, claims))
+    return evolve(state, rumours=rumours.spread(state.rumours, claims))

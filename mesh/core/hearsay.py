@@ -11,6 +11,7 @@ from hashlib import blake2b
 from math import inf
 
 from kowalski.mesh.core import membership, suspicion
+from kowalski.mesh.core.evolving import evolve
 from kowalski.mesh.core.failure_detector_events import (
     Claims,
     Effect,
@@ -53,7 +54,7 @@ def hear(state: FailureDetector, claims: Claims, now: float) -> Step:
     before, suspicions = state.table.members, state.suspicions
     table, news = membership.learn(state.table, claims, now, members_max=state.params.members_max)
     if news:
-        state = spread(replace(state, table=table), news)
+        state = spread(evolve(state, table=table), news)
         suspicions = _suspicions(state, news, now)
         for claim in news:
             known = before.get(claim.peer)
@@ -76,7 +77,7 @@ def _about_us(state: FailureDetector, claim: Claim) -> Step:
     if table is state.table:
         return state, ()
     # That we are doubted is a sign of our own ill health (Lifeguard).
-    state = spread(worse(replace(state, table=table), 1), (table.own_claim(),))
+    state = spread(worse(evolve(state, table=table), 1), (table.own_claim(),))
     return state, (KeepIncarnation(table.incarnation),)
 
 
@@ -125,7 +126,7 @@ def _welcome(state: FailureDetector, peer: PeerId, now: float) -> FailureDetecto
     state = _with_room(state)
     state, lot = draw(state, 1024)
     share = (lot + 1) / 1024
-    return replace(
+    return evolve(
         state,
         turns=(*state.turns, peer),
         probe_at=min(state.probe_at, now + interval_s(state) * share),
@@ -145,7 +146,7 @@ def spoke(state: FailureDetector, peer: PeerId, now: float) -> FailureDetector:
         if one.peer == peer and one.for_number is None and not one.is_heard
     }
     if unheard:
-        state = replace(state, probes={**state.probes, **unheard})
+        state = evolve(state, probes={**state.probes, **unheard})
     if (known := state.suspicions.get(peer)) is None:
         return state
     doubted = replace(known, since=max(known.since, now), is_held=False)
@@ -167,7 +168,7 @@ def _next_turn(state: FailureDetector, peer: PeerId, now: float) -> FailureDetec
     """Probe this one before all others, now."""
     state = _with_room(state)
     turns = (*state.turns[: state.turn], peer, *state.turns[state.turn :])
-    return replace(state, turns=turns, probe_at=now)
+    return evolve(state, turns=turns, probe_at=now)
 
 
 def _with_room(state: FailureDetector) -> FailureDetector:
@@ -178,7 +179,7 @@ def _with_room(state: FailureDetector) -> FailureDetector:
 def _begin_gossip(state: FailureDetector, now: float) -> FailureDetector:
     """News goes out soon; a moment later, so that what belongs together travels together."""
     if state.gossip_at == inf and state.rumours.waiting and state.table.living:
-        return replace(state, gossip_at=now + state.params.gossip_s / 8)
+        return evolve(state, gossip_at=now + state.params.gossip_s / 8)
     return state
 
 
@@ -205,7 +206,7 @@ def settle(state: FailureDetector, now: float) -> Step:
     is_partition = is_mass_failure(state, now)
     if is_partition == state.is_partition:
         return state, ()
-    state = replace(state, is_partition=is_partition)
+    state = evolve(state, is_partition=is_partition)
     if is_partition:
         return state, (PartitionSuspected(len(state.suspicions), state.table.living),)
     return state, (PartitionOver(),)
@@ -222,4 +223,4 @@ def _count_failures(state: FailureDetector, news: Claims, now: float) -> Failure
     }
     failed = dict.fromkeys((peer for peer, word in told.items() if word == "failed"), now)
     recent = tuple({**kept, **failed}.items())[-FAILURES_KEPT_MAX:]
-    return replace(state, failed_at=dict(recent))
+    return evolve(state, failed_at=dict(recent))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Literal, NamedTuple
 
@@ -26,6 +27,9 @@ RANK: dict[State, int] = {"alive": 0, "suspect": 1, "failed": 2, "left": 3}
 INCARNATION_LEAP_MAX = 1_000_000
 """By how much a claim may exceed what we know. A lie near the top of the numbers could never be
 refuted; a restart, or a disk restored from a backup, leaps by far less."""
+
+LINES_KEPT = 4096
+"""As many as a table has rows. The same are joined again and again."""
 
 
 class Claim(NamedTuple):
@@ -166,6 +170,8 @@ def expel(table: Membership, peer: PeerId) -> Membership:
 
 def bury(table: Membership, now: float, *, after_s: float) -> Membership:
     """Forget those that failed or left so long ago."""
+    if table.living == len(table.members):
+        return table
     old = {
         peer
         for peer, member in table.members.items()
@@ -206,6 +212,7 @@ def _oldest_tombstone(members: dict[PeerId, Member]) -> PeerId:
     return min(gone, key=lambda peer: members[peer].since)
 
 
+@lru_cache(maxsize=LINES_KEPT)
 def _line(state: State, incarnation: int, peer: PeerId) -> int:
     """One row of the digest; rows are joined by exclusive or, in any order."""
     row = f"{incarnation} {state} {peer}".encode()
@@ -216,7 +223,8 @@ def check(table: Membership) -> None:
     """What must hold after every step."""
     assert table.me not in table.members
     assert table.living == sum(member.is_living for member in table.members.values())
-    digest = 0
-    for claim in rows(table):
-        digest ^= _line(claim.state, claim.incarnation, claim.peer)
+    ours = table.own_claim()
+    digest = _line(ours.state, ours.incarnation, table.me)
+    for peer, member in table.members.items():
+        digest ^= _line(member.state, member.incarnation, peer)
     assert digest == table.digest

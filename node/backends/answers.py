@@ -287,17 +287,17 @@ class AnswerStream:
 
     async def _receive(self) -> bytes:
         """The next bytes; after the last words of the answer, any kind of end is an end."""
-        error: BackendError | None = None
         try:
             if (data := self._reply.receive_now()) is not None:
                 return data
-            with trio.move_on_at(self._idle_at):
-                return await self._reply.receive()
+            return await self._reply.receive(until=self._idle_at)
         except BackendError as broken:
             error = broken
-        if self._reader.answer.finish_reason is None:
-            raise error or BackendError("stalled", f"no progress for {self._waited_s:g} s")
-        return b""
+        if self._reader.answer.finish_reason is not None:
+            return b""
+        if error.code == "stalled":
+            error = BackendError("stalled", f"no progress for {self._waited_s:g} s")
+        raise error
 
     async def _end(self, answer: Answer) -> None:
         self._is_over = True

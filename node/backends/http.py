@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -55,15 +56,16 @@ class StreamedReply:
         self._connection = connection
         self._is_over = False
 
-    async def receive(self) -> bytes:
-        """What there is of the body, `b""` at its end.
+    async def receive(self, *, until: float = math.inf) -> bytes:
+        """What there is of the body, `b""` at its end. Waits until that time, and no longer.
 
         Raises:
-            BackendError: `unreachable`, the connection broke; `bad_reply`, this is no HTTP.
+            BackendError: `unreachable`, the connection broke; `bad_reply`, this is no HTTP;
+                `stalled`.
         """
         if (piece := self.receive_now()) is None:
             self._is_over = True  # stays so after an error or a cancellation
-            piece = await self._connection.receive()
+            piece = await self._connection.receive(until=until)
             self._is_over = not piece
         return piece
 
@@ -213,10 +215,18 @@ class _UnderWay(Generic[T]):
         await self._give_back()
 
     async def _ask(self) -> StreamedReply:
-        with trio.move_on_after(self._head_timeout_s):
-            self._connection = await self._pool.take(self._origin)
-            head = await self._connection.ask(self._request)
-            return StreamedReply(head, self._connection)
+        ends = trio.current_time() + self._head_timeout_s
+        self._connection = self._pool.take_now(self._origin)
+        if self._connection is None:
+            with trio.move_on_at(ends):
+                self._connection = await self._pool.take(self._origin)
+        try:
+            if self._connection is not None:
+                head = await self._connection.ask(self._request, until=ends)
+                return StreamedReply(head, self._connection)
+        except BackendError as error:
+            if error.code != "stalled":
+                raise
         raise BackendError("stalled", f"no answer within {self._head_timeout_s:g} s")
 
     async def _give_back(self) -> None:
@@ -249,9 +259,15 @@ async def open_http(
         connect_timeout_s=connect_timeout_s,
     )
     try:
-        yield HttpClient(pool)
-    finally:
-        await pool.aclose()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.silences.run)
+            try:
+                yield HttpClient(pool)
+            finally:
+                await pool.aclose()
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0]  # noqa: B904 it is the block's: the clock has none
 
 
 def retry_after_s(headers: Headers) -> float | None:

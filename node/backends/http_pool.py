@@ -21,6 +21,7 @@ from trio.abc import Stream
 from kowalski.node.backends.http_answers import AnswerReader, Head
 from kowalski.node.backends.lines import excerpt
 from kowalski.node.backends.seam import BackendError
+from kowalski.node.backends.silences import Silences
 from kowalski.node.ready_streams import ReadyStream
 
 _PORTS = {"http": 80, "https": 443}
@@ -85,34 +86,46 @@ def _tls_context() -> ssl.SSLContext:
 class Connection:
     """One connection, and the request and answer that are on it now. Made by `Pool`."""
 
-    def __init__(self, origin: Origin, stream: Stream) -> None:
+    def __init__(self, origin: Origin, stream: Stream, silences: Silences) -> None:
         self.origin = origin
         self.kept_at = math.inf
         self._stream = stream
+        self._silences = silences
         self._ready = ReadyStream(stream)
         self._is_broken = False
+        self._is_given_up = False
         self._answer = AnswerReader()
         self._failure: BackendError | None = None
 
-    async def ask(self, request: bytes) -> Head:
-        """Send a request, in one piece, and wait for the head of its answer.
+    async def ask(self, request: bytes, *, until: float) -> Head:
+        """Send a request, in one piece, and wait for the head of its answer until that time.
 
         Raises:
-            BackendError: `unreachable`, it hung up; `bad_reply`, that is no HTTP.
+            BackendError: `unreachable`, it hung up; `bad_reply`, that is no HTTP; `stalled`.
         """
         answer = self._answer = AnswerReader()
+        self._silences.begin(self, until)
         try:
-            await self._ready.send_all(request)
-        except trio.BrokenResourceError:
-            self._is_broken = True  # it may have answered before it hung up
-        while answer.head is None:
-            await self._read()
+            try:
+                await self._ready.send_all(request)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._is_broken = True  # it may have answered before it hung up
+            while answer.head is None:
+                await self._read()
+        finally:
+            self._silences.end(self)
         return answer.head
 
-    async def receive(self) -> bytes:
+    async def receive(self, *, until: float = math.inf) -> bytes:
         """What there is of the answer's body, `b""` at its end. Raises as `ask`."""
-        while (data := self.receive_now()) is None:
-            await self._read()
+        if (data := self.receive_now()) is not None:
+            return data
+        self._silences.begin(self, until)
+        try:
+            while (data := self.receive_now()) is None:
+                await self._read()
+        finally:
+            self._silences.end(self)
         return data
 
     def receive_now(self) -> bytes | None:
@@ -124,10 +137,14 @@ class Connection:
         return b"" if self._answer.is_whole else None
 
     async def _read(self) -> None:
+        data = b""
         try:
             data = await self._ready.receive()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise BackendError("unreachable", str(error.__cause__ or error)) from error
+            if not self._is_given_up:
+                raise BackendError("unreachable", str(error.__cause__ or error)) from error
+        if self._is_given_up:
+            raise BackendError("stalled", "no answer in time")
         try:
             self._answer.feed(data)
         except BackendError as error:
@@ -146,6 +163,11 @@ class Connection:
         if isinstance(stream, trio.SSLStream):
             stream = stream.transport_stream
         return not (isinstance(stream, trio.SocketStream) and stream.socket.is_readable())
+
+    async def give_up(self) -> None:
+        """See `silences.Awaited`."""
+        self._is_given_up = self._is_broken = True
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Close at once."""
@@ -170,8 +192,20 @@ class Pool:
         self._kept_s = kept_s
         self._connect_timeout_s = connect_timeout_s
         self._places = trio.Semaphore(connections_max)
+        self.silences = Silences()
+        """Of the servers that are asked; whoever opens a pool runs it."""
         self._kept: list[Connection] = []
         """The one that was used last at the end: the others may be left to grow old."""
+
+    def take_now(self, origin: Origin) -> Connection | None:
+        """As `take`, where nothing has to be waited for; else None."""
+        if not self._places.value or (kept := self._take_kept(origin)) is None:
+            return None
+        if trio.current_time() - kept.kept_at < self._kept_s and kept.is_fallow:
+            self._places.acquire_nowait()
+            return kept
+        self._kept.append(kept)  # for `take` to close
+        return None
 
     async def take(self, origin: Origin) -> Connection:
         """A connection, to be given back with `give_back`.
@@ -188,7 +222,7 @@ class Pool:
                 await kept.aclose()
             if len(self._kept) > self._places.value:
                 await self._kept.pop(0).aclose()
-            return Connection(origin, await self._open(origin))
+            return Connection(origin, await self._open(origin), self.silences)
         except BaseException:
             self._places.release()
             raise

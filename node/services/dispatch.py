@@ -413,7 +413,8 @@ class Dispatch:
                 self._under_way.pop((peer, need.work), None)
             chosen.release()
             took_s = trio.current_time() - now
-            if verdict == "abandoned" and sent.is_given_up and not sent.is_answered:
+            is_own = chosen.choice.candidate.is_self  # whom we need not doubt
+            if verdict == "abandoned" and sent.is_given_up and not (sent.is_answered or is_own):
                 patience_s = max(SILENT_S_MIN, SILENT_TIMES * chosen.promised_s)
                 verdict = "silent" if took_s > patience_s else verdict
             if verdict == "silent":

@@ -9,6 +9,7 @@ import trio
 
 from kowalski.mesh.content_store import ContentStore, Requester
 from kowalski.mesh.conversation import Conversation
+from kowalski.mesh.own_conversation import no_longer_than
 from kowalski.node.backends.catalogue import Catalogue
 from kowalski.node.backends.seam import (
     BackendError,
@@ -192,7 +193,7 @@ class InferenceRoom:
                 work = self._model_requests.answer(conversation, request, started)
             case _:
                 raise RemoteProtocolError(f"{request.KIND} in an inference conversation")
-        with trio.move_on_after(request.remaining_s):
+        with no_longer_than(conversation, started + request.remaining_s):
             try:
                 return await work
             except BackendError as error:

@@ -15,7 +15,7 @@ REPORT = Report(
     plan.draw(load("home"), 5),
     trace_hash="0123",
     violation=Violation("visible_once", "twice", 1.5),
-    events=["1.0 something"],
+    last=("1.0 something",),
     recorders={"node 0 task_ledger": ["1.0 step"]},
 )
 

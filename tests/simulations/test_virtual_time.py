@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from simulations.virtual_time import (
     STALE_DEADLINES_MAX,
-    TURNS_UNASKED,
     JumpingClock,
     NodeTime,
     deadlines_by_node,
@@ -259,28 +258,6 @@ async def test_an_alarm_is_called_at_its_time_between_the_deadlines_of_tasks(
         (3.0, "a deadline"),
         (4.0, "second"),
     ]
-
-
-@pytest.mark.trio
-async def test_what_comes_from_outside_is_heard_although_tasks_are_busy(
-    virtual_time: JumpingClock,
-) -> None:
-    has_come = False
-
-    def come() -> None:
-        nonlocal has_come
-        has_come = True
-
-    with deadlines_by_node():
-        token = trio.lowlevel.current_trio_token()
-        outside = threading.Thread(target=token.run_sync_soon, args=(come,))
-        outside.start()
-        outside.join()
-        for _ in range(2 * TURNS_UNASKED):
-            await trio.lowlevel.checkpoint()
-            if has_come:
-                break
-    assert has_come
 
 
 ORDER = """

@@ -190,6 +190,44 @@ async def test_a_secret_connection_is_made_only_to_who_proves_to_be_the_host(
         assert error.code == "unreachable"
 
 
+@pytest.mark.trio
+@pytest.mark.parametrize("is_secret", [False, True])
+@pytest.mark.parametrize("answer", [b"", OK_HEAD, OK_HEAD + b"content-length: 9\r\n\r\nab"])
+async def test_a_server_that_goes_silent_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, is_secret: bool
+) -> None:
+    certificate, context = self_signed(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    opened = open_counting_server(answer, context=context if is_secret else None)
+    async with opened as (port, heard), open_http() as http:
+        url = f"{'https' if is_secret else 'http'}://localhost:{port}/"
+
+        async def read() -> None:
+            async with http.stream("GET", url, head_timeout_s=0.5) as reply:
+                while await reply.receive(until=trio.current_time() + 0.1):
+                    pass
+
+        for _ in range(2):
+            with trio.fail_after(30), pytest.raises(BackendError, match=r"^stalled: "):
+                await read()
+    assert [len(pieces) for pieces in heard] == [1, 1]  # the connection is not used again
+
+
+@pytest.mark.trio
+async def test_a_server_that_does_not_read_what_it_is_sent_is_not_waited_for() -> None:
+    async def serve(_stream: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery, open_http() as http:
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/"
+        with trio.fail_after(30), pytest.raises(BackendError, match=r"^stalled: .* within 0\.3 s"):
+            async with http.stream("POST", url, body=b"x" * 30_000_000, head_timeout_s=0.3):
+                pass
+        nursery.cancel_scope.cancel()
+
+
 def self_signed(folder: Path, host: str) -> tuple[Path, ssl.SSLContext]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])

@@ -212,6 +212,19 @@ async def test_a_peer_that_was_given_up_long_after_its_promise_is_probed(
         assert is_probed(world, 1) == is_doubted
 
 
+async def test_a_node_does_not_doubt_itself(virtual_time: JumpingClock) -> None:
+    async with open_world([THINKER]) as world:
+        work = Work(Need("inference", model="m"))
+        for _ in range(8):
+            with trio.CancelScope() as patience, _sending_to(world, work, 0) as sent:
+                await trio.sleep(3.5)
+                sent.is_given_up = True
+                patience.cancel()
+                await trio.lowlevel.checkpoint_if_cancelled()
+        (itself,) = dispatch(world).candidates(work.need)
+        assert itself.is_admitted
+
+
 async def test_a_program_that_fails_is_not_held_against_its_peer(
     virtual_time: JumpingClock,
 ) -> None:

@@ -217,6 +217,20 @@ async def test_a_peer_that_says_nothing_is_given_up_when_the_time_is_over(
         assert trio.current_time() - before == pytest.approx(4.0, abs=0.1)
 
 
+async def test_a_model_of_our_own_that_does_not_end_is_stopped_when_the_time_is_over(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([Part(models=("m",), delay_per_token_s=1000.0)]) as world:
+        before = trio.current_time()
+        for _ in range(3):
+            with pytest.raises(RequestFailedError, match=r"^timeout: no answer within 4 s$"):
+                await world[0].work.complete(prompt(remaining_s=4.0))
+        assert trio.current_time() - before == pytest.approx(12.0, abs=0.1)
+        assert (
+            world[0].mesh.rank(INFERENCE).choices[0].candidate.occupancy["inference"].running == 0
+        )
+
+
 # --- the busy -----------------------------------------------------------------------------------
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from kowalski.protocol.ids import TaskId
@@ -123,7 +121,7 @@ def test_who_was_full_or_has_answered_is_no_retry_and_old_ones_are_forgotten() -
         answer = said(reply, speaker=1, hearer=0, request=number, by_asker=False)
         budgets.said(answer)
     for number in range(100, 130):
-        budgets.said(replace(said(call(), request=number, own_s=2.0 * number)))
+        budgets.said(said(call())._replace(request=number, own_s=2.0 * number))
     assert not broken(witness)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from kowalski.node.core.coordinator_lease import Patience
@@ -105,7 +103,7 @@ class TestFences:
     def ask(self, fences: Fences, term: int, request: int, reply: object) -> None:
         fences.heard(said(cell(term), request=request))
         answer = said(reply, speaker=1, hearer=0, request=request, by_asker=False)  # type: ignore[arg-type]
-        fences.said(replace(answer, is_last=True, is_first=False))
+        fences.said(answer._replace(is_last=True, is_first=False))
 
     def test_a_lower_term_is_refused_as_stale(self, witness: Witness) -> None:
         fences = Fences(witness)
@@ -126,10 +124,10 @@ class TestFences:
         begun = said(cell(2), speaker=1, hearer=0, request=1, by_asker=False, is_first=False)
         fences.said(begun)
         fences.heard(said(grant(1), speaker=2, request=2))
-        fences.said(replace(begun, hearer=2, request=2))
+        fences.said(begun._replace(hearer=2, request=2))
         assert not broken(witness)
         fences.heard(said(grant(1), speaker=0, request=3))
-        fences.said(replace(begun, request=3))
+        fences.said(begun._replace(request=3))
         assert broken(witness) == ["fence_monotone"]
 
     def test_what_was_never_answered_may_never_have_been_read(self, witness: Witness) -> None:
