@@ -199,7 +199,7 @@ class PlacedGroups:
                     give_back(group.break_off())
             except RequestRefusedError as no:
                 asking.refused()
-                if to.peer != first or not is_busy(no):
+                if first is None or to.peer != first or not is_busy(no):
                     raise
                 # Others have filled its line: no more ahead of time, until one of ours has ended.
                 self._full.add(first)
