@@ -68,6 +68,7 @@ class _How:
 
     asked: CompletionAsked
     hear: Hear
+    give_back: Callable[[list[Question]], None]
     as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]]
     begins_s: float
     wait_s: float
@@ -193,19 +194,9 @@ class PlacedGroups:
                 return
             group.at.append(to.peer)
             may_break_off = partial(self._may_break_off, need)
-            how = _How(asked, hear, as_of_now, begins_s, wait_s, may_break_off)
+            how = _How(asked, hear, give_back, as_of_now, begins_s, wait_s, may_break_off)
             try:
-                if not await self._ask(to, asking, how):
-                    give_back(group.break_off())
-            except RequestRefusedError as no:
-                asking.refused()
-                if first is None or to.peer != first or not is_busy(no):
-                    raise
-                # Others have filled its line: no more ahead of time, until one of ours has ended.
-                self._full.add(first)
-                give_back(group.disband())
-            else:
-                self._full.discard(to.peer)
+                await self._ask_some(to, group, asking, how, is_ahead=to.peer == first)
             finally:
                 asking.end()
                 group.at.remove(to.peer)
@@ -219,6 +210,22 @@ class PlacedGroups:
             holder=first,
             passed_over=passed_over,
         )
+
+    async def _ask_some(
+        self, to: Attempt, group: Group, asking: Asking, how: _How, *, is_ahead: bool
+    ) -> None:
+        try:
+            if not await self._ask(to, asking, how):
+                how.give_back(group.break_off())
+        except RequestRefusedError as no:
+            asking.refused()
+            if not is_ahead or not is_busy(no):
+                raise
+            # Others have filled its line: no more ahead of time, until one of ours has ended.
+            self._full.add(to.peer)
+            how.give_back(group.disband())
+        else:
+            self._full.discard(to.peer)
 
     def _size(self, peer: PeerId, one: Need, line: Line) -> int:
         """How many of those that wait the peer should be asked now."""
