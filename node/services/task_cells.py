@@ -212,9 +212,9 @@ class TaskCells:
             await trio.sleep(tries.wait_s(self._work.placing.dispatch.uniform()))
             return True
         need, now = self._work_of(effect.language).need, trio.current_time()
-        waited_s, up_s = now - began, now - self._work.began_at
+        waited_s, here_s = now - began, now - self._mesh.detection.here_since
         candidates = self._mesh.candidates()
-        if not tries.failed and missed.is_worth_a_wait(need, candidates, waited_s, up_s):
+        if not tries.failed and missed.is_worth_a_wait(need, candidates, waited_s, here_s):
             await trio.sleep(missed.LOOK_S)
             return True
         if self._limits.spec.failover != "queue":
