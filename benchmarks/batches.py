@@ -79,7 +79,8 @@ def open_devices(folder: Path, delays_s: Sequence[float] = DELAYS_S) -> Iterator
         line = door.invite(uses=len(servers))
         nodes = [door]
         for number, server in enumerate(servers):
-            backend = ("--backend", server.url, "--no-repl", "--no-mdns")
+            # All tasks are led from the door, which so knows from the second one who is quick.
+            backend = ("--backend", server.url, "--roles", "infer", "--no-mdns")
             nodes.append(cluster.start(f"thinker-{number}", "--join", line, *backend))
         cluster.wait_until_met()
         time.sleep(2)  # until what they have is known

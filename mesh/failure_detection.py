@@ -96,6 +96,8 @@ class FailureDetection:
         self._incarnations = incarnations
         self._nursery = nursery
         self._sleep_watch = sleep_watch
+        self.here_since = trio.current_time()
+        """When this node began, or was back from a sleep or a long stop."""
         self._numbers = count(1)
         self._answers: dict[int, tuple[Claim, ...]] = {}
         self._tables: dict[int, events.AnswerSync] = {}
@@ -103,7 +105,7 @@ class FailureDetection:
         self._telling = 0
         self._has_told = trio.Event()
         self._driver: Driver[FailureDetector, events.Event, events.Effect] = Driver(
-            new(me, incarnations.begin(), params),
+            new(me, incarnations.begin(), params, now=self.here_since),
             step=machine.step,
             wake_at=machine.wake_at,
             time_passed=events.TimePassed(),
@@ -189,6 +191,8 @@ class FailureDetection:
             case events.Probe():
                 self._look_at_the_clock()
                 self._nursery.start_soon(self._probe, effect)
+            case events.LookAtTheClock():
+                self._look_at_the_clock()
             case events.AskHelp():
                 self._nursery.start_soon(self._ask_help, effect)
             case events.Tell():
@@ -222,6 +226,7 @@ class FailureDetection:
                 log.info("partition-over")
             case events.CheckConnections():
                 log.info("was-away")
+                self.here_since = trio.current_time()
                 self._around.on_back()
 
     def _look_at_the_clock(self) -> None:

@@ -33,6 +33,7 @@ from kowalski.mesh.core.failure_detector_events import (
     HelpAsked,
     HelpFailed,
     KeepIncarnation,
+    LookAtTheClock,
     MemberChanged,
     MemberMet,
     PartitionOver,
@@ -394,7 +395,7 @@ class Detectors:
                     self.unroutable.append((self.now, number, self._numbers[peer]))
             case PartitionSuspected():
                 self.partitions.append((self.now, number))
-            case KeepIncarnation() | PartitionOver() | CheckConnections():
+            case KeepIncarnation() | PartitionOver() | CheckConnections() | LookAtTheClock():
                 pass
 
     def _question(self, number: int, me: PeerId, effect: Probe | Tell | AskHelp | AskSync) -> None:

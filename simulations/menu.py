@@ -7,6 +7,7 @@ can be told again, and with less in it.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -122,12 +123,12 @@ def draw_faults(
     dice: random.Random,
     *,
     kinds: tuple[str, ...],
-    nodes: int,
+    nodes: Sequence[int],
     every_s: float,
     lasts_s_max: float,
     until_s: float,
 ) -> tuple[Fault, ...]:
-    """The faults of one story, in the order in which they begin."""
+    """The faults of one story, in the order in which they begin. They befall `nodes`, no others."""
     faults: list[Fault] = []
     lost: set[int] = set()
     weights = [MENU[kind].weight for kind in kinds]
@@ -137,24 +138,26 @@ def draw_faults(
         fault = _draw(dice, name, nodes, at_s, dice.uniform(0.5, max(lasts_s_max, 0.5)))
         if name != "lost":
             faults.append(fault)
-        elif len(lost | set(fault.nodes)) <= (nodes - 1) * LOST_SHARE_MAX:
+        elif len(lost | set(fault.nodes)) <= (len(nodes) - 1) * LOST_SHARE_MAX:
             lost |= set(fault.nodes)
             faults.append(fault)
         at_s += dice.expovariate(1 / every_s)
     return tuple(faults)
 
 
-def _draw(dice: random.Random, name: str, nodes: int, at_s: float, lasts_s: float) -> Fault:
+def _draw(
+    dice: random.Random, name: str, nodes: Sequence[int], at_s: float, lasts_s: float
+) -> Fault:
     kind = MENU[name]
     amount = dice.uniform(*kind.amount)
-    order = dice.sample(range(nodes), nodes)
+    order = dice.sample(nodes, len(nodes))
     match kind.whom:
         case Whom.ONE:
             return Fault(name, at_s, lasts_s, tuple(order[:1]), amount)
         case Whom.PAIR:
             return Fault(name, at_s, lasts_s, tuple(order[:2]), amount)
         case Whom.SPLIT:
-            return Fault(name, at_s, lasts_s, tuple(order), float(dice.randrange(1, nodes)))
+            return Fault(name, at_s, lasts_s, tuple(order), float(dice.randrange(1, len(nodes))))
         case Whom.ALL:
             return Fault(name, at_s, lasts_s, (), amount)
 

@@ -81,7 +81,7 @@ def draw(scenario: Scenario, seed: int) -> Plan:
         faults = draw_faults(
             dice,
             kinds=kinds,
-            nodes=scenario.nodes,
+            nodes=scenario.befallen,
             every_s=scenario.faults.every_s,
             lasts_s_max=scenario.faults.lasts_s_max,
             until_s=scenario.seconds,
@@ -127,15 +127,20 @@ def _submit(scenario: Scenario, work: Work, dice: random.Random, ordinal: int, a
         return Ask("submit", at_s, node, task, prompt, "rlm", wanted=(f"done {ordinal}",))
     value, other = dice.randrange(1000), dice.randrange(1000)
     waits = [f"wait {dice.uniform(0.0, work.cell_s_max):.2f}" for _ in range(3)]
+    wanted = (f"x is {value}", f"y is {other}", f"{ordinal} from bash", f"reply to: part {ordinal}")
+    batch, replies = "", list[str]()
+    if work.batched and dice.random() < work.batched:
+        calls = dice.randint(2, work.batch_calls_max)
+        batch = f"\nask-many {calls} line {ordinal} of {calls}:"
+        replies = [f"reply to: line {ordinal} of {calls}: {n}" for n in range(calls)]
     cells = (
         ("python", f"keep x {value}\n{waits[0]}\nsay {ordinal} begins"),
         ("bash", f"{waits[1]}\nsay {ordinal} from bash"),
-        ("python", f"keep y {other}\nask part {ordinal}"),
+        ("python", f"keep y {other}\nask part {ordinal}{batch}"),
         ("python", f"{waits[2]}\nshow x\nshow y\nsay {ordinal} ends"),
     )
     prompt = "\n\n".join(f"```{language}\n{code}\n```" for language, code in cells)
-    wanted = (f"x is {value}", f"y is {other}", f"{ordinal} from bash", f"reply to: part {ordinal}")
-    return Ask("submit", at_s, node, task, prompt, "blocks", cells, wanted)
+    return Ask("submit", at_s, node, task, prompt, "blocks", cells, (*wanted, *replies))
 
 
 def _what_else(submit: Ask, scenario: Scenario, dice: random.Random) -> Iterator[Ask]:

@@ -69,6 +69,9 @@ class Work(_Part):
     """How many tasks are one model call; the others are cells with variables and sub-calls."""
     improvised: Chance = 0.0
     """How many have a model write their cells, which writes others each time it is asked."""
+    batched: Chance = 0.0
+    """How many of the tasks with cells ask many questions at once, too."""
+    batch_calls_max: Annotated[int, Field(ge=2, le=1000)] = 12
     repeated: Chance = 0.1
     """How many are submitted again: most the same, some with another prompt."""
     cancelled: Chance = 0.05
@@ -82,6 +85,8 @@ class Faults(_Part):
     every_s: Annotated[float, Field(gt=0.0)] = 8.0
     lasts_s_max: Seconds = 15.0
     kinds: tuple[str, ...] = USUAL
+    spared: tuple[str, ...] = ()
+    """Names of devices that nothing befalls, by themselves; all hear them, whatever is cut."""
     is_swarm: bool = True
     """Each seed draws which of the kinds it knows at all: rare pairs become common."""
 
@@ -108,6 +113,13 @@ class Scenario(_Part):
     @property
     def nodes(self) -> int:
         return sum(one.count for one in self.devices)
+
+    @property
+    def befallen(self) -> tuple[int, ...]:
+        """The numbers of the nodes that faults may befall."""
+        spared = self.faults.spared if self.faults else ()
+        names = (one.name for one in self.devices for _ in range(one.count))
+        return tuple(number for number, name in enumerate(names) if name not in spared)
 
 
 def names() -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from kowalski.mesh.core.failure_detector_events import (
     HelpAsked,
     HelpFailed,
     Leave,
+    LookAtTheClock,
     MemberExpelled,
     MemberMet,
     PeerMissed,
@@ -202,7 +203,8 @@ def _probe_next(state: FailureDetector, now: float) -> Step:
         state = shuffled(state)
         turns, turn = state.turns, 0
         if not turns:
-            return evolve(state, probe_at=inf), ()
+            later = evolve(state, probe_at=now + state.params.alone_s)
+            return later, (LookAtTheClock(),)
     period_s = interval_s(state) * (state.health + 1)
     state = evolve(state, turn=turn + 1, probe_at=now + period_s)
     return _look(state, turns[turn], now)

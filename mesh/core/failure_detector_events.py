@@ -277,6 +277,11 @@ class CheckConnections:
     """We were away: what was connected then may be so no more."""
 
 
+@dataclass(frozen=True, slots=True)
+class LookAtTheClock:
+    """There is nobody to probe, and so nobody who would tell us that we were away."""
+
+
 Effect = (
     KeepIncarnation
     | Probe
@@ -291,4 +296,5 @@ Effect = (
     | PartitionSuspected
     | PartitionOver
     | CheckConnections
+    | LookAtTheClock
 )

@@ -38,6 +38,8 @@ class Params:
     """Waking up later than this is our own fault, and nobody else's."""
     away_s: float = 2.0
     """Later than this, the others may have given us up."""
+    alone_s: float = 2.0
+    """Between two looks at the time while there is nobody to probe: we may have been away."""
     gossip_s: float = 0.2
     gossip_peers: int = 3
     sync_s: float = 30.0
@@ -100,13 +102,19 @@ class FailureDetector:
 Step = tuple[FailureDetector, tuple[Effect, ...]]
 
 
-def new(me: PeerId, incarnation: int, params: Params | None = None) -> FailureDetector:
-    """Knowing nobody. `incarnation` has been raised since we last ran, and is on disk."""
+def new(
+    me: PeerId, incarnation: int, params: Params | None = None, *, now: float = inf
+) -> FailureDetector:
+    """Knowing nobody. `incarnation` has been raised since we last ran, and is on disk.
+
+    From `now` on it looks at the time, also before it has met anybody.
+    """
     seed = blake2b(f"{me} {incarnation}".encode(), digest_size=8).digest()
     return FailureDetector(
         membership.new(me, incarnation),
         params or Params(),
         chance=int.from_bytes(seed, "big"),
+        probe_at=now,
     )
 
 

@@ -9,7 +9,7 @@ shortlists (`shortlist`), and live offers decide (`offers`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
 
@@ -48,17 +48,23 @@ class Need:
     model: str | None = None
     devices: Devices = "all"
     units: float = 1.0
+    work: str = field(init=False, compare=False)
+    """What is comparable with each other when it comes to how long it takes."""
 
-    @property
-    def work(self) -> str:
-        """What is comparable with each other when it comes to how long it takes."""
-        match self.kind:
-            case "code":
-                return f"code {self.language}"
-            case "inference":
-                return f"inference {self.model or '*'}"
-            case "folding":
-                return "folding"
+    def __post_init__(self) -> None:
+        # Asked for twenty times at each request.
+        object.__setattr__(self, "work", work_of(self.kind, self.language, self.model))
+
+
+def work_of(kind: Kind, language: str | None, model: str | None) -> str:
+    """See `Need.work`."""
+    match kind:
+        case "code":
+            return f"code {language}"
+        case "inference":
+            return f"inference {model or '*'}"
+        case "folding":
+            return "folding"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import trio
 
-from kowalski.node.backends.http_answers import Head, request_bytes
+from kowalski.node.backends.http_answers import Head, request_head, with_body
 from kowalski.node.backends.http_pool import (
     Connect,
     Connection,
@@ -36,6 +37,7 @@ RETRY_AFTER_S_MAX = 3600.0
 # uvicorn closes an idle connection after 5 s: do not meet it in that moment.
 KEEPALIVE_S = 4.0
 KEPT_MAX = 16
+BEGINNINGS_KEPT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +179,8 @@ class HttpClient:
         head_timeout_s: float,
     ) -> contextlib.AbstractAsyncContextManager[T]:
         """As `stream`; the block is given what `read` makes of the answer."""
-        origin, target = origin_and_target(url)
-        request = request_bytes(method, target, _headers(url, headers or {}), body)
-        return _UnderWay(self._pool, origin, request, read, head_timeout_s)
+        origin, head = _beginning(method, url, tuple((headers or {}).items()))
+        return _UnderWay(self._pool, origin, with_body(head, body), read, head_timeout_s)
 
 
 async def _as_it_is(reply: StreamedReply) -> StreamedReply:
@@ -234,13 +235,16 @@ class _UnderWay(Generic[T]):
             await self._pool.give_back(self._connection)
 
 
-def _headers(url: str, headers: Headers) -> Headers:
-    return {
+@lru_cache(maxsize=BEGINNINGS_KEPT)
+def _beginning(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> tuple[Origin, bytes]:
+    """Whom to ask, and how the request begins: checked once, since most are sent many times."""
+    origin, target = origin_and_target(url)
+    told = {
         "Host": urlsplit(url).netloc.rpartition("@")[2],
         "User-Agent": "kowalski-node",
         "Accept": "*/*",
-        **headers,
     }
+    return origin, request_head(method, target, told | dict(headers))
 
 
 @contextlib.asynccontextmanager

@@ -32,8 +32,8 @@ class Head:
     headers: Mapping[str, str]
 
 
-def request_bytes(method: str, target: bytes, headers: Mapping[str, str], body: bytes) -> bytes:
-    """A request that can be sent, whole.
+def request_head(method: str, target: bytes, headers: Mapping[str, str]) -> bytes:
+    """The beginning of a request, which `with_body` makes whole.
 
     Raises:
         BackendError: `unreachable`, a header or the target is none.
@@ -45,12 +45,17 @@ def request_bytes(method: str, target: bytes, headers: Mapping[str, str], body: 
         if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
             raise BackendError("unreachable", f"bad address or header: {name[:80]!r}")
         lines.append(f"{name}: {value}")
-    if body:
-        lines.append(f"Content-Length: {len(body)}")
     try:
-        return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+        return "\r\n".join([*lines, ""]).encode("latin-1")
     except UnicodeEncodeError as error:
         raise BackendError("unreachable", f"bad address or header: {error}") from error
+
+
+def with_body(head: bytes, body: bytes) -> bytes:
+    """A request that can be sent, whole."""
+    if not body:
+        return head + b"\r\n"
+    return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
 
 class AnswerReader:

@@ -81,6 +81,11 @@ class LineSplitter:
             self._check(len(self._rest))
         return lines
 
+    @property
+    def has_rest(self) -> bool:
+        """Whether something came after the last line end."""
+        return bool(self._rest)
+
     def finish(self) -> bytes:
         """What came after the last line end."""
         rest = bytes(self._rest)
@@ -108,6 +113,8 @@ class SseReader:
     def feed(self, data: bytes) -> list[str]:
         if not data:
             return []
+        if (whole := self._whole_events(data)) is not None:
+            return whole
         # CR, LF and CRLF all end a line, and a CRLF may be cut in two.
         if self._ended_in_cr and data.startswith(b"\n"):
             data = data[1:]
@@ -121,6 +128,19 @@ class SseReader:
         for line in self._splitter.feed(data):
             self._take(line, events)
         return events
+
+    def _whole_events(self, data: bytes) -> list[str] | None:
+        """What nearly all servers send: events of one line of data each, none of them cut."""
+        if not data.endswith(b"\n\n") or b"\r" in data or len(data) > self._event_bytes_max:
+            return None
+        if self._data or self._splitter.has_rest:
+            return None
+        blocks = data[:-2].split(b"\n\n")
+        for block in blocks:
+            if not block.startswith(b"data: ") or b"\n" in block:
+                return None
+        self._is_first_line = self._ended_in_cr = False
+        return [_decode(block[6:]) for block in blocks]
 
     def finish(self) -> list[str]:
         """The event whose blank line never came.

@@ -12,7 +12,7 @@ taken itself is asked after all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 from math import inf
@@ -61,33 +61,38 @@ Next = ToWhomIsFree | Ahead | None
 """None: all have as much as they should."""
 
 
-def next_place(servers: Iterable[Server], offered: int, passed_over: Collection[PeerId]) -> Next:
+def next_place(servers: Collection[Server], offered: int, passed_over: Collection[PeerId]) -> Next:
     """Where the next group should go, while so many seek a free slot already (`offered`)."""
     able = [one for one in servers if one.peer not in passed_over]
     free = sum(max(0, one.slots - one.groups) for one in able)
     under_way = offered + sum(one.groups for one in servers)
     if free > offered or not under_way:
         return ToWhomIsFree()
-    quickest_s = min((one.pace_s for one in able), default=inf)
-    if quickest_s == inf:
-        return None
-    quick = [one for one in able if one.pace_s <= AHEAD_TIMES * quickest_s]
-    roomy = [one for one in quick if one.slots <= one.groups < 2 * one.slots]
+    roomy = [] if offered else [one for one in _quick(able) if one.groups < 2 * one.slots]
     if not roomy:
         return None
     return Ahead(min(roomy, key=lambda one: (one.groups / one.slots, one.pace_s, one.peer)).peer)
 
 
-def without_a_free_slot(
-    servers: Sequence[Server], passed_over: Collection[PeerId]
-) -> frozenset[PeerId]:
-    """Who should not be asked for an offer: those, and all who are busy unless everybody is."""
-    free = {one.peer for one in servers if one.peer not in passed_over and one.groups < one.slots}
-    return (
-        frozenset(one.peer for one in servers if one.peer not in free)
-        if free
-        else frozenset(passed_over)
+def not_to_ask(servers: Collection[Server], passed_over: Collection[PeerId]) -> frozenset[PeerId]:
+    """Who should not be asked for an offer: those, and who has enough of ours.
+
+    Enough is a group for each slot. If all have that, who is quick may have as many again; and if
+    all have that, too, any but those passed over may be asked.
+    """
+    able = [one for one in servers if one.peer not in passed_over]
+    asked = (
+        [one for one in able if one.groups < one.slots]
+        or [one for one in _quick(able) if one.groups < 2 * one.slots]
+        or able
     )
+    return frozenset(one.peer for one in servers) - {one.peer for one in asked}
+
+
+def _quick(servers: Collection[Server]) -> list[Server]:
+    quickest_s = min((one.pace_s for one in servers), default=inf)
+    known = (one for one in servers if one.pace_s < inf)
+    return [one for one in known if one.pace_s <= AHEAD_TIMES * quickest_s]
 
 
 def rest_s(servers: Iterable[Server], unasked: int) -> dict[PeerId, float]:

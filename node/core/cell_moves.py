@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from kowalski.node.core import retries
+from kowalski.protocol.messages.repl import Variable
 from kowalski.protocol.messages.task import TaskSpec
 
 MOVES_MAX = 4
 """Peers that one cell may be moved to, whatever its task allows: it might be what ends them."""
+
+NAMES_MAX = 64
+"""Of variables that differ, as `journal.CellDiverged` holds them."""
 
 How = Literal["busy", "refused", "forgotten", "lost"]
 """The peer is full; it will not, and nothing was done; it does not hold the session any more; or
@@ -53,6 +58,12 @@ def after(spec: TaskSpec, cell: Cell, how: How, moves: int) -> Again | GiveUp:
 def may_replay(spec: TaskSpec) -> bool:
     """Whether cells may be run again to bring their variables back."""
     return spec.side_effects != "at_most_once"
+
+
+def differing(before: Iterable[Variable], after: Iterable[Variable]) -> tuple[str, ...]:
+    """Names that a cell left with other values than the first time, or left the one time only."""
+    odd = set(before).symmetric_difference(after)
+    return tuple(sorted({one.name for one in odd})[:NAMES_MAX])
 
 
 def _may_run_twice(cell: Cell, how: How) -> bool:

@@ -7,9 +7,10 @@ line is measured by it, submitters are charged it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
-from kowalski.mesh.core.placement import UNMEASURED_TOKENS_PER_S, Kind, Need
+from kowalski.mesh.core.placement import UNMEASURED_TOKENS_PER_S, Kind, Need, work_of
 from kowalski.mesh.core.prefixes import Prefix, prefixes_of
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.folding import FoldAsked, FoldDone
@@ -55,17 +56,19 @@ class Job:
     max_tokens: int | None = None
     prefixes: tuple[str, ...] = ()
     count: int = 1
+    work: str = field(init=False, compare=False)
+    """What is comparable with each other when it comes to how long it takes."""
+
+    def __post_init__(self) -> None:
+        kind = self.kind
+        work = kind if kind == "counting" else work_of(kind, self.language, self.model)
+        object.__setattr__(self, "work", work)
 
     @property
     def need(self) -> Need:
         """What a peer must have for it."""
         kind = "inference" if self.kind == "counting" else self.kind
         return Need(kind, language=self.language, model=self.model)
-
-    @property
-    def work(self) -> str:
-        """What is comparable with each other when it comes to how long it takes."""
-        return self.kind if self.kind == "counting" else self.need.work
 
     @property
     def lane(self) -> str:
@@ -172,7 +175,8 @@ def request_of(message: Message) -> Request | None:
                 is_bound=goes_on and message.is_bound,
             )
         case CompletionAsked():
-            prefixes = prefixes_of(message.model, ((m.role, m.content) for m in message.messages))
+            said = tuple([(one.role, one.content) for one in message.messages])
+            prefixes = _prefixes(message.model, said)
             job = Job(
                 "inference",
                 model=message.model,
@@ -201,6 +205,12 @@ def request_of(message: Message) -> Request | None:
             return Request(Job("counting", model=message.model), Claim(), message.remaining_s)
         case _:
             return None
+
+
+@lru_cache(maxsize=1)
+def _prefixes(model: str, said: tuple[tuple[str, str], ...]) -> tuple[Prefix, ...]:
+    """Who places a prompt on its own node looks at it there once more, in the next moment."""
+    return prefixes_of(model, said)
 
 
 def prompt_tokens(prompt: str) -> int:

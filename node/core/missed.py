@@ -4,8 +4,8 @@ A peer that misses two signs of life is sent nothing until it answers (`mesh.cor
 Mostly it is back within a second: on a loaded machine, or a bad wireless link. Where it is the only
 one with a model or a language, that is worth a moment's wait, and no failure of what is asked.
 
-A node that has just begun has not heard yet what the others are: a task that it takes up again from
-its disk must not fail for that.
+A node that has just begun, or is just back from a sleep or a long stop, has not heard yet what the
+others are: a task that it takes up again from its disk must not fail for that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MISSED_S = 5.0
 """How long such a peer is waited for: suspected and given up takes about as long."""
 
 NEW_S = 5.0
-"""How long a node has begun only just: dialled, proven and told takes a second or two."""
+"""How long a node is here only just: dialled, proven and told takes a second or two."""
 
 LOOK_S = 0.2
 """Between two looks."""
@@ -41,13 +41,13 @@ LOSSES_MAX = 3
 
 
 def is_worth_a_wait(
-    need: Need, candidates: Iterable[Candidate], waited_s: float, up_s: float
+    need: Need, candidates: Iterable[Candidate], waited_s: float, here_s: float
 ) -> bool:
     """Whether one of `candidates` could do it, but that it cannot be reached just now.
 
-    Or, where this node is up for `up_s` seconds only, somebody of whom it has not heard yet.
+    Or, where this node is here for `here_s` seconds only, somebody of whom it has not heard yet.
     """
-    if up_s < NEW_S and need.devices != "local":
+    if here_s < NEW_S and need.devices != "local":
         return waited_s < MISSED_S
     silent = [one for one in candidates if not one.is_routable]
     back = (replace(one, is_routable=True) for one in silent)

@@ -139,6 +139,11 @@ class Group:
         del self.unanswered[max(1, count) :]
         return surplus
 
+    def disband(self) -> list[Question]:
+        """Ask nobody for them together: all that are unanswered."""
+        given_up, self.unanswered = self.unanswered, []
+        return given_up
+
     def break_off(self) -> list[Question]:
         """Ask none of the others of this peer: the one that is under way takes far too long.
 

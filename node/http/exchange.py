@@ -145,7 +145,8 @@ def json_object(data: bytes) -> dict[str, object]:
         raise HttpError(400, "bad_json", f"the body is no JSON: {str(error)[:200]}") from error
     if not isinstance(value, dict):
         raise HttpError(400, "bad_json", f"the body is a {type(value).__name__}, not an object")
-    if _is_deeper(value, JSON_DEPTH_MAX):
+    brackets = data.count(b"{") + data.count(b"[")
+    if brackets > JSON_DEPTH_MAX and _is_deeper(value, JSON_DEPTH_MAX):
         raise HttpError(400, "bad_json", f"the body nests more than {JSON_DEPTH_MAX} levels")
     return value
 

@@ -300,6 +300,7 @@ class CellRun:
             error=self._error(),
             answer=answer,
             variables_digest=done.digest if done is not None else "",
+            variables=done.variables if done is not None else {},
             exit_code=self._exit_code(),
             duration_s=duration_s,
             session_alive=done is not None and self._kernel.is_alive,

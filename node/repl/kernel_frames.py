@@ -57,6 +57,10 @@ class Built(_Frame):
     path: Annotated[str, Field(max_length=4096)]
 
 
+_VariableName = Annotated[str, Field(min_length=1, max_length=128)]
+_VariableDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
+
+
 class Done(_Frame):
     op: Literal["done"]
     cell: int
@@ -66,6 +70,10 @@ class Done(_Frame):
     answer_content: Annotated[str, Field(max_length=_ANSWER_CHARS_MAX)] | None = None
     answer_is_ready: bool = False
     digest: Annotated[str, Field(max_length=64)] = ""
+    variables: Annotated[dict[_VariableName, _VariableDigest], Field(max_length=256)] = Field(
+        default_factory=dict
+    )
+    """The beginning of a digest of each, where the kernel tells them apart."""
     exit_code: Annotated[int, Field(ge=0, le=255)] = 0
 
 

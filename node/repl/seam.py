@@ -7,7 +7,7 @@ time. Which session belongs to which task, who may open one, what is journalled:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -88,6 +88,8 @@ class CellOutcome:
     error: str | None = None
     answer: Answer | None = None
     variables_digest: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """The beginning of a digest of each, as far as the kernel tells them apart."""
     exit_code: int | None = None
     duration_s: float = 0.0
     session_alive: bool = True

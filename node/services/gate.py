@@ -134,7 +134,7 @@ class Gate:
         cached = self._cached_tokens(job)
         cost = self._usual.cost(job, self._speeds(job), cached)
         number = next(self._reservations)
-        wish = self._wish(asker, job, claim, cost, remaining_s)
+        wish = self._wish(asker, job, claim, cost, remaining_s, slots=self._resources.slots(job))
         self._driver.handle(admission.OfferWanted(number, wish, reserve_s))
         answer = self._answers.pop(number)
         if isinstance(answer, admission.RefuseOffer):
@@ -168,7 +168,7 @@ class Gate:
             ticket = next(self._tickets)
             waiter = self._waiters[ticket] = _Waiter()
             try:
-                self._arrive(ticket, conversation.peer, request)
+                slots = self._arrive(ticket, conversation.peer, request)
                 began_at = asked_at
                 if not waiter.is_answered:
                     await waiter.wait()
@@ -180,7 +180,7 @@ class Gate:
                 if request.job.kind == "code":  # only a cell waits for what it asks of others
                     conversation = _Lending(conversation, Slot(self._driver.handle, ticket))
                 done = await answer(conversation, message)
-                self._learn(request, trio.current_time() - began_at, done)
+                self._learn(request, trio.current_time() - began_at, done, slots)
                 return done
             finally:
                 del self._waiters[ticket]
@@ -188,8 +188,10 @@ class Gate:
 
         return admitted
 
-    def _arrive(self, ticket: int, asker: PeerId, request: Request) -> None:
+    def _arrive(self, ticket: int, asker: PeerId, request: Request) -> int:
+        """How many slots there are for such work, were it not slower in company."""
         job = request.job
+        slots = self._resources.slots(job)
         cost = self._usual.cost(job, self._speeds(job), self._cached_tokens(job))
         wish = self._wish(
             asker,
@@ -197,9 +199,11 @@ class Gate:
             request.claim,
             cost,
             request.remaining_s,
+            slots=slots,
             is_bound=self._is_bound(request),
         )
         self._driver.handle(admission.Arrived(ticket, wish, request.claim.reservation))
+        return slots
 
     def _is_bound(self, request: Request) -> bool:
         """Whether it is done here even if we are about to leave."""
@@ -215,12 +219,13 @@ class Gate:
         cost: Cost,
         remaining_s: float,
         *,
+        slots: int,
         is_bound: bool = False,
     ) -> admission.Wish:
         flow = claim.submitter or asker
         return admission.Wish(
             lane=job.lane,
-            slots=self._slots(job),
+            slots=self._allowed(job, slots),
             asker=asker,
             flow=flow,
             priority=claim.priority,
@@ -230,9 +235,8 @@ class Gate:
             is_bound=is_bound,
         )
 
-    def _slots(self, job: Job) -> int:
-        """Those that there are, or fewer where work gets slower by having company."""
-        slots = self._resources.slots(job)
+    def _allowed(self, job: Job, slots: int) -> int:
+        """Those slots that there are, or fewer where work gets slower by having company."""
         limit = self._limits.get(job.lane)
         if limit is None:
             return slots
@@ -246,18 +250,17 @@ class Gate:
         found = self._prefixes.find(job.prefixes, trio.current_time())
         return 0 if found is None else found[1]
 
-    def _learn(self, request: Request, took_s: float, done: Message) -> None:
+    def _learn(self, request: Request, took_s: float, done: Message, slots: int) -> None:
         if not is_done(done):
             return
         job = request.job
         self._usual = self._usual.learn(job, took_s, done)
         if isinstance(done, CompletionDone | CompletionsDone):
             self._prefixes.read(HERE, request.prefixes, trio.current_time())
-            self._limit_by_pace(job, took_s, done.usage.completion_tokens)
+            self._limit_by_pace(job, took_s, done.usage.completion_tokens, slots)
 
-    def _limit_by_pace(self, job: Job, took_s: float, tokens: int) -> None:
+    def _limit_by_pace(self, job: Job, took_s: float, tokens: int, slots: int) -> None:
         lane = self._driver.state.lanes.get(job.lane)
-        slots = self._resources.slots(job)
         if lane is None or tokens < 1 or slots < 1:
             return
         limit = self._limits.get(job.lane) or ConcurrencyLimit(slots, slots)

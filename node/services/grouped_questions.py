@@ -215,7 +215,7 @@ class _Batch:
                 how.asked(),
                 group,
                 hear=self._hear_group,
-                give_back=self._wait,
+                give_back=self._given_back,
                 line=self._everything,
                 as_of_now=how.as_of_now,
                 devices=how.devices,
@@ -248,6 +248,11 @@ class _Batch:
     def _beside(self) -> Iterator[_Batch]:
         """This one, and others whose questions go to the same model."""
         return (one for one in self._line.batches if one.how.model == self.how.model)
+
+    def _given_back(self, questions: Sequence[Question]) -> None:
+        """Too many for the peer that is asked now: it was sought until then."""
+        self._wait(questions)
+        self._line.free()
 
     def _everything(self) -> Line:
         beside = tuple(self._beside())

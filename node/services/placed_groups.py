@@ -13,17 +13,19 @@ from math import inf
 
 import trio
 
+from kowalski.mesh.core.blame import is_busy
 from kowalski.mesh.core.placement import Choice, Devices, Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core.batch_tail import (
     QUICKEST_S,
+    Ahead,
     Next,
     Server,
     Tail,
     ToWhomIsFree,
     next_place,
+    not_to_ask,
     rest_s,
-    without_a_free_slot,
 )
 from kowalski.node.core.job import Job, prompt_tokens
 from kowalski.node.core.question_groups import (
@@ -66,6 +68,7 @@ class _How:
 
     asked: CompletionAsked
     hear: Hear
+    give_back: Callable[[list[Question]], None]
     as_of_now: Callable[[CompletionAsked], Awaitable[CompletionAsked]]
     begins_s: float
     wait_s: float
@@ -90,6 +93,8 @@ class PlacedGroups:
         self._work = work
         self._second_tries = SecondTries()
         self._tails: dict[str, Tail] = {}
+        self._full: set[PeerId] = set()
+        """Who would take none ahead of time when it was asked last."""
 
     def share(self, asked: CompletionAsked, prompt: str, *, line: Line, devices: Devices) -> Share:
         """What to ask next, if all that wait are like `prompt`.
@@ -104,6 +109,8 @@ class PlacedGroups:
         servers = self._servers(need, choices, line)
         passed_over = self._passed_over(need, servers, line)
         place = next_place(servers, line.offered, passed_over)
+        if isinstance(place, Ahead) and place.peer in self._full:
+            place = None
         slots = self._weighed(need, each_s, choices)
         size = group_size(each_s, waiting=line.waiting, slots=slots)
         return Share(size, place, self._tails[need.work].wake_at)
@@ -111,6 +118,7 @@ class PlacedGroups:
     def forget_tails(self) -> None:
         """Nothing is asked any more: what comes next begins anew."""
         self._tails.clear()
+        self._full.clear()
 
     def _passed_over(self, need: Need, servers: Sequence[Server], line: Line) -> frozenset[PeerId]:
         tail = self._tails.setdefault(need.work, Tail())
@@ -176,7 +184,7 @@ class PlacedGroups:
         def passed_over(failed: frozenset[PeerId]) -> frozenset[PeerId]:
             now = line()
             servers = self._servers(one, rank(one, excluding=failed).choices, now)
-            return without_a_free_slot(servers, self._passed_over(one, servers, now))
+            return not_to_ask(servers, self._passed_over(one, servers, now))
 
         async def attempt(to: Attempt) -> None:
             give_back(group.keep(self._size(to.peer, one, line())))
@@ -186,13 +194,9 @@ class PlacedGroups:
                 return
             group.at.append(to.peer)
             may_break_off = partial(self._may_break_off, need)
-            how = _How(asked, hear, as_of_now, begins_s, wait_s, may_break_off)
+            how = _How(asked, hear, give_back, as_of_now, begins_s, wait_s, may_break_off)
             try:
-                if not await self._ask(to, asking, how):
-                    give_back(group.break_off())
-            except RequestRefusedError:
-                asking.refused()
-                raise
+                await self._ask_some(to, group, asking, how, is_ahead=to.peer == first)
             finally:
                 asking.end()
                 group.at.remove(to.peer)
@@ -206,6 +210,22 @@ class PlacedGroups:
             holder=first,
             passed_over=passed_over,
         )
+
+    async def _ask_some(
+        self, to: Attempt, group: Group, asking: Asking, how: _How, *, is_ahead: bool
+    ) -> None:
+        try:
+            if not await self._ask(to, asking, how):
+                how.give_back(group.break_off())
+        except RequestRefusedError as no:
+            asking.refused()
+            if not is_ahead or not is_busy(no):
+                raise
+            # Others have filled its line: no more ahead of time, until one of ours has ended.
+            self._full.add(to.peer)
+            how.give_back(group.disband())
+        else:
+            self._full.discard(to.peer)
 
     def _size(self, peer: PeerId, one: Need, line: Line) -> int:
         """How many of those that wait the peer should be asked now."""

@@ -137,8 +137,6 @@ class PlacedWork:
     """`placing` is shared by all that a node sends: what one request learns, the next uses."""
 
     def __init__(self, mesh: Mesh, store: ContentStore, placing: Placing) -> None:
-        self.began_at = trio.current_time()
-        """With the node: for a moment nobody has been heard of."""
         self._mesh = mesh
         self._store = store
         self.placing = placing

@@ -304,6 +304,10 @@ class ReplRoom:
             if answer is None
             else wire.AnswerVariable(content=fitting(answer.content), is_ready=answer.ready),
             variables_digest=outcome.variables_digest[:64],
+            variables=tuple(
+                wire.Variable(name=name, digest=digest)
+                for name, digest in list(outcome.variables.items())[: wire.VARIABLES_MAX]
+            ),
             exit_code=outcome.exit_code,
             files=left.files,
             files_omitted=left.omitted,

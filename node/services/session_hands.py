@@ -262,12 +262,12 @@ class SessionHands:
         if no.are_lost:
             self._was_there(model)
         need = Need("inference", model=None if model == ANY_MODEL else model, devices=spec.devices)
-        up_s = now - self._rooms.work.began_at
+        here_s = now - self._rooms.mesh.detection.here_since
         candidates = self._rooms.mesh.candidates()
         wait = patience.after(
             no,
             failover=spec.failover,
-            is_missed=missed.is_worth_a_wait(need, candidates, now - patience.began, up_s),
+            is_missed=missed.is_worth_a_wait(need, candidates, now - patience.began, here_s),
             gone_s=self._presence.gone_s(model, now),
         )
         if wait is None:

@@ -35,6 +35,7 @@ from kowalski.protocol.messages.repl import (
     CellDone,
     Inputs,
     SessionClosed,
+    Variables,
 )
 from kowalski.protocol.messages.task import TaskSpec
 from kowalski.protocol.session_past import NOTHING, past_with
@@ -87,7 +88,8 @@ class _Known:
     """What the journal says of cells, for running them again."""
 
     code: dict[int, tuple[str, str]] = field(default_factory=dict)
-    digests: dict[int, str] = field(default_factory=dict)
+    left_behind: dict[int, tuple[str, Variables]] = field(default_factory=dict)
+    """A digest of all variables after each cell, and one of each where they are told apart."""
     seats: dict[str, PeerId] = field(default_factory=dict)
     """Where the session of each language was last."""
     started: set[tuple[int, PeerId]] = field(default_factory=set)
@@ -142,7 +144,7 @@ class TaskCells:
                 self._known.seats[event.language] = event.peer
                 self._used.add(event.peer)
             case journal.CellFinished():
-                self._known.digests[event.cell] = event.variables_digest
+                self._known.left_behind[event.cell] = (event.variables_digest, event.variables)
                 language, _ = self._known.code.get(event.cell, ("", ""))
                 self._known.seats[language] = event.peer
             case _:
@@ -210,9 +212,9 @@ class TaskCells:
             await trio.sleep(tries.wait_s(self._work.placing.dispatch.uniform()))
             return True
         need, now = self._work_of(effect.language).need, trio.current_time()
-        waited_s, up_s = now - began, now - self._work.began_at
+        waited_s, here_s = now - began, now - self._mesh.detection.here_since
         candidates = self._mesh.candidates()
-        if not tries.failed and missed.is_worth_a_wait(need, candidates, waited_s, up_s):
+        if not tries.failed and missed.is_worth_a_wait(need, candidates, waited_s, here_s):
             await trio.sleep(missed.LOOK_S)
             return True
         if self._limits.spec.failover != "queue":
@@ -288,13 +290,15 @@ class TaskCells:
             language, code = self._known.code[cell]
             self._outlook.progress("replayed", cell=cell, language=language, peer=seat.peer)
             done = await self._ask(seat, cell, language, code, effect.after[:at])
-            if done.variables_digest != self._known.digests.get(cell, done.variables_digest):
-                self._outlook.progress(
-                    "diverged",
-                    cell=cell,
-                    language=language,
-                    peer=seat.peer,
-                    why="run again, this cell left other variables behind than the first time",
+            digest, variables = self._known.left_behind.get(cell, (done.variables_digest, ()))
+            if done.variables_digest != digest:
+                self._outlook.record(
+                    journal.CellDiverged(
+                        cell=cell,
+                        language=language,
+                        peer=seat.peer,
+                        names=cell_moves.differing(variables, done.variables),
+                    )
                 )
             if not done.is_session_alive:
                 raise RequestFailedError("replay", f"cell {cell} killed its session when run again")
@@ -362,6 +366,7 @@ def _finished(done: CellDone, peer: PeerId) -> journal.CellFinished:
         files=done.files,
         answer=done.answer,
         variables_digest=done.variables_digest,
+        variables=done.variables,
         exit_code=done.exit_code,
         is_session_alive=done.is_session_alive,
         duration_s=done.duration_s,

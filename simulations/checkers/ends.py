@@ -33,6 +33,13 @@ class Taken:
     def is_answered(self) -> bool:
         return self.last_seen is not None and self.last_seen.state == "answered"
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is answered with all that was wanted."""
+        if not self.is_answered or self.last_seen is None or self.last_seen.answer is None:
+            return False
+        return not _missing(self.ask, self.last_seen.answer.answer)
+
 
 def models_down(faults: Iterable[Fault], from_s: float, until_s: float) -> int:
     """How many nodes' models failed at some time between two of a story."""
@@ -77,8 +84,7 @@ def why_wrong(
     """
     assert task.answer is not None
     answer, detail = task.answer.answer, task.answer.detail
-    said = as_said(answer)
-    missing = [words for words in ask.wanted if as_said(words) not in said]
+    said, missing = as_said(answer), _missing(ask, answer)
     owned_up = f"{detail} {said}"
     is_helpless = scenario.may_be_helpless or was_alone
     is_helpless &= any(one in owned_up for one in HELPLESS)
@@ -95,6 +101,11 @@ def why_wrong(
     return (
         "" if is_fine else f"{task.id}: {task.state} {detail!r}, {missing} not in {answer!r:.300}"
     )
+
+
+def _missing(ask: Ask, answer: str) -> list[str]:
+    said = as_said(answer)
+    return [words for words in ask.wanted if as_said(words) not in said]
 
 
 def why_not_conserved(there: set[str], taken: set[str], perhaps: set[str]) -> str:

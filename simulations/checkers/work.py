@@ -10,6 +10,7 @@ from kowalski.node.repl.scripted_sessions import ScriptedState
 from kowalski.protocol.messages.base import Refused
 from kowalski.protocol.messages.repl import CellAsked, CellDone
 from simulations.plan import Ask
+from simulations.toy_cells import sub_calls
 from simulations.witness import NoChecker, Said, Witness
 from simulations.world import World
 
@@ -98,13 +99,14 @@ def check_calls(world: World, asks: list[Ask], *, is_quiet: bool) -> None:
     for ask in asks:
         if ask.mode == "rlm":
             continue  # a model is asked for each turn
-        wanted = f"part {ask.task.rpartition('-')[2]}" if ask.cells else ask.prompt
-        times = calls[wanted]
-        world.witness.check(
-            "calls_budget",
-            holds=times == 1 if is_quiet else 1 <= times <= EXECUTIONS_MAX,
-            words=f"{ask.task}: {wanted!r} was asked {times} times",
-        )
+        asked = [call.prompt for _, code in ask.cells for call in sub_calls(code)]
+        for wanted in asked if ask.cells else [ask.prompt]:
+            times = calls[wanted]
+            world.witness.check(
+                "calls_budget",
+                holds=times == 1 if is_quiet else 1 <= times <= EXECUTIONS_MAX,
+                words=f"{ask.task}: {wanted!r} was asked {times} times",
+            )
 
 
 def leftovers(world: World) -> list[str]:

@@ -263,6 +263,7 @@ async def test_who_slept_is_back_within_two_seconds_and_accuses_nobody(
         a.thoughts.clear()
         village.network.mend(A, B)
         village.network.mend(A, C)
+        assert a.mesh.detection.here_since < trio.current_time() - 50
         slept_s += 3600.0
         woke_at = trio.current_time()
         await eventually(
@@ -273,6 +274,7 @@ async def test_who_slept_is_back_within_two_seconds_and_accuses_nobody(
         )
         assert trio.current_time() - woke_at < 2.0
         await trio.sleep(30)
+        assert 0.0 <= a.mesh.detection.here_since - woke_at <= 2.0
         assert "failed" not in [change.state for change in a.thoughts]
 
 

@@ -13,7 +13,7 @@ def drawn(seed: int, *, nodes: int = 5, kinds: tuple[str, ...] = tuple(MENU)) ->
         draw_faults(
             random.Random(seed),
             kinds=kinds,
-            nodes=nodes,
+            nodes=range(nodes),
             every_s=1.0,
             lasts_s_max=10.0,
             until_s=100.0,

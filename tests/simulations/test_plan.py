@@ -7,6 +7,7 @@ import pytest
 from simulations.menu import MENU
 from simulations.plan import draw, from_json, to_json
 from simulations.scenarios import Faults, Work, load
+from simulations.toy_cells import sub_calls
 
 BUSY = load("home").model_copy(
     update={
@@ -35,6 +36,24 @@ def test_no_two_cells_of_a_plan_are_the_same() -> None:
     submits = [ask for ask in draw(BUSY, 5).asks if ask.kind == "submit"]
     codes = [code for ask in submits for _, code in ask.cells]
     assert len(codes) == len(set(codes)) > 100
+
+
+def test_a_batch_wants_each_of_its_replies() -> None:
+    batched = BUSY.model_copy(update={"work": Work(batched=1.0, batch_calls_max=40, direct=0.0)})
+    asks = [ask for ask in draw(batched, 5).asks if ask.kind == "submit"]
+    calls = [[call.prompt for _, code in ask.cells for call in sub_calls(code)] for ask in asks]
+    assert all(3 <= len(prompts) <= 41 for prompts in calls)
+    assert len({len(prompts) for prompts in calls}) > 5
+    for ask, prompts in zip(asks, calls, strict=True):
+        assert {f"reply to: {prompt}" for prompt in prompts} <= set(ask.wanted)
+
+
+def test_nothing_befalls_who_is_spared() -> None:
+    scarce = load("scarce")
+    assert scarce.befallen == (0, 1, 2, 3)
+    faults = [fault for seed in range(10) for fault in draw(scarce, seed).faults]
+    assert {number for fault in faults for number in fault.nodes} == set(scarce.befallen)
+    assert load("home").befallen == (0, 1, 2)
 
 
 def test_with_fewer_faults_nothing_else_changes() -> None:

@@ -19,6 +19,7 @@ KERNEL_FILE = "<python_kernel.py>"
 VALUE_CHARS_MAX = 32 * 1024
 ERROR_CHARS_MAX = 32 * 1024
 ANSWER_CHARS_MAX = 384 * 1024
+VARIABLES_MAX = 256
 DIGEST_ELEMENTS_MAX = 10_000
 DIGEST_EDGE_CHARS = 16 * 1024
 INTERRUPT_AGAIN_S = 0.05
@@ -168,7 +169,7 @@ class Session:
         done["answer_content"] = cut(answer[0], ANSWER_CHARS_MAX)
         done["answer_is_ready"] = answer[1]
         try:
-            done["digest"] = self._digest()
+            done["digest"], done["variables"] = self._digest()
         except Exception as error:
             done["digest"] = f"undigested: {type(error).__name__}"[:64]
 
@@ -204,17 +205,21 @@ class Session:
         return sorted(name for name in self.names if isinstance(name, str) and name not in own)
 
     def _digest(self):
-        """SHA-256 over names, types and the values of plain variables, for replay checks."""
-        digest = hashlib.sha256()
+        """SHA-256 over names, types and the values of plain variables, for replay checks.
+
+        Beside it the beginnings of those of each, as far as they are few.
+        """
+        digest, variables = hashlib.sha256(), {}
         budget = [DIGEST_ELEMENTS_MAX]
         for name in [*self._user_names(), "answer"]:
-            digest.update(f"{name}\0".encode("utf-8", "replace"))
+            one = hashlib.sha256()
             for part in _fingerprint(self.names[name], budget, 0):
-                digest.update(
-                    part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-                )
-                digest.update(b"\0")
-        return digest.hexdigest()
+                one.update(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part)
+                one.update(b"\0")
+            digest.update(f"{name}\0".encode("utf-8", "replace") + one.digest())
+            if len(variables) < VARIABLES_MAX and name.isidentifier() and len(name) <= 128:
+                variables[name] = one.hexdigest()[:8]
+        return digest.hexdigest(), variables
 
     # What cells call.
 

@@ -25,6 +25,7 @@ from kowalski.mesh.core.failure_detector_events import (
     HelpFailed,
     KeepIncarnation,
     Leave,
+    LookAtTheClock,
     MemberChanged,
     MemberExpelled,
     MemberMet,
@@ -59,8 +60,19 @@ from tests.mesh.core.detectors import (
 # --- whom to probe, and when --------------------------------------------------------------------
 
 
-def test_who_knows_nobody_waits_for_nothing() -> None:
+def test_who_knows_nobody_looks_at_the_clock_now_and_then() -> None:
     assert machine.wake_at(new(ME, 1)) == inf
+    state = new(ME, 1, PARAMS, now=5.0)
+    for at in (5.0, 5.0 + PARAMS.alone_s):
+        assert machine.wake_at(state) == at
+        state, effects = machine.step(state, TimePassed(), at)
+        assert effects == (LookAtTheClock(),)
+
+
+def test_who_knows_nobody_and_stood_still_says_so() -> None:
+    state, _ = machine.step(new(ME, 1, PARAMS, now=5.0), TimePassed(), 5.0)
+    _, effects = machine.step(state, TimePassed(), 5.0 + PARAMS.alone_s + PARAMS.away_s)
+    assert CheckConnections() in effects
 
 
 def test_members_are_probed_in_turn_each_once_a_round() -> None:

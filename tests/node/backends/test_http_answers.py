@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kowalski.node.backends.http_answers import HEAD_BYTES_MAX, AnswerReader, request_bytes
+from kowalski.node.backends.http_answers import (
+    HEAD_BYTES_MAX,
+    AnswerReader,
+    request_head,
+    with_body,
+)
 from kowalski.node.backends.seam import BackendError
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: b\r\n\r\nhello"
@@ -116,11 +121,12 @@ def test_who_hangs_up_too_early_is_unreachable(data: bytes) -> None:
 
 
 def test_a_request_is_one_head_and_one_body() -> None:
-    said = request_bytes("POST", b"/v1?a=b", {"Host": "h", "X-A": "b c"}, b"hello")
+    said = with_body(request_head("POST", b"/v1?a=b", {"Host": "h", "X-A": "b c"}), b"hello")
     assert said == (
         b"POST /v1?a=b HTTP/1.1\r\nHost: h\r\nX-A: b c\r\nContent-Length: 5\r\n\r\nhello"
     )
-    assert request_bytes("GET", b"/", {"Host": "h"}, b"") == b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+    head = request_head("GET", b"/", {"Host": "h"})
+    assert with_body(head, b"") == b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -139,5 +145,5 @@ def test_what_would_end_a_line_is_not_sent(
     method: str, target: bytes, headers: dict[str, str]
 ) -> None:
     with pytest.raises(BackendError) as caught:
-        request_bytes(method, target, headers, b"")
+        request_head(method, target, headers)
     assert caught.value.code == "unreachable"

@@ -22,7 +22,19 @@ from kowalski.node.backends.seam import BackendError
 # Bytes that mean something to the readers come often.
 noise = st.lists(
     st.sampled_from(
-        [b"data:", b"data: x", b"\r", b"\n", b"\r\n", b": c", b"{}", b"\xff", b"[", b"e"]
+        [
+            b"data:",
+            b"data: x",
+            b"data: x\n\n",
+            b"\r",
+            b"\n",
+            b"\r\n",
+            b": c",
+            b"{}",
+            b"\xff",
+            b"[",
+            b"e",
+        ]
     )
     | st.binary(max_size=8),
     max_size=40,
@@ -72,6 +84,17 @@ def test_what_was_sent_as_events_arrives(texts: list[str], end: str) -> None:
     payloads = [json.dumps(text) for text in texts]
     sent = "".join(f": c{end}event: x{end}data: {payload}{end}{end}" for payload in payloads)
     assert read_sse([sent.encode()], bytes_max=10_000) == payloads
+
+
+def test_whole_events_may_follow_on_the_half_of_one() -> None:
+    pieces = [b"data: a\n\ndata: b\n\n", b"data: c\n", b"\n", b"data: d\n\n", b"\ndata: e\n\n"]
+    assert read_sse(pieces) == ["a", "b", "c", "d", "e"]
+    assert read_sse([b"data: a\n", b"data: b\n\n", b"da", b"ta: c\n\n", b"data: d\r\n\r\n"]) == [
+        "a\nb",
+        "c",
+        "d",
+    ]
+    assert read_sse([b"data", b"data: a\n\n", b": ", b"data: b\n\n", b"data: c\n\n"]) == ["c"]
 
 
 def test_the_data_lines_of_one_event_are_joined() -> None:

@@ -17,8 +17,8 @@ from kowalski.node.core.batch_tail import (
     Tail,
     ToWhomIsFree,
     next_place,
+    not_to_ask,
     rest_s,
-    without_a_free_slot,
 )
 from kowalski.protocol.ids import PeerId
 
@@ -162,6 +162,7 @@ def test_free_slots_are_filled_first_then_the_quick_get_one_group_ahead() -> Non
     assert next_place([box, lap], 2, NOBODY) is None, "both are about to be asked"
     busy = [replace(box, groups=1), replace(lap, groups=1)]
     assert next_place(busy, 0, NOBODY) == Ahead(BOX), "the slow one has enough"
+    assert next_place(busy, 1, NOBODY) is None, "one that found nobody waits already"
     assert next_place([replace(box, groups=2), busy[1]], 0, NOBODY) is None
     assert next_place([replace(box, groups=1), lap], 0, frozenset({LAP})) == Ahead(BOX)
 
@@ -198,8 +199,10 @@ def test_never_more_than_twice_the_slots_and_never_nobody_where_nothing_is_under
         assert chosen.each_s is not None
 
 
-def test_busy_ones_are_not_asked_for_offers_unless_all_are() -> None:
-    busy, free = replace(UNEQUAL[0], groups=4), UNEQUAL[1]
-    over = frozenset({PHONE})
-    assert without_a_free_slot([busy, free, UNEQUAL[2]], over) == {BOX, PHONE}
-    assert without_a_free_slot([busy, UNEQUAL[2]], over) == {PHONE}
+def test_who_has_a_group_for_each_slot_is_not_asked_for_an_offer_while_others_have_not() -> None:
+    busy, free, over = replace(UNEQUAL[0], groups=4), UNEQUAL[1], frozenset({PHONE})
+    assert not_to_ask([busy, free, UNEQUAL[2]], over) == {BOX, PHONE}
+    slow = replace(UNEQUAL[1], groups=4)
+    assert not_to_ask([busy, slow, UNEQUAL[2]], over) == {LAP, PHONE}, "the quick may have more"
+    full = replace(busy, groups=8)
+    assert not_to_ask([full, slow, UNEQUAL[2]], over) == {PHONE}, "there is nobody else"

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from kowalski.node.core.cell_moves import MOVES_MAX, Again, Cell, GiveUp, How, after
+from kowalski.node.core.cell_moves import (
+    MOVES_MAX,
+    NAMES_MAX,
+    Again,
+    Cell,
+    GiveUp,
+    How,
+    after,
+    differing,
+)
+from kowalski.protocol.messages.repl import Variable
 from kowalski.protocol.messages.task import TaskSpec
 
 FRESH = Cell(has_begun=False, has_past=False)
@@ -61,3 +71,15 @@ def test_what_may_happen_once_at_most_ends_unknown_rather_than_twice(
     cell: Cell, how: How, outcome: Again | GiveUp
 ) -> None:
     assert after(spec(side_effects="at_most_once"), cell, how, 0) == outcome
+
+
+def test_variables_that_came_back_otherwise_are_named() -> None:
+    def left(**digests: str) -> list[Variable]:
+        return [Variable(name=name, digest=digest) for name, digest in digests.items()]
+
+    before = left(now="00000001", kept="00000002", gone="00000003")
+    after_all = left(new="00000004", kept="00000002", now="00000005")
+    assert differing(before, after_all) == ("gone", "new", "now")
+    assert differing(before, before[::-1]) == ()
+    many = left(**{f"v{number:03}": "00000000" for number in range(200)})
+    assert len(differing(many, ())) == NAMES_MAX

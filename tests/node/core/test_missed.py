@@ -48,7 +48,7 @@ def test_who_could_and_is_silent_is_waited_for_and_not_for_long(
 
 
 @pytest.mark.parametrize(
-    ("need", "waited_s", "up_s", "is_worth"),
+    ("need", "waited_s", "here_s", "is_worth"),
     [
         (PYTHON, 0.0, 0.0, True),
         (PYTHON, 4.0, 4.0, True),
@@ -58,9 +58,9 @@ def test_who_could_and_is_silent_is_waited_for_and_not_for_long(
     ],
 )
 def test_who_has_just_begun_waits_for_those_of_whom_it_has_not_heard(
-    need: Need, waited_s: float, up_s: float, *, is_worth: bool
+    need: Need, waited_s: float, here_s: float, *, is_worth: bool
 ) -> None:
-    assert is_worth_a_wait(need, [], waited_s, up_s) == is_worth
+    assert is_worth_a_wait(need, [], waited_s, here_s) == is_worth
 
 
 @pytest.mark.parametrize(

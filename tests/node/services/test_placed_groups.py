@@ -14,6 +14,7 @@ from simulations.virtual_time import JumpingClock
 from simulations.world import Place, World, open_world
 from tests.node.services.prompts import ASKER, LEADER, THINKER, block
 from tests.node.services.test_grouped_questions import ONLY_CODE, answered_calls
+from tests.node.services.test_placed_work import prompt
 
 pytestmark = pytest.mark.trio
 
@@ -132,6 +133,35 @@ async def test_who_was_passed_over_answers_what_the_quick_one_leaves_when_it_is_
         fast.backend.answer_by = tells
         assert await wall_s(world, "last", 20) < LOST_S
         assert len(other.calls) - before >= 10
+
+
+async def test_whose_line_others_fill_is_not_asked_ahead_of_time_again_and_again(
+    virtual_time: JumpingClock,
+) -> None:
+    def tells(request: CompletionRequest) -> str:
+        return "word " * 100 if "long" in request.messages[-1].content else "fine"
+
+    quick = dataclasses.replace(THINKER, model_slots=1, delay_per_token_s=0.02, tells=tells)
+    async with open_world([ASKER, LEADER, ONLY_CODE, quick]) as world:
+        await wall_s(world, "first", 40)
+        before = len(world.calls)
+        dispatch = world[1].work.placing.dispatch
+        made = len(dispatch.decisions.latest(1000))
+
+        async def others() -> None:
+            async with trio.open_nursery() as nursery:
+                for number in range(8):
+                    asked = prompt(f"long {number}", remaining_s=100.0)
+                    nursery.start_soon(world[0].work.complete, asked)
+
+        async with trio.open_nursery() as nursery:
+            task = world.submit(0, block("ask-many 300 of q"), mode="blocks", model="none")
+            await world.until(lambda: len(world.calls) > before + 5)
+            nursery.start_soon(others)
+            await world.result(0, task)
+        assert {one.error for one in answered_calls(world, task)} == {None}
+        ahead = [d for _, d in dispatch.decisions.latest(1000)[made:] if d.way == "bound"]
+        assert 0 < len(ahead) < 60
 
 
 async def test_one_that_takes_far_too_long_holds_neither_its_group_nor_its_batch_up(

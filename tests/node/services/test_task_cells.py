@@ -11,12 +11,14 @@ from kowalski.node.backends.seam import CompletionRequest
 from kowalski.node.services import coordinator
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.journal import (
+    CellDiverged,
     CellFailed,
     CellFinished,
     CellStarted,
     Opened,
     SessionEvent,
 )
+from kowalski.protocol.messages.repl import Variable
 from kowalski.protocol.messages.task import (
     Entry,
     EntryOffered,
@@ -184,7 +186,12 @@ async def test_variables_that_come_out_otherwise_when_run_again_are_told(
             Opened(mode="blocks"),
             CellStarted(cell=0, language="python", code="keep x 41\n", peer=worker),
             CellFinished(
-                cell=0, peer=worker, status="ok", output="", variables_digest="of another day"
+                cell=0,
+                peer=worker,
+                status="ok",
+                output="",
+                variables_digest="of another day",
+                variables=(Variable(name="now", digest="0" * 8),),
             ),
         ]
         prefix: list[Entry] = []
@@ -207,12 +214,13 @@ async def test_variables_that_come_out_otherwise_when_run_again_are_told(
         async with world[0].mesh.converse(world.peer(1), coordinator.PROTOCOL, grant) as talk:
             await heard(talk, PrefixAsked)
             await talk.send(Prefix(task=name, start=0, entries=tuple(prefix)))
-            kinds = []
-            while "diverged" not in kinds:
-                kinds.append((await heard(talk, Progress)).kind)
-            assert "replayed" in kinds
-            while not isinstance(event_of((await heard(talk, EntryOffered)).entry), CellFinished):
-                pass  # it is reported, and the task goes on
+            while (await heard(talk, Progress)).kind != "replayed":
+                pass
+            told: list[SessionEvent] = []
+            while not told or not isinstance(told[-1], CellFinished):  # the task goes on
+                told.append(event_of((await heard(talk, EntryOffered)).entry))
+            diverged = CellDiverged(cell=0, language="python", peer=worker, names=("now",))
+            assert diverged in told
 
 
 # --- workers that are full or forget ------------------------------------------------------------

@@ -11,7 +11,7 @@ from kowalski.node.core.task_ledger import Task
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages import journal
 from kowalski.protocol.messages.task import TaskSpec
-from simulations.checkers.ends import models_down, was_alone, why_not_conserved, why_wrong
+from simulations.checkers.ends import Taken, models_down, was_alone, why_not_conserved, why_wrong
 from simulations.menu import Fault
 from simulations.plan import Ask
 from simulations.scenarios import load
@@ -103,6 +103,18 @@ def test_who_was_alone_may_have_found_no_model_and_says_so() -> None:
     assert not was_alone([cut_off], 7, 5.5, 9.0)
     assert not was_alone([cut_off], 3, 4.0, 9.0)
     assert not was_alone([replace(cut_off, kind="crash")], 7, 4.0, 9.0)
+
+
+def test_only_an_answer_with_all_that_was_wanted_is_complete() -> None:
+    ask = Ask("submit", 0.0, 0, "t", wanted=("x is 1",))
+    taken = Taken(ask, 0, 0.0)
+    assert not taken.is_complete
+    for answer, is_complete in (("so x is 1", True), ("unrefined", False)):
+        closed = journal.Closed(outcome="answered", answer=answer)
+        taken.last_seen = Task(TaskId("t"), SPEC, 0, state="answered", answer=closed)
+        assert taken.is_complete == is_complete
+        taken.last_seen = Task(TaskId("t"), SPEC, 0, state="failed", answer=closed)
+        assert not taken.is_complete
 
 
 def test_an_answer_owns_up_to_the_cell_that_was_stopped_or_could_ask_nobody() -> None:

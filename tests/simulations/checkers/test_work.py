@@ -14,7 +14,7 @@ from simulations.virtual_time import JumpingClock
 from simulations.world import Part, open_world
 from tests.simulations.looking import broken, said, witness_of
 
-CODE = "say it"
+CODE = "say it\nask part 7"
 ASK = Ask("submit", 0.0, 0, "task-7", "prompt", "blocks", (("python", CODE),), ())
 
 

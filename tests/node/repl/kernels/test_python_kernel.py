@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from kowalski.node.repl.seam import Answer, SubCallResult
+from kowalski.protocol.messages.repl import VARIABLES_MAX
 from tests.node.repl.rooms import talk_to
 
 pytestmark = [pytest.mark.real, pytest.mark.trio]
@@ -284,6 +285,16 @@ async def test_the_digest_follows_the_variables_and_repeats_in_another_session()
     assert digests[0] == digests[1]
     async with talk_to(seed=8) as cell:
         assert (await cell(code)).variables_digest != digests[0][0]
+
+
+async def test_each_variable_has_a_digest_of_its_own() -> None:
+    async with talk_to() as cell:
+        first = (await cell("x, y = 1, 2")).variables
+        second = (await cell("x = 3\nglobals()['no name'] = 1")).variables
+        assert set(first) == set(second) == {"answer", "x", "y"}
+        assert {name for name in first if first[name] != second[name]} == {"x"}
+        many = (await cell("globals().update({f'v{n}': n for n in range(1000)})")).variables
+        assert len(many) == VARIABLES_MAX
 
 
 async def test_classes_pickle_and_processes_fork_as_in_a_script() -> None:
