@@ -338,9 +338,16 @@ class Injection:
                 backend.delay_per_token_s = usual
 
     async def _model_fails(self, fault: Fault) -> None:
+        await self._fail(fault, BackendError("unreachable", "simulated: connection refused"))
+
+    async def _model_errs(self, fault: Fault) -> None:
+        """Its node offers the model as before: only those who ask find out."""
+        await self._fail(fault, BackendError("bad_reply", "simulated: status 500"))
+
+    async def _fail(self, fault: Fault, failure: BackendError) -> None:
         backend = self.world.places[fault.nodes[0]].backend
         with self._lasting(fault):
-            backend.failure = BackendError("unreachable", "simulated: connection refused")
+            backend.failure = failure
             try:
                 await trio.sleep(fault.lasts_s)
             finally:

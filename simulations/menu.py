@@ -85,7 +85,8 @@ MENU: dict[str, Kind] = {
     "disk-full": Kind("nothing can be written", Whom.ONE),
     "kill-sessions": Kind("the processes of its sessions die", Whom.ONE),
     "model-stalls": Kind("its model says a token in minutes", Whom.ONE),
-    "model-fails": Kind("its model server answers errors", Whom.ONE),
+    "model-fails": Kind("its model server is not to be reached", Whom.ONE),
+    "model-errs": Kind("its model server is there, and answers errors", Whom.ONE),
     # --- lies ---
     "lies-idle": Kind("says that it has nothing to do", Whom.ONE),
     "lies-busy": Kind("says that it is full", Whom.ONE),
@@ -104,6 +105,10 @@ MENU: dict[str, Kind] = {
     "flood-requests": Kind("more requests than anybody answers", Whom.ONE),
     "flood-gossip": Kind("more gossip than anybody hears", Whom.ONE),
 }
+
+USUAL = tuple(kind for kind in MENU if kind != "model-errs")
+"""What may go wrong where a scenario does not say. Whoever adds to it makes another story of every
+seed of those, and hunts all mutants again."""
 
 CAMPUS = (
     "crash", "restart", "power-cut", "lost", "freeze", "isolate", "packet-loss", "gossip-lost",

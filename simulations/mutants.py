@@ -46,6 +46,7 @@ TERMS = "node/core/task_ledger_terms.py"
 DESK = "node/core/worker_desk.py"
 LEASE = "node/core/coordinator_lease.py"
 CONNECTIVITY = "mesh/core/connectivity.py"
+BREAKER = "mesh/core/breaker.py"
 
 MUTANTS: dict[str, Mutant] = {
     "no-fence": Mutant(
@@ -183,6 +184,30 @@ MUTANTS: dict[str, Mutant] = {
         "return tuple(self.latest(LISTED_MAX))",
         "return tuple(self.latest(LISTED_MAX))[:-1]",
         scenario="home",
+    ),
+    "never-opens": _mutant(
+        "a breaker never opens",
+        BREAKER,
+        "if self._is_bad(has_failed):",
+        "if False:",
+        scenario="refusing",
+        seeds=30,
+    ),
+    "leaks-probes": _mutant(
+        "a breaker that is half open lets everything through to find out",
+        BREAKER,
+        "return not self.is_probing",
+        "return True",
+        scenario="refusing",
+        seeds=30,
+    ),
+    "endless-tries": _mutant(
+        "a budget of tries is never spent",
+        "mesh/core/retry_budget.py",
+        "if self.left(now) >= 1.0 else None",
+        "if True else None",
+        scenario="refusing",
+        seeds=30,
     ),
     "beyond-reason": _mutant(
         "telemetry may say what is no number",

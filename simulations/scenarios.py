@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kowalski.node.control_messages import ROLES, Role
-from simulations.menu import CAMPUS, MENU
+from simulations.menu import CAMPUS, MENU, USUAL
 
 FOLDER = Path(__file__).parent / "scenarios"
 
@@ -84,7 +84,7 @@ class Work(_Part):
 class Faults(_Part):
     every_s: Annotated[float, Field(gt=0.0)] = 8.0
     lasts_s_max: Seconds = 15.0
-    kinds: tuple[str, ...] = tuple(MENU)
+    kinds: tuple[str, ...] = USUAL
     spared: tuple[str, ...] = ()
     """Names of devices that nothing befalls, by themselves; all hear them, whatever is cut."""
     is_swarm: bool = True

@@ -21,6 +21,7 @@ from kowalski.node.storage import StorageError
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import TaskId
 from kowalski.rlm.journal import event_of
+from simulations.checkers.breakers import breakers
 from simulations.checkers.ends import Taken, models_down, was_alone, why_not_conserved, why_wrong
 from simulations.checkers.journals import Journals, untrue_cells
 from simulations.checkers.members import Members
@@ -28,7 +29,7 @@ from simulations.checkers.patience import Silences
 from simulations.checkers.placements import Able, Deadlines, Probes, RetryBudgets
 from simulations.checkers.terms import Fences, Leases, Terms
 from simulations.checkers.views import Beliefs, disagreements, ghosts
-from simulations.checkers.work import Executions, check_calls, leftovers
+from simulations.checkers.work import Executions, check_calls, is_same, leftovers
 from simulations.determinism import decided_by
 from simulations.injection import Injection
 from simulations.logs import told_to
@@ -87,7 +88,6 @@ class Report:
     cells_visible: int = 0
     calls: int = 0
     last: tuple[Said | str, ...] = ()
-    """What happened in the end, as the witness saw it."""
     trace: list[str] | None = None
     timeline: Timeline | None = None
     recorders: dict[str, list[str]] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Report:
 
     @property
     def events(self) -> list[str]:
-        """What happened last, in words: few stories are asked for them."""
+        """What happened last, in words."""
         return [in_words(one) for one in self.last]
 
 
@@ -183,6 +183,7 @@ class _Story:
             Deadlines(witness),
             RetryBudgets(witness),
             self._probes,
+            *breakers(witness, self._plan.faults, self._parts),
         )
         if self.historian is not None:
             witness.engage(self.historian)
@@ -300,10 +301,10 @@ class _Story:
         task = TaskId(ask.task)
         try:
             if ask.kind == "cancel":
+                taken.is_cancelled = True  # also if its node dies as it writes that down
                 world.as_node(
                     taken.number, lambda node: node.submitter.cancel(task, "changed my mind")
                 )
-                taken.is_cancelled = True
                 self.witness.note(f"{ask.task}: cancelled")
                 return
             before = world[taken.number].submitter.find(task)
@@ -320,7 +321,7 @@ class _Story:
             return
         check(
             "id_idempotent",
-            holds=ask.kind == "again" and _is_same(before, after),
+            holds=ask.kind == "again" and is_same(before, after),
             words=f"{ask.task}: {ask.kind} made {after} of {before}",
         )
 
@@ -422,8 +423,9 @@ class _Story:
                 taken={name for name, one in self._taken.items() if one.number == number},
                 perhaps={name for at, name in self._perhaps if at == number},
             )
-            words = f"node {number} {wrong}"
-            self.witness.check("tasks_are_conserved", holds=not wrong, words=words)
+            self.witness.check(
+                "tasks_are_conserved", holds=not wrong, words=f"node {number} {wrong}"
+            )
 
     def _check_end(self, taken: Taken) -> None:
         task = self._show(taken)
@@ -489,12 +491,3 @@ class _Story:
                     f"{now:.4f} {event!r:.300} -> {effects!r:.500}"
                     for now, event, effects in list(one.recorder)[-STEPS_SHOWN:]
                 ]
-
-
-def _is_same(before: Task, after: Task) -> bool:
-    """Whether it is one task, which may have gone on meanwhile, and not a second begun."""
-    return (
-        (before.spec, before.submitted_unix_s) == (after.spec, after.submitted_unix_s)
-        and after.term >= before.term
-        and after.digests[: before.entries] == before.digests
-    )

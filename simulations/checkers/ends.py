@@ -47,7 +47,7 @@ def models_down(faults: Iterable[Fault], from_s: float, until_s: float) -> int:
         {
             fault.nodes[0]
             for fault in faults
-            if fault.kind == "model-fails"
+            if fault.kind in {"model-fails", "model-errs"}
             and fault.at_s < until_s
             and fault.at_s + fault.lasts_s > from_s
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable
 
+from kowalski.node.core.task_ledger import Task
 from kowalski.node.repl.scripted_sessions import ScriptedState
 from kowalski.protocol.messages.base import Refused
 from kowalski.protocol.messages.repl import CellAsked, CellDone
@@ -132,3 +133,12 @@ def leftovers(world: World) -> list[str]:
         if streams > STREAMS_PER_PEER_MAX * (len(world.places) + 1):
             found.append(f"{who}: {streams} streams")
     return found
+
+
+def is_same(before: Task, after: Task) -> bool:
+    """Whether it is one task, which may have gone on meanwhile, and not a second begun."""
+    return (
+        (before.spec, before.submitted_unix_s) == (after.spec, after.submitted_unix_s)
+        and after.term >= before.term
+        and after.digests[: before.entries] == before.digests
+    )
