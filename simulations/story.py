@@ -301,10 +301,10 @@ class _Story:
         task = TaskId(ask.task)
         try:
             if ask.kind == "cancel":
+                taken.is_cancelled = True  # also if its node dies as it writes that down
                 world.as_node(
                     taken.number, lambda node: node.submitter.cancel(task, "changed my mind")
                 )
-                taken.is_cancelled = True
                 self.witness.note(f"{ask.task}: cancelled")
                 return
             before = world[taken.number].submitter.find(task)

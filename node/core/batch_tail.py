@@ -61,15 +61,24 @@ Next = ToWhomIsFree | Ahead | None
 """None: all have as much as they should."""
 
 
-def next_place(servers: Collection[Server], offered: int, passed_over: Collection[PeerId]) -> Next:
-    """Where the next group should go, while so many seek a free slot already (`offered`)."""
+def next_place(
+    servers: Collection[Server],
+    offered: int,
+    passed_over: Collection[PeerId],
+    full: Collection[PeerId] = (),
+) -> Next:
+    """Where the next group should go, while so many seek a free slot already (`offered`).
+
+    `full` are those whose line others have filled: nothing more can wait there.
+    """
     able = [one for one in servers if one.peer not in passed_over]
     free = sum(max(0, one.slots - one.groups) for one in able)
     under_way = offered + sum(one.groups for one in servers)
     if free > offered or not under_way:
         return ToWhomIsFree()
-    roomy = [] if offered else [one for one in _quick(able) if one.groups < 2 * one.slots]
-    if not roomy:
+    quick = [one for one in _quick(able) if one.peer not in full]
+    roomy = [one for one in quick if one.groups < 2 * one.slots]
+    if offered or not roomy:
         return None
     return Ahead(min(roomy, key=lambda one: (one.groups / one.slots, one.pace_s, one.peer)).peer)
 

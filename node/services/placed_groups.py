@@ -18,7 +18,6 @@ from kowalski.mesh.core.placement import Choice, Devices, Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core.batch_tail import (
     QUICKEST_S,
-    Ahead,
     Next,
     Server,
     Tail,
@@ -108,9 +107,7 @@ class PlacedGroups:
         choices = self._work.placing.dispatch.rank(need).choices
         servers = self._servers(need, choices, line)
         passed_over = self._passed_over(need, servers, line)
-        place = next_place(servers, line.offered, passed_over)
-        if isinstance(place, Ahead) and place.peer in self._full:
-            place = None
+        place = next_place(servers, line.offered, passed_over, self._full)
         slots = self._weighed(need, each_s, choices)
         size = group_size(each_s, waiting=line.waiting, slots=slots)
         return Share(size, place, self._tails[need.work].wake_at)

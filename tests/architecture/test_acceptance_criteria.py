@@ -17,12 +17,11 @@ from tests.architecture.source_tree import ROOT
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """`shown_by`: the names of tests by their file, below tests/. `short_of` is what is not met."""
+    """`shown_by`: the names of tests by their file, below tests/."""
 
     says: str
     shown_by: Mapping[str, tuple[str, ...]]
     measured_by: str = ""
-    short_of: str = ""
 
 
 PLAYED = "integration/test_recorded_trajectories.py"

@@ -170,6 +170,8 @@ def test_free_slots_are_filled_first_then_the_quick_get_one_group_ahead() -> Non
 def test_as_quick_ones_are_filled_evenly() -> None:
     alike = [Server(BOX, 0.01, 2, groups=3), Server(LAP, 0.015, 2, groups=2)]
     assert next_place(alike, 0, NOBODY) == Ahead(LAP)
+    assert next_place(alike, 0, NOBODY, full={LAP}) == Ahead(BOX)
+    assert next_place(alike, 0, NOBODY, full={LAP, BOX}) is None
 
 
 @given(
