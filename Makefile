@@ -92,8 +92,8 @@ simulate-scale: setup ## 50 real nodes and 1,000 as cores, ten virtual minutes e
 	@$(BIN)/python -m simulations bench --nodes 50 --minutes 10
 	@$(BIN)/python -m simulations scale --nodes 1000 --minutes 10 $(SIMULATE_FLAGS)
 
-conformance: setup ## one script in the simulator and in real processes: what is seen is the same
-	@$(BIN)/pytest -q -n0 tests/integration/test_conformance.py
+conformance: setup ## six scripts in the simulator and in real processes: what is seen is the same
+	@CONFORMANCE=all $(BIN)/pytest -q -n0 tests/integration/test_conformance.py
 
 mutants: setup ## known bugs, put into the code one at a time: some story must find each
 	@$(BIN)/python -m simulations mutants $(SIMULATE_FLAGS)

@@ -1,8 +1,9 @@
 """One script in two tiers: a home of three, as its user sees it, in the simulator and for real.
 
-A script submits one task at node `a`, does something to whoever leads it, and undoes that in the
-end. What is seen is what the control socket of `a` tells: its verbs are the same in both tiers, and
-so is the Python of the cells. Only bounds of time differ, by what a busy machine may add.
+A script submits one task at node `a`, does something to whoever leads it, or runs its cells, and
+undoes that in the end. What is seen is what the control socket of `a` tells: its verbs are the same
+in both tiers, and so is the Python of the cells. Only bounds of time differ, by what a busy machine
+may add.
 """
 
 from __future__ import annotations
@@ -29,15 +30,27 @@ from simulations.world import Part, World, open_world
 
 Row = Mapping[str, object]
 
-ROLES: dict[str, tuple[Role, ...]] = {
+Roles = Mapping[str, tuple[Role, ...]]
+
+LED: Roles = {
     "a": ("submit", "repl"),
     "b": ("submit", "coordinate"),
     "c": ("submit", "coordinate"),
 }
 """Of three devices: `a` is asked and runs cells, `b` or `c` leads."""
 
+HELPED: Roles = {
+    "a": ("submit", "coordinate"),
+    "b": ("submit", "repl"),
+    "c": ("submit", "repl"),
+}
+"""`a` is asked and leads, `b` or `c` runs cells."""
+
 LOOK_S = 0.05
 FOR_LONG_S = 1e6
+STOPPED_S = 20.0
+"""Of a simulated process, whose end is set when it begins: longer than until it is given up and
+the task has ended. A real one goes on then."""
 REQUEST: dict[str, object] = {
     "mode": "blocks",
     "timeout_s": 120.0,
@@ -62,19 +75,28 @@ print("third", total)
 """,
 }
 
-What = Literal["nothing", "killed", "cut off"]
+What = Literal["nothing", "killed", "cut off", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What befalls the leader once the first cell is done; how soon `a` may and must notice.
+    """What befalls a node once the first cell is done; how soon `a` may and must notice.
 
-    Seconds from then on: until nothing is sent to it any more, and until it is given up.
+    Whom: who leads, or who ran that cell. Seconds from then on: until nothing is sent to it any
+    more, and until it is given up.
     """
 
     what: What
+    whom: Literal["leader", "worker"] = "leader"
     unroutable_s_max: float = 0.0
     failed_s: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def roles(self) -> Roles:
+        return LED if self.whom == "leader" else HELPED
+
+    def __str__(self) -> str:
+        return self.what if self.what == "nothing" else f"the {self.whom} is {self.what}"
 
 
 SCRIPTS = (
@@ -85,16 +107,28 @@ SCRIPTS = (
     Script("cut off", unroutable_s_max=4.0, failed_s=(1.0, 8.0)),
 )
 
+MORE_SCRIPTS = (
+    # It goes on where it was, in a term long over: nothing of what it says then may be seen.
+    Script("stopped", unroutable_s_max=4.0, failed_s=(1.0, 8.0)),
+    # The second cell dies with the variables of the first: both are run again elsewhere.
+    Script("killed", "worker", unroutable_s_max=1.0, failed_s=(0.2, 8.0)),
+    # It comes back with a session that nobody wants any more.
+    Script("cut off", "worker", unroutable_s_max=4.0, failed_s=(1.0, 8.0)),
+)
+"""For `make conformance`: each takes real nodes a quarter of a minute."""
+
 
 @dataclass(slots=True)
 class History:
-    """What `a` shows. Leaders are `first`, `second`, in the order in which they led."""
+    """What `a` shows. Leaders and workers are `first`, `second`, in the order of their coming."""
 
     leaders: list[str] = field(default_factory=list)
     """By name, in order; of the terms from 1 on."""
     terms: list[int] = field(default_factory=list)
     cells: list[tuple[int, str]] = field(default_factory=list)
     """Number and status, in the order in which they became visible."""
+    workers: list[str] = field(default_factory=list)
+    """By name: who ran each of them."""
     state: str = ""
     answer: str = ""
     verdicts: list[tuple[str, str]] = field(default_factory=list)
@@ -105,17 +139,22 @@ class History:
     @property
     def visible(self) -> dict[str, object]:
         """What must be the same in both tiers, to the word."""
-        ranks: dict[str, str] = {}
-        for name in self.leaders:
-            ranks.setdefault(name, ("first", "second", "third")[len(ranks)])
+        leaders, workers = _ranks(self.leaders, "leader"), _ranks(self.workers, "worker")
+        ranks = workers | leaders
         return {
-            "leaders": [ranks[name] for name in self.leaders],
+            "leaders": [leaders[name] for name in self.leaders],
             "terms": self.terms,
             "cells": self.cells,
+            "workers": [workers[name] for name in self.workers],
             "state": self.state,
             "answer": self.answer,
             "verdicts": [(ranks.get(name, name), state) for name, state in self.verdicts],
         }
+
+
+def _ranks(names: list[str], what: str) -> dict[str, str]:
+    order = ("first", "second", "third")
+    return {name: f"{order[at]} {what}" for at, name in enumerate(dict.fromkeys(names))}
 
 
 class Onlooker:
@@ -135,6 +174,7 @@ class Onlooker:
                 history.terms.append(term)
             case {"kind": "cell", "cell": int(cell), "status": str(status)} if status != "started":
                 history.cells.append((cell, status))
+                history.workers.append(str(event.get("name", "")))
                 return history.cells == [(0, "done")]
             case _:
                 pass
@@ -142,6 +182,11 @@ class Onlooker:
 
     def ended(self, reply: Row) -> None:
         self.history.state, self.history.answer = str(reply["state"]), str(reply["answer"])
+
+    def whom(self, script: Script) -> str:
+        """Whom the script's fault befalls, by name."""
+        history = self.history
+        return history.leaders[-1] if script.whom == "leader" else history.workers[-1]
 
     def befell(self, name: str, at_s: float) -> None:
         """The script's fault begins now, at this node."""
@@ -228,7 +273,7 @@ async def _told(script: Script, seed: int, onlooker: Onlooker, witness: Witness)
             script=plain_python,
             settings={"name": name},
         )
-        for name, roles in ROLES.items()
+        for name, roles in script.roles.items()
     ]
     moment, ended = trio.Event(), trio.Event()
     async with (
@@ -239,17 +284,17 @@ async def _told(script: Script, seed: int, onlooker: Onlooker, witness: Witness)
         nursery.start_soon(_follow, world, onlooker, moment, ended)
         if script.what != "nothing":
             await moment.wait()
-            await _befall(world, script.what, onlooker, ended)
+            await _befall(world, script, onlooker, ended)
         await ended.wait()
         nursery.cancel_scope.cancel()
 
 
-async def _befall(world: World, what: What, onlooker: Onlooker, ended: trio.Event) -> None:
-    """Lasts until the task has ended and the leader is given up; then until it is back."""
-    name = onlooker.history.leaders[-1]
-    number = list(ROLES).index(name)
-    kind = "crash" if what == "killed" else "isolate"
-    fault = Fault(kind, 0.0, FOR_LONG_S, (number,), 0.5)
+async def _befall(world: World, script: Script, onlooker: Onlooker, ended: trio.Event) -> None:
+    """Lasts until the task has ended and that node is given up; then until it is back."""
+    name = onlooker.whom(script)
+    number = list(script.roles).index(name)
+    kind = {"killed": "crash", "cut off": "isolate", "stopped": "freeze"}[script.what]
+    fault = Fault(kind, 0.0, FOR_LONG_S, (number,), STOPPED_S)
     onlooker.befell(name, trio.current_time())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Injection(world).inject, fault)

@@ -8,6 +8,7 @@ import pytest
 
 from kowalski.node.repl.scripted_sessions import ScriptedState
 from simulations.conformance import (
+    MORE_SCRIPTS,
     SCRIPTS,
     History,
     Onlooker,
@@ -20,17 +21,21 @@ from simulations.conformance import (
 NOTHING, KILLED, CUT_OFF = SCRIPTS
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.what)
+@pytest.mark.parametrize("script", [*SCRIPTS, *MORE_SCRIPTS], ids=str)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_task_is_answered_once_whatever_befalls_its_leader(script: Script, seed: int) -> None:
+def test_a_task_is_answered_once_whatever_befalls_its_nodes(script: Script, seed: int) -> None:
     history = simulated(script, seed)
-    terms = 1 if script.what == "nothing" else 2
+    is_calm, is_led = script.what == "nothing", script.whom == "leader"
+    terms = 1 if is_calm or not is_led else 2
     assert history.terms == list(range(1, terms + 1))
-    assert history.visible["leaders"] == ["first", "second"][:terms]
+    assert history.visible["leaders"] == ["first leader", "second leader"][:terms]
+    others = ["first worker" if is_led else "second worker"] * 2
+    assert history.visible["workers"] == ["first worker", *others]
     assert history.cells == [(0, "done"), (1, "done"), (2, "done")]
     assert history.state == "answered"
     assert "second 499501" in history.answer
-    assert [state for _, state in history.verdicts] == ["failed", "alive"] * (terms - 1)
+    befell = [] if is_calm else [(f"first {script.whom}", word) for word in ("failed", "alive")]
+    assert history.visible["verdicts"] == befell
     assert not broken_bounds(script, history)
 
 
