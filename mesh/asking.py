@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from math import inf
 from typing import TypeVar
 
 import trio
@@ -58,10 +59,14 @@ class Asking:
         request: Request,
         reply: type[M],
         hear: Callable[[Message], None],
+        *,
+        until: float = inf,
     ) -> M:
         """Ask, give all that is said before the `reply` to `hear`, and return the reply.
 
         For who only listens: our own rooms need no task for it. What `hear` raises ends the work.
+        `until` is the deadline of the caller's own scope around this, if it has one: our own rooms
+        need none besides.
 
         Raises:
             PeerUnreachableError, RequestRefusedError, RequestFailedError, RemoteProtocolError: as
@@ -74,7 +79,7 @@ class Asking:
                 return message
         answer = self._room(protocol)
         asking = request if isinstance(request, Message) else await request()
-        last = await hear_ourselves_out(self._me, answer, asking, hear)
+        last = await hear_ourselves_out(self._me, answer, asking, hear, until=until)
         if not isinstance(last, reply):
             raise RemoteProtocolError(f"{last.KIND} in answer to {asking.KIND}")
         return last

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import TypeVar
 
 import trio
@@ -266,9 +267,11 @@ class Mesh:
         request: Request,
         reply: type[M],
         hear: Callable[[Message], None],
+        *,
+        until: float = inf,
     ) -> M:
         """Ask, and hear all that is said until the reply; see `Asking.hear_out`."""
-        return await self._asking.hear_out(peer, protocol, request, reply, hear)
+        return await self._asking.hear_out(peer, protocol, request, reply, hear, until=until)
 
     async def request_chunk(
         self, peer: PeerId, asked: ContentAsked, *, timeout_s: float

@@ -87,9 +87,11 @@ async def converse_with_ourselves(
 class _Teller:
     """The answering side where the asker only listens: each message is heard as it is said."""
 
-    def __init__(self, peer: PeerId, hear: Callable[[Message], None]) -> None:
+    def __init__(self, peer: PeerId, hear: Callable[[Message], None], until: float) -> None:
         self._peer = peer
         self._hear = hear
+        self.until = until
+        """When the asker gives up, and this with it."""
         self._watcher = watcher.get()
         self.failure: Exception | None = None
         """What the asker came to grief with; it has left since."""
@@ -128,17 +130,22 @@ class _Teller:
 
 
 async def hear_ourselves_out(
-    me: PeerId, answer: Answer, request: Message, hear: Callable[[Message], None]
+    me: PeerId,
+    answer: Answer,
+    request: Message,
+    hear: Callable[[Message], None],
+    *,
+    until: float = inf,
 ) -> Message:
     """The last message in answer to `request`; all before it go to `hear`, which must not block.
 
     Answered in the task of whoever asks. To raise in `hear` is to leave: the work ends, and the
-    error comes out here.
+    error comes out here. `until`: the deadline of a scope in which it is asked, if there is one.
 
     Raises:
         RequestRefusedError, RequestFailedError: that was the answer.
     """
-    teller = _Teller(me, hear)
+    teller = _Teller(me, hear, until)
     teller.tell_watcher(request, by_asker=True)
     last = await outcome_of(answer, teller, lambda: request)
     if teller.failure is not None:
@@ -153,11 +160,10 @@ _NO_SCOPE = nullcontext()
 def no_longer_than(conversation: Conversation, deadline: float) -> AbstractContextManager[object]:
     """Ends the work in the block at `deadline`; what follows the block then says so.
 
-    Who hears itself out does the work in the task that asks for it, whose own deadline ends it: the
-    same but for the margin that is left for a no to come back. No second one is set then.
+    Who hears itself out does the work in the task that asks for it. Where that has said when it
+    gives up, at the same time but for the margin that is left for a no to come back, its scope ends
+    the work, and no second one is set.
     """
-    if isinstance(conversation, _Teller):
-        asker_s = trio.current_effective_deadline() - deadline
-        if asker_s <= MARGIN_S_MAX:
-            return _NO_SCOPE
+    if isinstance(conversation, _Teller) and conversation.until - deadline <= MARGIN_S_MAX:
+        return _NO_SCOPE
     return trio.move_on_at(deadline)

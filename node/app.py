@@ -43,6 +43,7 @@ from kowalski.node.backends.llama_child import open_model_files
 from kowalski.node.backends.model_files import is_model_file
 from kowalski.node.backends.probing import Candidate, Finding, candidates, probe
 from kowalski.node.backends.tokenizer_files import of_this_user
+from kowalski.node.collecting import keep_for_good
 from kowalski.node.config import NodeConfig
 from kowalski.node.copy_storage import CopyStorage, open_copy_storage
 from kowalski.node.core.model_policy import ModelRules
@@ -177,6 +178,7 @@ async def _run(config: NodeConfig, notices: ServiceNotices, stopping: Stopping) 
         if not config.no_http:
             await stack.enter_async_context(_open_http(config, node, here, served))
         await nursery.start(control.serve_control, config.control_path, served)
+        keep_for_good()
         _say_ready(config, node.mesh, trio.current_time() - started_at)
         notices.ready(f"peer {identity.peer} of mesh {membership.mesh}")
         await notices.keep_watchdog()

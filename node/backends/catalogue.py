@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -377,7 +378,7 @@ class Answering:
         self._completing = completing
         self._record: _Record
         self._events: AsyncIterator[CompletionEvent]
-        self._started_at = trio.current_time()
+        self._started_at = math.inf
         self._first_at: float | None = None
         self._deltas = 0
 

@@ -97,6 +97,10 @@ class AnswerReader:
         if self._untold_bytes > HEAD_BYTES_MAX and not self.is_whole:
             raise BackendError("bad_reply", f"{self._untold_bytes} bytes that say nothing")
 
+    def end(self) -> None:
+        """Nothing is fed any more: the parser and this, which know each other, part."""
+        del self._parser
+
     def take(self) -> bytes:
         """What has come of the body since the last time."""
         pieces, self._pieces = self._pieces, []

@@ -103,6 +103,7 @@ class Connection:
         Raises:
             BackendError: `unreachable`, it hung up; `bad_reply`, that is no HTTP; `stalled`.
         """
+        self._answer.end()
         answer = self._answer = AnswerReader()
         self._silences.begin(self, until)
         try:

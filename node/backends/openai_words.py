@@ -230,11 +230,12 @@ def take_completion(value: JsonObject, answer: Answer, *, part: str) -> list[Com
     piece = cast("JsonObject", piece)
     # `text` is what `/completions` says in place of a message.
     text = piece.get("content") if piece else choice.get("text")
+    logprobs = choice.get("logprobs")
     events = answer.take(
         text,
         thinking=piece.get("reasoning_content") or piece.get("reasoning"),
         calls=_calls(piece.get("tool_calls")),
-        logprobs=logprobs_of(_object(choice.get("logprobs")).get("content")),
+        logprobs=logprobs_of(_object(logprobs).get("content")) if logprobs else (),
     )
     reason = choice.get("finish_reason")
     if isinstance(reason, str) and reason and not answer.has_stopped:
@@ -243,8 +244,10 @@ def take_completion(value: JsonObject, answer: Answer, *, part: str) -> list[Com
 
 
 def _take_usage(value: JsonObject, answer: Answer) -> None:
-    usage = _object(value.get("usage"))
-    timings = _object(value.get("timings"))
+    usage, timings = value.get("usage"), value.get("timings")
+    if not (usage or timings):
+        return  # nearly all chunks
+    usage, timings = _object(usage), _object(timings)
     if usage:
         answer.count(
             usage.get("prompt_tokens"),

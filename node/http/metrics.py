@@ -35,6 +35,7 @@ class NodeMetrics:
         """Looking a label up costs more than counting."""
         self._models: set[str] = set()
         self._labelled_calls: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+        self._labelled_tokens: dict[str, tuple[Counter, Counter]] = {}
         self._requests = Counter(
             "kowalski_http_requests",
             "HTTP requests that were answered.",
@@ -95,8 +96,15 @@ class NodeMetrics:
         count.inc()
         seconds.observe(call.after_s)
         if call.usage is not None:
-            self._tokens.labels(model, "prompt").inc(call.usage.prompt_tokens)
-            self._tokens.labels(model, "completion").inc(call.usage.completion_tokens)
+            prompt, completion = self._tokens_of(model)
+            prompt.inc(call.usage.prompt_tokens)
+            completion.inc(call.usage.completion_tokens)
+
+    def _tokens_of(self, model: str) -> tuple[Counter, Counter]:
+        if model not in self._labelled_tokens:
+            both = self._tokens.labels(model, "prompt"), self._tokens.labels(model, "completion")
+            self._labelled_tokens[model] = both
+        return self._labelled_tokens[model]
 
     def _label_of(self, model: str) -> str:
         """As a client named it, which need not be any model."""

@@ -135,7 +135,7 @@ class HttpRoom:
     async def _takes_token(self, exchange: Exchange) -> bool:
         """A browser shows the token once, in the address; from then on in a cookie."""
         request = exchange.request
-        if "token" not in request.query or request.method != "GET":
+        if request.method != "GET" or "token" not in request.query:
             return False
         kept = f"{COOKIE}={request.query['token']}; Max-Age={COOKIE_S}; Path=/; HttpOnly"
         headers = (("set-cookie", f"{kept}; SameSite=Strict"), ("location", request.path or "/"))

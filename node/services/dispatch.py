@@ -412,7 +412,8 @@ class Dispatch:
             if not flights:
                 self._under_way.pop((peer, need.work), None)
             chosen.release()
-            took_s = trio.current_time() - now
+            ended_at = trio.current_time()
+            took_s = ended_at - now
             is_own = chosen.choice.candidate.is_self  # whom we need not doubt
             if verdict == "abandoned" and sent.is_given_up and not (sent.is_answered or is_own):
                 patience_s = max(SILENT_S_MIN, SILENT_TIMES * chosen.promised_s)
@@ -422,13 +423,13 @@ class Dispatch:
             breaker = self._breaker(key)
             match verdict:
                 case "failed" | "silent":
-                    self._breakers[key] = breaker.fail(passage, trio.current_time())
+                    self._breakers[key] = breaker.fail(passage, ended_at)
                 case "abandoned":
                     self._breakers[key] = breaker.abandon(passage)
                 case _:
                     self._breakers[key] = breaker.succeed(passage)
             if verdict == "done" and learns:
-                self._learn(work, chosen, sent, took_s)
+                self._learn(work, chosen, sent, took_s, ended_at)
 
     def probes(self) -> list[tuple[PeerId, Kind]]:
         """Where requests are under way that find out whether a breaker may close, one by one."""
@@ -448,8 +449,8 @@ class Dispatch:
     def _breaker(self, key: tuple[PeerId, Kind]) -> Breaker:
         return self._breakers.get(key) or Breaker(f"{self._mesh.me} {key[0]} {key[1]}")
 
-    def _learn(self, work: Work, chosen: Chosen, sent: Sent, took_s: float) -> None:
-        need, peer, now = work.need, chosen.choice.peer, trio.current_time()
+    def _learn(self, work: Work, chosen: Chosen, sent: Sent, took_s: float, now: float) -> None:
+        need, peer = work.need, chosen.choice.peer
         outcome = Outcome(
             units=sent.units if sent.units is not None else need.units,
             took_s=took_s,

@@ -180,7 +180,7 @@ class Gate:
                 if request.job.kind == "code":  # only a cell waits for what it asks of others
                     conversation = _Lending(conversation, Slot(self._driver.handle, ticket))
                 done = await answer(conversation, message)
-                self._learn(request, trio.current_time() - began_at, done, slots)
+                self._learn(request, done, slots, began_at)
                 return done
             finally:
                 del self._waiters[ticket]
@@ -250,13 +250,14 @@ class Gate:
         found = self._prefixes.find(job.prefixes, trio.current_time())
         return 0 if found is None else found[1]
 
-    def _learn(self, request: Request, took_s: float, done: Message, slots: int) -> None:
+    def _learn(self, request: Request, done: Message, slots: int, began_at: float) -> None:
         if not is_done(done):
             return
-        job = request.job
+        job, now = request.job, trio.current_time()
+        took_s = now - began_at
         self._usual = self._usual.learn(job, took_s, done)
         if isinstance(done, CompletionDone | CompletionsDone):
-            self._prefixes.read(HERE, request.prefixes, trio.current_time())
+            self._prefixes.read(HERE, request.prefixes, now)
             self._limit_by_pace(job, took_s, done.usage.completion_tokens, slots)
 
     def _limit_by_pace(self, job: Job, took_s: float, tokens: int, slots: int) -> None:

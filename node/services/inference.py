@@ -160,13 +160,13 @@ class InferenceRoom:
 
     def _rates(self, rate: Callable[[Listing], float | None]) -> dict[str, float]:
         listings = self._catalogue.listings()
-        told = self._told(listings)
-        rates = {
-            one.model.name: measured
-            for one in reversed(listings)
-            if (measured := rate(one)) is not None and one.model.name in told
-        }
-        return dict(list(rates.items())[-RATES_MAX:])
+        told = {one.name for one in self.models}
+        rates: dict[str, float] = {}
+        for one in reversed(listings):
+            measured = rate(one)
+            if measured is not None and one.model.name in told:
+                rates[one.model.name] = measured
+        return rates if len(rates) <= RATES_MAX else dict(list(rates.items())[-RATES_MAX:])
 
     async def answer(self, conversation: Conversation, request: Message) -> Message:
         started = trio.current_time()

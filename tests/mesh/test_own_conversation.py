@@ -127,7 +127,7 @@ async def test_an_asker_that_waits_longer_than_it_says_hears_that_it_was_too_lon
     autojump_clock: MockClock,
 ) -> None:
     with trio.move_on_after(20), pytest.raises(RequestFailedError, match=r"^timeout: no end"):
-        await hear_ourselves_out(A, long_work, asking(10.0), lambda _: None)
+        await hear_ourselves_out(A, long_work, asking(10.0), lambda _: None, until=20.0)
     assert trio.current_time() == pytest.approx(10.0)
 
 
@@ -136,8 +136,9 @@ async def test_an_asker_that_waits_longer_than_it_says_hears_that_it_was_too_lon
 async def test_the_deadline_of_who_hears_itself_out_ends_its_work(
     autojump_clock: MockClock, asks_s: float
 ) -> None:
+    told_s = passed_on_s(asks_s, 0.0)
     with trio.move_on_after(asks_s) as patience:
-        await hear_ourselves_out(A, long_work, asking(passed_on_s(asks_s, 0.0)), lambda _: None)
+        await hear_ourselves_out(A, long_work, asking(told_s), lambda _: None, until=asks_s)
     assert patience.cancelled_caught
     assert trio.current_time() == pytest.approx(asks_s)
 
