@@ -94,6 +94,8 @@ def wanted(request: CompletionRequest) -> frozenset[Feature]:
 def left_out(kind: str, request: CompletionRequest, model: ModelInfo) -> tuple[str, ...]:
     """What of the request a server of this kind, or this model, would leave out; sorted."""
     asked = wanted(request)
+    if not asked:
+        return ()  # plain chat
     missing: set[str] = {*(asked - HONOURED.get(kind, _REFERENCE))}
     missing |= {
         feature

@@ -97,6 +97,8 @@ class StreamedReply:
 
     async def drain(self, *, timeout_s: float = 0.05) -> None:
         """Read an end that should be there already, so that the connection can be used again."""
+        if self._connection.is_whole:
+            return
         with contextlib.suppress(BackendError):
             while self.receive_now():
                 pass

@@ -153,6 +153,11 @@ class Connection:
                 raise
             self._failure = error  # after what came before it
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the answer has come, read or not."""
+        return self._answer.is_whole
+
     def begin_anew(self) -> bool:
         """Whether another request may be sent: the answer was read to its end, and nothing more."""
         return self._answer.is_whole and not (self._answer.is_last or self._is_broken)

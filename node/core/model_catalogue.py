@@ -107,7 +107,7 @@ def having(asked: str, listings: Iterable[Listing]) -> list[Listing]:
     if not able:
         what = "any model" if is_any else f"model {asked!r}"
         raise BackendError("model_missing", f"no server on this device has {what}")
-    return sorted(able, key=lambda one: _order(asked, one))
+    return sorted(able, key=lambda one: _order(asked, one)) if len(able) > 1 else able
 
 
 def _order(asked: str, listing: Listing) -> tuple[object, ...]:

@@ -25,7 +25,8 @@ async def open_raw_server(answer: bytes, *, then_hangs: bool = False) -> AsyncIt
     async def serve(stream: trio.SocketStream) -> None:
         async with stream:
             await stream.receive_some(65536)
-            await stream.send_all(answer)
+            with contextlib.suppress(trio.BrokenResourceError):  # who has heard enough hangs up
+                await stream.send_all(answer)
             if then_hangs:
                 await trio.sleep_forever()
 

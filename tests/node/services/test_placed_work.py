@@ -217,6 +217,15 @@ async def test_a_peer_that_says_nothing_is_given_up_when_the_time_is_over(
         assert trio.current_time() - before == pytest.approx(4.0, abs=0.1)
 
 
+async def test_who_was_cancelled_before_asks_nobody(virtual_time: JumpingClock) -> None:
+    async with open_world([Part(models=("m",))]) as world:
+        instead = Instead(world, inference.PROTOCOL, reply_to_hello, 0)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await world[0].work.complete(prompt())
+        assert (scope.cancelled_caught, instead.asked) == (True, [])
+
+
 async def test_a_model_of_our_own_that_does_not_end_is_stopped_when_the_time_is_over(
     virtual_time: JumpingClock,
 ) -> None:
