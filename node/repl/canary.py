@@ -32,7 +32,7 @@ from kowalski.node.repl.seam import CellOutcome, SubCall, SubCallResult
 PROBE_SLOT = 1023
 """Probes use a slot that no session will ever have: a host counts from 0."""
 
-PYTHON_KERNEL = ("channel.py", "limiting.py", "asking.py", "python_kernel.py")
+PYTHON_KERNEL = ("channel.py", "limiting.py", "asking.py", "telling_time.py", "python_kernel.py")
 
 # Ten times what it takes on a slow machine that has much else to do.
 _START_S = 20.0

@@ -22,12 +22,13 @@ async def order_of(
     kernel: Kernel,
     language: Language,
     scene: Scene | None,
+    clock: tuple[int, ...],
     cache: CompileCache | None,
 ) -> CellOrder:
     """`number`: of the session's cells, from 1. Raises OSError: the scene cannot be shown."""
-    further: dict[str, object] = {}
+    further: dict[str, object] = {"clock": clock} if clock else {}
     if scene is not None:
-        further = {"name": scene.name, "arguments": scene.arguments}
+        further |= {"name": scene.name, "arguments": scene.arguments}
         if scene.stdin is not None:
             further["stdin"] = await kernel.show(scene.stdin, f".stdin-{number}")
     if cache is None or not language.is_compiled:

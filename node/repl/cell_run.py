@@ -301,6 +301,7 @@ class CellRun:
             answer=answer,
             variables_digest=done.digest if done is not None else "",
             variables=done.variables if done is not None else {},
+            clock=done.clock if done is not None else (),
             exit_code=self._exit_code(),
             duration_s=duration_s,
             session_alive=done is not None and self._kernel.is_alive,

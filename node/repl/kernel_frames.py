@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from kowalski.protocol.errors import PeerUnreachableError, RemoteProtocolError
 from kowalski.protocol.limits import TEXT_BYTES_MAX
+from kowalski.protocol.messages.repl import CLOCK_READINGS_MAX
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 """`kernels/channel.py` keeps to the same bound and tells the cell when a prompt is too long."""
@@ -59,6 +60,7 @@ class Built(_Frame):
 
 _VariableName = Annotated[str, Field(min_length=1, max_length=128)]
 _VariableDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
+_Microseconds = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class Done(_Frame):
@@ -74,6 +76,8 @@ class Done(_Frame):
         default_factory=dict
     )
     """The beginning of a digest of each, where the kernel tells them apart."""
+    clock: Annotated[tuple[_Microseconds, ...], Field(max_length=CLOCK_READINGS_MAX)] = ()
+    """What the cell was told when it asked for the time, in order."""
     exit_code: Annotated[int, Field(ge=0, le=255)] = 0
 
 

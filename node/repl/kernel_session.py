@@ -78,6 +78,7 @@ class KernelSession:
         on_output: OnOutput,
         on_sub_calls: OnSubCalls,
         scene: Scene | None = None,
+        clock: tuple[int, ...] = (),
     ) -> CellOutcome:
         """See `seam.ReplSession.run_cell`."""
         if self._is_busy:
@@ -98,6 +99,7 @@ class KernelSession:
                     kernel=self._kernel,
                     language=LANGUAGES[self._language],
                     scene=scene,
+                    clock=clock,
                     cache=self._compile_cache,
                 ),
                 limits=self._limits.cell_of(self._language),

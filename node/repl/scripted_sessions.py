@@ -56,6 +56,7 @@ class ScriptedState:
     """Of the cells before this one."""
     files: Mapping[str, Path] = field(default_factory=dict[str, Path])
     scene: Scene = field(default_factory=Scene)
+    clock: tuple[int, ...] = ()
 
 
 Script = Callable[[str, ScriptedState], ScriptedCell]
@@ -92,6 +93,7 @@ class ScriptedSession:
         on_output: OnOutput,
         on_sub_calls: OnSubCalls,
         scene: Scene | None = None,
+        clock: tuple[int, ...] = (),
     ) -> CellOutcome:
         """See `seam.ReplSession.run_cell`."""
         if self._clock is not None:
@@ -103,7 +105,8 @@ class ScriptedSession:
         self._is_interrupted = False
         self._clock = trio.CancelScope()
         try:
-            cell = self._script(code, replace(self._state, scene=scene or Scene()))
+            state = replace(self._state, scene=scene or Scene(), clock=clock)
+            cell = self._script(code, state)
             outcome = await self._play(cell, self._clock, timeout_s, on_sub_calls)
             self._left.update((each.name, each) for each in cell.leaves)
         finally:

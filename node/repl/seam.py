@@ -90,6 +90,8 @@ class CellOutcome:
     variables_digest: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
     """The beginning of a digest of each, as far as the kernel tells them apart."""
+    clock: tuple[int, ...] = ()
+    """What it was told of the time, in microseconds since 1970: as `repl.CellDone.clock`."""
     exit_code: int | None = None
     duration_s: float = 0.0
     session_alive: bool = True
@@ -136,8 +138,11 @@ class ReplSession(Protocol):
         on_output: OnOutput,
         on_sub_calls: OnSubCalls,
         scene: Scene | None = None,
+        clock: tuple[int, ...] = (),
     ) -> CellOutcome:
         """Run one cell to its end; a session that is lost answers `died` at once.
+
+        `clock`: what it is told of the time first, where the language can be told.
 
         `scene` None: arguments and standard input stay as they are.
 

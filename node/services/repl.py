@@ -220,6 +220,7 @@ class ReplRoom:
                 on_output=running.on_output,
                 on_sub_calls=running.on_sub_calls,
                 scene=materials.scene,
+                clock=asked.clock,
             )
             left = await self._files(session, asked)
             done = await self._done(asked, outcome, left, started)
@@ -308,6 +309,7 @@ class ReplRoom:
                 wire.Variable(name=name, digest=digest)
                 for name, digest in list(outcome.variables.items())[: wire.VARIABLES_MAX]
             ),
+            clock=outcome.clock[: wire.CLOCK_READINGS_MAX],
             exit_code=outcome.exit_code,
             files=left.files,
             files_omitted=left.omitted,

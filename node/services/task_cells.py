@@ -35,7 +35,6 @@ from kowalski.protocol.messages.repl import (
     CellDone,
     Inputs,
     SessionClosed,
-    Variables,
 )
 from kowalski.protocol.messages.task import TaskSpec
 from kowalski.protocol.session_past import NOTHING, past_with
@@ -88,8 +87,8 @@ class _Known:
     """What the journal says of cells, for running them again."""
 
     code: dict[int, tuple[str, str]] = field(default_factory=dict)
-    left_behind: dict[int, tuple[str, Variables]] = field(default_factory=dict)
-    """A digest of all variables after each cell, and one of each where they are told apart."""
+    ended: dict[int, journal.CellFinished] = field(default_factory=dict)
+    """What each cell left behind, and what it was told of the time."""
     seats: dict[str, PeerId] = field(default_factory=dict)
     """Where the session of each language was last."""
     started: set[tuple[int, PeerId]] = field(default_factory=set)
@@ -144,7 +143,7 @@ class TaskCells:
                 self._known.seats[event.language] = event.peer
                 self._used.add(event.peer)
             case journal.CellFinished():
-                self._known.left_behind[event.cell] = (event.variables_digest, event.variables)
+                self._known.ended[event.cell] = event
                 language, _ = self._known.code.get(event.cell, ("", ""))
                 self._known.seats[language] = event.peer
             case _:
@@ -290,14 +289,14 @@ class TaskCells:
             language, code = self._known.code[cell]
             self._outlook.progress("replayed", cell=cell, language=language, peer=seat.peer)
             done = await self._ask(seat, cell, language, code, effect.after[:at])
-            digest, variables = self._known.left_behind.get(cell, (done.variables_digest, ()))
-            if done.variables_digest != digest:
+            before = self._known.ended.get(cell)
+            if before is not None and done.variables_digest != before.variables_digest:
                 self._outlook.record(
                     journal.CellDiverged(
                         cell=cell,
                         language=language,
                         peer=seat.peer,
-                        names=cell_moves.differing(variables, done.variables),
+                        names=cell_moves.differing(before.variables, done.variables),
                     )
                 )
             if not done.is_session_alive:
@@ -314,6 +313,7 @@ class TaskCells:
         self, seat: _Seat, cell: int, language: str, code: str, after: tuple[int, ...]
     ) -> CellDone:
         self._used.add(seat.peer)
+        before = self._known.ended.get(cell)
 
         async def asked() -> CellAsked:
             await self._outlook.until_lease_held()  # and then in the term that is
@@ -327,6 +327,7 @@ class TaskCells:
                 after=after,
                 past=self._past(after),
                 seed=self._limits.spec.seed,
+                clock=() if before is None else before.clock,
                 timeout_s=self._limits.spec.cell_timeout_s,
                 remaining_s=self._limits.remaining_s(),
                 claim=seat.chosen.claim,
@@ -367,6 +368,7 @@ def _finished(done: CellDone, peer: PeerId) -> journal.CellFinished:
         answer=done.answer,
         variables_digest=done.variables_digest,
         variables=done.variables,
+        clock=done.clock,
         exit_code=done.exit_code,
         is_session_alive=done.is_session_alive,
         duration_s=done.duration_s,

@@ -1,5 +1,5 @@
-# Runs cells of Python, keeps their state, and lets them ask the host. `channel.py`, `limiting.py` and
-# `asking.py` stand in front.
+# Runs cells of Python, keeps their state, and lets them ask the host. `channel.py`, `limiting.py`,
+# `asking.py` and `telling_time.py` stand in front.
 #
 # The main thread runs cells; a second one listens to the host, so that an interrupt is heard while a
 # cell runs. User code lives in a module of its own named `__main__`. It can reach everything here:
@@ -38,6 +38,7 @@ class Session:
     def __init__(self, channel):
         self._channel = channel
         self._bridge = Bridge(channel)
+        self._readings = Readings()
         self._pid = os.getpid()
         self._is_running = False
         self._is_interrupt_wanted = threading.Event()
@@ -74,6 +75,7 @@ class Session:
 
     def open(self, message):
         random.seed(message["seed"])
+        tell_time(self._readings)
         place_files(message.get("files", {}))
         self._context_paths = message["inputs"]
         self._is_single = len(self._context_paths) == 1
@@ -109,6 +111,7 @@ class Session:
         self._over.clear()
         self._bridge.open()
         _set_scene(message)
+        self._readings.begin(message.get("clock", ()))
         try:
             self._is_running = True
             try:
@@ -129,6 +132,7 @@ class Session:
             os._exit(done["exit_code"])
         self._over.set()
         self._bridge.close()
+        done["clock"] = self._readings.noted
         self._tidy(done)
         return done
 

@@ -68,7 +68,12 @@ class Talk:
         self.reply_delay_s = 0.0
 
     async def __call__(
-        self, code: str, *, timeout_s: float = 20.0, scene: Scene | None = None
+        self,
+        code: str,
+        *,
+        timeout_s: float = 20.0,
+        scene: Scene | None = None,
+        clock: tuple[int, ...] = (),
     ) -> CellOutcome:
         return await self.session.run_cell(
             code,
@@ -76,6 +81,7 @@ class Talk:
             on_output=lambda stream, data: self.heard.append((stream, data)),
             on_sub_calls=self._answer,
             scene=scene,
+            clock=clock,
         )
 
     async def _answer(self, calls: tuple[SubCall, ...]) -> tuple[SubCallResult, ...]:

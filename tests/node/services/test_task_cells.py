@@ -180,8 +180,10 @@ async def test_variables_that_come_out_otherwise_when_run_again_are_told(
     virtual_time: JumpingClock,
 ) -> None:
     """A journal whose first cell left something behind that it does not leave this time."""
+    clocks: list[tuple[int, ...]] = []
     async with open_world([ASKER, LEADER, WORKER]) as world:
         name, worker = TaskId("by-hand"), world.peer(2)
+        world.places[2].on_cell.append(lambda _code, state: clocks.append(state.clock))
         happened: list[SessionEvent] = [
             Opened(mode="blocks"),
             CellStarted(cell=0, language="python", code="keep x 41\n", peer=worker),
@@ -192,6 +194,7 @@ async def test_variables_that_come_out_otherwise_when_run_again_are_told(
                 output="",
                 variables_digest="of another day",
                 variables=(Variable(name="now", digest="0" * 8),),
+                clock=(1_500_000, 2_000_000),
             ),
         ]
         prefix: list[Entry] = []
@@ -221,6 +224,7 @@ async def test_variables_that_come_out_otherwise_when_run_again_are_told(
                 told.append(event_of((await heard(talk, EntryOffered)).entry))
             diverged = CellDiverged(cell=0, language="python", peer=worker, names=("now",))
             assert diverged in told
+            assert clocks == [(1_500_000, 2_000_000), ()], "time is told again to what runs again"
 
 
 # --- workers that are full or forget ------------------------------------------------------------

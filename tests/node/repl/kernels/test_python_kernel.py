@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kowalski.node.repl.seam import Answer, SubCallResult
-from kowalski.protocol.messages.repl import VARIABLES_MAX
+from kowalski.protocol.messages.repl import CLOCK_READINGS_MAX, VARIABLES_MAX
 from tests.node.repl.rooms import talk_to
 
 pytestmark = [pytest.mark.real, pytest.mark.trio]
@@ -285,6 +285,56 @@ async def test_the_digest_follows_the_variables_and_repeats_in_another_session()
     assert digests[0] == digests[1]
     async with talk_to(seed=8) as cell:
         assert (await cell(code)).variables_digest != digests[0][0]
+
+
+TELLS_TIME = """
+import datetime, time
+from datetime import date, datetime as moment
+seen = [
+    time.time(), time.time_ns(), time.ctime(), time.strftime("%F %T"), time.localtime()[:6],
+    time.gmtime()[:6], moment.now().isoformat(), moment.now(datetime.timezone.utc).isoformat(),
+    moment.today().isoformat(), date.today().isoformat(), datetime.datetime.utcnow().isoformat(),
+]
+"""
+
+
+async def test_a_cell_that_runs_again_is_told_the_same_time() -> None:
+    async with talk_to() as cell:
+        first = await cell(TELLS_TIME)
+    assert first.status == "ok", first.error
+    assert len(first.clock) == 11
+    assert list(first.clock) == sorted(first.clock)
+    async with talk_to() as cell:
+        later = await cell(TELLS_TIME)
+        assert later.variables_digest != first.variables_digest
+        again = await cell(TELLS_TIME, clock=first.clock)
+        assert (again.clock, again.variables_digest) == (first.clock, first.variables_digest)
+        assert (await cell("moment.now().year, time.gmtime(0).tm_year")).value != "(1970, 1970)"
+
+
+async def test_behind_what_it_was_told_the_time_goes_on() -> None:
+    async with talk_to() as cell:
+        told = await cell(
+            "import time\n[time.time() for _ in range(3)]", clock=(1_500_000, 2_000_000)
+        )
+        assert (told.value or "").startswith("[1.5, 2.0, 1")
+        assert told.clock[:2] == (1_500_000, 2_000_000)
+        many = await cell("x = [time.time() for _ in range(10_000)]\nx == sorted(x)")
+        assert many.value == "True"
+        assert len(many.clock) == CLOCK_READINGS_MAX
+        assert (await cell("1 + 1")).clock == ()
+
+
+async def test_moments_are_what_they_were() -> None:
+    code = (
+        "import copy, datetime, pickle\n"
+        "now = datetime.datetime.now()\n"
+        "class Own(datetime.datetime): pass\n"
+        "pickle.loads(pickle.dumps(now)) == copy.deepcopy(now) == now,"
+        "isinstance(now, datetime.date), type(now) is datetime.datetime, type(Own.now()) is Own"
+    )
+    async with talk_to() as cell:
+        assert (await cell(code)).value == "(True, True, True, True)"
 
 
 async def test_each_variable_has_a_digest_of_its_own() -> None:
