@@ -222,6 +222,7 @@ class ReplRoom:
                 scene=materials.scene,
                 clock=asked.clock,
             )
+            self._check_is_open(key, session)
             left = await self._files(session, asked)
             done = await self._done(asked, outcome, left, started)
         except BaseException:
@@ -238,6 +239,11 @@ class ReplRoom:
             used_up.retire()
             self._nursery.start_soon(_sweep, used_up)
         return done
+
+    def _check_is_open(self, key: worker_desk.SessionKey, session: ReplSession) -> None:
+        """Nobody may take it for how a cell ended that its session was closed, whoever did that."""
+        if self._sessions.get(key) is not session:
+            raise RequestRefusedError("session_lost", "it was closed while the cell ran")
 
     async def _files(self, session: ReplSession, asked: wire.CellAsked) -> _Left:
         """What the cell left in its working folder, kept here for whoever wants it."""

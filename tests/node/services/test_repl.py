@@ -359,6 +359,22 @@ async def test_a_stranger_to_the_term_closes_nothing_until_it_leads_a_later_one(
         assert desk.host.slots_free == desk.host.slots
 
 
+async def test_a_cell_whose_session_is_closed_meanwhile_has_not_ended(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    """Whoever asked for it has it run elsewhere, and does not take it for dead by itself."""
+    async with open_desk(tmp_path) as desk, trio.open_nursery() as nursery:
+        running = desk.begin(nursery, asked("wait 5\nsay done", term=2))
+        await until(lambda: len(desk.begun) == 1)
+        await desk.close("task", term=2)
+        await running.ended.wait()
+        assert isinstance(running.error, RequestRefusedError)
+        assert running.error.reason == "session_lost"
+        assert desk.host.slots_free == desk.host.slots
+        done = await desk.run(asked("wait 1\nsay done", term=2))
+        assert done.stdout == "done\n"
+
+
 async def test_programs_run_alone_leave_no_session(
     virtual_time: JumpingClock, tmp_path: Path
 ) -> None:
