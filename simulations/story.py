@@ -378,10 +378,10 @@ class _Story:
             "nothing_is_left_over", LEFT_OVER_S, lambda: leftovers(self._world), every_s=5.0
         )
         is_quiet = not self._injection.fired
-        due = [one for one in self._due if not one.is_cancelled]
-        self._executions.check_all([one.ask for one in due if one.is_answered], is_quiet=is_quiet)
+        whole = [one.ask for one in self._due if one.is_complete and not one.is_cancelled]
+        self._executions.check_all(whole, is_quiet=is_quiet)
         if not self._plan.scenario.may_be_helpless:
-            check_calls(self._world, [one.ask for one in due if one.is_complete], is_quiet=is_quiet)
+            check_calls(self._world, whole, is_quiet=is_quiet)
         self._members.check_all(is_quiet=is_quiet)
 
     async def _wait(

@@ -13,6 +13,8 @@ from simulations.plan import Ask
 from simulations.scenarios import Scenario
 
 HELPLESS = ("no_peer", "peers_failed", "no_model", "unrefined", "unsupported")
+NOT_RUN = as_said("[not run:")
+"""In place of what a cell printed, where all peers were lost that could run it."""
 TRIES = 3
 """Models that a call tries at most: it may meet none but failing ones."""
 LATE = ("timeout", as_said("stopped: it took too long"))
@@ -35,10 +37,13 @@ class Taken:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it is answered with all that was wanted."""
+        """Whether it is answered with all that was wanted, and nobody was missing for it."""
         if not self.is_answered or self.last_seen is None or self.last_seen.answer is None:
             return False
-        return not _missing(self.ask, self.last_seen.answer.answer)
+        answer = self.last_seen.answer
+        said = f"{answer.detail} {as_said(answer.answer)}"
+        was_helpless = any(one in said for one in (*HELPLESS, NOT_RUN))
+        return not was_helpless and not _missing(self.ask, answer.answer)
 
 
 def models_down(faults: Iterable[Fault], from_s: float, until_s: float) -> int:

@@ -109,7 +109,12 @@ def test_only_an_answer_with_all_that_was_wanted_is_complete() -> None:
     ask = Ask("submit", 0.0, 0, "t", wanted=("x is 1",))
     taken = Taken(ask, 0, 0.0)
     assert not taken.is_complete
-    for answer, is_complete in (("so x is 1", True), ("unrefined", False)):
+    for answer, is_complete in (
+        ("so x is 1", True),
+        ("unrefined", False),
+        ("x is 1, and [unsupported: no peer runs bash]", False),
+        ("x is 1, and [not run: node-4: no connection]", False),
+    ):
         closed = journal.Closed(outcome="answered", answer=answer)
         taken.last_seen = Task(TaskId("t"), SPEC, 0, state="answered", answer=closed)
         assert taken.is_complete == is_complete
