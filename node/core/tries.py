@@ -52,6 +52,12 @@ class Tries:
         return len(self.failed) >= ATTEMPTS_MAX
 
     @property
+    def are_lost(self) -> bool:
+        """Whether somebody failed, and all who did went away."""
+        failed = self.failed.values()
+        return bool(failed) and all(isinstance(one, PeerUnreachableError) for one in failed)
+
+    @property
     def may_wait(self) -> bool:
         return bool(self.busy) and not self.are_too_many
 
@@ -104,5 +110,4 @@ class Tries:
         last, words = list(self.failed.values())[-1], "; ".join(self.complaints)
         if isinstance(last, RequestRefusedError):
             return RequestRefusedError(last.reason, words, last.retry_after_s)
-        are_lost = all(isinstance(one, PeerUnreachableError) for one in self.failed.values())
-        return (PeersLostError if are_lost else RequestFailedError)("peers_failed", words)
+        return (PeersLostError if self.are_lost else RequestFailedError)("peers_failed", words)

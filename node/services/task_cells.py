@@ -17,6 +17,7 @@ from kowalski.mesh.core.decisions import Decision
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core import cell_moves, missed
+from kowalski.node.core.missed import No, Patience, Presence
 from kowalski.node.core.tries import Tries
 from kowalski.node.services import repl
 from kowalski.node.services.dispatch import Chosen, Work
@@ -44,8 +45,7 @@ from kowalski.rlm.truncation import head_and_tail
 log = structlog.get_logger(__name__)
 
 JOIN_AGAIN_S = 0.2
-LOOK_AGAIN_S = 1.0
-"""Between two looks for a peer that has the language, by a task that waits for one."""
+"""Before a peer that was only cut off is asked for the same cell once more."""
 
 OUTPUT_CHARS_MAX = 16_384
 """Of stdout, stderr, value and error together, as journalled."""
@@ -116,6 +116,7 @@ class TaskCells:
         self._seats: dict[str, _Seat] = {}
         self._used: set[PeerId] = set()
         self._known = _Known()
+        self._presence = Presence()
 
     async def close_sessions(self, *, timeout_s: float) -> None:
         """Tell everybody who may hold a session of this task that it is over."""
@@ -152,11 +153,11 @@ class TaskCells:
     async def run(self, effect: RunCell) -> journal.CellFinished | journal.CellFailed:
         """Run one cell on whatever peer will have it; how it ended."""
         tries = Tries()
-        moves, cut, began = 0, -1, trio.current_time()
+        moves, cut, patience = 0, -1, Patience(trio.current_time())
         while True:
             seat = self._seats.get(effect.language) or await self._take_seat(effect, tries)
             if seat is None:
-                if not await self._wait_for_somebody(effect, tries, began):
+                if not await self._wait_for_somebody(effect, tries, patience):
                     return self._nobody(effect, tries)
                 continue
             if seat.ran != effect.after and not cell_moves.may_replay(self._limits.spec):
@@ -204,24 +205,30 @@ class TaskCells:
             "moved", cell=effect.cell, language=effect.language, why=tries.complaint
         )
 
-    async def _wait_for_somebody(self, effect: RunCell, tries: Tries, began: float) -> bool:
+    async def _wait_for_somebody(self, effect: RunCell, tries: Tries, patience: Patience) -> bool:
         """Wait before looking again, if that may help."""
         if tries.busy:
             self._outlook.progress("note", text=f"cell {effect.cell} waits: {tries.complaint}")
             await trio.sleep(tries.wait_s(self._work.placing.dispatch.uniform()))
             return True
         need, now = self._work_of(effect.language).need, trio.current_time()
-        waited_s, here_s = now - began, now - self._mesh.detection.here_since
-        candidates = self._mesh.candidates()
-        if not tries.failed and missed.is_worth_a_wait(need, candidates, waited_s, here_s):
-            await trio.sleep(missed.LOOK_S)
-            return True
-        if self._limits.spec.failover != "queue":
+        waited_s, here_s = now - patience.began, now - self._mesh.detection.here_since
+        no = No("peers_failed" if tries.failed else "no_peer", are_lost=tries.are_lost)
+        if no.are_lost:
+            self._presence.saw(effect.language, now)
+        wait = patience.after(
+            no,
+            failover=self._limits.spec.failover,
+            is_missed=missed.is_worth_a_wait(need, self._mesh.candidates(), waited_s, here_s),
+            gone_s=self._presence.gone_s(effect.language, now),
+        )
+        if wait is None:
             return False
-        words = f"cell {effect.cell} waits for a peer that runs {effect.language}"
-        self._outlook.progress("note", text=words)
+        if wait.is_told:
+            words = f"cell {effect.cell} waits for a peer that runs {effect.language}"
+            self._outlook.progress("note", text=words)
         tries.failed.clear()
-        await trio.sleep(LOOK_AGAIN_S)
+        await trio.sleep(wait.seconds)
         return True
 
     def _nobody(self, effect: RunCell, tries: Tries) -> journal.CellFailed:

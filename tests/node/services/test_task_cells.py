@@ -96,6 +96,18 @@ async def test_worker_after_worker_dies_and_the_last_one_finishes(
         assert len(world.cells) == 6
 
 
+async def test_a_cell_waits_for_its_only_worker_to_come_back(virtual_time: JumpingClock) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        task = world.submit(0, blocks("keep x 1", "wait 10\nshow x"), mode="blocks")
+        await world.until(lambda: len(world.cells) == 2)
+        await world.kill(2)
+        await trio.sleep(10)
+        await world.start(2)
+        assert "x is 1" in await answer(world, task)
+        assert world.cells == ["keep x 1\n", "wait 10\nshow x\n"] * 2
+        assert (await world.result(0, task)).term == 1
+
+
 async def test_without_any_worker_left_the_cell_fails_and_says_who_failed(
     virtual_time: JumpingClock,
 ) -> None:
