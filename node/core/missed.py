@@ -64,7 +64,7 @@ def may_come_back(losses: int, gone_s: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class No:
-    """A question to a model that was not answered. `are_lost`: all who were asked went away."""
+    """What came of a question or a cell that nobody did. `are_lost`: all who tried went away."""
 
     code: str
     are_lost: bool
@@ -79,21 +79,8 @@ class Wait:
 
 
 @dataclass(slots=True)
-class Presence:
-    """When somebody who has a model was last asked, or lost while being asked, in one session."""
-
-    _there_at: dict[str, float] = field(default_factory=dict)
-
-    def saw(self, model: str, now: float) -> None:
-        self._there_at[model] = now
-
-    def gone_s(self, model: str, now: float) -> float:
-        return now - self._there_at.get(model, -inf)
-
-
-@dataclass(slots=True)
 class Patience:
-    """Of one question, which was `began` to be asked at that time."""
+    """Of one question or cell, which was `began` to be asked at that time."""
 
     began: float
     losses: int = 0
@@ -112,3 +99,39 @@ class Patience:
         if failover == "fail" or not is_nobody_there or not may_come_back(self.losses, gone_s):
             return None
         return Wait(LOOK_AGAIN_S, is_told=True)
+
+
+@dataclass(slots=True)
+class Presence:
+    """When somebody who has a model, or a language, was last there to be asked, in one session."""
+
+    _there_at: dict[str, float] = field(default_factory=dict)
+
+    def saw(self, what: str, now: float) -> None:
+        self._there_at[what] = now
+
+    def gone_s(self, what: str, now: float) -> float:
+        return now - self._there_at.get(what, -inf)
+
+    def wait_after(
+        self,
+        no: No,
+        what: str,
+        patience: Patience,
+        *,
+        need: Need,
+        candidates: Iterable[Candidate],
+        failover: Failover,
+        now: float,
+        here_since: float,
+    ) -> Wait | None:
+        """As `Patience.after`, of work that needs `what`, as `need` says in full."""
+        if no.are_lost:
+            self.saw(what, now)
+        waited_s, here_s = now - patience.began, now - here_since
+        return patience.after(
+            no,
+            failover=failover,
+            is_missed=is_worth_a_wait(need, candidates, waited_s, here_s),
+            gone_s=self.gone_s(what, now),
+        )

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from kowalski.protocol.errors import PeerUnreachableError, RemoteProtocolError
 from kowalski.protocol.limits import TEXT_BYTES_MAX
-from kowalski.protocol.messages.repl import CLOCK_READINGS_MAX
+from kowalski.protocol.messages.repl import CLOCK_READINGS_MAX, VARIABLES_MAX
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 """`kernels/channel.py` keeps to the same bound and tells the cell when a prompt is too long."""
@@ -72,8 +72,8 @@ class Done(_Frame):
     answer_content: Annotated[str, Field(max_length=_ANSWER_CHARS_MAX)] | None = None
     answer_is_ready: bool = False
     digest: Annotated[str, Field(max_length=64)] = ""
-    variables: Annotated[dict[_VariableName, _VariableDigest], Field(max_length=256)] = Field(
-        default_factory=dict
+    variables: Annotated[dict[_VariableName, _VariableDigest], Field(max_length=VARIABLES_MAX)] = (
+        Field(default_factory=dict)
     )
     """The beginning of a digest of each, where the kernel tells them apart."""
     clock: Annotated[tuple[_Microseconds, ...], Field(max_length=CLOCK_READINGS_MAX)] = ()

@@ -16,7 +16,6 @@ from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
-from kowalski.node.core import missed
 from kowalski.node.core.missed import No, Patience, Presence
 from kowalski.node.core.question_groups import Question
 from kowalski.node.core.tries import PeersLostError
@@ -257,18 +256,17 @@ class SessionHands:
 
     async def _wait_for_somebody(self, error: Exception, model: str, patience: Patience) -> bool:
         """Wait before asking again: for who is silent, or was lost, or because the task queues."""
-        now, spec = trio.current_time(), self._term.spec
-        no = No(code_of(error, "failed"), are_lost=isinstance(error, PeersLostError))
-        if no.are_lost:
-            self._was_there(model)
+        spec, mesh = self._term.spec, self._rooms.mesh
         need = Need("inference", model=None if model == ANY_MODEL else model, devices=spec.devices)
-        here_s = now - self._rooms.mesh.detection.here_since
-        candidates = self._rooms.mesh.candidates()
-        wait = patience.after(
-            no,
+        wait = self._presence.wait_after(
+            No(code_of(error, "failed"), are_lost=isinstance(error, PeersLostError)),
+            model,
+            patience,
+            need=need,
+            candidates=mesh.candidates(),
             failover=spec.failover,
-            is_missed=missed.is_worth_a_wait(need, candidates, now - patience.began, here_s),
-            gone_s=self._presence.gone_s(model, now),
+            now=trio.current_time(),
+            here_since=mesh.detection.here_since,
         )
         if wait is None:
             return False

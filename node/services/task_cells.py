@@ -16,7 +16,7 @@ from kowalski.mesh.core.blame import Weather, is_busy, is_worth_another_peer
 from kowalski.mesh.core.decisions import Decision
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
-from kowalski.node.core import cell_moves, missed
+from kowalski.node.core import cell_moves
 from kowalski.node.core.missed import No, Patience, Presence
 from kowalski.node.core.tries import Tries
 from kowalski.node.services import repl
@@ -211,16 +211,15 @@ class TaskCells:
             self._outlook.progress("note", text=f"cell {effect.cell} waits: {tries.complaint}")
             await trio.sleep(tries.wait_s(self._work.placing.dispatch.uniform()))
             return True
-        need, now = self._work_of(effect.language).need, trio.current_time()
-        waited_s, here_s = now - patience.began, now - self._mesh.detection.here_since
-        no = No("peers_failed" if tries.failed else "no_peer", are_lost=tries.are_lost)
-        if no.are_lost:
-            self._presence.saw(effect.language, now)
-        wait = patience.after(
-            no,
+        wait = self._presence.wait_after(
+            No("peers_failed" if tries.failed else "no_peer", are_lost=tries.are_lost),
+            effect.language,
+            patience,
+            need=self._work_of(effect.language).need,
+            candidates=self._mesh.candidates(),
             failover=self._limits.spec.failover,
-            is_missed=missed.is_worth_a_wait(need, self._mesh.candidates(), waited_s, here_s),
-            gone_s=self._presence.gone_s(effect.language, now),
+            now=trio.current_time(),
+            here_since=self._mesh.detection.here_since,
         )
         if wait is None:
             return False

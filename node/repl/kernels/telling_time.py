@@ -28,7 +28,7 @@ class Readings:
         try:
             reading = self._given.popleft()
         except IndexError:
-            reading = self._real_ns() // 1000
+            reading = max(0, self._real_ns() // 1000)  # a calendar may be set wrong
         if len(self.noted) < READINGS_MAX:
             self.noted.append(reading)
         return reading

@@ -121,6 +121,51 @@ def test_a_question_of_which_all_were_lost_so_often_waits_no_more() -> None:
     assert waits == [*[A_WHILE] * (LOSSES_MAX - 1), None]
 
 
+@pytest.mark.parametrize(
+    ("no", "now", "here_since", "wait"),
+    [
+        (NOBODY, 101.0, 0.0, A_MOMENT),  # who could is silent
+        (NOBODY, 110.0, 0.0, None),  # for too long, and nobody was ever there
+        (NOBODY, 101.0, 100.5, A_MOMENT),
+        (LOST, 110.0, 0.0, A_WHILE),
+        (FAILED, 101.0, 0.0, None),
+    ],
+)
+def test_work_waits_for_who_is_silent_and_for_who_was_lost(
+    no: No, now: float, here_since: float, wait: Wait | None
+) -> None:
+    told = Presence().wait_after(
+        no,
+        "python",
+        Patience(began=100.0),
+        need=PYTHON,
+        candidates=[SILENT],
+        failover="redistribute",
+        now=now,
+        here_since=here_since,
+    )
+    assert told == wait
+
+
+def test_who_was_lost_is_waited_for_until_it_is_gone_for_too_long() -> None:
+    presence, patience = Presence(), Patience(began=0.0)
+
+    def waits(no: No, now: float) -> Wait | None:
+        return presence.wait_after(
+            no,
+            "python",
+            patience,
+            need=PYTHON,
+            candidates=[],
+            failover="redistribute",
+            now=now,
+            here_since=-inf,
+        )
+
+    assert waits(LOST, 100.0) == waits(NOBODY, 100.0 + LOST_S / 2) == A_WHILE
+    assert waits(NOBODY, 100.0 + LOST_S) is None
+
+
 def test_who_has_one_model_says_nothing_of_another() -> None:
     presence = Presence()
     presence.saw("small", 5.0)
