@@ -18,6 +18,7 @@ from kowalski.mesh.core.blame import Weather, is_busy, is_worth_another_peer
 from kowalski.mesh.core.deadlines import passed_on_s
 from kowalski.mesh.core.placement import Choice, Need, round_trip_s
 from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.core.missed import LOOK_S, is_somebody_missed
 from kowalski.node.core.tries import Tries
 from kowalski.node.services.dispatch import Chosen, Dispatch, Sent, Work
 from kowalski.node.services.turns import Turns
@@ -189,14 +190,24 @@ class Placing:
         on_restart(tries.complaint)
         if tries.are_too_many:
             raise tries.outcome("")
-        if not self.dispatch.rank(need, excluding=frozenset(tries.failed)).choices:
-            return  # nobody is left to spend a try on, as the next choice will say
+        if not await self._is_anybody_left(need, tries):
+            return  # to spend a try on, as the next choice will say
         while not self.dispatch.may_try_again(need.kind):
             if not tries.are_patient:
                 complaint = f"{tries.complaint}; too many tries lately"
                 raise RequestFailedError("peers_failed", complaint)
             await trio.sleep(TRIES_LOOK_S)
         await trio.sleep(tries.pause_s(self.dispatch.uniform()))
+
+    async def _is_anybody_left(self, need: Need, tries: Tries) -> bool:
+        """Whether somebody could be tried next; who is only silent is waited for by the patient."""
+        began = trio.current_time()
+        while not self.dispatch.rank(need, excluding=frozenset(tries.failed)).choices:
+            is_missed = is_somebody_missed(need, self.dispatch.candidates(need), tries.failed)
+            if not tries.are_worth_a_wait(is_missed, trio.current_time() - began):
+                return False
+            await trio.sleep(LOOK_S)
+        return True
 
     # --- a peer that has room -------------------------------------------------------------------
 

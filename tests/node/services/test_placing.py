@@ -91,6 +91,35 @@ async def test_what_a_task_lost_with_one_peer_is_tried_again_as_soon_as_that_may
         assert set(ends) == ({"answered"} if task else {"answered", "peers_failed"})
 
 
+@pytest.mark.parametrize("task", [None, TaskId("t")])
+async def test_where_all_others_have_failed_work_of_a_task_waits_for_who_is_only_silent(
+    virtual_time: JumpingClock, task: TaskId | None
+) -> None:
+    async with open_world([ASKER, THINKER, THINKER]) as world:
+        asker, silent = world.peer(0), world.peer(2)
+        Instead(world, inference.PROTOCOL, raising(RequestFailedError("backend", "down")), 1)
+        storm = world.wires.storm
+        storm.silent[(asker, silent)] = storm.silent[(silent, asker)] = 1
+        await world.until(lambda: not world[0].mesh.is_routable(silent))
+        asked = prompt().model_copy(update={"task": task, "term": task and 1})
+
+        async def heal() -> None:
+            await trio.sleep(1.0)
+            storm.silent.clear()
+            world.network.release(asker, silent)
+            world.network.release(silent, asker)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(heal)
+            if task is None:
+                with pytest.raises(RequestFailedError) as told:
+                    await world[0].work.complete(asked)
+                assert told.value.code == "peers_failed"
+            else:
+                done_by = await world[0].work.complete(asked)
+                assert done_by.placed.peer == silent
+
+
 async def test_who_is_passed_over_is_asked_where_nobody_else_could_do_it(
     virtual_time: JumpingClock,
 ) -> None:
