@@ -62,7 +62,7 @@ class Tries:
     def may_wait(self) -> bool:
         return bool(self.busy) and not self.are_too_many
 
-    def are_worth_a_wait(self, is_somebody_missed: bool, waited_s: float) -> bool:
+    def are_worth_a_wait(self, waited_s: float, *, is_somebody_missed: bool) -> bool:
         """Whether to wait for who is silent, where all that are there have failed."""
         return self.are_patient and is_somebody_missed and waited_s < MISSED_S
 

@@ -89,6 +89,17 @@ class Attempt:
 Do = Callable[[Attempt], Awaitable[T]]
 
 
+class NotYetError(Exception):
+    """What makes a request as it is sent may raise it: nothing may be sent before `until` returns.
+
+    It is no peer's fault. Who waits for it leaves the peer alone meanwhile, and chooses again.
+    """
+
+    def __init__(self, until: Callable[[], Awaitable[None]]) -> None:
+        super().__init__("it may not be sent now")
+        self.until = until
+
+
 class Placing:
     def __init__(self, me: PeerId, dispatch: Dispatch) -> None:
         self._me = me
@@ -123,8 +134,9 @@ class Placing:
         with trio.move_on_at(deadline):
             while True:
                 chosen: Chosen | None = None
-                if holder is not None:
-                    chosen, holder = self.dispatch.bound_to(work, holder, HELD), None
+                bound, holder = holder, None
+                if bound is not None:
+                    chosen = self.dispatch.bound_to(work, bound, HELD)
                 if chosen is None:
                     chosen = await self._bind(work, tries, deadline, passed_over)
                 race = _Race(self, work, do, chosen, deadline=deadline, tries=tries)
@@ -133,6 +145,9 @@ class Placing:
                         result = await race.run()
                     else:
                         result = await self.send(work, chosen, do, deadline)
+                except NotYetError as not_yet:
+                    holder = bound  # it has not been asked
+                    await not_yet.until()
                 except Weather as error:
                     if not is_worth_another_peer(error):
                         raise
@@ -151,7 +166,7 @@ class Placing:
         deadline: float,
         is_first_to_speak: Callable[[], bool] = _always,
     ) -> T:
-        """Do the work on the peer chosen; raises `Weather`."""
+        """Do the work on the peer chosen; raises `Weather` and `NotYetError`."""
         rtt_s = round_trip_s(chosen.choice.candidate)
         try:
             # Who had it already says nothing of how long such work takes.
@@ -204,7 +219,8 @@ class Placing:
         began = trio.current_time()
         while not self.dispatch.rank(need, excluding=frozenset(tries.failed)).choices:
             is_missed = is_somebody_missed(need, self.dispatch.candidates(need), tries.failed)
-            if not tries.are_worth_a_wait(is_missed, trio.current_time() - began):
+            waited_s = trio.current_time() - began
+            if not tries.are_worth_a_wait(waited_s, is_somebody_missed=is_missed):
                 return False
             await trio.sleep(LOOK_S)
         return True
@@ -294,7 +310,7 @@ class _Race(Generic[T]):
         self._fastest: PeerId | None = None
 
     async def run(self) -> T:
-        """Raises `Weather` if all that ran have failed."""
+        """Raises `Weather` if all that ran have failed, `NotYetError` if nothing may be sent."""
         ends_in, ends_out = trio.open_memory_channel[_End[T]](2)
         async with open_plain_nursery() as nursery:
             self._start(nursery, self.last, ends_in)
@@ -311,7 +327,8 @@ class _Race(Generic[T]):
                 if not self._running or not is_worth_another_peer(end.error):
                     nursery.cancel_scope.cancel()
                     raise end.error
-                self._tries.add(end.peer, self.last.choice.name, end.error)
+                if not isinstance(end.error, NotYetError):
+                    self._tries.add(end.peer, self.last.choice.name, end.error)
 
     def _start(
         self, nursery: trio.Nursery, chosen: Chosen, ends: trio.MemorySendChannel[_End[T]]
@@ -330,7 +347,7 @@ class _Race(Generic[T]):
                 result = await self._placing.send(
                     self._work, chosen, self._do, self._deadline, lambda: self._is_fastest(peer)
                 )
-            except Weather as error:
+            except (*Weather, NotYetError) as error:
                 await ends.send(_End(peer, error=error))
             else:
                 await ends.send(_End(peer, (result,)))

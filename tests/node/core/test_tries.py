@@ -76,7 +76,9 @@ def test_after_three_that_failed_it_is_enough() -> None:
 def test_the_patient_wait_a_while_for_who_is_only_silent(
     *, are_patient: bool, is_missed: bool, waited_s: float, are_worth_it: bool
 ) -> None:
-    assert Tries(are_patient).are_worth_a_wait(is_missed, waited_s) == are_worth_it
+    assert (
+        Tries(are_patient).are_worth_a_wait(waited_s, is_somebody_missed=is_missed) == are_worth_it
+    )
 
 
 def test_the_pause_before_another_peer_is_a_part_of_a_bound_that_doubles() -> None:

@@ -10,7 +10,7 @@ import trio
 from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.core.retry_budget import WINDOW_S
 from kowalski.node.services import inference, placement
-from kowalski.node.services.placing import Attempt
+from kowalski.node.services.placing import Attempt, NotYetError
 from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.base import Message
@@ -189,6 +189,46 @@ async def warmed_up(world: World, calls: int = 40) -> None:
     """So many calls, that it is known what is usual."""
     for _ in range(calls):
         await world[0].work.complete(prompt())
+
+
+@pytest.mark.parametrize("may_hedge", [False, True])
+async def test_while_nothing_may_be_sent_nothing_is_under_way_and_who_has_it_is_asked_then(
+    virtual_time: JumpingClock, *, may_hedge: bool
+) -> None:
+    async with open_world([ASKER, THINKER, THINKER]) as world:
+        work, allowed = world[0].work, trio.Event()
+        holder = world.peer(2)
+
+        async def do(to: Attempt) -> PeerId:
+            if not allowed.is_set():
+                raise NotYetError(allowed.wait)
+            return to.peer
+
+        async def allow() -> None:
+            await trio.sleep(5.0)
+            assert work.placing.dispatch.under_way == 0
+            allowed.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(allow)
+            done_by, placed = await work.placing.place(
+                work.model_work(prompt()),
+                do,
+                remaining_s=10.0,
+                on_restart=lambda _why: None,
+                may_hedge=may_hedge,
+                holder=holder,
+            )
+        assert (done_by, placed.attempts) == (holder, 1)
+        allowed = trio.Event()
+        with pytest.raises(RequestFailedError, match="no answer within 2 s"):
+            await work.placing.place(
+                work.model_work(prompt()),
+                do,
+                remaining_s=2.0,
+                on_restart=lambda _why: None,
+                may_hedge=may_hedge,
+            )
 
 
 async def test_a_straggler_is_overtaken_and_stopped(virtual_time: JumpingClock) -> None:
