@@ -182,10 +182,16 @@ async def until_answered(
 class ModelServer:
     port: int
     process: subprocess.Popen[bytes]
+    slots: int
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def backend(self) -> str:
+        """Where it is, and what its API does not tell: how much it does at once."""
+        return f"{self.url}?slots={self.slots}"
 
 
 def stats_of(url: str) -> dict[str, int]:
@@ -204,7 +210,7 @@ def model_server(*options: str, model: str = "m", slots: int = 64) -> Iterator[M
     with server.stdout:
         try:
             port = int(json.loads(server.stdout.readline())["url"].rpartition(":")[2])
-            yield ModelServer(port, server)
+            yield ModelServer(port, server, slots)
         finally:
             server.kill()
             server.wait()

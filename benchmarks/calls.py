@@ -42,7 +42,7 @@ def main() -> None:
     print(machine.describe())
     with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
         server = stack.enter_context(model_server())
-        beside = ("--backend", server.url, "--no-repl")
+        beside = ("--backend", server.backend, "--no-repl")
         near = stack.enter_context(_profiled(Path(made), "near", *beside))
         joining = ("--join", near.invite(uses=1), "--roles", "submit,coordinate")
         far = stack.enter_context(_profiled(Path(made), "far", *joining))

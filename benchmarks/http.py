@@ -83,7 +83,7 @@ def open_mesh(folder: Path) -> Iterator[Mesh]:
         server = stack.enter_context(model_server())
         cluster = LocalCluster(folder)
         stack.callback(cluster.stop)
-        backend = ("--backend", server.url, "--no-repl", "--no-mdns")
+        backend = ("--backend", server.backend, "--no-repl", "--no-mdns")
         near = cluster.start("near", *backend)
         near.wait_until_up()
         where = ("--roles", "submit,coordinate", "--no-mdns")
@@ -112,7 +112,7 @@ def open_thinkers(folder: Path) -> Iterator[Thinkers]:
         door.wait_until_up()
         line = door.invite(uses=2)
         for number, server in enumerate(servers):
-            backend = ("--backend", server.url, "--no-repl", "--no-mdns")
+            backend = ("--backend", server.backend, "--no-repl", "--no-mdns")
             cluster.start(f"thinker-{number}", "--join", line, *backend)
         cluster.wait_until_met()
         time.sleep(2)

@@ -43,6 +43,8 @@ class Network(Protocol):
 
     async def reach(self, me: LoopbackTransport, peer: PeerId) -> LoopbackTransport: ...
 
+    async def until_awake(self, peer: PeerId) -> None: ...
+
     def number_stream(self) -> int: ...
 
     def run(self, transport: LoopbackTransport, handler: StreamHandler, stream: Stream) -> None: ...
@@ -195,6 +197,7 @@ class LoopbackTransport:
             with trio.move_on_after(timeout_s):
                 other = await self._network.reach(self, peer)
                 await other.admission(self._peer, protocol)
+                await self._network.until_awake(self._peer)
                 stream = self._open(other, protocol)
         else:
             await trio.lowlevel.checkpoint()

@@ -17,7 +17,7 @@ from typing import Protocol
 import trio
 
 from kowalski.mesh.loopback_carrier import Carrier
-from kowalski.mesh.loopback_peer import GOSSIP_QUEUE_MAX, LoopbackTransport
+from kowalski.mesh.loopback_peer import GOSSIP_QUEUE_MAX, Connection, LoopbackTransport
 from kowalski.mesh.loopback_streams import (
     RECEIVE_BYTES_MAX,
     WINDOW_BYTES,
@@ -132,9 +132,26 @@ class LoopbackNetwork:
         """Break the connection of a transport with a peer, if there is one."""
         connection = transport.connection(peer)
         if connection is not None:
-            transport.lose(peer)
-            if connection.far.connection(transport.peer) is connection.mirror:
-                connection.far.lose(transport.peer)
+            self._take_away(transport, connection)
+            if connection.mirror is not None:
+                self._take_away(connection.far, connection.mirror)
+
+    def _take_away(self, transport: LoopbackTransport, connection: Connection) -> None:
+        """A connection is over: who stands still does not notice before it moves again."""
+        peer = connection.far.peer
+
+        def lose() -> None:
+            if transport.connection(peer) is connection:
+                transport.lose(peer)
+
+        self._when_awake(transport.peer, lose)
+
+    def _when_awake(self, peer: PeerId, do: Callable[[], None]) -> None:
+        now = self.wires.now()
+        if self.wires.awake_at(peer) > now:
+            self._carrier.schedule(now, peer, do)
+        else:
+            do()
 
     def _on_held(self, sender: PeerId, receiver: PeerId) -> None:
         one, other = self._peers.get(sender), self._peers.get(receiver)
@@ -187,13 +204,14 @@ class LoopbackNetwork:
     async def reach(self, me: LoopbackTransport, peer: PeerId) -> LoopbackTransport:
         """The transport of `peer`, after a round trip; waits in vain where nobody would answer.
 
+        Neither stands still as it returns.
+
         Raises:
             PeerUnreachableError: one of them is down, or the link is closed.
         """
-        answered = trio.Event()
-        post = self._carrier.post
-        post(me.peer, peer, 0, lambda: post(peer, me.peer, 0, answered.set))
-        await answered.wait()
+        await self._round_trip(me.peer, peer)
+        while self.wires.awake_at(peer) > self.wires.now():
+            await self._round_trip(me.peer, peer)  # it has stopped before its last word
         while peer in self._dark:
             await trio.sleep_forever()
         other = self._peers.get(peer)
@@ -202,12 +220,40 @@ class LoopbackNetwork:
             raise PeerUnreachableError(f"nobody answers at {peer}")
         return other
 
+    async def _round_trip(self, me: PeerId, peer: PeerId) -> None:
+        answered = trio.Event()
+        post = self._carrier.post
+        post(me, peer, 0, lambda: post(peer, me, 0, answered.set))
+        await answered.wait()
+
+    async def until_awake(self, peer: PeerId) -> None:
+        """Wait while a peer stands still: whoever acts for it after others have done something."""
+        while self.wires.awake_at(peer) > self.wires.now():
+            awake = trio.Event()
+            self._carrier.schedule(self.wires.now(), peer, awake.set)
+            await awake.wait()
+
     def number_stream(self) -> int:
         return next(self._streams)
 
     def run(self, transport: LoopbackTransport, handler: StreamHandler, stream: Stream) -> None:
-        """Serve a stream as the node does whose transport it is."""
-        transport.context.run(self._nursery.start_soon, transport.handle, handler, stream)
+        """Serve a stream as the node does whose transport it is, if it is still there."""
+
+        def serve() -> None:
+            if self._peers.get(transport.peer) is transport:
+                transport.context.run(self._nursery.start_soon, transport.handle, handler, stream)
+
+        self._when_awake(transport.peer, serve)
+
+    def reset(self, transport: LoopbackTransport, stream: End, *, after: bytes = b"") -> None:
+        """Break a stream of a transport, from its side, with the last bytes that it still sends."""
+
+        def break_it() -> None:
+            if after and stream.is_open:
+                stream.put(after)
+            stream.cut_short()
+
+        self._when_awake(transport.peer, break_it)
 
     # --- gossip ---------------------------------------------------------------------------------
 
@@ -218,8 +264,9 @@ class LoopbackNetwork:
         gossip = Gossip(origin, data)
         heard = {origin}
         frontier = deque([(origin, now)])
-        while frontier:
-            at, since = frontier.popleft()
+        asleep: deque[tuple[PeerId, float]] = deque()
+        while frontier or asleep:
+            at, since = (frontier or asleep).popleft()
             transport = self._peers.get(at)
             for other in transport.neighbours if transport else ():
                 if other in heard or wires.is_gossip_lost(at, other):
@@ -234,7 +281,11 @@ class LoopbackNetwork:
                 hear = self._hearing(receiver, topic, gossip)
                 for later_s in wires.gossip_delays_s(other):
                     self._carrier.schedule(arrival + later_s, other, hear)
-                frontier.append((other, arrival))
+                awake_at = wires.awake_at(other)
+                if awake_at > arrival:  # others are asked first: what it passes on comes late
+                    asleep.append((other, awake_at))
+                else:
+                    frontier.append((other, arrival))
 
     def _hearing(
         self, receiver: LoopbackTransport, topic: Topic, gossip: Gossip

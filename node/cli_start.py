@@ -47,7 +47,13 @@ from kowalski.protocol.errors import ConfigError
 )
 @click.option("--no-mdns", is_flag=True, default=None, help="Neither announce nor look around.")
 @click.option("--peer", "peers", multiple=True, metavar="MULTIADDR", help="Repeatable.")
-@click.option("--backend", "backends", multiple=True, metavar="URL|GGUF", help="Repeatable.")
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    metavar="URL|GGUF",
+    help="Repeatable. URL?slots=N: how much it does at once.",
+)
 @click.option(
     "--model-changes",
     type=click.Choice(["nobody", "owner", "members"]),

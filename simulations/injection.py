@@ -233,8 +233,10 @@ class Injection:
         streams = transport.streams(self.world.peer(other)) if transport is not None else ()
         if streams:
             self._fire(fault)
-        for stream in streams:
-            await stream.reset()
+            assert transport is not None
+            for stream in streams:
+                self.world.network.reset(transport, stream)
+        await trio.lowlevel.checkpoint()
 
     async def _tear(self, fault: Fault) -> None:
         """The first bytes of an envelope, and then no more."""
@@ -243,10 +245,11 @@ class Injection:
         streams = transport.streams(self.world.peer(other)) if transport is not None else ()
         if streams:
             self._fire(fault)
-        for stream in streams:
-            if stream.is_open:
-                stream.put(b"\x00\x00\x00\x40\x00\x00\x00\x01\x83\x01"[: 1 + int(9 * fault.amount)])
-            await stream.reset()
+            assert transport is not None
+            torn = b"\x00\x00\x00\x40\x00\x00\x00\x01\x83\x01"[: 1 + int(9 * fault.amount)]
+            for stream in streams:
+                self.world.network.reset(transport, stream, after=torn)
+        await trio.lowlevel.checkpoint()
 
     # --- gossip ---------------------------------------------------------------------------------
 
@@ -323,6 +326,7 @@ class Injection:
 
     async def _kill_sessions(self, fault: Fault) -> None:
         (number,) = fault.nodes
+        await self.world.until_awake(number)
         if self.world.is_up(number):
             self._fire(fault)
             await self.world.places[number].kill_sessions()
@@ -393,8 +397,9 @@ class Injection:
         transport = self.world.places[number].transport
         for other in range(len(self.world.places)):
             for stream in transport.streams(self.world.peer(other)) if transport else ():
-                if stream.protocol == protocol:
-                    await stream.reset()
+                if transport is not None and stream.protocol == protocol:
+                    self.world.network.reset(transport, stream)
+        await trio.lowlevel.checkpoint()
 
     # --- malice ---------------------------------------------------------------------------------
 

@@ -209,6 +209,12 @@ MUTANTS: dict[str, Mutant] = {
         scenario="refusing",
         seeds=30,
     ),
+    "notices-while-stopped": _mutant(
+        "a stopped process hears of a lost connection at once (the simulator's own)",
+        "mesh/loopback_transport.py",
+        "if self.wires.awake_at(peer) > now:",
+        "if False:",
+    ),
     "beyond-reason": _mutant(
         "telemetry may say what is no number",
         "protocol/messages/base.py",

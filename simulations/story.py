@@ -27,6 +27,7 @@ from simulations.checkers.journals import Journals, untrue_cells
 from simulations.checkers.members import Members
 from simulations.checkers.patience import Silences
 from simulations.checkers.placements import Able, Deadlines, Probes, RetryBudgets
+from simulations.checkers.stillness import Stillness
 from simulations.checkers.terms import Fences, Leases, Terms
 from simulations.checkers.views import Beliefs, disagreements, ghosts
 from simulations.checkers.work import Executions, check_calls, is_same, leftovers
@@ -172,6 +173,7 @@ class _Story:
         self._silences = Silences(witness)
         self._probes = Probes(witness)
         witness.engage(
+            Stillness(witness),
             Terms(witness),
             Fences(witness),
             Leases(witness),
@@ -259,10 +261,8 @@ class _Story:
 
     async def _awake(self, number: int) -> bool:
         """Wait until a node can hear its user; whether it is up then."""
-        world = self._world
-        while (until := world.places[number].time.frozen_until) > world.wires.now():  # noqa: ASYNC110
-            await trio.sleep_until(until)
-        return world.is_up(number)
+        await self._world.until_awake(number)
+        return self._world.is_up(number)
 
     async def _submit(self, ask: Ask) -> None:
         count = len(self._world.places)

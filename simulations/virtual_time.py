@@ -36,8 +36,9 @@ class NodeTime:
 
     rate: float = 1.0
     offset_s: float = 0.0
+    frozen_since: float = inf
+    """World time. What was under way at that moment is done; nothing runs after it, until:"""
     frozen_until: float = -inf
-    """World time; nothing runs until then."""
     _asleep: tuple[float, float] | None = None
     """World time, from and until: the clock stands still."""
 
@@ -48,13 +49,22 @@ class NodeTime:
             world = max(min(world, since), world - (until - since))
         return self.offset_s + world * self.rate
 
-    def freeze(self, until: float) -> None:
-        """Let nothing run until a time of the world; the clock goes on."""
+    def freeze(self, world: float, until: float) -> None:
+        """Let nothing run from a time of the world until another; the clock goes on."""
+        if world >= self.frozen_until:
+            self.frozen_since = world
         self.frozen_until = max(self.frozen_until, until)
+
+    def thaw(self, world: float) -> None:
+        """Who has stood still does so no longer: its process has ended, or its device wakes."""
+        self.frozen_until = min(self.frozen_until, world)
+        if self._asleep is not None:
+            since, until = self._asleep
+            self._asleep = (since, min(until, max(world, since)))
 
     def sleep(self, world: float, until: float) -> None:
         """Like a device that is suspended: CLOCK_MONOTONIC stands still as well."""
-        self.freeze(until)
+        self.freeze(world, until)
         if self._asleep is not None:  # that sleep is over, or this one is part of it
             since, until_then = self._asleep
             if world < until_then:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from itertools import count
+from math import inf
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 from zlib import crc32
@@ -192,6 +193,11 @@ class Witness:
         """What a node's clock shows."""
         time = self._times.get(number)
         return self.now if time is None else time.read(self.now)
+
+    def stood_still(self, number: int) -> tuple[float, float]:
+        """Since when, and until when, a node does or did so last; in no such time at first."""
+        time = self._times.get(number)
+        return (inf, -inf) if time is None else (time.frozen_since, time.frozen_until)
 
     # --- for checkers and stories ---------------------------------------------------------------
 

@@ -157,6 +157,7 @@ class World:
         place = self.places[number]
         assert place.scope is not None, f"node {number} is down"
         place.disk.is_gone = True
+        place.time.thaw(self.wires.now())
         self.network.kill(place.identity.peer, is_silent=is_silent)
         place.node = None
         place.scope.cancel()
@@ -167,13 +168,19 @@ class World:
 
     def freeze(self, number: int, lasts_s: float) -> None:
         """Stop a process for a while, as SIGSTOP or a blocked loop would; its clock goes on."""
-        self.places[number].time.freeze(self.wires.now() + lasts_s)
+        now = self.wires.now()
+        self.places[number].time.freeze(now, now + lasts_s)
         self.witness.note(f"node {number} stands still for {lasts_s:.2f} s")
 
     def sleep(self, number: int, lasts_s: float) -> None:
         """Close a laptop: as `freeze`, and its clock stands still as well."""
         self.places[number].time.sleep(self.wires.now(), self.wires.now() + lasts_s)
         self.witness.note(f"node {number} sleeps for {lasts_s:.2f} s")
+
+    async def until_awake(self, number: int) -> None:
+        """Wait while a node stands still: what its processes and its user do it hears then."""
+        while (until := self.places[number].time.frozen_until) > self.wires.now():  # noqa: ASYNC110
+            await trio.sleep_until(until)
 
     def cut(self, one: int, other: int) -> None:
         self.network.cut(self.peer(one), self.peer(other))

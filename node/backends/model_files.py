@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl
 
-from kowalski.protocol.errors import ConfigError
+from kowalski.node.backends.options import parse_options
 
 SUFFIX: Final = ".gguf"
 OPTIONS: Final = ("slots", "context", "threads", "gpu_layers")
@@ -39,18 +38,7 @@ def parse_model_file(text: str) -> ModelFile:
     """Take a `--backend` apart that names a file.
 
     Raises:
-        ConfigError: an option that is unknown or no number.
+        ConfigError: as `parse_options`.
     """
     path, _, query = text.partition("?")
-    options: dict[str, int] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in OPTIONS:
-            known = ", ".join(OPTIONS)
-            raise ConfigError(f"backend {path}: unknown option {name!r}; known: {known}")
-        if not value.removeprefix("-").isdecimal() or len(value) > 8:
-            raise ConfigError(f"backend {path}: {name}: expected a whole number, not {value!r}")
-        number = int(value)
-        if number < 1 and name in ("slots", "context"):
-            raise ConfigError(f"backend {path}: {name}: expected at least 1, not {number}")
-        options[name] = number
-    return ModelFile(Path(path).expanduser(), options)
+    return ModelFile(Path(path).expanduser(), parse_options(path, query, OPTIONS))

@@ -7,6 +7,7 @@ tells `exo_state`. Parsed leniently: what is missing stays unknown.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias, cast
@@ -55,6 +56,15 @@ async def list_generic(
 
 async def list_vllm(get: GetJson, server: OpenAiServer) -> tuple[ModelInfo, ...]:
     return await list_generic(get, server, slots=VLLM_SLOTS)
+
+
+def with_slots(list_by: ListModels, slots: int) -> ListModels:
+    """The same models, each with as many slots as the server's owner says."""
+
+    async def listed(get: GetJson, server: OpenAiServer) -> tuple[ModelInfo, ...]:
+        return tuple(dataclasses.replace(one, slots=slots) for one in await list_by(get, server))
+
+    return listed
 
 
 async def list_llama_server(get: GetJson, server: OpenAiServer) -> tuple[ModelInfo, ...]:

@@ -26,7 +26,9 @@ from kowalski.node.backends.openai_models import (
     list_llama_server,
     list_lm_studio,
     list_vllm,
+    with_slots,
 )
+from kowalski.node.backends.options import parse_options
 from kowalski.node.backends.seam import Backend, BackendError
 from kowalski.protocol.errors import ConfigError
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 Kind: TypeAlias = Literal["exo", "ollama", "llama-server", "lm-studio", "vllm", "sglang", "openai"]
 
 OLLAMA_PORT = 11434
+# What it does at once (OLLAMA_NUM_PARALLEL) it does not tell.
+OLLAMA_SLOTS = 1
 # What a node's own HTTP interface says it is; asking itself would go round in circles.
 OWN_SERVER = "kowalski-node"
 USUAL_URLS = (
@@ -74,13 +78,15 @@ class Candidate:
     """An address where a model server may be.
 
     `url` is the root without a trailing slash, `api_url` the base of OpenAI's API. The owner named
-    it where `is_explicit`: then its absence deserves a word.
+    it where `is_explicit`: then its absence deserves a word. `slots`: how many requests the owner
+    says that it works on at once.
     """
 
     url: str
     api_url: str
     api_key: str | None = None
     is_explicit: bool = False
+    slots: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,9 @@ def candidates(
     found: dict[str, Candidate] = {}
     named = [candidate(url, is_explicit=True) for url in urls]
     if openai_base_url:
-        named.append(candidate(openai_base_url, api_key=openai_api_key, is_explicit=True))
+        # What stands behind it is for other programs.
+        url = openai_base_url.partition("?")[0]
+        named.append(candidate(url, api_key=openai_api_key, is_explicit=True))
     if ollama_host:
         named.append(candidate(normalise_ollama_host(ollama_host), is_explicit=True))
     for each in (*named, *(candidate(url) for url in usual_urls)):
@@ -129,10 +137,12 @@ def candidates(
 def candidate(url: str, *, api_key: str | None = None, is_explicit: bool = False) -> Candidate:
     """Take an address apart; a missing scheme is http, a missing path `/v1`.
 
+    Behind it may stand `?slots=N`.
+
     Raises:
-        ConfigError: it is no address.
+        ConfigError: it is no address, or something else stands behind it.
     """
-    text = url.strip()
+    text, _, query = url.strip().partition("?")
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
         host, port = parts.hostname, parts.port
@@ -147,7 +157,8 @@ def candidate(url: str, *, api_key: str | None = None, is_explicit: bool = False
     api_url = origin + path if path else f"{origin}/v1"
     if parts.password is not None:
         api_key = unquote(parts.password)
-    return Candidate(root, api_url, api_key or None, is_explicit)
+    slots = parse_options(_without_key(text), query, ("slots",)).get("slots")
+    return Candidate(root, api_url, api_key or None, is_explicit, slots)
 
 
 def normalise_ollama_host(value: str) -> str:
@@ -206,10 +217,12 @@ def make_backend(
 ) -> Backend:
     """The backend for a place whose kind is known."""
     if kind == "ollama":
-        return OllamaBackend(place.url, http=http, estimate_tokens=estimate_tokens)
+        slots = place.slots or OLLAMA_SLOTS
+        return OllamaBackend(place.url, http=http, estimate_tokens=estimate_tokens, slots=slots)
     server = OpenAiServer(kind, place.url, place.api_url, place.api_key)
     of_kind = ExoBackend if kind == "exo" else OpenAiBackend
-    return of_kind(server, http=http, estimate_tokens=estimate_tokens, list_by=LIST_BY[kind])
+    list_by = LIST_BY[kind] if place.slots is None else with_slots(LIST_BY[kind], place.slots)
+    return of_kind(server, http=http, estimate_tokens=estimate_tokens, list_by=list_by)
 
 
 def recognise(replies: Mapping[str, Reply]) -> Kind | None:

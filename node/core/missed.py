@@ -10,11 +10,12 @@ others are: a task that it takes up again from its disk must not fail for that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from math import inf
 
 from kowalski.mesh.core.placement import Candidate, Need, rank
+from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.task import Failover
 
 MISSED_S = 5.0
@@ -49,9 +50,16 @@ def is_worth_a_wait(
     """
     if here_s < NEW_S and need.devices != "local":
         return waited_s < MISSED_S
-    silent = [one for one in candidates if not one.is_routable]
+    return waited_s < MISSED_S and is_somebody_missed(need, candidates)
+
+
+def is_somebody_missed(
+    need: Need, candidates: Iterable[Candidate], failed: Collection[PeerId] = ()
+) -> bool:
+    """Whether one of `candidates` that is not among the `failed` could do it if it were reached."""
+    silent = [one for one in candidates if not one.is_routable and one.peer not in failed]
     back = (replace(one, is_routable=True) for one in silent)
-    return waited_s < MISSED_S and bool(rank(need, back).choices)
+    return bool(rank(need, back).choices)
 
 
 def may_come_back(losses: int, gone_s: float) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from kowalski.mesh.core.backoff import full_jitter_s, spread_s
 from kowalski.mesh.core.blame import is_busy
 from kowalski.mesh.core.decisions import Decision
+from kowalski.node.core.missed import MISSED_S
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RequestFailedError,
@@ -60,6 +61,10 @@ class Tries:
     @property
     def may_wait(self) -> bool:
         return bool(self.busy) and not self.are_too_many
+
+    def are_worth_a_wait(self, waited_s: float, *, is_somebody_missed: bool) -> bool:
+        """Whether to wait for who is silent, where all that are there have failed."""
+        return self.are_patient and is_somebody_missed and waited_s < MISSED_S
 
     @property
     def number(self) -> int:

@@ -2,13 +2,15 @@
 
 On loopback anybody on this machine may; a browser there may be led by a stranger's page, so the
 names in `Host` and `Origin` are checked (DNS rebinding, cross-site requests). From anywhere else
-the token is needed as well.
+the token is needed as well. A page that the owner lets in is answered by the Fetch standard
+(https://fetch.spec.whatwg.org/#http-cors-protocol), errors included.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -16,8 +18,15 @@ from urllib.parse import urlsplit
 from kowalski.node.http.exchange import Headers, HttpError, Request
 
 COOKIE = "kowalski_token"
-LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+LOCAL_NAMES = frozenset({"localhost"})
 PREFLIGHT_S = 600
+READABLE = (
+    "retry-after, x-request-id, x-kowalski-peer, x-kowalski-name, x-kowalski-attempts, "
+    "x-kowalski-reason, mcp-session-id"
+)
+"""Headers of answers that pages may see; browsers keep all others from them."""
+
+_FIELD_NAMES = re.compile(r"[-A-Za-z0-9_]+(?:\s*,\s*[-A-Za-z0-9_]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +41,36 @@ class Access:
     hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
 
-    def check(self, request: Request) -> Headers:
-        """The headers to answer with, for pages that may read the answer.
+    def check(self, request: Request) -> None:
+        """Whether `request` may be answered.
 
         Raises:
-            HttpError: 400, 401 or 403, with what to do.
+            HttpError: 401 or 403, with what to do.
         """
         self._check_host(request)
-        cors = self._check_origin(request)
-        if request.method != "OPTIONS" and not is_local(request.client):
+        self._check_origin(request)
+        if not is_preflight(request) and not is_local(request.client):
             self._check_token(request)
-        return cors
+
+    def cors(self, request: Request) -> Headers:
+        """The headers to answer with, whatever is answered, for pages that may read it."""
+        origin = request.headers.get("origin")
+        if origin is None or origin not in self.origins:
+            return ()
+        told = (("access-control-allow-origin", origin), ("vary", "origin"))
+        if not is_preflight(request):
+            return (*told, ("access-control-expose-headers", READABLE))
+        asked = request.headers.get("access-control-request-headers", "")
+        taken = asked if _FIELD_NAMES.fullmatch(asked) else "authorization, content-type, x-api-key"
+        private = "access-control-request-private-network" in request.headers
+        return (
+            *told,
+            # Whatever the page's client sends, each SDK has headers of its own.
+            ("access-control-allow-headers", taken),
+            ("access-control-allow-methods", "GET, HEAD, POST, DELETE"),
+            ("access-control-max-age", str(PREFLIGHT_S)),
+            *((("access-control-allow-private-network", "true"),) if private else ()),
+        )
 
     def _check_host(self, request: Request) -> None:
         host = request.headers.get("host")
@@ -51,26 +79,20 @@ class Access:
         name = host_name(host)
         if name in LOCAL_NAMES or name in self.hosts or name.endswith(".localhost"):
             return
+        if is_local(name) or _is_same_address(name, request.server):
+            return
         raise HttpError(
             403,
             "host_not_allowed",
             f"this node is not called {name[:80]!r}; name it in http_hosts if it is",
         )
 
-    def _check_origin(self, request: Request) -> Headers:
+    def _check_origin(self, request: Request) -> None:
         origin = request.headers.get("origin")
-        if origin is None:
-            return ()
-        if origin in self.origins:
-            return (
-                ("access-control-allow-origin", origin),
-                ("vary", "origin"),
-                ("access-control-allow-headers", "authorization, content-type, x-api-key"),
-                ("access-control-allow-methods", "GET, POST, DELETE, OPTIONS"),
-                ("access-control-max-age", str(PREFLIGHT_S)),
-            )
+        if origin is None or origin in self.origins:
+            return
         if _authority(origin) == request.headers.get("host"):
-            return ()
+            return
         raise HttpError(
             403,
             "origin_not_allowed",
@@ -97,12 +119,28 @@ class Access:
 @lru_cache(maxsize=1024)
 def is_local(client: str) -> bool:
     """Whether an address is one of this machine's own loopback."""
+    address = _address(client)
+    return address is not None and address.is_loopback
+
+
+def is_preflight(request: Request) -> bool:
+    """Whether a browser asks if a page may ask; it shows no token then."""
+    return request.method == "OPTIONS"
+
+
+def _is_same_address(name: str, server: str) -> bool:
+    """Whether `name` is the address at which `request` came in: no name, that could be bent."""
+    address = _address(name)
+    return address is not None and address == _address(server)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Without its zone; an IPv4 address as such, in whatever it was wrapped."""
     try:
-        address = ipaddress.ip_address(client.partition("%")[0])
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def token_of(request: Request) -> str | None:
@@ -120,7 +158,7 @@ def host_name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     name, _, port = host.rpartition(":")
-    return name if name and port.isdigit() else host
+    return name if name and port.isdigit() and ":" not in name else host
 
 
 def _authority(origin: str) -> str:

@@ -85,12 +85,15 @@ class Shared:
 class Connection:
     """One connection: requests one after the other, each answered before the next is read."""
 
-    def __init__(self, stream: trio.SocketStream, client: str, shared: Shared) -> None:
+    def __init__(
+        self, stream: trio.SocketStream, client: str, shared: Shared, *, server: str
+    ) -> None:
         self._stream = stream
         self._ready = ReadyStream(stream)
         self._hang_ups = shared.hang_ups
         self._idling = shared.idling
         self._client = client
+        self._server = server
         self._limits = shared.limits
         self._room = shared.room
         self._scope = trio.CancelScope()
@@ -194,10 +197,11 @@ class Connection:
             self._ahead = b""
             if (found := plain_turn(data, self._limits.head_bytes)) is not None:
                 self._plain, self._ahead = plain, _ = found
-                return Request(plain.method, plain.target, plain.headers, self._client)
+                ends = self._client, self._server
+                return Request(plain.method, plain.target, plain.headers, *ends)
             self._http.receive_data(data)
         head = await self._next_head()
-        return None if head is None else _request(head, self._client)
+        return None if head is None else _request(head, self._client, self._server)
 
     async def _idle(self) -> bytes:
         """The first bytes of the next request. Raises ClientGoneError."""
@@ -359,8 +363,10 @@ class Connection:
             self._is_gone = True
             return
         said = dump({"error": {"message": no.message, "type": no.code, "code": no.code}})
+        # Where nothing is left to be read the next request may follow.
+        is_last = not self._is_read and (exchange is None or _has_body(exchange.request))
         exchange = exchange or Exchange(Request("", ""), self._read_body, self)
-        if not self._is_read:
+        if is_last:
             exchange.extra.append(("connection", "close"))
         with suppress(ClientGoneError):
             await exchange.answer(Response(no.status, said, headers=no.headers))
@@ -416,12 +422,12 @@ _PHASES: dict[object, Phase] = {
 _STATUSES = frozenset(int(status) for status in HTTPStatus)
 
 
-def _request(event: h11.Request, client: str) -> Request:
+def _request(event: h11.Request, client: str, server: str) -> Request:
     headers: dict[str, str] = {}
     for name, value in event.headers:
         headers.setdefault(name.decode("ascii"), value.decode("latin-1"))
     target = event.target.decode("ascii", "replace")
-    return Request(event.method.decode("ascii"), target, headers, client)
+    return Request(event.method.decode("ascii"), target, headers, client, server)
 
 
 def _has_body(request: Request) -> bool:

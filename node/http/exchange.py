@@ -38,6 +38,8 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     client: str = "127.0.0.1"
     """The address it came from."""
+    server: str = "127.0.0.1"
+    """The address it came to, of those that this machine has."""
 
     @property
     def path(self) -> str:
@@ -77,6 +79,10 @@ class ClientGoneError(Exception):
     """The client hung up, or reads too slowly."""
 
 
+class HeadToldError(Exception):
+    """All that a request for the head of a stream wants has been said; the stream ends here."""
+
+
 class Exchange:
     """A request being answered: with `answer`, or with `begin`, any number of `send`, and `end`."""
 
@@ -106,14 +112,28 @@ class Exchange:
     async def answer(self, response: Response) -> None:
         headers = [("content-type", response.content_type), *response.headers]
         headers.append(("content-length", str(len(response.body))))
-        await self.begin(response.status, headers)
-        await self._writer.write(response.body, is_last=True)
+        await self._begin(response.status, headers)
+        await self._writer.write(b"" if self._wants_head else response.body, is_last=True)
 
     async def answer_json(self, value: object, status: int = 200, *, headers: Headers = ()) -> None:
         await self.answer(Response(status, dump(value), headers=headers))
 
     async def begin(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
-        """Begin an answer in pieces; `send(b"")` sends the head alone."""
+        """Begin an answer in pieces; `send(b"")` sends the head alone.
+
+        Raises:
+            HeadToldError: that is all there is to an answer to HEAD, which is sent.
+        """
+        await self._begin(status, headers)
+        if self._wants_head:
+            await self._writer.write(b"", is_last=True)
+            raise HeadToldError
+
+    @property
+    def _wants_head(self) -> bool:
+        return self.request.method == "HEAD"
+
+    async def _begin(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         self.has_begun = True
         self.status = status
         await self._writer.begin(status, (*headers, *self.extra))

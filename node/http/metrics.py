@@ -6,124 +6,118 @@ The only module that imports prometheus_client. Each node has a registry of its 
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import generate_latest
 
 from kowalski import __version__
 from kowalski.mesh.mesh import Mesh, PeerFacts
+from kowalski.node.core.http_counts import HttpCounts, Times, Tokens
 from kowalski.node.http.completions import Completed
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.protocol.messages.telemetry import Hot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
-CALL_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-MODELS_MAX = 256
-OTHER = "other"
-"""In place of what clients make up: a series is kept for each label for as long as a node runs."""
 TASK_STATES = ("waiting", "running", "answered", "failed", "cancelled")
 
 
 class NodeMetrics:
     def __init__(self, mesh: Mesh, submitter: SubmitterRoom) -> None:
         self._registry = CollectorRegistry()
-        self._labelled: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        """Looking a label up costs more than counting."""
-        self._models: set[str] = set()
-        self._labelled_calls: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
-        self._labelled_tokens: dict[str, tuple[Counter, Counter]] = {}
-        self._requests = Counter(
-            "kowalski_http_requests",
-            "HTTP requests that were answered.",
-            ("route", "method", "status"),
-            registry=self._registry,
-        )
-        self._request_s = Histogram(
-            "kowalski_http_request_seconds",
-            "From the head of a request to the end of its answer.",
-            ("route",),
-            buckets=REQUEST_BUCKETS_S,
-            registry=self._registry,
-        )
+        self._counts = HttpCounts()
+        self.request_answered = self._counts.request_answered
+        """By route, method, status and seconds."""
         self.connections = Gauge(
             "kowalski_http_connections", "Open HTTP connections.", registry=self._registry
         )
-        self._calls = Counter(
-            "kowalski_model_calls",
-            "Model calls asked for over HTTP, by the peer that answered.",
-            ("model", "peer", "outcome"),
-            registry=self._registry,
-        )
-        self._call_s = Histogram(
-            "kowalski_model_call_seconds",
-            "From a model call to the end of its answer.",
-            ("model",),
-            buckets=CALL_BUCKETS_S,
-            registry=self._registry,
-        )
-        self._tokens = Counter(
-            "kowalski_model_tokens",
-            "Tokens of model calls asked for over HTTP.",
-            ("model", "direction"),
-            registry=self._registry,
-        )
+        self._registry.register(_Counted(self._counts))
         self._registry.register(_MeshSeen(mesh, submitter))
         ProcessCollector(registry=self._registry)
 
     def expose(self) -> bytes:
         return generate_latest(self._registry)
 
-    def request_answered(self, route: str, method: str, status: int, after_s: float) -> None:
-        key = (route, method if method in METHODS else OTHER, status)
-        if key not in self._labelled:
-            count = self._requests.labels(route, key[1], str(status))
-            self._labelled[key] = count, self._request_s.labels(route)
-        count, seconds = self._labelled[key]
-        count.inc()
-        seconds.observe(after_s)
-
     def call_ended(self, call: Completed) -> None:
-        model = self._label_of(call.model)
-        key = (model, call.peer, call.outcome)
-        if key not in self._labelled_calls:
-            seconds = self._call_s.labels(model)
-            self._labelled_calls[key] = self._calls.labels(*key), seconds
-        count, seconds = self._labelled_calls[key]
-        count.inc()
-        seconds.observe(call.after_s)
-        if call.usage is not None:
-            prompt, completion = self._tokens_of(model)
-            prompt.inc(call.usage.prompt_tokens)
-            completion.inc(call.usage.completion_tokens)
-
-    def _tokens_of(self, model: str) -> tuple[Counter, Counter]:
-        if model not in self._labelled_tokens:
-            both = self._tokens.labels(model, "prompt"), self._tokens.labels(model, "completion")
-            self._labelled_tokens[model] = both
-        return self._labelled_tokens[model]
-
-    def _label_of(self, model: str) -> str:
-        """As a client named it, which need not be any model."""
-        if model not in self._models and len(self._models) >= MODELS_MAX:
-            return OTHER
-        self._models.add(model)
-        return model
+        usage = call.usage
+        used = None
+        if usage is not None:
+            used = Tokens(usage.prompt_tokens, usage.completion_tokens)
+        self._counts.call_ended(call.model, call.peer, call.outcome, call.after_s, used)
 
 
-class _MeshSeen:
+class _Unnamed:
+    """What is read off when somebody looks."""
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: the registry would collect all of it to learn the names."""
+        return iter(())
+
+
+class _Counted(_Unnamed):
+    """The node's own counts."""
+
+    def __init__(self, counts: HttpCounts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "kowalski_http_requests",
+            "HTTP requests that were answered.",
+            labels=("route", "method", "status"),
+        )
+        calls = CounterMetricFamily(
+            "kowalski_model_calls",
+            "Model calls asked for over HTTP, by the peer that answered.",
+            labels=("model", "peer", "outcome"),
+        )
+        tokens = CounterMetricFamily(
+            "kowalski_model_tokens",
+            "Tokens of model calls asked for over HTTP.",
+            labels=("model", "direction"),
+        )
+        counts = self._counts
+        for labels, count in counts.requests():
+            requests.add_metric(labels, count)
+        for labels, count in counts.calls():
+            calls.add_metric(labels, count)
+        for model, used in counts.tokens.items():
+            tokens.add_metric((model, "prompt"), used.prompt)
+            tokens.add_metric((model, "completion"), used.completion)
+        yield from (requests, calls, tokens)
+        yield _times(
+            "kowalski_http_request_seconds",
+            "From the head of a request to the end of its answer.",
+            "route",
+            counts.request_s,
+        )
+        yield _times(
+            "kowalski_model_call_seconds",
+            "From a model call to the end of its answer.",
+            "model",
+            counts.call_s,
+        )
+
+
+def _times(name: str, help_text: str, label: str, of: Mapping[str, Times]) -> Metric:
+    family = HistogramMetricFamily(name, help_text, labels=(label,))
+    for value, times in of.items():
+        family.add_metric((value,), times.buckets(), times.sum_s)
+    return family
+
+
+class _MeshSeen(_Unnamed):
     """Read off the rooms when somebody looks."""
 
     def __init__(self, mesh: Mesh, submitter: SubmitterRoom) -> None:
         self._mesh = mesh
         self._submitter = submitter
-
-    def describe(self) -> Iterator[Metric]:
-        """Nothing: the registry would collect all of it to learn the names."""
-        return iter(())
 
     def collect(self) -> Iterator[Metric]:
         yield self._node()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import quote
 
 import structlog
 import trio
@@ -16,7 +18,7 @@ from kowalski.mesh.mesh import Mesh
 from kowalski.node.control import Verb
 from kowalski.node.http import docs, metrics
 from kowalski.node.http.a2a_routes import A2aRoutes
-from kowalski.node.http.access import COOKIE, Access
+from kowalski.node.http.access import COOKIE, Access, is_preflight
 from kowalski.node.http.completions import Completions
 from kowalski.node.http.connection import Limits
 from kowalski.node.http.dashboard import Dashboard
@@ -104,11 +106,12 @@ class HttpRoom:
         route = "none"
         try:
             try:
-                cors = self._access().check(exchange.request)
-                exchange.extra.extend(cors)
+                access = self._access()
+                exchange.extra.extend(cors := access.cors(exchange.request))
+                access.check(exchange.request)
                 if await self._takes_token(exchange):
                     return
-                if exchange.request.method == "OPTIONS" and cors:
+                if cors and is_preflight(exchange.request):
                     await exchange.answer(Response(204))
                     return
                 route = self._router.name_of(exchange.request)
@@ -135,11 +138,14 @@ class HttpRoom:
     async def _takes_token(self, exchange: Exchange) -> bool:
         """A browser shows the token once, in the address; from then on in a cookie."""
         request = exchange.request
-        if request.method != "GET" or "token" not in request.query:
+        if request.method != "GET" or (token := request.query.get("token")) is None:
             return False
-        kept = f"{COOKIE}={request.query['token']}; Max-Age={COOKIE_S}; Path=/; HttpOnly"
-        headers = (("set-cookie", f"{kept}; SameSite=Strict"), ("location", request.path or "/"))
-        await exchange.answer(Response(303, headers=headers))
+        # A path with two slashes in front would be another machine's name.
+        headers = [("location", "/" + quote(request.path.lstrip("/")))]
+        if hmac.compare_digest(token.encode(), (self._tokens.current() or "").encode()):
+            kept = f"{COOKIE}={token}; Max-Age={COOKIE_S}; Path=/; HttpOnly; SameSite=Strict"
+            headers.append(("set-cookie", kept))
+        await exchange.answer(Response(303, headers=tuple(headers)))
         return True
 
     async def _tell(self, exchange: Exchange, error: HttpError) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
-from kowalski.node.http.exchange import Exchange, HttpError, Request
+from kowalski.node.http.exchange import Exchange, HeadToldError, HttpError, Request
 
 RoutedHandler = Callable[[Exchange, dict[str, str]], Awaitable[None]]
 """Answers one exchange, given the parts of its path that the route names."""
@@ -57,7 +58,7 @@ class Router:
         return next((route.path for route, _ in self._fitting(request.path)), "none")
 
     async def __call__(self, exchange: Exchange) -> None:
-        """Answer with the first route that fits.
+        """Answer with the first route that fits; HEAD as GET, whose body then stays here.
 
         Raises:
             HttpError: 404, or 405 where the path is known with other methods.
@@ -66,11 +67,13 @@ class Router:
         fitting = self._fitting(path)
         for route, parts in fitting:
             if route.method == method or (method == "HEAD" and route.method == "GET"):
-                await route.handler(exchange, dict(parts))
+                with suppress(HeadToldError):
+                    await route.handler(exchange, dict(parts))
                 return
         if not fitting:
             raise HttpError(404, "not_found", f"nothing is at {path[:200]}; see /docs")
-        allow = ", ".join(sorted({route.method for route, _ in fitting}))
+        methods = {route.method for route, _ in fitting}
+        allow = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
         if method == "OPTIONS":
             await exchange.answer_json({}, headers=(("allow", allow),))
             return

@@ -53,7 +53,8 @@ class HttpServer:
         async with stream:
             with suppress(OSError):  # it may be gone already
                 client = str(stream.socket.getpeername()[0])
-                connection = Connection(stream, client, self._shared)
+                server = str(stream.socket.getsockname()[0])
+                connection = Connection(stream, client, self._shared, server=server)
                 if not self._admits(client):
                     await connection.turn_away()
                     return

@@ -130,7 +130,7 @@ class Coordination:
                 session=self._session_now,
                 record=self._learn,
                 progress=self._progress,
-                until_lease_held=self._lease.until_may_dispatch,
+                lease=self._lease,
                 remaining_s=self._remaining_s,
                 claim=Claim(submitter=submitter, priority=grant.spec.priority),
                 limits_of=partial(session_inputs.limits_of, grant.spec, rooms.mesh),

@@ -10,6 +10,7 @@ import trio
 from kowalski.node.core import coordinator_lease
 from kowalski.node.core.coordinator_lease import Lease, Phase
 from kowalski.node.core.invariants import must
+from kowalski.node.services.placing import NotYetError
 from kowalski.protocol.ids import PeerId
 
 log = structlog.get_logger(__name__)
@@ -35,6 +36,15 @@ class LeaseWatch:
 
     def witnessed(self, standby: PeerId) -> None:
         self.change(lambda lease, now: coordinator_lease.witnessed(lease, standby, now))
+
+    def require(self) -> None:
+        """Return if the lease allows to dispatch work at this moment.
+
+        Raises:
+            NotYetError: it does not; to be waited for where that keeps nobody else from anything.
+        """
+        if not self._lease.may_dispatch(trio.current_time()):
+            raise NotYetError(self.until_may_dispatch)
 
     async def until_may_dispatch(self) -> None:
         """Return at once while the lease allows to dispatch work, else when it does again."""

@@ -41,7 +41,7 @@ from kowalski.node.services import inference
 from kowalski.node.services.dispatch import Work
 from kowalski.node.services.one_by_one import MOMENT_S
 from kowalski.node.services.placed_work import ANY_MODEL, PlacedWork, units
-from kowalski.node.services.placing import Attempt
+from kowalski.node.services.placing import Attempt, NotYetError
 from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.inference import (
@@ -214,6 +214,9 @@ class PlacedGroups:
         try:
             if not await self._ask(to, asking, how):
                 how.give_back(group.break_off())
+        except NotYetError:
+            asking.refused()
+            raise
         except RequestRefusedError as no:
             asking.refused()
             if not is_ahead or not is_busy(no):

@@ -25,7 +25,7 @@ from kowalski.node.services import folding, inference, repl
 from kowalski.node.services.dispatch import Work
 from kowalski.node.services.model_replies import Reply, WholeReply
 from kowalski.node.services.model_work import ModelWork
-from kowalski.node.services.placing import Attempt, Placed, Placing
+from kowalski.node.services.placing import Attempt, NotYetError, Placed, Placing
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RemoteProtocolError,
@@ -166,7 +166,8 @@ class PlacedWork:
         another goes on from there. One that cannot begins anew, which `on_restart` tells, unless
         that may not be (`may_begin_anew`): then the answer ends. `on_restart` is also told where a
         peer was lost that had said nothing. Each is asked what `as_of_now` makes of the request at
-        its time. `attempts` is counted up in any case. `holder` has the answer, or is at it.
+        its time, which may say `NotYetError`. `attempts` is counted up in any case. `holder` has
+        the answer, or is at it.
 
         Raises:
             RequestRefusedError: `no_peer`.
@@ -189,6 +190,9 @@ class PlacedWork:
             attempts.sent += 1
             try:
                 done = await self._complete_on(to, partial(stamped, request), hear)
+            except NotYetError:
+                attempts.sent -= 1
+                raise
             except RequestRefusedError as no:
                 attempts.sent -= 1
                 if no.reason != "unsupported" or not whole.is_going_on(request):

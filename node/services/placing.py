@@ -18,6 +18,7 @@ from kowalski.mesh.core.blame import Weather, is_busy, is_worth_another_peer
 from kowalski.mesh.core.deadlines import passed_on_s
 from kowalski.mesh.core.placement import Choice, Need, round_trip_s
 from kowalski.mesh.plain_nursery import open_plain_nursery
+from kowalski.node.core.missed import LOOK_S, is_somebody_missed
 from kowalski.node.core.tries import Tries
 from kowalski.node.services.dispatch import Chosen, Dispatch, Sent, Work
 from kowalski.node.services.turns import Turns
@@ -88,6 +89,17 @@ class Attempt:
 Do = Callable[[Attempt], Awaitable[T]]
 
 
+class NotYetError(Exception):
+    """What makes a request as it is sent may raise it: nothing may be sent before `until` returns.
+
+    It is no peer's fault. Who waits for it leaves the peer alone meanwhile, and chooses again.
+    """
+
+    def __init__(self, until: Callable[[], Awaitable[None]]) -> None:
+        super().__init__("it may not be sent now")
+        self.until = until
+
+
 class Placing:
     def __init__(self, me: PeerId, dispatch: Dispatch) -> None:
         self._me = me
@@ -122,8 +134,9 @@ class Placing:
         with trio.move_on_at(deadline):
             while True:
                 chosen: Chosen | None = None
-                if holder is not None:
-                    chosen, holder = self.dispatch.bound_to(work, holder, HELD), None
+                bound, holder = holder, None
+                if bound is not None:
+                    chosen = self.dispatch.bound_to(work, bound, HELD)
                 if chosen is None:
                     chosen = await self._bind(work, tries, deadline, passed_over)
                 race = _Race(self, work, do, chosen, deadline=deadline, tries=tries)
@@ -132,6 +145,9 @@ class Placing:
                         result = await race.run()
                     else:
                         result = await self.send(work, chosen, do, deadline)
+                except NotYetError as not_yet:
+                    holder = bound  # it has not been asked
+                    await not_yet.until()
                 except Weather as error:
                     if not is_worth_another_peer(error):
                         raise
@@ -150,7 +166,7 @@ class Placing:
         deadline: float,
         is_first_to_speak: Callable[[], bool] = _always,
     ) -> T:
-        """Do the work on the peer chosen; raises `Weather`."""
+        """Do the work on the peer chosen; raises `Weather` and `NotYetError`."""
         rtt_s = round_trip_s(chosen.choice.candidate)
         try:
             # Who had it already says nothing of how long such work takes.
@@ -189,14 +205,25 @@ class Placing:
         on_restart(tries.complaint)
         if tries.are_too_many:
             raise tries.outcome("")
-        if not self.dispatch.rank(need, excluding=frozenset(tries.failed)).choices:
-            return  # nobody is left to spend a try on, as the next choice will say
+        if not await self._is_anybody_left(need, tries):
+            return  # to spend a try on, as the next choice will say
         while not self.dispatch.may_try_again(need.kind):
             if not tries.are_patient:
                 complaint = f"{tries.complaint}; too many tries lately"
                 raise RequestFailedError("peers_failed", complaint)
             await trio.sleep(TRIES_LOOK_S)
         await trio.sleep(tries.pause_s(self.dispatch.uniform()))
+
+    async def _is_anybody_left(self, need: Need, tries: Tries) -> bool:
+        """Whether somebody could be tried next; who is only silent is waited for by the patient."""
+        began = trio.current_time()
+        while not self.dispatch.rank(need, excluding=frozenset(tries.failed)).choices:
+            is_missed = is_somebody_missed(need, self.dispatch.candidates(need), tries.failed)
+            waited_s = trio.current_time() - began
+            if not tries.are_worth_a_wait(waited_s, is_somebody_missed=is_missed):
+                return False
+            await trio.sleep(LOOK_S)
+        return True
 
     # --- a peer that has room -------------------------------------------------------------------
 
@@ -283,7 +310,7 @@ class _Race(Generic[T]):
         self._fastest: PeerId | None = None
 
     async def run(self) -> T:
-        """Raises `Weather` if all that ran have failed."""
+        """Raises `Weather` if all that ran have failed, `NotYetError` if nothing may be sent."""
         ends_in, ends_out = trio.open_memory_channel[_End[T]](2)
         async with open_plain_nursery() as nursery:
             self._start(nursery, self.last, ends_in)
@@ -300,7 +327,8 @@ class _Race(Generic[T]):
                 if not self._running or not is_worth_another_peer(end.error):
                     nursery.cancel_scope.cancel()
                     raise end.error
-                self._tries.add(end.peer, self.last.choice.name, end.error)
+                if not isinstance(end.error, NotYetError):
+                    self._tries.add(end.peer, self.last.choice.name, end.error)
 
     def _start(
         self, nursery: trio.Nursery, chosen: Chosen, ends: trio.MemorySendChannel[_End[T]]
@@ -319,7 +347,7 @@ class _Race(Generic[T]):
                 result = await self._placing.send(
                     self._work, chosen, self._do, self._deadline, lambda: self._is_fastest(peer)
                 )
-            except Weather as error:
+            except (*Weather, NotYetError) as error:
                 await ends.send(_End(peer, error=error))
             else:
                 await ends.send(_End(peer, (result,)))

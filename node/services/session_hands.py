@@ -104,7 +104,7 @@ class SessionHands:
             term.task,
             term.claim.submitter,
             term=term.term,
-            until_lease_held=term.until_lease_held,
+            until_lease_held=term.lease.until_may_dispatch,
         )
         self._grouped = GroupedQuestions(
             PlacedGroups(rooms.mesh, rooms.work), rooms.purse, rooms.sub_calls
@@ -113,7 +113,7 @@ class SessionHands:
             term.record,
             term.progress,
             self._sub_calls.of_cell,
-            term.until_lease_held,
+            term.lease.require,
             self._held.interrupted,
         )
         self._cells = TaskCells(
@@ -248,9 +248,9 @@ class SessionHands:
             return await ask(less)
 
     async def _as_of_now(self, asked: CompletionAsked) -> CompletionAsked:
-        """The request as it may be sent: once the lease allows it, in the term that is then."""
+        """The request as it may be sent: in the term that is then. Raises `NotYetError`."""
         term = self._term
-        await term.until_lease_held()
+        term.lease.require()
         self._was_there(asked.model)
         return asked.model_copy(update={"term": term.term(), "remaining_s": term.remaining_s()})
 
@@ -449,7 +449,7 @@ class SessionHands:
     async def _embed(self, model: str, texts: tuple[str, ...]) -> Embeddings:
         """For a search among folds, which is by words alone where this takes too long."""
         term = self._term
-        await term.until_lease_held()
+        await term.lease.until_may_dispatch()
         asked = EmbeddingsAsked(
             task=term.task,
             term=term.term(),
@@ -461,7 +461,7 @@ class SessionHands:
         return await self._rooms.work.embed(asked, devices=term.spec.devices)
 
     async def _fold_as_of_now(self, asked: FoldAsked) -> FoldAsked:
-        await self._term.until_lease_held()
+        self._term.lease.require()
         return asked.model_copy(update={"remaining_s": self._term.remaining_s()})
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from kowalski.node.services.lease_watch import LeaseWatch
 from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages import journal
@@ -28,8 +29,8 @@ class Term:
     """Journal something that the session wants nothing for: a cell began, a sub-call was answered;
     the session knows of it at once."""
     progress: Callable[..., None]
-    until_lease_held: Callable[[], Awaitable[None]]
-    """Nothing is sent to a peer before this has returned."""
+    lease: LeaseWatch
+    """It is asked before anything is sent to a peer."""
     remaining_s: Callable[[], float]
     claim: Claim
     """In whose name the work queues at workers, and how urgent it is."""

@@ -6,7 +6,7 @@ answered from the journal: the model is not asked twice, and the variables come 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -22,6 +22,7 @@ from kowalski.node.core.tries import Tries
 from kowalski.node.services import repl
 from kowalski.node.services.dispatch import Chosen, Work
 from kowalski.node.services.placed_work import OnSubCalls, PlacedWork
+from kowalski.node.services.placing import NotYetError
 from kowalski.protocol.errors import (
     PeerUnreachableError,
     RequestFailedError,
@@ -59,8 +60,8 @@ class Outlook:
     progress: Callable[..., None]
     sub_calls_of: Callable[[int], OnSubCalls]
     """Answers the sub-calls of one run of a cell; raises for nothing."""
-    until_lease_held: Callable[[], Awaitable[None]]
-    """Nothing is sent to a worker before this has returned."""
+    require_lease: Callable[[], None]
+    """Asked before anything is sent to a worker; raises `NotYetError`."""
     interrupted: Callable[[], None]
     """A cell is lost that may have asked something; it will ask again elsewhere."""
 
@@ -164,7 +165,7 @@ class TaskCells:
                 lost = "the session is lost, and what ran in it may not run again"
                 return _failed(effect, "unknown", f"{lost} ({tries.complaint})")
             try:
-                return await self._run_at(seat, effect, tries.complaint)
+                return await self._run_when_allowed(seat, effect, tries.complaint)
             except Weather as error:
                 self._outlook.interrupted()
                 if effect.cell != cut and self._is_only_cut_off(seat, error):
@@ -266,6 +267,15 @@ class TaskCells:
             content=tuple(one.content for one in self.inputs),
         )
 
+    async def _run_when_allowed(
+        self, seat: _Seat, effect: RunCell, complaint: str
+    ) -> journal.CellFinished:
+        while True:
+            try:
+                return await self._run_at(seat, effect, complaint)
+            except NotYetError as not_yet:
+                await not_yet.until()
+
     async def _run_at(self, seat: _Seat, effect: RunCell, complaint: str) -> journal.CellFinished:
         work = self._work_of(effect.language)
         with self._work.placing.dispatch.sending(work, seat.chosen, learns=False):
@@ -322,7 +332,7 @@ class TaskCells:
         before = self._known.ended.get(cell)
 
         async def asked() -> CellAsked:
-            await self._outlook.until_lease_held()  # and then in the term that is
+            self._outlook.require_lease()
             return CellAsked(
                 task=self._task,
                 term=self._term(),

@@ -1,5 +1,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count as count_up
 
 import pytest
@@ -15,6 +16,7 @@ from kowalski.mesh.loopback_transport import (
     Weather,
     open_loopback_network,
 )
+from kowalski.mesh.loopback_wires import Wires
 from kowalski.mesh.transport import Connected, Disconnected, Stream
 from kowalski.protocol.errors import PeerUnreachableError
 from kowalski.protocol.ids import PeerId
@@ -295,3 +297,100 @@ async def test_ended_streams_are_forgotten(autojump_clock: trio.testing.MockCloc
         await trio.testing.wait_all_tasks_blocked()
         assert a.streams_open == 0
         assert b.streams_open == 0
+
+
+# --- peers that stand still ---
+
+
+class Stopping(Wires):
+    """Wires to peers of which some stand still until a moment of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.still_until: dict[PeerId, float] = {}
+
+    def awake_at(self, receiver: PeerId) -> float:
+        return self.still_until.get(receiver, self.now())
+
+
+async def test_who_stands_still_loses_its_connections_when_it_moves_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with (
+        open_loopback_network(wires=(wires := Stopping())) as network,
+        serving(network, A) as a,
+        serving(network, B) as b,
+    ):
+        await join(a, b)
+        stream = await b.open_stream(A, ECHO, timeout_s=5)
+        assert b.connection_events.receive_nowait() == Connected(A)
+        wires.still_until[B] = 5.0
+        await a.disconnect(B)
+        await trio.sleep(3)
+        assert (a.connections, b.connections) == (frozenset(), {A})
+        with pytest.raises(trio.WouldBlock):
+            b.connection_events.receive_nowait()
+        with pytest.raises(PeerUnreachableError):
+            await stream.receive()
+        assert trio.current_time() == 5.0
+        assert b.connection_events.receive_nowait() == Disconnected(A)
+
+
+async def test_who_stands_still_answers_no_call_before_it_moves_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with (
+        open_loopback_network(wires=(wires := Stopping())) as network,
+        serving(network, A) as a,
+        serving(network, B) as b,
+        trio.open_nursery() as nursery,
+    ):
+        wires.weather = Weather(latency_s=1.0)
+        nursery.start_soon(partial(a.connect, B, b.addresses[0], timeout_s=20))
+        await trio.sleep(1.5)
+        wires.still_until[B] = 8.0  # it has been asked, and its answer is under way
+        await trio.sleep(6)
+        assert not a.connections
+        assert not b.connections
+        await trio.sleep(3)
+        assert a.connections == {B}
+
+
+async def test_a_stream_that_is_reset_from_one_who_stands_still_breaks_when_it_moves_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with (
+        open_loopback_network(wires=(wires := Stopping())) as network,
+        serving(network, A) as a,
+        serving(network, B) as b,
+    ):
+        await join(a, b)
+        b.serve("/hold/1", drain)
+        stream = await a.open_stream(B, "/hold/1", timeout_s=5)
+        await trio.testing.wait_all_tasks_blocked()
+        (end,) = b.streams(A)
+        wires.still_until[B] = 6.0
+        network.reset(b, end)
+        await trio.sleep(5)
+        assert end.is_open
+        with pytest.raises(PeerUnreachableError):
+            await stream.receive()
+        assert trio.current_time() >= 6.0
+
+
+async def test_who_stands_still_passes_gossip_on_when_it_moves_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with (
+        open_loopback_network(wires=(wires := Stopping())) as network,
+        serving(network, A) as a,
+        serving(network, B) as b,
+        serving(network, C) as c,
+    ):
+        await join(b, a, c)
+        heard = await c.subscribe(TOPIC, admits=everybody)
+        await b.subscribe(TOPIC, admits=everybody)
+        wires.still_until[B] = 4.0
+        await a.publish(TOPIC, b"news")
+        assert (await heard.receive()).data == b"news"
+        assert trio.current_time() >= 4.0

@@ -157,7 +157,7 @@ async def test_a_frozen_node_does_nothing_and_then_all_at_once_with_its_clock_go
 
     async def freeze() -> None:
         await trio.sleep(5)
-        frozen.frozen_until = 22.0
+        frozen.freeze(5.0, until=22.0)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(freeze)
@@ -175,6 +175,25 @@ def test_the_clock_of_a_sleeper_stands_still_and_never_goes_back() -> None:
     assert [time.read(at) for at in (25.0, 30.0, 31.0)] == [25.0, 25.0, 27.0]
     time.sleep(40.0, until=41.0)
     assert [time.read(at) for at in (40.0, 41.0, 42.0)] == [45.0, 45.0, 47.0]
+
+
+def test_who_is_stopped_twice_at_once_has_stood_still_since_the_first_time() -> None:
+    time = NodeTime()
+    time.freeze(2.0, until=5.0)
+    time.freeze(4.0, until=4.5)
+    assert (time.frozen_since, time.frozen_until) == (2.0, 5.0)
+    time.freeze(5.0, until=6.0)
+    assert (time.frozen_since, time.frozen_until) == (5.0, 6.0)
+
+
+def test_a_process_that_begins_anew_stands_still_no_longer_nor_does_its_clock() -> None:
+    time = NodeTime()
+    time.sleep(10.0, until=25.0)
+    time.thaw(15.0)
+    assert time.frozen_until == 15.0
+    assert [time.read(at) for at in (10.0, 15.0, 20.0)] == [10.0, 10.0, 15.0]
+    time.thaw(40.0)
+    assert time.read(40.0) == 35.0
 
 
 @pytest.mark.trio

@@ -109,7 +109,7 @@ async def test_what_is_carried_by_alarms_arrives_in_its_time_and_order(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(carrier.carry)
             carrier.schedule(7.0, B, lambda: heard.append((round(at.now(), 3), "late")))
-            at.times[C].freeze(5.0)
+            at.times[C].freeze(at.now(), 5.0)
             say(C, "to a frozen one")
             at.storm.slow_s[A, B] = 2.0
             say(B, "slow")

@@ -10,7 +10,9 @@ import trio
 
 from kowalski.node.backends.http import Reply, open_http
 from kowalski.node.backends.http_pool import Origin, connect_tcp
+from kowalski.node.backends.openai_models import UNKNOWN_SLOTS
 from kowalski.node.backends.probing import (
+    OLLAMA_SLOTS,
     PROBE_PATHS,
     Finding,
     candidate,
@@ -22,7 +24,7 @@ from kowalski.node.backends.probing import (
 from kowalski.protocol.errors import ConfigError
 from tests.node.backends.asking import ask, estimate, question
 from tests.node.backends.test_http import OK_HEAD, open_raw_server
-from tests.scripted_model_server import open_scripted_server
+from tests.scripted_model_server import Flavour, open_scripted_server
 
 
 async def find(url: str, api_key: str | None = None) -> Finding:
@@ -196,6 +198,51 @@ def test_an_address_is_taken_apart(url: str, root: str, api_url: str) -> None:
 def test_an_address_that_is_none_is_the_owners_fault(url: str) -> None:
     with pytest.raises(ConfigError):
         candidate(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "root", "slots"),
+    [
+        ("box:8080", "http://box:8080", None),
+        ("box:8080?slots=64", "http://box:8080", 64),
+        ("https://api.x.com/v1/?slots=1", "https://api.x.com", 1),
+    ],
+)
+def test_the_owner_may_say_how_much_a_server_does_at_once(
+    url: str, root: str, slots: int | None
+) -> None:
+    place = candidate(url)
+    assert (place.url, place.slots) == (root, slots)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://box:1?slots=0", "backend http://box:1: slots: expected at least 1, not 0"),
+        ("http://box:1?slots=10001", "slots: expected at most 10000, not 10001"),
+        ("http://box:1?slots=many", "slots: expected a whole number, not 'many'"),
+        ("http://box:1?context=4096", "unknown option 'context'; known: slots"),
+    ],
+)
+def test_what_else_stands_behind_an_address_is_named(url: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        candidate(url)
+
+
+def test_what_stands_behind_an_address_of_the_environment_is_for_other_programs() -> None:
+    first, *_ = candidates(openai_base_url="https://x.com/v1?api-version=preview")
+    assert first.url == "https://x.com"
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("flavour", ["ollama", "openai"])
+async def test_a_server_has_as_many_slots_as_its_owner_says(flavour: Flavour) -> None:
+    async with open_scripted_server(flavour=flavour) as server, open_http() as http:
+        usual = OLLAMA_SLOTS if flavour == "ollama" else UNKNOWN_SLOTS
+        for url, slots in ((server.url, usual), (f"{server.url}?slots=64", 64)):
+            (found,) = await probe([candidate(url)], http=http, estimate_tokens=estimate)
+            assert found.backend is not None
+            assert {one.slots for one in await found.backend.list_models()} == {slots}
 
 
 def test_a_key_in_an_address_is_used_and_never_shown() -> None:

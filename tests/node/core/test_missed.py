@@ -18,6 +18,7 @@ from kowalski.node.core.missed import (
     Patience,
     Presence,
     Wait,
+    is_somebody_missed,
     is_worth_a_wait,
     may_come_back,
 )
@@ -45,6 +46,11 @@ def test_who_could_and_is_silent_is_waited_for_and_not_for_long(
     need: Need, candidates: list[Candidate], waited_s: float, *, is_worth: bool
 ) -> None:
     assert is_worth_a_wait(need, candidates, waited_s, 60.0) == is_worth
+
+
+def test_who_has_failed_already_is_not_missed() -> None:
+    assert is_somebody_missed(PYTHON, [SILENT, BASH_ONLY])
+    assert not is_somebody_missed(PYTHON, [SILENT, BASH_ONLY], failed={SILENT.peer})
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from kowalski.mesh.core.decisions import Decision
 from kowalski.mesh.core.offers import Refusal
 from kowalski.mesh.core.placement import Need, Ranking, rank
+from kowalski.node.core.missed import MISSED_S
 from kowalski.node.core.tries import ATTEMPTS_MAX, BUSY_WAIT_S_MAX, Tries
 from kowalski.protocol.errors import (
     PeerUnreachableError,
@@ -61,6 +62,23 @@ def test_after_three_that_failed_it_is_enough() -> None:
     assert isinstance(outcome, RequestFailedError)
     assert outcome.code == "peers_failed"
     assert str(outcome).count("it died") == ATTEMPTS_MAX
+
+
+@pytest.mark.parametrize(
+    ("are_patient", "is_missed", "waited_s", "are_worth_it"),
+    [
+        (True, True, 0.0, True),
+        (True, True, MISSED_S, False),
+        (True, False, 0.0, False),
+        (False, True, 0.0, False),
+    ],
+)
+def test_the_patient_wait_a_while_for_who_is_only_silent(
+    *, are_patient: bool, is_missed: bool, waited_s: float, are_worth_it: bool
+) -> None:
+    assert (
+        Tries(are_patient).are_worth_a_wait(waited_s, is_somebody_missed=is_missed) == are_worth_it
+    )
 
 
 def test_the_pause_before_another_peer_is_a_part_of_a_bound_that_doubles() -> None:

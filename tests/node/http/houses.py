@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
 from kowalski.node.http.connection import Limits
-from kowalski.node.http.exchange import Exchange, HttpError, Response
+from kowalski.node.http.exchange import Exchange, HeadToldError, HttpError, Response
 from kowalski.node.http.server import HttpServer, open_http_server
 
 PATIENCE_S = 20.0
@@ -25,6 +25,10 @@ class House:
         self.server: HttpServer
 
     async def handle(self, exchange: Exchange) -> None:
+        with suppress(HeadToldError):
+            await self._handle(exchange)
+
+    async def _handle(self, exchange: Exchange) -> None:
         match exchange.request.path:
             case "/echo":
                 await exchange.answer(Response(200, await exchange.body(1000), "text/plain"))

@@ -66,6 +66,32 @@ async def test_a_bug_costs_one_answer() -> None:
         assert (await said(house, GET % b"/stream")).startswith(b"HTTP/1.1 200 ")
 
 
+HEAD = b"HEAD %s HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def test_heads_follow_each_other_on_one_connection_without_bodies() -> None:
+    async with open_house() as house:
+        asked = HEAD % b"/echo" + HEAD % b"/stream" + HEAD % b"/nowhere" + HEAD % b"/bug"
+        *told, last = (await said(house, asked + GET % b"/stream")).split(b"HTTP/1.1 ")[1:]
+        assert [one[:3] for one in told] == [b"200", b"200", b"404", b"500"]
+        assert [one.partition(b"\r\n\r\n")[2] for one in told] == [b""] * 4
+        assert b"content-length: " in told[2]
+        assert b"2;" in last
+
+
+@pytest.mark.parametrize("path", [b"/nowhere", b"/bug"])
+@pytest.mark.parametrize("header", [b"", b"TE: trailers\r\n"], ids=["plain", "by-h11"])
+async def test_a_request_without_a_body_that_ends_in_an_error_is_not_the_last(
+    path: bytes, header: bytes
+) -> None:
+    async with open_house() as house:
+        asked = b"GET %s HTTP/1.1\r\nHost: x\r\n%s\r\n" % (path, header)
+        told = await said(house, asked + asked + GET % b"/stream")
+        assert told.count(b"HTTP/1.1 ") == 3
+        assert told.lower().count(b"connection: close") <= 1  # of the last, which asked for it
+        assert b"2;" in told
+
+
 async def test_a_client_that_hangs_up_ends_the_work() -> None:
     async with open_house() as house:
         async with connected(house) as stream:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from kowalski.node.core.http_counts import MODELS_MAX
 from kowalski.node.http.completions import Completed
-from kowalski.node.http.metrics import MODELS_MAX
 from simulations.virtual_time import JumpingClock
 from simulations.world import open_world
 from tests.node.http.rooms import ask, open_room

@@ -49,6 +49,42 @@ async def test_a_browser_that_shows_the_token_once_keeps_it_in_a_cookie(
         assert (await ask(room, "GET", "/?token=wrong-wrong-wrong-w", client=AFAR)).status == 401
 
 
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("/docs", "/docs"),
+        ("//evil.example/docs", "/docs"),
+        ("/%2Fevil.example", "/evil.example"),
+        ("/%5Cevil.example", "/%5Cevil.example"),
+        ("/%09/evil.example", "/%09/evil.example"),
+        ("http://evil.example/docs", "/docs"),
+    ],
+)
+async def test_who_shows_the_token_is_led_to_this_node_whatever_the_path_says(
+    path: str, place: str, virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world(1) as world:
+        room = open_room(world, tmp_path)
+        told = await ask(room, "GET", f"{path}?token=anything-at-all-here")
+        assert (told.status, told.headers["location"]) == (303, place)
+        assert "set-cookie" not in told.headers  # that would put out the one which holds
+
+
+async def test_the_head_of_everything_that_can_be_got_is_told_without_it(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world(1) as world:
+        room = open_room(world, tmp_path)
+        paths = ["/", "/healthz", "/docs", "/openapi.json", "/v1/models", "/api/version", "/events"]
+        for path in [*paths, "/.well-known/agent-card.json", "/peers", "/nowhere", "/pages/none"]:
+            told = await ask(room, "HEAD", path)
+            assert (told.body, told.is_ended) == (b"", True), path
+            if path != "/events":
+                whole = await ask(room, "GET", path)
+                assert told.status == whole.status, path
+                assert told.headers["content-length"] == str(len(whole.body)), path
+
+
 async def test_refusals_are_in_the_language_of_the_path(
     virtual_time: JumpingClock, tmp_path: Path
 ) -> None:
@@ -61,7 +97,7 @@ async def test_refusals_are_in_the_language_of_the_path(
         told = await ask(room, "GET", "/nowhere")
         assert (told.status, told.json["error"]["code"]) == (404, "not_found")
         told = await ask(room, "DELETE", "/peers")
-        assert (told.status, told.headers["allow"]) == (405, "GET")
+        assert (told.status, told.headers["allow"]) == (405, "GET, HEAD")
 
 
 async def test_a_page_that_the_owner_named_may_read_answers(
@@ -74,6 +110,19 @@ async def test_a_page_that_the_owner_named_may_read_answers(
         assert (told.status, told.body) == (204, b"")
         told = await ask(room, "GET", "/peers", origin=origin)
         assert told.headers["access-control-allow-origin"] == origin
+
+
+async def test_a_page_that_the_owner_named_may_read_why_it_is_refused(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    origin = "https://chat.example"
+    async with open_world(1) as world:
+        room = open_room(world, tmp_path, host="0.0.0.0", origins=frozenset({origin}))
+        told = await ask(room, "GET", "/peers", client=AFAR, origin=origin)
+        assert (told.status, told.headers["access-control-allow-origin"]) == (401, origin)
+        told = await ask(room, "GET", "/peers", client=AFAR, origin="https://evil.example")
+        assert told.status == 403
+        assert "access-control-allow-origin" not in told.headers
 
 
 async def test_health_and_readiness(virtual_time: JumpingClock, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import trio.testing
 from kowalski.node.core import coordinator_lease
 from kowalski.node.core.coordinator_lease import Lease, Phase
 from kowalski.node.services.lease_watch import LeaseWatch
+from kowalski.node.services.placing import NotYetError
 from kowalski.protocol.ids import PeerId
 
 pytestmark = pytest.mark.trio
@@ -90,3 +91,23 @@ async def test_in_the_end_it_is_abandoned(autojump_clock: trio.testing.MockClock
         await over.wait()
         nursery.cancel_scope.cancel()
     assert trio.current_time() - began == pytest.approx(60.0, abs=1.0)
+
+
+async def test_who_must_not_wait_where_it_is_asked_hears_what_to_wait_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    watch, began = a_watch(), trio.current_time()
+    watch.require()
+    await trio.sleep(4)
+    with pytest.raises(NotYetError) as told:
+        watch.require()
+
+    async def renew() -> None:
+        await trio.sleep(2)
+        watch.change(lambda lease, now: coordinator_lease.renewed(lease, 1, 3.0, now))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(renew)
+        await told.value.until()
+    assert trio.current_time() == began + 6
+    watch.require()

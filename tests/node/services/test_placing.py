@@ -10,7 +10,7 @@ import trio
 from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.core.retry_budget import WINDOW_S
 from kowalski.node.services import inference, placement
-from kowalski.node.services.placing import Attempt
+from kowalski.node.services.placing import Attempt, NotYetError
 from kowalski.protocol.errors import RequestFailedError, RequestRefusedError
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.base import Message
@@ -91,6 +91,35 @@ async def test_what_a_task_lost_with_one_peer_is_tried_again_as_soon_as_that_may
         assert set(ends) == ({"answered"} if task else {"answered", "peers_failed"})
 
 
+@pytest.mark.parametrize("task", [None, TaskId("t")])
+async def test_where_all_others_have_failed_work_of_a_task_waits_for_who_is_only_silent(
+    virtual_time: JumpingClock, task: TaskId | None
+) -> None:
+    async with open_world([ASKER, THINKER, THINKER]) as world:
+        asker, silent = world.peer(0), world.peer(2)
+        Instead(world, inference.PROTOCOL, raising(RequestFailedError("backend", "down")), 1)
+        storm = world.wires.storm
+        storm.silent[(asker, silent)] = storm.silent[(silent, asker)] = 1
+        await world.until(lambda: not world[0].mesh.is_routable(silent))
+        asked = prompt().model_copy(update={"task": task, "term": task and 1})
+
+        async def heal() -> None:
+            await trio.sleep(1.0)
+            storm.silent.clear()
+            world.network.release(asker, silent)
+            world.network.release(silent, asker)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(heal)
+            if task is None:
+                with pytest.raises(RequestFailedError) as told:
+                    await world[0].work.complete(asked)
+                assert told.value.code == "peers_failed"
+            else:
+                done_by = await world[0].work.complete(asked)
+                assert done_by.placed.peer == silent
+
+
 async def test_who_is_passed_over_is_asked_where_nobody_else_could_do_it(
     virtual_time: JumpingClock,
 ) -> None:
@@ -160,6 +189,46 @@ async def warmed_up(world: World, calls: int = 40) -> None:
     """So many calls, that it is known what is usual."""
     for _ in range(calls):
         await world[0].work.complete(prompt())
+
+
+@pytest.mark.parametrize("may_hedge", [False, True])
+async def test_while_nothing_may_be_sent_nothing_is_under_way_and_who_has_it_is_asked_then(
+    virtual_time: JumpingClock, *, may_hedge: bool
+) -> None:
+    async with open_world([ASKER, THINKER, THINKER]) as world:
+        work, allowed = world[0].work, trio.Event()
+        holder = world.peer(2)
+
+        async def do(to: Attempt) -> PeerId:
+            if not allowed.is_set():
+                raise NotYetError(allowed.wait)
+            return to.peer
+
+        async def allow() -> None:
+            await trio.sleep(5.0)
+            assert work.placing.dispatch.under_way == 0
+            allowed.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(allow)
+            done_by, placed = await work.placing.place(
+                work.model_work(prompt()),
+                do,
+                remaining_s=10.0,
+                on_restart=lambda _why: None,
+                may_hedge=may_hedge,
+                holder=holder,
+            )
+        assert (done_by, placed.attempts) == (holder, 1)
+        allowed = trio.Event()
+        with pytest.raises(RequestFailedError, match="no answer within 2 s"):
+            await work.placing.place(
+                work.model_work(prompt()),
+                do,
+                remaining_s=2.0,
+                on_restart=lambda _why: None,
+                may_hedge=may_hedge,
+            )
 
 
 async def test_a_straggler_is_overtaken_and_stopped(virtual_time: JumpingClock) -> None:

@@ -491,6 +491,7 @@ async def test_a_cell_whose_stream_takes_longer_to_open_than_the_lease_lasts_wai
         storm.silent[(asker, leader)] = storm.silent[(leader, asker)] = 1
         await trio.sleep(6)
         assert not world.cells, "it was sent in a term that nobody vouches for any more"
+        assert not world[1].work.placing.dispatch.under_way, "it is not on its way while it waits"
         storm.silent.clear()
         storm.slow_s.clear()
         world.network.release(asker, leader)

@@ -81,7 +81,7 @@ def test_who_cannot_do_anything_about_it_is_excused(ledger: Ledger, how: str) ->
         case "slow":
             ledger.place.disk.slow_s = 1.0
         case _:
-            ledger.place.time.freeze(100.0)
+            ledger.place.time.freeze(0.0, 100.0)
     assert not ledger.look(50.0)
 
 
