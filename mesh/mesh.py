@@ -124,7 +124,7 @@ class Mesh:
         self._membership_listeners: list[Callable[[MemberChanged], None]] = []
         self._candidates = Candidates()
         self._latencies: dict[PeerId, Latency] = {}
-        self._telemetry = TelemetryGossip(
+        self.telemetry = TelemetryGossip(
             transport,
             ids.topic(membership.mesh, "telemetry"),
             about,
@@ -215,7 +215,7 @@ class Mesh:
     def name_of(self, peer: PeerId) -> str:
         if peer == self.me:
             return self._about.name
-        heard = self._telemetry.view.peers.get(peer)
+        heard = self.telemetry.view.peers.get(peer)
         return heard.profile.name if heard else self.trust.book.name(peer)
 
     def listen(self, listener: Callable[[MemberConnected | MemberDisconnected], None]) -> None:
@@ -289,7 +289,7 @@ class Mesh:
 
     def hear_reply(self, peer: PeerId, hot: Hot | None) -> None:
         """Take the values that came with a reply."""
-        self._telemetry.hear_reply(peer, hot)
+        self.telemetry.hear_reply(peer, hot)
 
     def doubt(self, peer: PeerId) -> None:
         """A request to it went unanswered: have it probed now. Evidence, and no verdict."""
@@ -300,7 +300,7 @@ class Mesh:
 
         In a large mesh those alone that `look` picks, where it is given.
         """
-        state, about, view = self._connections.state, self._about, self._telemetry.view
+        state, about, view = self._connections.state, self._about, self.telemetry.view
         ours = about.lasting_profile(), about.hot()
         found = [self._candidates.ourselves(self.me, about.name, *ours)]
         seen = look and self._candidates.looked_at(self.me, look, view, state.is_routable)
@@ -337,7 +337,7 @@ class Mesh:
             return own_facts(self.detection.table, *said, warning=self.twins.warning(peer))
         now = trio.current_time()
         known = self._connections.peer(peer)
-        heard = self._telemetry.view.peers.get(peer)
+        heard = self.telemetry.view.peers.get(peer)
         routable = self._connections.state.is_routable(peer)
         state = "refused" if known.is_refused else known.standing.name.lower()
         member = self.detection.table.members.get(peer)
@@ -370,7 +370,7 @@ class Mesh:
             name=self._about.name,
             addresses=self._transport.addresses[:ADDRESSES_MAX],
             members=self.trust.known_members(),
-            profile=self._telemetry.profile(),
+            profile=self.telemetry.profile(),
             roster=self.trust.book.roster,
             incarnation=self.detection.table.incarnation,
         )
@@ -379,7 +379,7 @@ class Mesh:
         peer, book = proven.peer, self.trust.book
         book.enter(peer, proven.signed, proven.certificate, proven.name)
         self.twins.met(peer, proven.boot, proven.addresses)
-        self._telemetry.hear_profile(peer, proven.profile)
+        self.telemetry.hear_profile(peer, proven.profile)
         self._connections.handle(connectivity.MembershipProven(peer, proven.addresses))
         self._meet(proven.members)
         self.detection.handle(detector.MemberMet(peer, proven.incarnation))
@@ -395,7 +395,7 @@ class Mesh:
         self._connections.handle(connectivity.MembershipRefused(peer, why))
         self.detection.handle(detector.MemberExpelled(peer))
         self._latencies.pop(peer, None)
-        self._telemetry.forget(peer)
+        self.telemetry.forget(peer)
 
     def _on_connection(self, change: MemberConnected | MemberDisconnected) -> None:
         if isinstance(change, MemberDisconnected):
@@ -424,11 +424,11 @@ class Mesh:
         """What each peer last told of its round trips to the others, our own measurements first."""
         now = trio.current_time()
         ours = Row(self._about.boot, 0, {path.peer: path for path in self._own_round_trips()}, now)
-        return {self.me: ours, **self._telemetry.topology.rows}
+        return {self.me: ours, **self.telemetry.topology.rows}
 
     async def announce_profile(self) -> None:
         """Gossip our profile now: languages or models have changed."""
-        await self._telemetry.announce_profile()
+        await self.telemetry.announce_profile()
 
     async def leave(self) -> None:
         """Say goodbye, within half a second: the others need not find out by themselves."""
@@ -439,9 +439,9 @@ class Mesh:
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Live, until cancelled. Ready once strangers can be answered and gossip is heard."""
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._telemetry.listen)
+            await nursery.start(self.telemetry.listen)
             await nursery.start(self.trust.run)
-            nursery.start_soon(self._telemetry.announce)
+            nursery.start_soon(self.telemetry.announce)
             nursery.start_soon(self._connections.run)
             nursery.start_soon(self.detection.run)
             task_status.started()

@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from kowalski.mesh.core import announcements, topology
+from kowalski.mesh.core.gossip_gaps import GossipGaps
 from kowalski.mesh.core.telemetry_view import TelemetryView
 from kowalski.mesh.core.topology import Topology
 from kowalski.mesh.gossip_reading import message_of
@@ -78,6 +79,9 @@ class TelemetryGossip:
         self._round_trips = round_trips
         self._mesh_size = mesh_size
         self._sequence = 0
+        self.sent = 0
+        self.received = 0
+        self.gaps = GossipGaps()
 
     def profile(self) -> Profile:
         """Ours as it is now, numbered after all that we have said."""
@@ -86,6 +90,7 @@ class TelemetryGossip:
 
     def hear_profile(self, origin: PeerId, profile: Profile | None) -> None:
         if profile is not None:
+            self.gaps.hear(origin, profile.boot, profile.sequence)
             self.view = self.view.hear_profile(origin, profile, trio.current_time())
 
     def hear_reply(self, peer: PeerId, hot: Hot | None) -> None:
@@ -101,6 +106,8 @@ class TelemetryGossip:
     def _hear(self, gossip: Gossip) -> None:
         message = message_of(gossip)
         if isinstance(message, Profile | HotDelta | RoundTrips):
+            self.received += 1
+            self.gaps.hear(gossip.origin, message.boot, message.sequence)
             self._on_boot(gossip.origin, message.boot, message.sequence)
         if isinstance(message, Profile):
             self.hear_profile(gossip.origin, message)
@@ -118,6 +125,7 @@ class TelemetryGossip:
     def forget(self, peer: PeerId) -> None:
         """It is no member any more: drop its row."""
         self.topology = self.topology.forget(peer)
+        self.gaps.forget(peer)
 
     async def announce(self) -> None:
         """Gossip our own as `core.announcements` says, until cancelled."""
@@ -151,3 +159,4 @@ class TelemetryGossip:
 
     async def _publish(self, message: Message) -> None:
         await self._transport.publish(self._topic, codec.encode(message))
+        self.sent += 1

@@ -205,6 +205,7 @@ async def _open_http(
         served,
         here.unix_clock,
         node.tracing,
+        node.leading.copies if node.leading else None,
     )
     async with open_http_room(place, rooms) as port:
         here.ports.http = port

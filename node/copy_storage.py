@@ -6,6 +6,7 @@ process, and may be lost in a power cut.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kowalski.node.core.copy_desk import Copy, Keep
 from kowalski.node.core.fences import TaskKey
-from kowalski.node.database import Cursor, Database, open_database
+from kowalski.node.database import Counted, Cursor, Database, Whose, open_database
 from kowalski.node.journal_tables import JournalTables
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.content import ContentRef
@@ -68,8 +69,13 @@ class CopyStorage:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._journals = JournalTables(
-            database, entries="entries", contents="contents", what="copy of"
+            database, entries="entries", contents="contents", whose="copies"
         )
+
+    @property
+    def journalled(self) -> Counter[tuple[Whose, Counted]]:
+        """See `Database.journalled`."""
+        return self._database.journalled
 
     def keep(self, keep: Keep, contents: Iterable[ContentRef]) -> None:
         """All of it or nothing. Raises StorageError."""

@@ -7,15 +7,20 @@ what a room writes reaches the disk in the order in which it was written.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kowalski.protocol.errors import ConfigError, KowalskiError
 
 Row = tuple[Any, ...]
 Cursor = sqlite3.Cursor
+Whose = Literal["own", "copies", "detached"]
+"""Of journals: those of tasks submitted here, those kept for others, those of detached tasks."""
+
+Counted = Literal["entries", "bytes"]
 
 WRITTEN_AHEAD_PAGES = 128
 """Half a megabyte, and then it goes to its place: SQLite's own 4 MB would be most of what a task
@@ -34,12 +39,23 @@ class Database:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
+        self._to_be_counted: Counter[tuple[Whose, Counted]] = Counter()
+        self.journalled: Counter[tuple[Whose, Counted]] = Counter()
+        """What was written of journals since the file was opened."""
 
     @contextmanager
     def writing(self) -> Iterator[Cursor]:
         """One transaction: all that the block does, or nothing of it. Raises StorageError."""
+        self._to_be_counted.clear()
         with self.telling(), self._connection:
             yield self._connection.cursor()
+        self.journalled.update(self._to_be_counted)
+
+    def count(self, whose: Whose, bodies: Iterable[bytes]) -> None:
+        """Entries of a journal, by their bodies, that the transaction under way writes."""
+        sizes = [len(body) for body in bodies]
+        self._to_be_counted[whose, "entries"] += len(sizes)
+        self._to_be_counted[whose, "bytes"] += sum(sizes)
 
     def read(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Raises StorageError."""

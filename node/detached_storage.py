@@ -81,7 +81,7 @@ class DetachedStorage:
             database,
             entries="detached_entries",
             contents="detached_contents",
-            what="detached task",
+            whose="detached",
         )
 
     def take(self, key: TaskKey, delegated: Delegated, unix_s: int) -> None:

@@ -7,22 +7,22 @@ from collections.abc import Iterable, Sequence
 from pydantic import ValidationError
 
 from kowalski.node.core.fences import TaskKey
-from kowalski.node.database import Cursor, Database, StorageError
+from kowalski.node.database import Cursor, Database, StorageError, Whose
 from kowalski.protocol.ids import ContentHash
 from kowalski.protocol.messages.content import ContentRef
 from kowalski.protocol.messages.task import Digest, Entry
 
 
 class JournalTables:
-    """Two tables by the names that their owner's schema gives them; `what` names a journal there.
+    """Two tables by the names that their owner's schema gives them.
 
     Entries have the columns submitter, task, idx, term, parent, digest and body; contents have
     submitter, task, hash and ref.
     """
 
-    def __init__(self, database: Database, *, entries: str, contents: str, what: str) -> None:
+    def __init__(self, database: Database, *, entries: str, contents: str, whose: Whose) -> None:
         self._database = database
-        self._what = what
+        self._whose: Whose = whose
         of_task = "WHERE submitter = ? AND task = ?"
         self._cut = f"DELETE FROM {entries} {of_task} AND idx >= ?"  # noqa: S608 our own names
         self._add = (
@@ -57,6 +57,7 @@ class JournalTables:
                 for one, mark in zip(entries, marks, strict=True)
             ],
         )
+        self._database.count(self._whose, (one.body for one in entries))
 
     def refer_to(self, cursor: Cursor, key: TaskKey, contents: Iterable[ContentRef]) -> None:
         cursor.executemany(
@@ -74,7 +75,7 @@ class JournalTables:
         try:
             return [Entry(term=t, index=i, parent=p, body=b) for t, i, p, b in rows]
         except ValidationError as error:
-            raise StorageError(f"{self._what} {key[1]}: {error}") from error
+            raise StorageError(f"{self._whose}: task {key[1]}: {error}") from error
 
     def contents(self, key: TaskKey) -> list[ContentRef]:
         """What its entries refer to. Raises StorageError."""

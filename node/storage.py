@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,15 @@ from pydantic import ValidationError
 from kowalski.node import detached_storage
 from kowalski.node.core.retention import Ended
 from kowalski.node.core.task_ledger import Task
-from kowalski.node.database import Cursor, Database, Row, StorageError, open_database
+from kowalski.node.database import (
+    Counted,
+    Cursor,
+    Database,
+    Row,
+    StorageError,
+    Whose,
+    open_database,
+)
 from kowalski.protocol import codec
 from kowalski.protocol.errors import ConfigError, RemoteProtocolError
 from kowalski.protocol.ids import PeerId, TaskId
@@ -109,6 +118,11 @@ class LedgerStorage:
         """The detached tasks of this node, in the same file."""
         return detached_storage.DetachedStorage(self._database)
 
+    @property
+    def journalled(self) -> Counter[tuple[Whose, Counted]]:
+        """Detached tasks included; see `Database.journalled`."""
+        return self._database.journalled
+
     # --- writing --------------------------------------------------------------------------------
 
     def save(self, task: Task) -> None:
@@ -126,6 +140,7 @@ class LedgerStorage:
         """
         with self._database.writing() as cursor:
             _append(cursor, task.id, entry, digest)
+            self._database.count("own", (entry.body,))
             self._save(cursor, task)
             _refer(cursor, task.id, contents)
 
@@ -141,6 +156,7 @@ class LedgerStorage:
             self._save(cursor, task)
             for entry, digest in zip(entries, task.digests, strict=True):
                 _append(cursor, task.id, entry, digest)
+                self._database.count("own", (entry.body,))
             _refer(cursor, task.id, contents)
 
     def delete(self, tasks: Iterable[TaskId]) -> None:

@@ -90,6 +90,40 @@ PANELS = (
         "s",
         ((p(0.95, "kowalski_http_request_seconds", "route"), "p95 {{route}}"),),
     ),
+    (
+        "Placements per second, by kind and outcome",
+        "ops",
+        (
+            (
+                "sum by (kind, outcome) (rate(kowalski_placements_total[5m]))",
+                "{{kind}} {{outcome}}",
+            ),
+        ),
+    ),
+    (
+        "Peers that are sent nothing for a while",
+        "none",
+        (
+            ("max by (name, kind) (kowalski_peer_breaker_open)", "{{name}} {{kind}}"),
+            ("sum by (kind) (increase(kowalski_breakers_opened_total[5m]))", "opened {{kind}}"),
+        ),
+    ),
+    (
+        "Gossip per second",
+        "ops",
+        (
+            (
+                "sum by (direction) (rate(kowalski_gossip_messages_total[5m]))",
+                "{{direction}}",
+            ),
+            ("sum (rate(kowalski_gossip_lost_total[5m]))", "lost"),
+        ),
+    ),
+    (
+        "Journals written per second",
+        "Bps",
+        (("sum by (journal) (rate(kowalski_journal_bytes_total[5m]))", "{{journal}}"),),
+    ),
 )
 
 

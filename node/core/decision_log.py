@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from kowalski.protocol.ids import TaskId
@@ -17,10 +17,18 @@ T = TypeVar("T")
 class DecisionLog(Generic[T]):
     """In memory only: with all its inputs one choice is tens of kilobytes in a large mesh.
 
-    The journal of a task has the words of each.
+    The journal of a task has the words of each. `count_as` sorts them into a few heaps.
     """
 
-    def __init__(self, kept: int = DECISIONS_KEPT) -> None:
+    def __init__(
+        self,
+        kept: int = DECISIONS_KEPT,
+        *,
+        count_as: Callable[[T], tuple[str, ...]] = lambda _choice: (),
+    ) -> None:
+        self._count_as = count_as
+        self.counts: Counter[tuple[str, ...]] = Counter()
+        """All that were ever made here, by heap."""
         self._kept: deque[tuple[TaskId | None, T]] = deque(maxlen=kept)
         self._forgotten: dict[TaskId, int] = {}
 
@@ -39,6 +47,7 @@ class DecisionLog(Generic[T]):
         if len(self._kept) == self._kept.maxlen:
             self._count(self._kept[0][0])
         self._kept.append((task, choice))
+        self.counts[self._count_as(choice)] += 1
 
     def forgotten_of(self, task: TaskId) -> int:
         """Choices for a task of that name which were dropped for later ones.

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.core import (
@@ -18,18 +20,35 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 
 from kowalski import __version__
+from kowalski.mesh.core.breaker import Standing
+from kowalski.mesh.core.placement import Kind
 from kowalski.mesh.mesh import Mesh, PeerFacts
 from kowalski.node.core.http_counts import HttpCounts, Times, Tokens
 from kowalski.node.http.completions import Completed
+from kowalski.node.services.copies import CopyRoom
+from kowalski.node.services.dispatch import Dispatch
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.protocol.messages.telemetry import Hot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+KINDS: tuple[Kind, ...] = get_args(Kind)
+STANDINGS = {Standing.CLOSED: "closed", Standing.HALF_OPEN: "half_open", Standing.OPEN: "open"}
+OPENNESS = {Standing.CLOSED: 0.0, Standing.HALF_OPEN: 0.5, Standing.OPEN: 1.0}
 TASK_STATES = ("waiting", "running", "answered", "failed", "cancelled")
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The rooms that are looked at when somebody asks."""
+
+    mesh: Mesh
+    submitter: SubmitterRoom
+    dispatch: Dispatch
+    copies: CopyRoom | None = None
+
+
 class NodeMetrics:
-    def __init__(self, mesh: Mesh, submitter: SubmitterRoom) -> None:
+    def __init__(self, seen: Seen) -> None:
         self._registry = CollectorRegistry()
         self._counts = HttpCounts()
         self.request_answered = self._counts.request_answered
@@ -38,7 +57,8 @@ class NodeMetrics:
             "kowalski_http_connections", "Open HTTP connections.", registry=self._registry
         )
         self._registry.register(_Counted(self._counts))
-        self._registry.register(_MeshSeen(mesh, submitter))
+        self._registry.register(_MeshSeen(seen.mesh, seen.submitter))
+        self._registry.register(_WorkSeen(seen))
         ProcessCollector(registry=self._registry)
 
     def expose(self) -> bytes:
@@ -188,6 +208,93 @@ class _MeshSeen(_Unnamed):
         for reason, count in self._mesh.trust.refused.items():
             family.add_metric((reason,), count)
         return family
+
+
+class _WorkSeen:
+    """How work is placed, told and kept: read off the rooms when somebody looks.
+
+    Labels are words of ours and names of peers, which a mesh has few of.
+    """
+
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+
+    def describe(self) -> Iterator[Metric]:
+        """As of `_MeshSeen`."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._placements()
+        yield from self._breakers()
+        yield from self._gossip()
+        yield from self._journals()
+
+    def _placements(self) -> Metric:
+        family = CounterMetricFamily(
+            "kowalski_placements",
+            "Choices of a peer, by kind of work, how it was chosen, and what came of it.",
+            labels=("kind", "way", "outcome"),
+        )
+        for labels, count in sorted(self._seen.dispatch.decisions.counts.items()):
+            family.add_metric(labels, count)
+        return family
+
+    def _breakers(self) -> Iterator[Metric]:
+        states = GaugeMetricFamily(
+            "kowalski_breakers",
+            "Breakers of peers for kinds of work, by state; what is open is sent nothing.",
+            labels=("kind", "state"),
+        )
+        opened = CounterMetricFamily(
+            "kowalski_breakers_opened", "Times that one opened.", labels=("kind",)
+        )
+        cut_off = GaugeMetricFamily(
+            "kowalski_peer_breaker_open",
+            "1 where the breaker of the peer is open, 0.5 where it is tried again.",
+            labels=("peer", "name", "kind"),
+        )
+        breakers, name_of = self._seen.dispatch.breakers, self._seen.mesh.name_of
+        counts = Tally((key[1], standing) for key, standing in breakers)
+        for kind in KINDS:
+            opened.add_metric((kind,), breakers.opened[kind])
+            for standing, word in STANDINGS.items():
+                states.add_metric((kind, word), counts[kind, standing])
+        for (peer, kind), standing in breakers:
+            cut_off.add_metric((peer, name_of(peer), kind), OPENNESS[standing])
+        yield from (states, opened, cut_off)
+
+    def _gossip(self) -> Iterator[Metric]:
+        told = self._seen.mesh.telemetry
+        messages = CounterMetricFamily(
+            "kowalski_gossip_messages",
+            "Messages of peers about themselves, ours and theirs.",
+            labels=("direction",),
+        )
+        messages.add_metric(("sent",), told.sent)
+        messages.add_metric(("received",), told.received)
+        lost = CounterMetricFamily(
+            "kowalski_gossip_lost",
+            "Numbers of peers' messages that did not come; while peers join, an upper bound.",
+        )
+        lost.add_metric((), told.gaps.lost)
+        yield from (messages, lost)
+
+    def _journals(self) -> Iterator[Metric]:
+        entries = CounterMetricFamily(
+            "kowalski_journal_entries",
+            "Entries of journals written to the disk: own tasks, copies for others, detached.",
+            labels=("journal",),
+        )
+        sizes = CounterMetricFamily(
+            "kowalski_journal_bytes", "Bytes of these entries.", labels=("journal",)
+        )
+        counts = Tally(self._seen.submitter.journalled)
+        if self._seen.copies is not None:
+            counts.update(self._seen.copies.journalled)
+        for whose in ("own", "copies", "detached"):
+            entries.add_metric((whose,), counts[whose, "entries"])
+            sizes.add_metric((whose,), counts[whose, "bytes"])
+        yield from (entries, sizes)
 
 
 def _conditions(facts: Iterable[PeerFacts]) -> Iterator[Metric]:

@@ -31,6 +31,7 @@ from kowalski.node.http.pull_routes import PullRoutes
 from kowalski.node.http.routing import Route, Router
 from kowalski.node.http.server import open_http_server
 from kowalski.node.http.tokens import TokenFile
+from kowalski.node.services.copies import CopyRoom
 from kowalski.node.services.placed_work import PlacedWork
 from kowalski.node.services.submitter import SubmitterRoom
 from kowalski.node.tracing import NoTracing, Tracing
@@ -68,6 +69,8 @@ class Rooms:
     verbs: Mapping[str, Verb]
     unix_clock: Callable[[], float]
     tracing: Tracing = field(default_factory=NoTracing)
+    copies: CopyRoom | None = None
+    """Those kept for others, where there are any."""
 
 
 class HttpRoom:
@@ -78,7 +81,10 @@ class HttpRoom:
         self._mesh = rooms.mesh
         self._tracing = rooms.tracing
         self._tokens = TokenFile(place.token_path)
-        self.metrics = metrics.NodeMetrics(rooms.mesh, rooms.submitter)
+        seen = metrics.Seen(
+            rooms.mesh, rooms.submitter, rooms.work.placing.dispatch, copies=rooms.copies
+        )
+        self.metrics = metrics.NodeMetrics(seen)
         completions = Completions(rooms.work, rooms.store, on_end=self.metrics.call_ended)
         models = ModelRoutes(rooms.mesh, rooms.work, completions, rooms.unix_clock)
         mesh_routes = MeshRoutes(rooms.verbs, place.scratch_path)

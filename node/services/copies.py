@@ -6,6 +6,7 @@ to, and tells a later coordinator what followed the entries that it has.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import takewhile
@@ -23,7 +24,7 @@ from kowalski.node.core import copy_desk
 from kowalski.node.core.copy_desk import Copy, CopyDesk, Offer
 from kowalski.node.core.fences import TaskKey
 from kowalski.node.core.portions import ENTRIES_MAX, portion
-from kowalski.node.database import StorageError
+from kowalski.node.database import Counted, StorageError, Whose
 from kowalski.node.services.fence_book import FenceBook
 from kowalski.node.services.wanted_contents import WantedContents
 from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
@@ -142,6 +143,11 @@ class CopyRoom:
                     self._forget(key)
                 self._contents.want(_owner(offer.key), refs, after_s=CONTENTS_AFTER_S)
                 return offer.start + len(offer.entries)
+
+    @property
+    def journalled(self) -> Counter[tuple[Whose, Counted]]:
+        """See `CopyStorage.journalled`."""
+        return self._storage.journalled
 
     def held(self, key: TaskKey) -> Copy | None:
         return self._desk.copies.get(key)

@@ -17,7 +17,7 @@ import trio
 from kowalski.mesh.candidates import Look
 from kowalski.mesh.core import offers
 from kowalski.mesh.core.blame import Weather, blame
-from kowalski.mesh.core.breaker import Breaker
+from kowalski.mesh.core.breakers import Breakers
 from kowalski.mesh.core.connectivity import MemberConnected, MemberDisconnected
 from kowalski.mesh.core.decisions import Decision
 from kowalski.mesh.core.experience import NOISE_S, Experience, Outcome
@@ -94,13 +94,13 @@ class Dispatch:
         self._mesh = mesh
         self._nursery = nursery
         self._draws = count()
-        self._breakers: dict[tuple[PeerId, Kind], Breaker] = {}
+        self.breakers = Breakers(mesh.me)
         self._budgets: dict[Kind, RetryBudget] = {}
         self._hedgings: dict[str, Hedging] = {}
         self._experience = Experience()
         self._prefixes = PrefixBook()
         self._under_way: dict[tuple[PeerId, str], list[UnderWay]] = {}
-        self.decisions = DecisionLog[tuple[Work, Decision]]()
+        self.decisions = DecisionLog[tuple[Work, Decision]](count_as=_counted)
         """The last choices, with what they were made for."""
         mesh.listen(self._heed)
 
@@ -123,12 +123,11 @@ class Dispatch:
         self, one: Candidate, need: Need, now: float, *, holds_prefix: bool
     ) -> Candidate:
         work = need.work
-        breaker = self._breakers.get((one.peer, need.kind))
         overdue = most_overdue(self._under_way.get((one.peer, work), ()), now)
         return one.known_better(
             self._experience.unit_s(one.peer, work),
             self._experience.slowness(one.peer, work, now, overdue=overdue),
-            is_admitted=breaker is None or breaker.admits(now),
+            is_admitted=self.breakers.admit((one.peer, need.kind), now),
             holds_prefix=holds_prefix,
         )
 
@@ -381,9 +380,9 @@ class Dispatch:
 
     def admits(self, chosen: Chosen) -> bool:
         """Whether the breaker still lets it through: the one probe may be under way by now."""
-        breaker = self._breakers.get((chosen.choice.peer, chosen.decision.need.kind))
+        key = chosen.choice.peer, chosen.decision.need.kind
         is_ignored = not chosen.choice.candidate.is_admitted
-        return breaker is None or is_ignored or breaker.admits(trio.current_time())
+        return is_ignored or self.breakers.admit(key, trio.current_time())
 
     @contextmanager
     def sending(self, work: Work, chosen: Chosen, *, learns: bool = True) -> Iterator[Sent]:
@@ -394,7 +393,7 @@ class Dispatch:
         need, peer = work.need, chosen.choice.peer
         now = trio.current_time()
         key = (peer, need.kind)
-        self._breakers[key], passage = self._breaker(key).send(now)
+        passage = self.breakers.send(key, now)
         flights = self._under_way.setdefault((peer, need.work), [])
         flight = UnderWay(now, chosen.promised_s, need.kind, passage)
         flights.append(flight)
@@ -420,14 +419,13 @@ class Dispatch:
                 verdict = "silent" if took_s > patience_s else verdict
             if verdict == "silent":
                 self._mesh.doubt(peer)
-            breaker = self._breaker(key)
             match verdict:
                 case "failed" | "silent":
-                    self._breakers[key] = breaker.fail(passage, ended_at)
+                    self.breakers.fail(key, passage, ended_at)
                 case "abandoned":
-                    self._breakers[key] = breaker.abandon(passage)
+                    self.breakers.abandon(key, passage)
                 case _:
-                    self._breakers[key] = breaker.succeed(passage)
+                    self.breakers.succeed(key, passage)
             if verdict == "done" and learns:
                 self._learn(work, chosen, sent, took_s, ended_at)
 
@@ -437,17 +435,13 @@ class Dispatch:
             (peer, flight.kind)
             for (peer, _), flights in self._under_way.items()
             for flight in flights
-            if flight.passage.is_probe
-            and flight.passage.era == self._breaker((peer, flight.kind)).era
+            if self.breakers.is_probe((peer, flight.kind), flight.passage)
         ]
 
     @property
     def under_way(self) -> int:
         """Requests that have been sent and have not ended."""
         return sum(map(len, self._under_way.values()))
-
-    def _breaker(self, key: tuple[PeerId, Kind]) -> Breaker:
-        return self._breakers.get(key) or Breaker(f"{self._mesh.me} {key[0]} {key[1]}")
 
     def _learn(self, work: Work, chosen: Chosen, sent: Sent, took_s: float, now: float) -> None:
         need, peer = work.need, chosen.choice.peer
@@ -470,8 +464,15 @@ class Dispatch:
     def forget(self, peer: PeerId) -> None:
         """It is gone; who comes back under its name may be quite well."""
         self._experience = self._experience.forget(peer)
-        for key in [key for key in self._breakers if key[0] == peer]:
-            del self._breakers[key]
+        self.breakers.forget(peer)
+
+
+def _counted(made: tuple[Work, Decision]) -> tuple[Kind, str, str]:
+    """Its kind of work, its way, and what came of it: as choices are counted."""
+    _, decision = made
+    nothing = "nobody" if decision.way == "nobody" else "full"
+    outcome = "chosen" if decision.chosen is not None else nothing
+    return decision.need.kind, decision.way, outcome
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -18,6 +19,7 @@ from kowalski.node.core.appointments import Appointment, AppointmentBook
 from kowalski.node.core.portions import ENTRIES_MAX, portion
 from kowalski.node.core.task_ledger import Task, TaskLedger
 from kowalski.node.core.task_ledger_terms import weights_of
+from kowalski.node.database import Counted, Whose
 from kowalski.node.services import flight_recorder
 from kowalski.node.services.onlookers import Onlookers, Seen
 from kowalski.node.services.term_talk import Granted, TermTalk, remaining_s
@@ -81,6 +83,11 @@ class SubmitterRoom:
     def tasks(self) -> tuple[Task, ...]:
         """Latest first; not all that ever were."""
         return tuple(self.latest(LISTED_MAX))
+
+    @property
+    def journalled(self) -> Counter[tuple[Whose, Counted]]:
+        """See `LedgerStorage.journalled`."""
+        return self._storage.journalled
 
     @property
     def open_tasks(self) -> int:

@@ -217,7 +217,7 @@ async def test_gossip_of_a_stranger_is_not_heard(village: Village, autojump_cloc
         for sequence in range(5):
             await s.publish(TELEMETRY, codec.encode(About("stranger").profile(sequence)))
         await trio.sleep(1)
-        assert a.mesh._telemetry.view.peers.keys() == {B}
+        assert a.mesh.telemetry.view.peers.keys() == {B}
 
 
 async def test_an_introduction_without_a_good_certificate_is_not_followed(

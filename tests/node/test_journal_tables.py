@@ -34,7 +34,11 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def tables(database: Database) -> JournalTables:
-    return JournalTables(database, entries="lines", contents="things", what="journal of")
+    return JournalTables(database, entries="lines", contents="things", whose="copies")
+
+
+def fail_after(_written: None) -> None:
+    raise ZeroDivisionError
 
 
 def marks(words: str) -> list[Digest]:
@@ -79,9 +83,21 @@ def test_as_many_digests_as_entries_are_wanted_and_nothing_is_written_otherwise(
     assert tables.entries(OURS, 0, 10) == []
 
 
+def test_what_was_written_is_counted_and_what_was_not_is_not(
+    database: Database, tables: JournalTables
+) -> None:
+    with database.writing() as cursor:
+        tables.replace_tail(cursor, OURS, 0, entries("ab"), marks("ab"))
+    with pytest.raises(ZeroDivisionError), database.writing() as cursor:
+        fail_after(tables.replace_tail(cursor, OURS, 2, entries("c", 2), marks("c")))
+    with database.writing() as cursor:
+        tables.replace_tail(cursor, OURS, 1, entries("x", 1), marks("x"))
+    assert database.journalled == {("copies", "entries"): 3, ("copies", "bytes"): 3}
+
+
 def test_a_damaged_entry_says_whose_it_is(database: Database, tables: JournalTables) -> None:
     with database.writing() as cursor:
         tables.replace_tail(cursor, OURS, 0, entries("a"), marks("a"))
         cursor.execute("UPDATE lines SET parent = 'nonsense'")
-    with pytest.raises(StorageError, match="journal of ours"):
+    with pytest.raises(StorageError, match="copies: task ours"):
         tables.entries(OURS, 0, 10)

@@ -17,6 +17,13 @@ def test_the_last_choices_are_kept_and_the_forgotten_counted_by_task() -> None:
     assert log.forgotten_of(TaskId("c")) == 0
 
 
+def test_all_that_were_ever_made_are_counted_by_what_they_are() -> None:
+    log = DecisionLog[int](kept=1, count_as=lambda number: ("odd" if number % 2 else "even",))
+    for number in range(5):
+        log.add(A, number)
+    assert log.counts == {("even",): 3, ("odd",): 2}
+
+
 def test_what_was_chosen_for_no_task_is_forgotten_without_a_count() -> None:
     log = DecisionLog[int](kept=1)
     for number in range(3):

@@ -14,7 +14,7 @@ from kowalski.node.http.completions import Completed
 from simulations.virtual_time import JumpingClock
 from simulations.world import open_world
 from tests.node.http.rooms import ask, open_room
-from tests.node.services.prompts import ASKER, THINKER, WORKER, block
+from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block
 
 pytestmark = pytest.mark.trio
 
@@ -36,6 +36,45 @@ async def test_the_mesh_the_tasks_and_the_calls_are_counted(
         assert 'kowalski_tasks{state="waiting"}' in metrics
         assert metrics.count("kowalski_peer_swap_used_ratio{") == 3
         assert "kowalski_peer_battery_charge_ratio{" not in metrics, "none has a battery"
+
+
+async def test_placements_breakers_gossip_and_journals_are_counted(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world([ASKER, WORKER, THINKER, LEADER]) as world:
+        room = open_room(world, tmp_path)
+        await world.result(0, world.submit(0, block("say 7"), mode="blocks"))
+        await ask(room, "POST", "/v1/chat/completions", CHAT)
+        none = {**CHAT, "model": "nobody-has-it"}
+        assert (await ask(room, "POST", "/v1/chat/completions", none)).status == 404
+        dispatch, poor = world[0].work.placing.dispatch, (world.peer(1), "code")
+        for _ in range(3):
+            dispatch.breakers.fail(poor, dispatch.breakers.send(poor, 0.0), 0.0)
+        await world.until(lambda: world[0].mesh.telemetry.received > 0)
+        told = values(room.metrics.expose().decode())
+    assert told['kowalski_placements_total{kind="inference",outcome="chosen",way="only"}'] >= 1
+    assert told['kowalski_placements_total{kind="inference",outcome="nobody",way="nobody"}'] >= 1
+    assert told['kowalski_breakers{kind="code",state="open"}'] == 1
+    assert told['kowalski_breakers{kind="inference",state="closed"}'] == 1
+    assert told['kowalski_breakers_opened_total{kind="code"}'] == 1
+    assert told['kowalski_gossip_messages_total{direction="sent"}'] >= 1
+    assert told['kowalski_gossip_messages_total{direction="received"}'] >= 1
+    assert "kowalski_gossip_lost_total" in told
+    assert told['kowalski_journal_entries_total{journal="own"}'] >= 3
+    assert told['kowalski_journal_bytes_total{journal="own"}'] >= 100
+    assert told['kowalski_journal_entries_total{journal="detached"}'] == 0
+    (open_at,) = [
+        name
+        for name in told
+        if name.startswith("kowalski_peer_breaker_open{") and 'kind="code"' in name
+    ]
+    assert told[open_at] == 1
+    assert 'name="node-1"' in open_at
+
+
+def values(exposed: str) -> dict[str, float]:
+    rows = (line.rpartition(" ") for line in exposed.splitlines() if line[0] != "#")
+    return {name: float(value) for name, _, value in rows}
 
 
 async def test_two_nodes_in_one_process_count_apart(
