@@ -100,11 +100,13 @@ class CertificateBook:
             peer = decode_certificate(member.certificate.frame).peer
             if peer == self._me:
                 return None
+            known = self._entries.get(peer)
+            if known is not None and known.signed == member.certificate:
+                return None if self.fault(peer) else peer
             certificate = self.check(peer, member.certificate)
         except CertificateError as no:
             log.debug("introduced-stranger", why=str(no))
             return None
-        known = self._entries.get(peer)
         is_news = known is None or _age(certificate) > _age(known.certificate)
         if is_news and (known is not None or len(self._entries) < PEERS_MAX):
             self.enter(peer, member.certificate, certificate)

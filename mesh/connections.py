@@ -99,7 +99,7 @@ class Connections:
     def _note_silence(self) -> None:
         """Say of whom it is connected to that it sends nothing there, and that it does again."""
         state = self.state
-        silent = frozenset(peer for peer in state.members if not state.is_routable(peer))
+        silent = state.silent
         for peer in silent - self._silent:
             log.info("unroutable", peer=peer, why=state.peers[peer].why_not)
         for peer in self._silent - silent:

@@ -39,6 +39,9 @@ from kowalski.protocol.messages.trust import (
 CLOCK_GRACE_S = 300
 """Clocks of home devices are minutes off."""
 
+CERTIFICATES_KEPT = 4096
+"""Of those that were read, and of signatures that were verified: many show us the same ones."""
+
 _PROOF_OF_MESH = b"kowalski mesh proof 1\0"
 _PROOF_OF_INVITE = b"kowalski invite proof 1\0"
 
@@ -257,6 +260,8 @@ def verify_revocation(signed: SignedRevocation, *, mesh: MeshId) -> Revocation:
     return revocation
 
 
+# A meeting shows the certificates of all members: the same ones, meeting after meeting.
+@lru_cache(maxsize=CERTIFICATES_KEPT)
 def decode_certificate(frame: bytes) -> Certificate:
     """Raises CertificateError: `malformed`."""
     try:
@@ -308,8 +313,7 @@ def is_current(certificate: Certificate, now_unix_s: float) -> bool:
     return now_unix_s <= certificate.not_after_unix_s + CLOCK_GRACE_S
 
 
-# A meeting shows the certificates of all members: the same ones, meeting after meeting.
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=CERTIFICATES_KEPT)  # as above
 def _is_signed(public_key: bytes, data: bytes, signature: bytes) -> bool:
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, data)

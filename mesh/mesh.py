@@ -34,14 +34,14 @@ from kowalski.mesh.failure_detection import SWIM_PROTOCOL, FailureDetection, Nei
 from kowalski.mesh.incarnations import IncarnationBook
 from kowalski.mesh.invites import InviteBook
 from kowalski.mesh.membership_certificates import Membership
-from kowalski.mesh.peer_facts import PeerFacts
+from kowalski.mesh.peer_facts import PeerFacts, own_facts
 from kowalski.mesh.sleep_watch import SleepWatch
 from kowalski.mesh.telemetry_gossip import Self, TelemetryGossip
 from kowalski.mesh.transport import Transport
 from kowalski.mesh.trust import Keeping, Surroundings, Trust
 from kowalski.mesh.twins import TwinWatch
 from kowalski.protocol import ids
-from kowalski.protocol.ids import PeerId
+from kowalski.protocol.ids import Address, PeerId
 from kowalski.protocol.limits import ADDRESSES_MAX
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentAsked, ContentChunk
@@ -203,6 +203,11 @@ class Mesh:
         """
         return self.detection.table.state_of(peer)
 
+    def addresses_of(self, peer: PeerId) -> tuple[Address, ...]:
+        """Where it was last said to be; of ourselves, where we are."""
+        here = peer == self.me
+        return self._transport.addresses if here else self._connections.peer(peer).addresses
+
     def roles_of(self, peer: PeerId) -> tuple[str, ...]:
         """What its certificate lets it ask for; nothing for strangers."""
         return self.trust.book.roles(peer)
@@ -296,7 +301,7 @@ class Mesh:
         In a large mesh those alone that `look` picks, where it is given.
         """
         state, about, view = self._connections.state, self._about, self.telemetry.view
-        ours = about.lasting_profile(), about.hot()
+        ours = about.lasting_profile(), about.hot_for_choice()
         found = [self._candidates.ourselves(self.me, about.name, *ours)]
         seen = look and self._candidates.looked_at(self.me, look, view, state.is_routable)
         for peer in seen or state.members:
@@ -328,7 +333,8 @@ class Mesh:
     def facts_of(self, peer: PeerId) -> PeerFacts:
         """What we know of one peer; of one that was forgotten, that it is absent."""
         if peer == self.me:
-            return self._own_facts()
+            said = self._about.profile(0), self._transport.addresses
+            return own_facts(self.detection.table, *said, warning=self.twins.warning(peer))
         now = trio.current_time()
         known = self._connections.peer(peer)
         heard = self.telemetry.view.peers.get(peer)
@@ -353,25 +359,6 @@ class Mesh:
             incarnation=member.incarnation if member else 0,
             membership_age_s=now - member.since if member else None,
             latency=latency,
-        )
-
-    def _own_facts(self) -> PeerFacts:
-        profile, table = self._about.profile(0), self.detection.table
-        return PeerFacts(
-            peer=self.me,
-            name=self._about.name,
-            is_self=True,
-            state="member",
-            is_routable=True,
-            why_not=self.twins.warning(self.me),
-            addresses=self._transport.addresses,
-            roles=profile.roles,
-            rtt_s=0.0,
-            age_s=0.0,
-            profile=profile,
-            hot=profile.hot,
-            membership=table.state_of(self.me),
-            incarnation=table.incarnation,
         )
 
     # --- what we say and hear -------------------------------------------------------------------
@@ -399,9 +386,10 @@ class Mesh:
 
     def _meet(self, members: Iterable[KnownMember]) -> None:
         """Others tell us of these: believe their certificates, and look for them."""
-        for member in members:
-            if peer := self.trust.book.meet(member):
-                self.sighted(connectivity.Sighted(peer, member.addresses))
+        met = ((self.trust.book.meet(member), member.addresses) for member in members)
+        sightings = tuple(connectivity.Sighted(peer, at) for peer, at in met if peer is not None)
+        if sightings:
+            self._connections.handle(connectivity.Introduced(sightings))
 
     def _on_fallen(self, peer: PeerId, why: str) -> None:
         self._connections.handle(connectivity.MembershipRefused(peer, why))

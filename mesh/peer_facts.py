@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kowalski.mesh.core.latency import Latency
-from kowalski.mesh.core.membership import State
+from kowalski.mesh.core.membership import Membership, State
 from kowalski.protocol.ids import Address, PeerId
 from kowalski.protocol.messages.telemetry import Hot, Profile
 
@@ -34,3 +34,25 @@ class PeerFacts:
     incarnation: int = 0
     membership_age_s: float | None = None
     latency: Latency | None = None
+
+
+def own_facts(
+    table: Membership, profile: Profile, addresses: tuple[Address, ...], *, warning: str
+) -> PeerFacts:
+    """Of ourselves."""
+    return PeerFacts(
+        peer=table.me,
+        name=profile.name,
+        is_self=True,
+        state="member",
+        is_routable=True,
+        why_not=warning,
+        addresses=addresses,
+        roles=profile.roles,
+        rtt_s=0.0,
+        age_s=0.0,
+        profile=profile,
+        hot=profile.hot,
+        membership=table.state_of(table.me),
+        incarnation=table.incarnation,
+    )

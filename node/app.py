@@ -33,7 +33,6 @@ from kowalski.mesh.mesh import CONTENT_PROTOCOL, Mesh, Tuning, open_mesh
 from kowalski.mesh.plain_nursery import first_error
 from kowalski.mesh.remembered_peers import RememberedPeers
 from kowalski.mesh.sleep_watch import time_with_sleep
-from kowalski.mesh.telemetry_gossip import Self
 from kowalski.mesh.transport import Transport
 from kowalski.mesh.trust import Keeping
 from kowalski.node import control, verbs
@@ -328,7 +327,7 @@ async def open_node(
         sample=device.sample,
         addresses=lambda: transport.addresses,
     )
-    about = Self(config.name, boot, telemetry.profile, telemetry.hot, telemetry.lasting)
+    about = telemetry.about()
     invites = InviteBook(config.invites_path, unix_clock)
     store = ContentStore(config.content_path, transport.peer)
 

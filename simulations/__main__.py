@@ -32,9 +32,9 @@ from simulations.artefacts import Artefact
 from simulations.campaigns import Campaign
 from simulations.mutation import StaleMutantError
 from simulations.plan import Plan
+from simulations.reports import Report
 from simulations.scenarios import Scenario, ScenarioError
 from simulations.seeds import Outcome, Tally
-from simulations.story import Report
 
 ARTEFACTS = Path("build/simulations")
 CORES = os.cpu_count() or 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from simulations.plan import Plan, from_json, to_json
-from simulations.story import Report
+from simulations.reports import Report
 from simulations.witness import Violation
 
 ROOT = Path(__file__).parent.parent

@@ -31,7 +31,7 @@ from simulations.menu import Fault
 from simulations.placement_askers import Sent
 from simulations.placement_cluster import Job, OnEnd, View, Worker
 from simulations.plan import Ask, Plan
-from simulations.story import Report
+from simulations.reports import Report
 
 MEMBERS_MAX = 16_384
 """A node as it comes holds 4,096; beyond, tables are tried out here alone."""

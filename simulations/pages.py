@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from statistics import quantiles
 
-from simulations.story import Report
+from simulations.reports import Report
 from simulations.timeline import Span, TaskLine, Timeline
 
 WIDTH = 1000

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from simulations import campus, story
 from simulations.plan import Plan, draw
+from simulations.reports import Report
 from simulations.scenarios import Scenario
 from simulations.witness import Violation
 
@@ -72,7 +73,7 @@ class Tally:
         self.cpu_s += outcome.cpu_s
 
 
-def tell(plan: Plan, *, keeps_trace: bool = False) -> story.Report:
+def tell(plan: Plan, *, keeps_trace: bool = False) -> Report:
     """The story of a plan, in the tier that its scenario names."""
     if plan.scenario.tier == "B":
         return campus.tell(plan)
@@ -88,7 +89,7 @@ def told(plan: Plan) -> Outcome:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        report = story.Report(plan)
+        report = Report(plan)
         crash = "".join(traceback.format_exception(error))
     return Outcome(
         seed=plan.seed,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import trio
 
 from simulations import plan
+from simulations.reports import Report
 from simulations.scenarios import Devices, Faults, Scenario, Work
-from simulations.story import Report, tell
+from simulations.story import tell
 
 
 @dataclass(frozen=True, slots=True)

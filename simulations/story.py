@@ -6,9 +6,8 @@ every task ends, everybody knows everybody, and nothing is left over.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 
@@ -37,12 +36,13 @@ from simulations.logs import told_to
 from simulations.menu import Fault
 from simulations.places import SESSION_IDLE_S, Model, Part, improvising
 from simulations.plan import Ask, Plan
+from simulations.reports import Report
 from simulations.scenarios import Devices
-from simulations.timeline import Historian, Timeline
+from simulations.timeline import Historian
 from simulations.toy_cells import toy_script
 from simulations.virtual_time import JumpingClock
 from simulations.wires import Gossiping
-from simulations.witness import Said, Violation, Witness, in_words
+from simulations.witness import Witness
 from simulations.world import World, open_world
 
 LOOK_EVERY_S = 0.25
@@ -63,41 +63,6 @@ class Nature:
 
     script: Script = toy_script
     tells: Model = improvising
-
-
-@dataclass(slots=True)
-class Report:
-    """How a story went. `violation` is the first promise that was broken."""
-
-    plan: Plan
-    trace_hash: str = ""
-    violation: Violation | None = None
-    fired: dict[str, int] = field(default_factory=dict)
-    evaluated: Counter[str] = field(default_factory=Counter)
-    messages: Counter[str] = field(default_factory=Counter)
-    stream_bytes: int = 0
-    gossip_bytes: int = 0
-    lasted_s: float = 0.0
-    """Virtual time."""
-    ends: Counter[str] = field(default_factory=Counter)
-    """Tasks by how they ended; `lost` with their submitter."""
-    task_s: list[float] = field(default_factory=list)
-    """From the submit to the end of each task."""
-    terms: int = 0
-    entries: int = 0
-    cells_begun: int = 0
-    cells_visible: int = 0
-    calls: int = 0
-    last: tuple[Said | str, ...] = ()
-    trace: list[str] | None = None
-    timeline: Timeline | None = None
-    recorders: dict[str, list[str]] = field(default_factory=dict)
-    """The last steps of every machine, of nodes as they were when a promise was broken."""
-
-    @property
-    def events(self) -> list[str]:
-        """What happened last, in words."""
-        return [in_words(one) for one in self.last]
 
 
 def tell(
@@ -163,10 +128,27 @@ class _Story:
         self._probes: Probes
 
     async def tell(self) -> None:
-        scenario, network = self._plan.scenario, self._plan.scenario.network
-        witness = self.witness
+        network, witness = self._plan.scenario.network, self.witness
         if self._keeps_trace:
             witness.trace = self.report.trace = []
+        self._engage(witness)
+        weather = Weather(
+            latency_s=network.latency_ms / 1000,
+            jitter_s=network.jitter_ms / 1000,
+            gossip_loss=network.gossip_loss,
+        )
+        async with open_world(
+            self._parts,
+            seed=self._plan.seed,
+            weather=weather,
+            witness=witness,
+            clocks=[(clock.rate, clock.offset_s) for clock in self._plan.clocks],
+            grain_s=network.grain_ms / 1000,
+        ) as self._world:
+            await self._tell_in(self._world)
+
+    def _engage(self, witness: Witness) -> None:
+        """Have all checkers hear what is seen."""
         self._journals = Journals(witness)
         self._executions = Executions(witness, self._plan.asks)
         self._members = Members(witness)
@@ -189,39 +171,29 @@ class _Story:
         )
         if self.historian is not None:
             witness.engage(self.historian)
-        weather = Weather(
-            latency_s=network.latency_ms / 1000,
-            jitter_s=network.jitter_ms / 1000,
-            gossip_loss=network.gossip_loss,
-        )
-        async with open_world(
-            self._parts,
-            seed=self._plan.seed,
-            weather=weather,
-            witness=witness,
-            clocks=[(clock.rate, clock.offset_s) for clock in self._plan.clocks],
-            grain_s=network.grain_ms / 1000,
-        ) as self._world:
-            storm = self._world.wires.storm
-            storm.packet_loss = network.packet_loss
-            replayed = Gossiping(replayed=network.gossip_replayed, replayed_s=30.0)
-            storm.gossip = storm.usual_gossip = replayed
-            if network.mbit_per_s is not None:
-                storm.bytes_per_s = network.mbit_per_s * 125_000
-            for place in self._world.places:
-                place.on_cell.append(partial(self._executions.began_cell, place.number))
-            self._injection = Injection(self._world)
-            self._probes.under_way = self._world.probes
-            self._beliefs = Beliefs(witness)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._stop_when_violated, nursery.cancel_scope)
-                nursery.start_soon(self._look)
-                await self._safety(scenario.seconds)
-                witness.note("healed")
-                self._healed_s = witness.now
-                await self._liveness(scenario.settle_s)
-                nursery.cancel_scope.cancel()
-            self._count()
+
+    async def _tell_in(self, world: World) -> None:
+        scenario, network, witness = self._plan.scenario, self._plan.scenario.network, self.witness
+        storm = world.wires.storm
+        storm.packet_loss = network.packet_loss
+        replayed = Gossiping(replayed=network.gossip_replayed, replayed_s=30.0)
+        storm.gossip = storm.usual_gossip = replayed
+        if network.mbit_per_s is not None:
+            storm.bytes_per_s = network.mbit_per_s * 125_000
+        for place in world.places:
+            place.on_cell.append(partial(self._executions.began_cell, place.number))
+        self._injection = Injection(world)
+        self._probes.under_way = world.probes
+        self._beliefs = Beliefs(witness)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stop_when_violated, nursery.cancel_scope)
+            nursery.start_soon(self._look)
+            await self._safety(scenario.seconds)
+            witness.note("healed")
+            self._healed_s = witness.now
+            await self._liveness(scenario.settle_s)
+            nursery.cancel_scope.cancel()
+        self._count()
 
     async def _stop_when_violated(self, scope: trio.CancelScope) -> None:
         await self.witness.is_violated.wait()

@@ -10,12 +10,12 @@ import hashlib
 import struct
 import sys
 from collections import Counter, deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import count
 from math import inf
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 from zlib import crc32
 
@@ -143,6 +143,8 @@ class Witness:
         self.trace: list[str] | None = None
         self.recorders: dict[int, list[Recorded]] = {}
         """The machines of each node's present process, or its last one."""
+        self._held: dict[int, dict[Recorded, object]] = {}
+        """The same, with what has held of their states, where a machine can do with the rest."""
         self._hash = hashlib.blake2b(digest_size=8)
         self._numbers: dict[PeerId, int] = {}
         self._times: dict[int, NodeTime] = {}
@@ -219,6 +221,7 @@ class Witness:
 
     def began(self, number: int) -> None:
         self.recorders[number] = []
+        self._held[number] = {}
         self.note(f"node {number} begins")
         for checker in self._who_cares("began"):
             checker.began(number)
@@ -239,19 +242,22 @@ class Witness:
     def stepped(
         self, number: int, driver: Recorded, event: object, effects: tuple[object, ...]
     ) -> None:
-        known = self.recorders[number]
+        known = self._held[number]
         if driver not in known:
-            known.append(driver)
-        check = getattr(sys.modules[driver.machine], "check", None)
+            known[driver] = None
+            self.recorders[number].append(driver)
+        check, check_news, name = _checks_of(driver.machine)
         if check is not None:
-            machine = driver.machine.rpartition(".")[2]
             try:
-                check(driver.state)
+                if check_news is None:
+                    check(driver.state)
+                else:
+                    known[driver] = check_news(driver.state, known[driver])
             except AssertionError as broken:
                 words = f"node {number}: {broken} after {event!r:.200}"
-                self.check(f"check {machine}", holds=False, words=words)
+                self.check(name, holds=False, words=words)
             else:
-                self.evaluated[f"check {machine}"] += 1
+                self.evaluated[name] += 1
         for checker in self._who_cares("stepped"):
             checker.stepped(number, driver, event, effects)
 
@@ -374,6 +380,20 @@ class NodeWatcher:
                 is_last=is_last,
             )
         )
+
+
+_Checks = tuple[Callable[[Any], None] | None, Callable[[Any, Any], object] | None, str]
+
+
+@cache
+def _checks_of(machine: str) -> _Checks:
+    """What a core says must hold after each step of it, where it says so, and how that is counted.
+
+    `check_news` is the same as `check`, given what it has returned after the step before.
+    """
+    core = sys.modules[machine]
+    check, check_news = (getattr(core, name, None) for name in ("check", "check_news"))
+    return check, check_news, f"check {machine.rpartition('.')[2]}"
 
 
 def _kind(frame: bytes) -> str:

@@ -9,8 +9,6 @@ routable is instant, local, and never told to anybody: whether the mesh has give
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import Enum, auto
 from hashlib import blake2b
 from math import inf
 
@@ -27,6 +25,7 @@ from kowalski.mesh.core.connectivity_events import (
     EventOfKnown,
     GivenUp,
     HangUp,
+    Introduced,
     MemberConnected,
     MemberDisconnected,
     MembershipProven,
@@ -42,10 +41,23 @@ from kowalski.mesh.core.connectivity_events import (
     Woke,
 )
 from kowalski.mesh.core.connectivity_params import Params
+from kowalski.mesh.core.connectivity_state import (
+    ADDRESSES_PER_PEER_MAX,
+    PEERS_MAX,
+    STRANGERS_MAX,
+    Connectivity,
+    Peer,
+    Standing,
+    check,
+    check_news,
+)
 from kowalski.mesh.core.evolving import evolve
-from kowalski.protocol.ids import Address, MeshId, PeerId
+from kowalski.protocol.ids import Address, PeerId
 
 __all__ = [
+    "ADDRESSES_PER_PEER_MAX",
+    "PEERS_MAX",
+    "STRANGERS_MAX",
     "Answered",
     "AskMembership",
     "AskingFailed",
@@ -59,6 +71,7 @@ __all__ = [
     "EventOfKnown",
     "GivenUp",
     "HangUp",
+    "Introduced",
     "MemberConnected",
     "MemberDisconnected",
     "MembershipProven",
@@ -77,111 +90,21 @@ __all__ = [
     "Vouched",
     "Woke",
     "check",
+    "check_news",
     "step",
     "wake_at",
 ]
-
-PEERS_MAX = 1024
-"""That were heard of."""
-
-STRANGERS_MAX = 256
-"""Connected peers beyond those, of whom nobody had heard."""
-
-ADDRESSES_PER_PEER_MAX = 8
-
-
-class Standing(Enum):
-    ABSENT = auto()
-    DIALLING = auto()
-    CONNECTED = auto()
-    ASKING = auto()
-    MEMBER = auto()
-
-
-AT_IT = (Standing.DIALLING, Standing.ASKING, Standing.MEMBER)
-"""Nothing is due of such a peer by itself. No set: an `Enum` hashes slowly."""
-
-
-@dataclass(frozen=True)  # no slots: see `evolving`
-class Peer:
-    """What we know of one peer. Times are the driver's clock."""
-
-    id: PeerId
-    standing: Standing = Standing.ABSENT
-    addresses: tuple[Address, ...] = ()
-    reached: Address | None = None
-    """Where we last dialled it with success."""
-    attempts: int = 0
-    """Dials, or questions on this connection, that failed in a row."""
-    unproven: int = 0
-    """Connections in a row that ended before membership was proven on them."""
-    shunned_until: float = -inf
-    act_at: float = inf
-    """When to dial or to ask next, by standing."""
-    since: float = 0.0
-    seen_at: float = 0.0
-    misses: int = 0
-    silent_since: float = inf
-    """When the first of the misses was. Not when it last answered: where many take turns, a peer
-    is asked rarely, and who was not asked was not silent."""
-    is_doubted: bool = False
-    """Others suspect it, and it has given us no sign of life since: one miss of ours is enough."""
-    is_hung_up: bool = False
-    is_static: bool = False
-    complaint: str = ""
-
-    @property
-    def is_connected(self) -> bool:
-        return self.standing not in {Standing.ABSENT, Standing.DIALLING}
-
-    @property
-    def is_refused(self) -> bool:
-        """Away, and when it was last here it failed to prove that it belongs."""
-        return not self.is_connected and self.shunned_until > -inf
-
-    @property
-    def why_not(self) -> str:
-        """Why nothing is sent there, in words, where that is so."""
-        if self.complaint:
-            return self.complaint
-        if self.is_connected and self.misses:
-            others = ", and others suspect it" if self.is_doubted else ""
-            return f"{self.misses} signs of life missed in a row{others}"
-        return {
-            Standing.ABSENT: "not connected",
-            Standing.DIALLING: "being dialled",
-            Standing.CONNECTED: "connected, and has not proven its membership yet",
-            Standing.ASKING: "being asked for its membership",
-        }.get(self.standing, "")
-
-
-@dataclass(frozen=True)
-class Connectivity:
-    me: PeerId
-    mesh: MeshId
-    params: Params = field(default_factory=Params)
-    peers: dict[PeerId, Peer] = field(default_factory=dict)
-
-    @property
-    def members(self) -> tuple[PeerId, ...]:
-        return tuple(p.id for p in self.peers.values() if p.standing is Standing.MEMBER)
-
-    def is_member(self, peer: PeerId) -> bool:
-        known = self.peers.get(peer)
-        return known is not None and known.standing is Standing.MEMBER
-
-    def is_routable(self, peer: PeerId) -> bool:
-        if not self.is_member(peer):
-            return False
-        known = self.peers[peer]
-        return known.misses < (1 if known.is_doubted else self.params.misses_max)
-
 
 Step = tuple[Connectivity, tuple[Effect, ...]]
 
 
 def wake_at(state: Connectivity) -> float:
-    return min((_due(state, peer) for peer in state.peers.values()), default=inf)
+    """When something is due of somebody. Of members, who are most of them, never by itself."""
+    at = inf
+    for peer in state.peers.values():
+        if peer.standing is not Standing.MEMBER and (due := _due(state, peer)) < at:
+            at = due
+    return at
 
 
 def _due(state: Connectivity, peer: Peer) -> float:
@@ -196,6 +119,8 @@ def step(state: Connectivity, event: Event, now: float) -> Step:
     match event:
         case Sighted():
             return _sighted(state, event, now)
+        case Introduced(sightings=sightings):
+            return _introduced(state, sightings, now)
         case TimePassed():
             return _time_passed(state, now)
         case ConnectionOpened(peer=peer):
@@ -295,6 +220,14 @@ def _sighted(state: Connectivity, event: Sighted, now: float) -> Step:
             peer = evolve(peer, act_at=act_at, attempts=0)
     peer = evolve(peer, addresses=_merged(event.addresses, peer))
     return _due_now(_put(state, peer), peer, now)
+
+
+def _introduced(state: Connectivity, sightings: tuple[Sighted, ...], now: float) -> Step:
+    effects: list[Effect] = []
+    for sighting in sightings:
+        state, more = _sighted(state, sighting, now)
+        effects += more
+    return state, tuple(effects)
 
 
 def _opened(state: Connectivity, peer_id: PeerId, now: float) -> Step:
@@ -473,16 +406,3 @@ def _due_now(state: Connectivity, peer: Peer, now: float) -> Step:
             )
         case Standing.DIALLING | Standing.ASKING | Standing.MEMBER:
             return state, ()
-
-
-def check(state: Connectivity) -> None:
-    """What must hold after every step."""
-    assert state.me not in state.peers
-    assert len(state.peers) <= PEERS_MAX + STRANGERS_MAX
-    for name, peer in state.peers.items():
-        assert name == peer.id
-        assert len(peer.addresses) <= ADDRESSES_PER_PEER_MAX
-        assert len(set(peer.addresses)) == len(peer.addresses)
-        assert state.is_routable(name) <= state.is_member(name)
-        assert peer.standing is not Standing.DIALLING or peer.addresses
-        assert peer.standing not in AT_IT or peer.act_at == inf, "somebody is at it"

@@ -20,6 +20,13 @@ class Sighted:
 
 
 @dataclass(frozen=True, slots=True)
+class Introduced:
+    """A member names those that it knows, all at once: one step, however many they are."""
+
+    sightings: tuple[Sighted, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionOpened:
     peer: PeerId
 
@@ -140,7 +147,7 @@ EventOfKnown = (
     | Vouched
     | GivenUp
 )
-Event = Sighted | ConnectionOpened | Woke | TimePassed | EventOfKnown
+Event = Sighted | Introduced | ConnectionOpened | Woke | TimePassed | EventOfKnown
 
 
 # --- effects ------------------------------------------------------------------------------------

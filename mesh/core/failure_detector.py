@@ -67,7 +67,7 @@ from kowalski.mesh.core.failure_detector_state import (
     worse,
 )
 from kowalski.mesh.core.hearsay import hear, pronounce, settle, spoke
-from kowalski.mesh.core.membership import Claim
+from kowalski.mesh.core.membership import Claim, Held
 from kowalski.protocol.ids import PeerId
 
 PROBES_MAX = 64
@@ -453,14 +453,18 @@ def _left(state: FailureDetector) -> Step:
 
 def check(state: FailureDetector) -> None:
     """What must hold after every step."""
-    membership.check(state.table)
+    check_news(state, None)
+
+
+def check_news(state: FailureDetector, held: Held | None) -> Held:
+    """`check`, given what has held of the same node's table; see `membership.check_news`."""
+    held = membership.check_news(state.table, held)
     assert 0 <= state.health <= state.params.health_max
     assert len(state.probes) <= PROBES_MAX
-    suspects = {p for p, member in state.table.members.items() if member.state == "suspect"}
-    assert state.suspicions.keys() == suspects
+    assert state.suspicions.keys() == held.suspects
     for peer, each in state.suspicions.items():
         assert each.incarnation == state.table.members[peer].incarnation
         assert len(each.accusers) <= state.params.suspicion.confirmations + 1
-    living = {p for p, member in state.table.members.items() if member.is_living}
-    assert living <= set(state.turns) or state.table.has_left
-    assert not living or state.probe_at < inf or state.table.has_left
+    assert held.living.issubset(state.turns) or state.table.has_left
+    assert not held.living or state.probe_at < inf or state.table.has_left
+    return held

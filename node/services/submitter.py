@@ -11,7 +11,7 @@ import trio
 
 from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.core import rendezvous
-from kowalski.mesh.core.placement import load
+from kowalski.mesh.core.placement import Candidate, load
 from kowalski.mesh.driver import Driver
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core import resuming, retention, task_ledger
@@ -319,13 +319,11 @@ class SubmitterRoom:
 
     def _refresh_weights(self) -> None:
         able = [one for one in self._mesh.candidates() if "coordinate" in one.roles]
-        leaders = [
-            one for one in able if one.is_routable and not one.is_draining and not one.paused
-        ]
+        leaders = [one for one in able if _may_lead(one)]
         passed_over = frozenset(
             one.peer
             for one in able
-            if one not in leaders and self._mesh.facts_of(one.peer).membership not in GONE
+            if not _may_lead(one) and self._mesh.state_of(one.peer) not in GONE
         )
         weights = {
             one.peer: rendezvous.quantised(max(WEIGHT_MIN, 1.0 - 0.5 * min(load(one, "code"), 1.5)))
@@ -333,7 +331,7 @@ class SubmitterRoom:
         }
         known = self._driver.state
         if (weights, passed_over) != (known.weights, known.passed_over):
-            hosts = {one.peer: _host(self._mesh.facts_of(one.peer).addresses) for one in leaders}
+            hosts = {one.peer: _host(self._mesh.addresses_of(one.peer)) for one in leaders}
             named = {peer: host for peer, host in hosts.items() if host is not None}
             self._driver.handle(task_ledger.WeightsChanged(weights, named, passed_over))
 
@@ -378,6 +376,11 @@ class SubmitterRoom:
             except StorageError as full:
                 log.error("ledger-not-tidied", error=str(full))  # noqa: TRY400 no bug
             await trio.sleep(TIDY_S)
+
+
+def _may_lead(one: Candidate) -> bool:
+    """Whether anything is to be asked of it now."""
+    return one.is_routable and not one.is_draining and not one.paused
 
 
 def _owner(task: TaskId) -> str:

@@ -13,6 +13,7 @@ from kowalski.protocol.messages.folding import FoldAsked
 from kowalski.protocol.messages.inference import CompletionAsked, CompletionDone
 from kowalski.protocol.messages.repl import CellAsked
 from kowalski.protocol.messages.task import Grant, Renewal
+from simulations.checkers.submitters import Submitters
 from simulations.places import Part
 from simulations.witness import NoChecker, Said, Witness
 
@@ -70,7 +71,9 @@ class Deadlines(NoChecker):
 
     def __init__(self, witness: Witness) -> None:
         super().__init__(witness)
-        self._ends_s: dict[tuple[int, TaskId, int], float] = {}
+        self._submitters = Submitters(witness)
+        self._ends_s: dict[tuple[int, int, TaskId, int], float] = {}
+        """By coordinator, submitter, task and term."""
 
     def began(self, number: int) -> None:
         """A new process has been told nothing."""
@@ -80,7 +83,7 @@ class Deadlines(NoChecker):
     def heard(self, said: Said) -> None:
         message = said.message
         if isinstance(message, Grant | Renewal) and said.speaker >= 0:
-            key = (said.hearer, message.task, message.term)
+            key = (said.hearer, self._submitters.of(said), message.task, message.term)
             ends_s = said.own_s + message.remaining_s
             self._ends_s[key] = max(ends_s, self._ends_s.get(key, ends_s))
 
@@ -90,7 +93,8 @@ class Deadlines(NoChecker):
             return
         if message.task is None or message.term is None:
             return
-        ends_s = self._ends_s.get((said.speaker, message.task, message.term))
+        whose = self._submitters.of(said)
+        ends_s = self._ends_s.get((said.speaker, whose, message.task, message.term))
         if ends_s is None:
             return
         who = f"node {said.speaker} sent {message.KIND} of {message.task}"

@@ -15,6 +15,7 @@ from kowalski.protocol.messages.copies import CopyHeld
 from kowalski.protocol.messages.inference import CompletionAsked
 from kowalski.protocol.messages.repl import CellAsked, SessionClosed
 from kowalski.protocol.messages.task import Grant, Renewal
+from simulations.checkers.submitters import Submitters
 from simulations.witness import NoChecker, Said, Witness
 
 LEASE_SLACK_S = 0.05
@@ -81,8 +82,8 @@ class Terms(NoChecker):
 
     def said(self, said: Said) -> None:
         grant = said.message
-        if not isinstance(grant, Grant) or said.speaker < 0:
-            return
+        if not isinstance(grant, Grant) or said.speaker < 0 or grant.submitter is not None:
+            return  # a stranger's, or of a detached task: see `keepers`
         issued = self._issued.get(grant.task, _Issued())
         self.witness.check(
             "one_coordinator_per_term",
@@ -139,8 +140,8 @@ class Fences(NoChecker):
 
     def _whose(self, said: Said) -> int | None:
         match said.message:
-            case Grant():
-                return said.speaker
+            case Grant(submitter=submitter):
+                return said.speaker if submitter is None else self.witness.number_of(submitter)
             case CellAsked(claim=claim) if claim.submitter is not None:
                 return self.witness.number_of(claim.submitter)
             case SessionClosed(submitter=submitter) if submitter is not None:
@@ -197,12 +198,15 @@ class _Lease:
 class Leases(NoChecker):
     """`lease_stop`: by its own clock, a coordinator whose lease is over sends out nothing.
 
-    But where it can tell that its submitter is gone, by the word of a standby, and holds on.
+    But where it can tell that its submitter is gone, by the word of a standby, and holds on. The
+    same name from two submitters is two tasks, each with a lease of its own.
     """
 
     def __init__(self, witness: Witness) -> None:
         super().__init__(witness)
-        self._leases: dict[tuple[int, TaskId, int], _Lease] = {}
+        self._submitters = Submitters(witness)
+        self._leases: dict[tuple[int, int, TaskId, int], _Lease] = {}
+        """By coordinator, submitter, task and term."""
 
     def began(self, number: int) -> None:
         for key in [key for key in self._leases if key[0] == number]:
@@ -211,11 +215,11 @@ class Leases(NoChecker):
     def heard(self, said: Said) -> None:
         message = said.message
         if isinstance(message, CopyHeld):
-            for (number, task, _), known in self._leases.items():
+            for (number, _, task, _), known in self._leases.items():
                 if (number, task) == (said.hearer, message.task) and said.speaker in known.standbys:
                     known.witnessed_at = said.own_s
         elif isinstance(message, Grant | Renewal):
-            key = (said.hearer, message.task, message.term)
+            key = (said.hearer, self._submitters.of(said), message.task, message.term)
             until = said.own_s + message.lease_s
             if isinstance(message, Grant):
                 standbys = frozenset(map(self.witness.number_of, message.standbys))
@@ -231,7 +235,8 @@ class Leases(NoChecker):
             return
         if isinstance(message, CellAsked | CompletionAsked) and message.term is not None:
             assert message.task is not None
-            lease = self._leases.get((said.speaker, message.task, message.term))
+            whose = self._submitters.of(said)
+            lease = self._leases.get((said.speaker, whose, message.task, message.term))
             if lease is None:  # a program that is run alone has no lease
                 return
             self.witness.check(

@@ -109,6 +109,15 @@ def test_gossip_is_admitted_as_long_as_a_connection_would_be(
     assert book.meet(member) is None
 
 
+def test_whom_we_know_by_the_same_certificate_is_met_until_it_is_revoked(
+    book: CertificateBook,
+) -> None:
+    member = told_of()
+    assert book.meet(member) == book.meet(member) == A
+    book.hear_roster(Roster(revocations=(revoke(ROOT, A, epoch=0, now_unix_s=NOW, why=""),)))
+    assert book.meet(member) is None
+
+
 def test_somebody_elses_old_copy_of_a_certificate_changes_nothing(book: CertificateBook) -> None:
     old, new = told_of(roles=("submit", "admin")), told_of(roles=("submit",), epoch=1)
     book.meet(new)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from simulations import artefacts, plan
+from simulations.reports import Report
 from simulations.scenarios import load
-from simulations.story import Report
 from simulations.witness import Violation
 
 REPORT = Report(

@@ -10,8 +10,9 @@ import pytest
 from simulations.menu import Fault
 from simulations.pages import page, percentiles
 from simulations.plan import draw
+from simulations.reports import Report
 from simulations.scenarios import Work, load
-from simulations.story import Report, tell
+from simulations.story import tell
 from simulations.witness import Violation
 
 PLAN = draw(

@@ -14,8 +14,9 @@ from kowalski.node.backends.seam import CompletionRequest
 from kowalski.node.repl.scripted_sessions import ScriptedCell, ScriptedState
 from simulations import plan
 from simulations.plan import Plan
+from simulations.reports import Report
 from simulations.scenarios import Faults, Scenario, Work, load
-from simulations.story import Nature, Report, tell
+from simulations.story import Nature, tell
 from simulations.toy_cells import toy_script
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,9 @@ import pytest
 
 from simulations.menu import Fault
 from simulations.plan import Plan, draw
+from simulations.reports import Report
 from simulations.scenarios import Work, load
-from simulations.story import Report, tell
+from simulations.story import tell
 from simulations.timeline import Timeline
 
 SHORT = load("home").model_copy(

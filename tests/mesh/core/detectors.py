@@ -21,7 +21,7 @@ from kowalski.mesh.core.failure_detector_events import (
     TimePassed,
 )
 from kowalski.mesh.core.failure_detector_state import FailureDetector, Params, new
-from kowalski.mesh.core.membership import Claim
+from kowalski.mesh.core.membership import Claim, Held
 from kowalski.protocol.ids import PeerId
 
 ME = PeerId("MMMMMMMM")
@@ -49,10 +49,12 @@ class Detector:
     now: float = 100.0
     done: list[Effect] = field(default_factory=list)
     """All effects so far."""
+    held: Held | None = None
 
     def hear(self, event: Event) -> list[Effect]:
         self.state, effects = machine.step(self.state, event, self.now)
         machine.check(self.state)
+        self.held = machine.check_news(self.state, self.held)
         self.done += effects
         return list(effects)
 

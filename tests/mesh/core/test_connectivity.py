@@ -1,4 +1,5 @@
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 
@@ -23,12 +24,14 @@ from kowalski.mesh.core.connectivity import (
     Event,
     GivenUp,
     HangUp,
+    Introduced,
     MemberConnected,
     MemberDisconnected,
     MembershipProven,
     MembershipRefused,
     Missed,
     Params,
+    Peer,
     Reached,
     Sighted,
     Spoke,
@@ -39,6 +42,7 @@ from kowalski.mesh.core.connectivity import (
     Vouched,
     Woke,
     check,
+    check_news,
     step,
     wake_at,
 )
@@ -114,6 +118,15 @@ def test_a_sighting_without_an_address_waits_for_one() -> None:
 def test_a_connected_peer_is_not_dialled() -> None:
     state = after(ConnectionOpened(HIGHER))
     assert step(state, Sighted(HIGHER, (HERE,)), 0.0)[1] == ()
+
+
+def test_those_who_are_introduced_together_are_as_if_one_came_after_the_other() -> None:
+    sightings = (Sighted(HIGHER, (HERE,)), Sighted(LOWER, (THERE,)), Sighted(ME, (HERE,)))
+    state, effects = step(Connectivity(ME, OURS), Introduced(sightings), 3.0)
+    assert state == after(*sightings, now=3.0)
+    assert effects == (Dial(HIGHER, (HERE,)),)
+    again = after(Introduced(sightings[:2]), of=state, now=9.0)
+    assert again == after(*sightings[:2], of=state, now=9.0)
 
 
 def test_failed_dials_are_repeated_ever_more_rarely_but_never_more_than_the_limit_apart() -> None:
@@ -439,6 +452,7 @@ class AnyHistory(RuleBasedStateMachine):
         super().__init__()
         self.state = Connectivity(ME, OURS)
         self.now = 1000.0
+        self.held: Mapping[PeerId, Peer] | None = None
         self.events: list[tuple[Event, float]] = []
         self.told: Counter[PeerId] = Counter()
         self.shunned_until: dict[PeerId, float] = {}
@@ -448,6 +462,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.state, effects = step(before, event, self.now)
         assert step(before, event, self.now) == (self.state, effects), "not a function"
         check(self.state)
+        self.held = check_news(self.state, self.held)
         for effect in effects:
             self.watch(before, effect)
         return effects
@@ -477,6 +492,10 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(peer=peers, addresses=some_addresses)
     def named_by_the_owner(self, peer: PeerId, addresses: tuple[Address, ...]) -> None:
         self.happens(Sighted(peer, addresses, is_static=True))
+
+    @rule(first=peers, second=peers, addresses=some_addresses)
+    def introduced(self, first: PeerId, second: PeerId, addresses: tuple[Address, ...]) -> None:
+        self.happens(Introduced((Sighted(first, addresses), Sighted(second, addresses))))
 
     @rule(peer=peers)
     def opened(self, peer: PeerId) -> None:

@@ -35,7 +35,7 @@ from kowalski.mesh.core.failure_detector_events import (
     Woke,
 )
 from kowalski.mesh.core.failure_detector_state import FailureDetector, Params, new
-from kowalski.mesh.core.membership import RANK, Claim, Member, rows
+from kowalski.mesh.core.membership import RANK, Claim, Held, Member, rows
 from kowalski.mesh.core.rumours import CLAIMS_PER_MESSAGE
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.limits import CLAIMS_MAX
@@ -58,6 +58,7 @@ class AnyHistory(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.state: FailureDetector = new(ME, 1, Params(members_max=MEMBERS_MAX))
+        self.held: Held | None = None
         self.kept = 1
         self.asked: list[int] = []
 
@@ -65,6 +66,7 @@ class AnyHistory(RuleBasedStateMachine):
         before = self.state.table
         self.state, effects = machine.step(self.state, event, self.now)
         machine.check(self.state)
+        self.held = machine.check_news(self.state, self.held)
         self.check_words(effects)
         self.check_table(before.members)
 

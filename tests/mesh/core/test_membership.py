@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kowalski.mesh.core import membership
-from kowalski.mesh.core.membership import INCARNATION_LEAP_MAX, Claim, Membership, State, check
+from kowalski.mesh.core.membership import (
+    INCARNATION_LEAP_MAX,
+    Claim,
+    Membership,
+    State,
+    check,
+    check_news,
+)
 from kowalski.protocol.ids import PeerId
 
 ME, A, B, C = (PeerId(name * 8) for name in "MABC")
@@ -157,6 +166,32 @@ def test_an_expelled_member_leaves_no_trace() -> None:
     check(table)
     assert table.digest == membership.new(ME, 1).digest
     assert table.state_of(A) is None
+
+
+# --- checking -----------------------------------------------------------------------------------
+
+
+def test_rows_that_held_are_not_summed_up_again() -> None:
+    table = knowing(Claim(A, "alive", 1), Claim(B, "suspect", 1))
+    held = check_news(table, None)
+    assert (held.living, held.suspects) == ({A, B}, {B})
+    assert check_news(membership.leave(table), held) is held
+
+
+def test_a_row_that_was_altered_in_place_is_found() -> None:
+    table = knowing(Claim(A, "alive", 1))
+    held = check_news(table, None)
+    table.members[A] = replace(table.members[A], incarnation=2)
+    with pytest.raises(AssertionError):
+        check_news(table, held)
+
+
+@pytest.mark.parametrize("wrong", [{"living": 2}, {"digest": 7}, {"incarnation": 2}, {"me": A}])
+def test_what_does_not_fit_the_rows_that_held_is_found(wrong: dict[str, Any]) -> None:
+    table = knowing(Claim(A, "alive", 1))
+    held = check_news(table, None)
+    with pytest.raises(AssertionError):
+        check_news(replace(table, **wrong), held)
 
 
 # --- comparing ----------------------------------------------------------------------------------

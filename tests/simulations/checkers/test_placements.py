@@ -7,6 +7,7 @@ import pytest
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.base import Message, Refused
 from kowalski.protocol.messages.inference import ChatMessage, CompletionAsked, CompletionDone
+from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.repl import CellAsked
 from kowalski.protocol.messages.task import Grant, Renewal, TaskSpec
 from kowalski.rlm.journal import GENESIS
@@ -36,6 +37,7 @@ def cell(*, language: str = "python", remaining_s: float = 1.0) -> CellAsked:
         keeps_session=True,
         timeout_s=1.0,
         remaining_s=remaining_s,
+        claim=Claim(submitter=PEERS[1]),
     )
 
 
@@ -85,6 +87,15 @@ def test_what_is_sent_after_the_end_of_its_time_or_with_more_than_is_left() -> N
     assert broken(witness) == ["time_left_shrinks"]
     deadlines.said(said(cell(remaining_s=0.0), own_s=15.5))
     assert broken(witness) == ["time_left_shrinks", "nothing_is_sent_too_late"]
+
+
+def test_a_strangers_task_of_the_same_name_has_a_time_of_its_own() -> None:
+    witness = witness_of()
+    deadlines = Deadlines(witness)
+    deadlines.heard(said(grant(5.0), speaker=1, hearer=0, own_s=10.0))
+    deadlines.heard(said(grant(50.0), speaker=2, hearer=0, own_s=10.0, request=2))
+    deadlines.said(said(cell(remaining_s=4.5), own_s=11.0))
+    assert broken(witness) == ["time_left_shrinks"]
 
 
 def test_a_renewal_may_give_more_time_and_a_new_process_was_told_nothing() -> None:

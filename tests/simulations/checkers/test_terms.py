@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from kowalski.mesh.identity import identity_from_seed
 from kowalski.node.core.coordinator_lease import Patience
 from kowalski.node.core.task_ledger import GrantTerm, Task
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.base import Refused
 from kowalski.protocol.messages.copies import CopyHeld
+from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.repl import CellAsked, SessionClosed
 from kowalski.protocol.messages.task import Grant, Renewal, TaskSpec
 from kowalski.rlm.journal import GENESIS
@@ -17,6 +19,7 @@ from simulations.witness import Witness
 from tests.simulations.looking import PEERS, broken, said, witness_of
 
 TASK = TaskId("task")
+STRANGER = identity_from_seed(bytes([99]) * 32).peer
 SPEC = TaskSpec(prompt="x", max_iterations=1, timeout_s=10.0)
 
 
@@ -24,7 +27,7 @@ def task(term: int, coordinator: PeerId = PEERS[1]) -> Task:
     return Task(TASK, SPEC, 0, state="running", term=term, coordinator=coordinator)
 
 
-def grant(term: int, *standbys: PeerId) -> Grant:
+def grant(term: int, *standbys: PeerId, submitter: PeerId | None = None) -> Grant:
     return Grant(
         task=TASK,
         term=term,
@@ -34,10 +37,11 @@ def grant(term: int, *standbys: PeerId) -> Grant:
         standbys=standbys,
         lease_s=3.0,
         remaining_s=10.0,
+        submitter=submitter,
     )
 
 
-def cell(term: int) -> CellAsked:
+def cell(term: int, submitter: PeerId = PEERS[0]) -> CellAsked:
     return CellAsked(
         task=TASK,
         term=term,
@@ -46,6 +50,7 @@ def cell(term: int) -> CellAsked:
         code="say x",
         timeout_s=1.0,
         remaining_s=1.0,
+        claim=Claim(submitter=submitter),
     )
 
 
@@ -93,6 +98,10 @@ class TestTerms:
         self.issue(terms, task(1))
         terms.said(said(grant(term), hearer=hearer))
         assert broken(witness) == ["one_coordinator_per_term"]
+
+    def test_a_detached_task_is_granted_by_who_leads_it(self, witness: Witness) -> None:
+        Terms(witness).said(said(grant(7, submitter=PEERS[2]), speaker=1, hearer=1))
+        assert not broken(witness)
 
     def test_a_strangers_grant_is_not_ours_to_judge(self, witness: Witness) -> None:
         Terms(witness).said(said(grant(7), speaker=-1))
@@ -191,6 +200,34 @@ class TestLeases:
         leases.heard(said(held, speaker=3, hearer=1, own_s=hold_at, by_asker=False))
         self.send(leases, hold_at + 0.1)
         assert not broken(witness)
+
+    def test_a_strangers_task_of_the_same_name_has_a_lease_of_its_own(
+        self, witness: Witness
+    ) -> None:
+        leases = Leases(witness)
+        self.granted(leases)
+        leases.heard(said(grant(1), speaker=-1, hearer=1, own_s=5.0, request=2))
+        renewal = Renewal(task=TASK, term=1, lease_s=30.0, remaining_s=1.0)
+        leases.heard(said(renewal, speaker=-1, hearer=1, own_s=6.0, request=2))
+        leases.said(said(cell(1, STRANGER), speaker=1, hearer=2, own_s=35.0))
+        self.send(leases, 12.9)
+        assert not broken(witness)
+        self.send(leases, 13.2)
+        assert broken(witness) == ["lease_stop"]
+
+    def test_a_detached_task_has_a_lease_that_its_leader_renews_for_itself(
+        self, witness: Witness
+    ) -> None:
+        leases = Leases(witness)
+        granted = said(grant(1, submitter=PEERS[3]), speaker=1, hearer=1, own_s=10.0)
+        leases.heard(granted)
+        renewal = Renewal(task=TASK, term=1, lease_s=3.0, remaining_s=1.0)
+        leases.heard(granted._replace(message=renewal, own_s=12.0))
+        sent = said(cell(1, PEERS[3]), speaker=1, hearer=2, own_s=14.9)
+        leases.said(sent)
+        assert not broken(witness)
+        leases.said(sent._replace(own_s=15.2))
+        assert broken(witness) == ["lease_stop"]
 
     def test_the_word_of_somebody_else_does_not_count(self, witness: Witness) -> None:
         leases = Leases(witness)
