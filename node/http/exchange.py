@@ -19,14 +19,26 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class HttpError(Exception):
-    """A no, as a status. `code` is a word for programs, the message is for people."""
+    """A no, as a status. `code` is a word for programs, the message is for people.
 
-    def __init__(self, status: int, code: str, message: str, *, headers: Headers = ()) -> None:
+    `field` names what of the request it is about, where it is about one.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        headers: Headers = (),
+        field: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.headers = headers
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ class HttpRoom:
         )
         self.metrics = metrics.NodeMetrics(seen)
         completions = Completions(rooms.work, rooms.store, on_end=self.metrics.call_ended)
-        models = ModelRoutes(rooms.mesh, rooms.work, completions, rooms.unix_clock)
+        models = ModelRoutes(rooms.mesh, rooms.work, completions, rooms.unix_clock, rooms.verbs)
         mesh_routes = MeshRoutes(rooms.verbs, place.scratch_path)
         agents = A2aRoutes(
             mesh_routes.perform,
