@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from inspect import signature
 from typing import Protocol, cast
 
@@ -76,6 +77,12 @@ class Disk:
             self.stall(self.slow_s)
 
 
+@cache
+def _writes(storage: type, name: str) -> bool:
+    method = getattr(storage, name, None)
+    return callable(method) and signature(method).return_annotation in {None, "None"}
+
+
 class _Watched:
     """A `LedgerStorage` whose writes go through a disk. A method that returns nothing writes."""
 
@@ -85,7 +92,7 @@ class _Watched:
 
     def __getattr__(self, name: str) -> object:
         method = getattr(self._storage, name)
-        if not callable(method) or signature(method).return_annotation not in {None, "None"}:
+        if not _writes(type(self._storage), name):
             return method
 
         def write(*arguments: object) -> None:
