@@ -224,7 +224,7 @@ async def test_no_row_is_made_before_one_may_be_said_again(autojump_clock: Clock
         made.append(trio.current_time())
         return (RoundTripTo(peer=B, smooth_s=0.1, least_s=0.1, jitter_s=0.0),)
 
-    async with open_pair(round_trips=row) as pair:
+    async with open_pair(round_trips=row):
         began = trio.current_time()
         await trio.sleep(12.2)
         first, *others = (at - began for at in made)
