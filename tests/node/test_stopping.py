@@ -88,7 +88,9 @@ async def test_clients_are_answered_before_a_node_ends_and_told_so_where_they_ca
             made.server = house.server
             await endless.send_all(b"GET /tell HTTP/1.1\r\nHost: x\r\n\r\n")
             await house.began.wait()
+            house.began = trio.Event()
             await short.send_all(b"GET /a-while HTTP/1.1\r\nHost: x\r\n\r\n")
+            await house.began.wait()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(made.stop)
                 await trio.lowlevel.checkpoint()
