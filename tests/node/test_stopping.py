@@ -97,4 +97,4 @@ async def test_clients_are_answered_before_a_node_ends_and_told_so_where_they_ca
                 house.may_go_on.set()
                 assert (await read_until(short, b"waited")).startswith(b"HTTP/1.1 200 ")
                 assert b"stopping" in await read_all(endless)
-        assert scope.cancelled_caught
+        assert scope.cancel_called
