@@ -58,6 +58,18 @@ class _OnItsWay:
         self._sent.remove(self._at)
 
 
+@dataclass(slots=True)
+class OwnHot:
+    """What this node's own choice of a peer looks at of its `Hot`; limits for others are none."""
+
+    repl: Occupancy
+    inference: Occupancy
+    folding: Occupancy
+    memory_used: float
+    tokens_per_s: dict[str, float]
+    is_draining: bool
+
+
 class Candidates:
     def __init__(self) -> None:
         self._in_flight: dict[tuple[PeerId, Kind], list[float]] = {}
@@ -113,7 +125,7 @@ class Candidates:
         """Count a request as on its way to `peer`, for the choices made meanwhile."""
         return _OnItsWay(self._in_flight.setdefault((peer, kind), []))
 
-    def ourselves(self, peer: PeerId, name: str, profile: Profile, hot: Hot) -> Candidate:
+    def ourselves(self, peer: PeerId, name: str, profile: Profile, hot: Hot | OwnHot) -> Candidate:
         """This node. Its own values are never stale, and no limit for others concerns it."""
         return self._of(peer, name, profile, hot, rtt_s=0.0, is_routable=True, heard_at=None)
 
@@ -149,7 +161,7 @@ class Candidates:
         peer: PeerId,
         name: str,
         profile: Profile,
-        hot: Hot,
+        hot: Hot | OwnHot,
         *,
         rtt_s: float | None,
         is_routable: bool,
@@ -177,7 +189,7 @@ class Candidates:
                 kind: self._unheard_of(peer, kind, at, heard_at) for kind, at in occupancy.items()
             },
             is_self=is_self,
-            paused="" if is_self else hot.paused,
+            paused=hot.paused if isinstance(hot, Hot) and not is_self else "",
             is_draining=hot.is_draining,
             speed=profile.speed,
             warm=lasting.warm,

@@ -302,7 +302,7 @@ class Mesh:
         In a large mesh those alone that `look` picks, where it is given.
         """
         state, about, view = self._connections.state, self._about, self.telemetry.view
-        ours = about.lasting_profile(), about.hot()
+        ours = about.lasting_profile(), about.hot_for_choice()
         found = [self._candidates.ourselves(self.me, about.name, *ours)]
         seen = look and self._candidates.looked_at(self.me, look, view, state.is_routable)
         for peer in seen or state.members:

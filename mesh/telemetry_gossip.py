@@ -9,6 +9,7 @@ from math import inf
 import structlog
 import trio
 
+from kowalski.mesh.candidates import OwnHot
 from kowalski.mesh.core import announcements, topology
 from kowalski.mesh.core.gossip_gaps import GossipGaps
 from kowalski.mesh.core.telemetry_view import TelemetryView
@@ -34,7 +35,8 @@ class Self:
     """What this node says of itself; `profile` is given its sequence.
 
     `lasting` is the same but for what changes all the time: its sequence, addresses and hot values
-    are not to be read. It is asked at each choice of a peer, and should cost nothing.
+    are not to be read. `own_hot` is that of `hot` which the choice of a peer looks at. Both are
+    asked at each choice, and should cost next to nothing.
     """
 
     name: str
@@ -42,9 +44,13 @@ class Self:
     profile: Callable[[int], Profile]
     hot: Callable[[], Hot]
     lasting: Callable[[], Profile] | None = None
+    own_hot: Callable[[], OwnHot] | None = None
 
     def lasting_profile(self) -> Profile:
         return self.profile(0) if self.lasting is None else self.lasting()
+
+    def hot_for_choice(self) -> OwnHot | Hot:
+        return self.hot() if self.own_hot is None else self.own_hot()
 
 
 class TelemetryGossip:

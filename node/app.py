@@ -33,7 +33,6 @@ from kowalski.mesh.mesh import CONTENT_PROTOCOL, Mesh, Tuning, open_mesh
 from kowalski.mesh.plain_nursery import first_error
 from kowalski.mesh.remembered_peers import RememberedPeers
 from kowalski.mesh.sleep_watch import time_with_sleep
-from kowalski.mesh.telemetry_gossip import Self
 from kowalski.mesh.transport import Transport
 from kowalski.mesh.trust import Keeping
 from kowalski.node import control, verbs
@@ -176,7 +175,7 @@ async def _run(config: NodeConfig, notices: ServiceNotices, stopping: Stopping) 
         )
         served = verbs.verbs_of(node, here)
         if not config.no_http:
-            await stack.enter_async_context(_open_http(config, node, here, served))
+            await stack.enter_async_context(_open_http(config, node, here, served, stopping))
         await nursery.start(control.serve_control, config.control_path, served)
         keep_for_good()
         _say_ready(config, node.mesh, trio.current_time() - started_at)
@@ -187,7 +186,11 @@ async def _run(config: NodeConfig, notices: ServiceNotices, stopping: Stopping) 
 
 @asynccontextmanager
 async def _open_http(
-    config: NodeConfig, node: verbs.Node, here: verbs.Here, served: Mapping[str, control.Verb]
+    config: NodeConfig,
+    node: verbs.Node,
+    here: verbs.Here,
+    served: Mapping[str, control.Verb],
+    stopping: Stopping,
 ) -> AsyncIterator[None]:
     place = Place(
         config.http_host,
@@ -207,8 +210,7 @@ async def _open_http(
         node.tracing,
         node.leading.copies if node.leading else None,
     )
-    async with open_http_room(place, rooms) as port:
-        here.ports.http = port
+    async with open_http_room(place, rooms) as (stopping.server, here.ports.http):
         yield
 
 
@@ -328,7 +330,7 @@ async def open_node(
         sample=device.sample,
         addresses=lambda: transport.addresses,
     )
-    about = Self(config.name, boot, telemetry.profile, telemetry.hot, telemetry.lasting)
+    about = telemetry.about()
     invites = InviteBook(config.invites_path, unix_clock)
     store = ContentStore(config.content_path, transport.peer)
 

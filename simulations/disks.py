@@ -9,6 +9,7 @@ from functools import cache
 from inspect import signature
 from typing import Protocol, cast
 
+from kowalski.node.detached_storage import DetachedStorage
 from kowalski.node.storage import LedgerStorage, StorageError
 
 WRITING_THREADS = frozenset({"_write", "write", "write_bytes"})
@@ -84,19 +85,29 @@ def _writes(storage: type, name: str) -> bool:
 
 
 class _Watched:
-    """A `LedgerStorage` whose writes go through a disk. A method that returns nothing writes."""
+    """A storage whose writes go through a disk. A method that returns nothing writes.
 
-    def __init__(self, storage: LedgerStorage, disk: Disk) -> None:
+    `prefix`: of the names under which these writes are told.
+    """
+
+    def __init__(
+        self, storage: LedgerStorage | DetachedStorage, disk: Disk, prefix: str = ""
+    ) -> None:
         self._storage = storage
         self._disk = disk
+        self._prefix = prefix
 
     def __getattr__(self, name: str) -> object:
         method = getattr(self._storage, name)
+        if isinstance(method, DetachedStorage):
+            watched = self.__dict__[name] = _Watched(method, self._disk, f"{name}.")
+            return watched
         if not _writes(type(self._storage), name):
             return method
 
-        def write(*arguments: object) -> None:
-            self._disk.write(name, arguments, lambda: method(*arguments))
+        def write(*arguments: object, **named: object) -> None:
+            told = (*arguments, *named.values())
+            self._disk.write(self._prefix + name, told, lambda: method(*arguments, **named))
 
         self.__dict__[name] = write
         return write

@@ -10,6 +10,8 @@ from typing import TypedDict
 import trio
 
 from kowalski import __version__
+from kowalski.mesh.candidates import OwnHot
+from kowalski.mesh.telemetry_gossip import Self
 from kowalski.node.gpu_sources import GpuSource
 from kowalski.node.telemetry_sources import DeviceProfile, HotSample, HotSource, read_profile
 from kowalski.protocol.ids import Address
@@ -156,6 +158,22 @@ class NodeTelemetry:
         if self._hot is None or told != self._hot[0]:
             self._hot = told, Hot(**told)
         return self._hot[1]
+
+    def own_hot(self) -> OwnHot:
+        """As `hot`, of which it is what this node's own choice of a peer looks at."""
+        rooms, available = self.rooms, self._now().memory_available
+        return OwnHot(
+            repl=rooms.repl(),
+            inference=rooms.inference(),
+            folding=rooms.folding(),
+            memory_used=0.0 if available is None else 1.0 - available,
+            tokens_per_s=rooms.tokens_per_s(),
+            is_draining=rooms.is_draining(),
+        )
+
+    def about(self) -> Self:
+        """What the mesh is told of this node."""
+        return Self(self._name, self._boot, self.profile, self.hot, self.lasting, self.own_hot)
 
     def _now(self) -> HotSample:
         now = trio.current_time()

@@ -106,6 +106,20 @@ async def test_hot_values_are_those_of_the_rooms_now(
     assert node.profile(0).hot == hot
 
 
+async def test_the_choice_of_a_peer_looks_at_the_same_values_as_peers_are_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    node = made()
+    node.rooms.repl = lambda: Occupancy(running=1, slots=4)
+    node.rooms.inference = lambda: Occupancy(running=2, slots=4)
+    node.rooms.folding = lambda: Occupancy(queued=3, slots=4)
+    node.rooms.tokens_per_s = lambda: {"m": 12.5}
+    node.rooms.is_draining = lambda: True
+    told, own = node.hot(), node.about().hot_for_choice()
+    for name in dataclasses.asdict(node.own_hot()):
+        assert getattr(own, name) == getattr(told, name), name
+
+
 async def test_hot_values_are_made_anew_only_when_something_has_changed(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
