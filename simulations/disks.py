@@ -102,7 +102,8 @@ class _Watched:
         if isinstance(method, DetachedStorage):
             watched = self.__dict__[name] = _Watched(method, self._disk, f"{name}.")
             return watched
-        if not _writes(type(self._storage), name):
+        kind: type = type(self._storage)
+        if not _writes(kind, name):
             return method
 
         def write(*arguments: object, **named: object) -> None:
