@@ -164,6 +164,7 @@ CHAT = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}
         ("/v1/chat/completions", {**CHAT, "stop": ["."]}, {"messages": []}),
         ("/v1/completions", {"prompt": "once"}, {"prompt": 5}),
         ("/v1/embeddings", {"input": ["a", "b"]}, {}),
+        ("/v1/responses", {"input": [{"role": "user", "content": "hi"}]}, {"input": []}),
         ("/v1/messages", {**CHAT, "max_tokens": 5}, CHAT),
         ("/v1/messages/count_tokens", CHAT, {"messages": [{"role": "nobody", "content": ""}]}),
         ("/api/chat", {"messages": [{"role": "user"}]}, {"messages": [{"role": "nobody"}]}),
@@ -239,6 +240,11 @@ WAITING = {"role": "ROLE_USER", "messageId": "1", "parts": [{"text": block("wait
             {"messages": SAID, "stream": True, "max_tokens": 9},
             b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error",',
         ),
+        (
+            "/v1/responses",
+            {"input": "hello there", "stream": True},
+            b'"error":{"code":"stopping","message":"this node is stopping"}',
+        ),
         ("/api/chat", {"messages": SAID}, b'{"error":"this node is stopping"}'),
         ("/api/generate", {"prompt": "hello there"}, b'{"error":"this node is stopping"}'),
         (
@@ -281,7 +287,7 @@ async def test_no_stream_ends_silently_when_the_node_stops(
         asked.stop()
         with trio.fail_after(1):
             await world.until(lambda: told.is_ended)
-        assert last in told.body[-250:], told.body[-250:]
+        assert last in told.body[-900:], told.body[-900:]
 
 
 async def test_a_refusal_of_a_node_that_stops_is_in_the_language_of_the_path(
