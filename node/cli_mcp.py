@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -16,10 +17,12 @@ from kowalski.node.cli_session import Session, with_session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kowalski.node.control_client import HangingUp
     from kowalski.node.mcp import Call
 
     Event = dict[str, object]
-    Converse = Callable[[str, Event, Callable[[Event], None]], Event]
+    Hear = Callable[[Event], None]
+    Converse = Callable[[str, Event, Hear, HangingUp], Event]
 
 CALLS_AT_A_TIME = 8
 SILENCE_S = 3600.0
@@ -39,8 +42,10 @@ def mcp(session: Session) -> None:
 
     path = session.control_path()
 
-    def ask(verb: str, request: Event, on_event: Callable[[Event], None]) -> Event:
-        return converse(path, verb, request, on_event=on_event, silence_s=SILENCE_S)
+    def ask(verb: str, request: Event, on_event: Hear, hanging_up: HangingUp) -> Event:
+        return converse(
+            path, verb, request, on_event=on_event, silence_s=SILENCE_S, hanging_up=hanging_up
+        )
 
     McpStreams(ask).serve()
 
@@ -51,48 +56,58 @@ class McpStreams:
     def __init__(self, converse: Converse) -> None:
         self._converse = converse
         self._turn = Lock()
-        self._cancelled: set[str] = set()
+        self._under_way: dict[str, HangingUp] = {}
 
     def serve(self) -> None:
         """Until stdin ends; calls under way are finished."""
         from kowalski.node import mcp as words
+        from kowalski.node.control_client import HangingUp
 
         with ThreadPoolExecutor(CALLS_AT_A_TIME) as pool:
             while line := sys.stdin.readline(LINE_CHARS_MAX):
                 message = words.read(line) if line.strip() else None
                 if isinstance(message, words.Call):
-                    pool.submit(self._call, message)
+                    hanging_up = self._under_way[repr(message.id)] = HangingUp()
+                    pool.submit(self._call, message, hanging_up)
                 elif isinstance(message, words.Cancelled):
-                    self._cancelled.add(repr(message.id))
+                    if (one := self._under_way.get(repr(message.id))) is not None:
+                        one.ask()
                 elif message is not None:
                     self._say(message)
 
-    def _call(self, call: Call) -> None:
+    def _call(self, call: Call, hanging_up: HangingUp) -> None:
         from kowalski.node import mcp as words
         from kowalski.protocol.errors import KowalskiError
 
         outputs: dict[str, str] = {}
+        tasks: list[str] = []
         count = 0
 
         def hear(event: Event) -> None:
             nonlocal count
+            if event.get("kind") == "submitted":
+                tasks.append(str(event["task"]))
             if event.get("kind") == "output":
                 stream = str(event.get("stream"))
                 outputs[stream] = outputs.get(stream, "") + str(event.get("text", ""))
             if call.progress is not None and (told := words.progress_words(event)):
                 count += 1
                 self._say(words.progress(call, count, told))
-            if repr(call.id) in self._cancelled:
-                raise InterruptedError  # closes the connection, which cancels the request
 
         try:
             with TemporaryDirectory(prefix="kowalski-mcp-") as folder:
-                told = self._converse(call.verb, _with_files(call.request, folder), hear)
-            self._say(words.result(call, told, outputs))
-        except InterruptedError:
-            return  # a cancelled request has no answer
+                request = _with_files(call.request, folder)
+                told = self._converse(call.verb, request, hear, hanging_up)
+            reply = words.result(call, told, outputs)
         except KowalskiError as error:
-            self._say(words.call_failed(call, str(error)))
+            reply = words.call_failed(call, str(error))
+        self._under_way.pop(repr(call.id), None)
+        if not hanging_up.is_asked:
+            self._say(reply)  # what is cancelled has no reply
+            return
+        for task in tasks:  # nobody waits for it any more, but it would go on
+            with suppress(KowalskiError):
+                self._converse("cancel", {"task": task}, lambda _event: None, type(hanging_up)())
 
     def _say(self, message: Event) -> None:
         with self._turn:

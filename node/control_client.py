@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import contextmanager, suppress
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from kowalski.node import control_line
@@ -39,6 +40,31 @@ class VerbFailedError(KowalskiError):
         self.hint = hint
 
 
+class HangingUp:
+    """A way for another thread to end a `converse`, which then raises `NodeGoneError`."""
+
+    def __init__(self) -> None:
+        self._turn = Lock()
+        self._connection: socket.socket | None = None
+        self.is_asked = False
+
+    def hold(self, connection: socket.socket) -> None:
+        with self._turn:
+            self._connection = connection
+            if self.is_asked:
+                self._shut()
+
+    def ask(self) -> None:
+        with self._turn:
+            self.is_asked = True
+            self._shut()
+
+    def _shut(self) -> None:
+        if self._connection is not None:
+            with suppress(OSError):  # it is closed: the answer was there first
+                self._connection.shutdown(socket.SHUT_RDWR)
+
+
 def converse(
     path: Path,
     verb: str,
@@ -46,10 +72,12 @@ def converse(
     *,
     on_event: Callable[[dict[str, object]], None],
     silence_s: float = 30.0,
+    hanging_up: HangingUp | None = None,
 ) -> dict[str, object]:
     """Ask the node at `path` and return its result; `on_event` hears what comes before it.
 
-    Interrupting it (KeyboardInterrupt) closes the connection, which cancels the request.
+    Interrupting it (KeyboardInterrupt) closes the connection, which cancels the request;
+    `hanging_up` lets another thread do so.
 
     Raises:
         NodeNotRunningError: nobody listens.
@@ -65,6 +93,8 @@ def converse(
         )
     with _connected(path) as connection:
         connection.settimeout(silence_s)
+        if hanging_up is not None:
+            hanging_up.hold(connection)
         lines = control_line.LineBuffer(control_line.REPLY_BYTES_MAX)
         # A node may answer without having read it all (busy, or a line too long), and close: the
         # answer can be read all the same.

@@ -160,6 +160,12 @@ def _answer(number: object, method: str, params: Json) -> Json | Call:
             return failure(number, UNKNOWN_METHOD, f"unknown method {method[:80]}")
 
 
+def is_beginning(message: object) -> bool:
+    """Whether what was read is answered with who we are."""
+    result = message.get("result") if isinstance(message, dict) else None
+    return isinstance(result, dict) and "serverInfo" in result
+
+
 def _initialized(params: Json) -> Json:
     asked = params.get("protocolVersion")
     return {

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from inspect import signature
 from typing import Protocol, cast
 
+from kowalski.node.detached_storage import DetachedStorage
 from kowalski.node.storage import LedgerStorage, StorageError
 
 WRITING_THREADS = frozenset({"_write", "write", "write_bytes"})
@@ -76,20 +78,37 @@ class Disk:
             self.stall(self.slow_s)
 
 
-class _Watched:
-    """A `LedgerStorage` whose writes go through a disk. A method that returns nothing writes."""
+@cache
+def _writes(storage: type, name: str) -> bool:
+    method = getattr(storage, name, None)
+    return callable(method) and signature(method).return_annotation in {None, "None"}
 
-    def __init__(self, storage: LedgerStorage, disk: Disk) -> None:
+
+class _Watched:
+    """A storage whose writes go through a disk. A method that returns nothing writes.
+
+    `prefix`: of the names under which these writes are told.
+    """
+
+    def __init__(
+        self, storage: LedgerStorage | DetachedStorage, disk: Disk, prefix: str = ""
+    ) -> None:
         self._storage = storage
         self._disk = disk
+        self._prefix = prefix
 
     def __getattr__(self, name: str) -> object:
         method = getattr(self._storage, name)
-        if not callable(method) or signature(method).return_annotation not in {None, "None"}:
+        if isinstance(method, DetachedStorage):
+            watched = self.__dict__[name] = _Watched(method, self._disk, f"{name}.")
+            return watched
+        kind: type = type(self._storage)
+        if not _writes(kind, name):
             return method
 
-        def write(*arguments: object) -> None:
-            self._disk.write(name, arguments, lambda: method(*arguments))
+        def write(*arguments: object, **named: object) -> None:
+            told = (*arguments, *named.values())
+            self._disk.write(self._prefix + name, told, lambda: method(*arguments, **named))
 
         self.__dict__[name] = write
         return write

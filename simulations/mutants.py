@@ -47,6 +47,7 @@ DESK = "node/core/worker_desk.py"
 LEASE = "node/core/coordinator_lease.py"
 CONNECTIVITY = "mesh/core/connectivity.py"
 BREAKER = "mesh/core/breaker.py"
+KEEPER = "node/core/detached_member.py"
 
 MUTANTS: dict[str, Mutant] = {
     "no-fence": Mutant(
@@ -208,6 +209,57 @@ MUTANTS: dict[str, Mutant] = {
         "if True else None",
         scenario="refusing",
         seeds=30,
+    ),
+    "one-vote-is-enough": Mutant(
+        "a candidate for a detached task counts its own vote twice",
+        (
+            Change(KEEPER, "return state, (Note(state), ask)", "return _win(state, now)"),
+            Change(KEEPER, *_removed("len(state.votes) >= state.majority")),
+        ),
+        scenario="detached",
+        seeds=30,
+    ),
+    "no-is-a-vote": _mutant(
+        "a candidate for a detached task takes a no for a vote",
+        KEEPER,
+        "if not heard.is_granted or heard.peer not in state.others:",
+        "if heard.peer not in state.others:",
+        scenario="detached",
+    ),
+    "vote-not-saved": _mutant(
+        "a vote for who leads a detached task is given and not on disk",
+        KEEPER,
+        "return state, (Note(state), *retired, Answer(Granted(state.term, is_granted=True)))",
+        "return state, (*retired, Answer(Granted(state.term, is_granted=True)))",
+        scenario="detached",
+        seeds=30,
+    ),
+    "votes-for-both": _mutant(
+        "a keeper of a detached task votes for whoever asks",
+        KEEPER,
+        "is_free = state.voted_for in {None, wanted.peer}",
+        "is_free = True",
+        scenario="detached",
+    ),
+    "counts-with-one": _mutant(
+        "an entry of a detached task counts once its leader has it",
+        KEEPER,
+        "common = held[state.majority - 1]",
+        "common = held[0]",
+        scenario="detached",
+        seeds=30,
+    ),
+    "votes-for-who-has-less": Mutant(
+        "a keeper of a detached task votes for one that lacks what counts",
+        (
+            Change(
+                KEEPER,
+                "(wanted.confirmed, wanted.entries) >= (state.confirmed, state.entries)",
+                "True",
+            ),
+            Change(KEEPER, *_removed("cut_to >= state.committed")),
+        ),
+        scenario="detached",
     ),
     "notices-while-stopped": _mutant(
         "a stopped process hears of a lost connection at once (the simulator's own)",

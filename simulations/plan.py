@@ -42,6 +42,8 @@ class Ask:
     cells: tuple[tuple[str, str], ...] = ()
     wanted: tuple[str, ...] = ()
     timeout_s: float = TASK_TIMEOUT_S
+    is_detached: bool = False
+    """Handed over to three peers for good."""
 
     @property
     def is_hasty(self) -> bool:
@@ -109,6 +111,8 @@ def _asks(scenario: Scenario, dice: random.Random) -> Iterator[Ask]:
         submit = _submit(scenario, work, dice, ordinal, at_s)
         if work.hasty and dice.random() < work.hasty:
             submit = replace(submit, timeout_s=round(dice.uniform(*work.hasty_s), 2))
+        if work.detached and dice.random() < work.detached:
+            submit = replace(submit, is_detached=True)
         asks.append(submit)
         asks += _what_else(submit, scenario, dice)
         ordinal += 1

@@ -72,6 +72,8 @@ class Work(_Part):
     batched: Chance = 0.0
     """How many of the tasks with cells ask many questions at once, too."""
     batch_calls_max: Annotated[int, Field(ge=2, le=1000)] = 12
+    detached: Chance = 0.0
+    """How many are handed over to three peers, to go on without their submitter."""
     repeated: Chance = 0.1
     """How many are submitted again: most the same, some with another prompt."""
     cancelled: Chance = 0.05

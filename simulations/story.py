@@ -19,10 +19,12 @@ from kowalski.node.repl.scripted_sessions import Script
 from kowalski.node.storage import StorageError
 from kowalski.protocol.errors import RequestRefusedError
 from kowalski.protocol.ids import TaskId
+from kowalski.protocol.messages.task import TaskSpec
 from kowalski.rlm.journal import event_of
 from simulations.checkers.breakers import breakers
 from simulations.checkers.ends import Taken, models_down, was_alone, why_not_conserved, why_wrong
 from simulations.checkers.journals import Journals, untrue_cells
+from simulations.checkers.keepers import Keepers
 from simulations.checkers.members import Members
 from simulations.checkers.patience import Silences
 from simulations.checkers.placements import Able, Deadlines, Probes, RetryBudgets
@@ -30,6 +32,7 @@ from simulations.checkers.stillness import Stillness
 from simulations.checkers.terms import Fences, Leases, Terms
 from simulations.checkers.views import Beliefs, disagreements, ghosts
 from simulations.checkers.work import Executions, check_calls, is_same, leftovers
+from simulations.detaching import Handovers
 from simulations.determinism import decided_by
 from simulations.injection import Injection
 from simulations.logs import told_to
@@ -43,7 +46,7 @@ from simulations.toy_cells import toy_script
 from simulations.virtual_time import JumpingClock
 from simulations.wires import Gossiping
 from simulations.witness import Witness
-from simulations.world import World, open_world
+from simulations.world import World, open_world, spec_of
 
 LOOK_EVERY_S = 0.25
 QUIET_S = 5.0
@@ -121,6 +124,8 @@ class _Story:
         self._world: World
         self._injection: Injection
         self._beliefs: Beliefs
+        self._handovers: Handovers
+        self._keepers: Keepers
         self._journals: Journals
         self._executions: Executions
         self._members: Members
@@ -149,6 +154,7 @@ class _Story:
 
     def _engage(self, witness: Witness) -> None:
         """Have all checkers hear what is seen."""
+        self._keepers = Keepers(witness)
         self._journals = Journals(witness)
         self._executions = Executions(witness, self._plan.asks)
         self._members = Members(witness)
@@ -159,6 +165,7 @@ class _Story:
             Terms(witness),
             Fences(witness),
             Leases(witness),
+            self._keepers,
             self._journals,
             self._executions,
             self._members,
@@ -185,6 +192,7 @@ class _Story:
         self._injection = Injection(world)
         self._probes.under_way = world.probes
         self._beliefs = Beliefs(witness)
+        self._handovers = Handovers(world, self._keepers)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_when_violated, nursery.cancel_scope)
             nursery.start_soon(self._look)
@@ -228,6 +236,9 @@ class _Story:
     async def _do(self, ask: Ask) -> None:
         if ask.kind == "submit":
             await self._submit(ask)
+        elif known := self._handovers.tasks.get(ask.task):
+            if known.is_taken and await self._awake(known.number):
+                await self._handovers.think_again(ask, known, _spec(ask))
         elif taken := self._taken.get(ask.task):
             await self._think_again(ask, taken)
 
@@ -240,7 +251,16 @@ class _Story:
         count = len(self._world.places)
         for step in range(count):
             number = (ask.node + step) % count
-            if await self._awake(number) and self._hand_over(ask, number):
+            if not await self._awake(number):
+                continue
+            if ask.is_detached:
+                is_handed_over = await self._handovers.submit(ask, number, _spec(ask))
+                if is_handed_over:
+                    return
+                del self._handovers.tasks[ask.task]
+                if is_handed_over is False:
+                    continue
+            if self._hand_over(ask, number):
                 return
 
     def _hand_over(self, ask: Ask, number: int) -> bool:
@@ -257,14 +277,8 @@ class _Story:
         return True
 
     def _say(self, ask: Ask, number: int) -> None:
-        self._world.submit(
-            number,
-            ask.prompt,
-            task=ask.task,
-            mode=ask.mode,
-            timeout_s=ask.timeout_s,
-            cell_timeout_s=CELL_TIMEOUT_S,
-        )
+        task, spec = TaskId(ask.task), _spec(ask)
+        self._world.as_node(number, lambda node: node.submitter.submit(task, spec))
 
     async def _think_again(self, ask: Ask, taken: Taken) -> None:
         world, check = self._world, self.witness.check
@@ -312,6 +326,7 @@ class _Story:
             for taken in self._taken.values():
                 if taken.ended_s == inf and self._world.is_up(taken.number):
                     self._show(taken)
+            self._handovers.look()
 
     def _show(self, taken: Taken) -> Task | None:
         """The task, if its node is up, after a look at all that is visible of it."""
@@ -342,6 +357,7 @@ class _Story:
         await self._wait("no_lost_ack", settle_s, self._unfinished)
         for taken in self._due:
             self._check_end(taken)
+        self._handovers.check_ends(self._plan, self._injection.fired, since_s=self._began_s)
         self._check_conserved()
         await self._wait("views_converge", CONVERGE_S, lambda: disagreements(self._world))
         await self._wait("no_ghosts", CONVERGE_S, lambda: ghosts(self._world))
@@ -351,6 +367,7 @@ class _Story:
         )
         is_quiet = not self._injection.fired
         whole = [one.ask for one in self._due if one.is_complete and not one.is_cancelled]
+        whole += self._handovers.whole()
         self._executions.check_all(whole, is_quiet=is_quiet)
         if not self._plan.scenario.may_be_helpless:
             check_calls(self._world, whole, is_quiet=is_quiet)
@@ -377,7 +394,7 @@ class _Story:
         await trio.lowlevel.checkpoint()
 
     def _unfinished(self) -> list[str]:
-        found: list[str] = []
+        found = self._handovers.unfinished(self._injection.lost)
         for taken in self._due:
             if self._world.is_up(taken.number):
                 task = self._show(taken)
@@ -430,6 +447,7 @@ class _Story:
         report.lasted_s = self._world.wires.now()
         report.cells_begun = self._executions.begun.total()
         report.calls = len(self._world.calls)
+        self._handovers.count(report)
         for taken in self._taken.values():
             if taken.number in self._injection.lost or not self._world.is_up(taken.number):
                 report.ends["lost"] += 1
@@ -463,3 +481,9 @@ class _Story:
                     f"{now:.4f} {event!r:.300} -> {effects!r:.500}"
                     for now, event, effects in list(one.recorder)[-STEPS_SHOWN:]
                 ]
+
+
+def _spec(ask: Ask) -> TaskSpec:
+    return spec_of(
+        ask.prompt, mode=ask.mode, timeout_s=ask.timeout_s, cell_timeout_s=CELL_TIMEOUT_S
+    )

@@ -24,6 +24,7 @@ import trio
 from kowalski.mesh.loopback_streams import End
 from kowalski.mesh.transport import Gossip
 from kowalski.mesh.watching import Recorded
+from kowalski.node.core.invariants import InvariantError
 from kowalski.protocol import codec
 from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.ids import PeerId, Topic
@@ -149,6 +150,8 @@ class Witness:
         self._numbers: dict[PeerId, int] = {}
         self._times: dict[int, NodeTime] = {}
         self._wires: StormyWires
+        self.conversations = count()
+        """Numbers of those that nodes have with themselves: never twice, whatever is begun anew."""
         self._reading: dict[tuple[int, PeerId, bool], _Reading] = {}
 
     def engage(self, *checkers: Checker) -> None:
@@ -253,7 +256,7 @@ class Witness:
                     check(driver.state)
                 else:
                     known[driver] = check_news(driver.state, known[driver])
-            except AssertionError as broken:
+            except (AssertionError, InvariantError) as broken:
                 words = f"node {number}: {broken} after {event!r:.200}"
                 self.check(name, holds=False, words=words)
             else:
@@ -346,7 +349,6 @@ class NodeWatcher:
         self._witness = witness
         self._number = number
         self._conversations: WeakKeyDictionary[object, int] = WeakKeyDictionary()
-        self._count = count()
 
     def stepped(
         self, driver: Recorded, event: object, now: float, effects: tuple[object, ...]
@@ -364,7 +366,7 @@ class NodeWatcher:
         witness.messages[f"{message.KIND} to itself"] += 1
         is_first = conversation not in self._conversations
         if is_first:
-            self._conversations[conversation] = next(self._count)
+            self._conversations[conversation] = next(witness.conversations)
         request = ("itself", number, self._conversations[conversation])
         witness.said_to_itself(
             Said(

@@ -219,15 +219,7 @@ class World:
         timeout_s: float = 600.0,
         **more: object,
     ) -> TaskId:
-        name = TaskId(task)
-        asked = {
-            "prompt": prompt,
-            "mode": mode,
-            "timeout_s": timeout_s,
-            "max_iterations": 5,
-            **more,
-        }
-        spec = TaskSpec.model_validate(asked)
+        name, spec = TaskId(task), spec_of(prompt, mode=mode, timeout_s=timeout_s, **more)
         self.as_node(number, lambda node: node.submitter.submit(name, spec))
         return name
 
@@ -309,6 +301,15 @@ class World:
             if other != node.mesh.me:
                 address = Address(f"/memory/{other}")
                 node.mesh.sighted(Sighted(other, (address,), is_static=True))
+
+
+def spec_of(
+    prompt: str, *, mode: Mode = "auto", timeout_s: float = 600.0, **more: object
+) -> TaskSpec:
+    """What a task is to be, where nothing else is said."""
+    return TaskSpec.model_validate(
+        {"prompt": prompt, "mode": mode, "timeout_s": timeout_s, "max_iterations": 5, **more}
+    )
 
 
 def _memory() -> Path | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kowalski.mesh.core import model_names
 from kowalski.mesh.peer_facts import PeerFacts
+from kowalski.node.core.lately_served import LATELY_S
 from kowalski.node.http.faces.ollama import time_text
 from kowalski.protocol.messages.telemetry import Model
 
@@ -39,6 +40,19 @@ def mesh_models(facts: Iterable[PeerFacts]) -> tuple[MeshModel, ...]:
         for name, told in found.items()
     ]
     return tuple(sorted(models, key=lambda one: (not one.warm, one.name)))
+
+
+def just_gone(name: str, facts: Iterable[PeerFacts]) -> tuple[PeerFacts, ...]:
+    """Who had the model and was heard a moment ago, but cannot be reached now."""
+    return tuple(
+        one
+        for one in facts
+        if one.profile is not None
+        and not one.is_routable
+        and one.age_s is not None
+        and one.age_s <= LATELY_S
+        and model_names.resolve(name, {model.name for model in one.profile.models})
+    )
 
 
 def find(name: str, models: Iterable[MeshModel]) -> MeshModel | None:

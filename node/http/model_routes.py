@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+
+import trio
 
 from kowalski import __version__
 from kowalski.mesh.mesh import Mesh
+from kowalski.node.control import Verb
+from kowalski.node.core.lately_served import LatelyServed
 from kowalski.node.http.completions import Completions, Wording, new_name, remaining_s
 from kowalski.node.http.events import EVENT_STREAM
 from kowalski.node.http.exchange import Exchange, HttpError
-from kowalski.node.http.faces import anthropic, ollama, openai_replies, openai_requests
+from kowalski.node.http.faces import (
+    anthropic,
+    ollama,
+    openai_replies,
+    openai_requests,
+    responses_replies,
+    responses_requests,
+)
 from kowalski.node.http.faces.words import (
     ANY_MODEL_NAMES,
     Asked,
@@ -23,6 +34,7 @@ from kowalski.node.http.mesh_models import (
     MeshModel,
     anthropic_row,
     find,
+    just_gone,
     mesh_models,
     ollama_row,
     ollama_show,
@@ -33,6 +45,9 @@ from kowalski.node.services.placed_work import Embeddings, PlacedWork
 from kowalski.protocol.errors import KowalskiError, RequestRefusedError
 from kowalski.protocol.messages.inference import EmbeddingsAsked
 from kowalski.rlm.tokens import estimate_tokens
+
+RETRY_AFTER_S = "5"
+"""Where a model has gone with its peer, which is back soon or not at all."""
 
 LINES = "application/x-ndjson"
 
@@ -54,6 +69,8 @@ class ModelRoutes:
     work: PlacedWork
     completions: Completions
     unix_clock: Callable[[], float]
+    verbs: Mapping[str, Verb]
+    _lately: LatelyServed = field(default_factory=LatelyServed)
 
     def routes(self) -> tuple[Route, ...]:
         return (*self._openai(), *self._anthropic(), *self._ollama())
@@ -75,6 +92,17 @@ class ModelRoutes:
             route("POST", "/v1/chat/completions", self._chat, "A chat completion"),
             route("POST", "/v1/completions", self._plain, "A text gone on with"),
             route("POST", "/v1/embeddings", self._embed, "Vectors of texts"),
+            Route(
+                "POST",
+                "/v1/responses",
+                _telling(self._response, openai_replies.error_answer),
+                "A response, of which nothing is kept",
+                "OpenAI",
+                _body("/v1/responses", responses_requests.BODIES, "OpenAIResponses"),
+                (),
+                EVENT_STREAM,
+                responses_requests.REFERENCE,
+            ),
         )
 
     async def _list(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
@@ -114,6 +142,17 @@ class ModelRoutes:
 
         wording = Wording(
             lambda whole: openai_replies.plain_answer(name, created, whole), stream, EVENT_STREAM
+        )
+        await self._answer(exchange, asked, wording)
+
+    async def _response(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
+        body = await exchange.json()
+        asked, echo = responses_requests.response_asked(body, remaining_s=remaining_s(exchange))
+        name, created = new_name(), int(self.unix_clock())
+        wording = Wording(
+            lambda whole: responses_replies.response_answer(name, created, echo, whole),
+            lambda model: responses_replies.ResponseStream(name, created, echo, model),
+            EVENT_STREAM,
         )
         await self._answer(exchange, asked, wording)
 
@@ -214,7 +253,10 @@ class ModelRoutes:
         now = self.unix_clock()
         if asked is None:
             model = self._find(str(body.get("model", "")))
-            await exchange.answer_json(ollama.loaded_answer(model.name, now, is_chat=is_chat))
+            if is_unloaded := ollama.is_unloading(body):
+                await self._unload(model)
+            told = ollama.loaded_answer(model.name, now, is_chat=is_chat, is_unloaded=is_unloaded)
+            await exchange.answer_json(told)
             return
         whole = ollama.chat_answer if is_chat else ollama.generate_answer
         wording = Wording(
@@ -223,6 +265,20 @@ class ModelRoutes:
             LINES,
         )
         await self._answer(exchange, asked, wording)
+
+    async def _unload(self, model: MeshModel) -> None:
+        """From the memory of all that hold it and unload models. Raises HttpError: none does."""
+        unload = self.verbs.get("unload")
+        if unload is None:
+            raise HttpError(501, "unsupported", "this node unloads no models")
+        refusals: list[KowalskiError] = []
+        for peer in model.warm:
+            try:
+                await unload({"model": model.name, "on": peer}, _unheard)
+            except KowalskiError as no:
+                refusals.append(no)
+        if refusals and len(refusals) == len(model.warm):
+            raise http_error(refusals[0]) from refusals[0]
 
     async def _ollama_embed(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
         asked = ollama.embed_asked(await exchange.json(), remaining_s=remaining_s(exchange))
@@ -240,32 +296,46 @@ class ModelRoutes:
         return mesh_models(self.mesh.facts())
 
     def _find(self, name: str) -> MeshModel:
-        """Raises HttpError: 404."""
-        models = self._models()
+        """Raises HttpError: 404; 503 where it was to be had a moment ago."""
+        facts = self.mesh.facts()
+        models = mesh_models(facts)
         found = find(name, models)
-        if found is None:
-            known = ", ".join(one.name for one in models[:8]) or "none"
+        if found is not None:
+            return found
+        known = ", ".join(one.name for one in models[:8]) or "none"
+        gone = just_gone(name, facts)
+        if gone or self._lately.was(name, trio.current_time()):
+            who = ", ".join(one.name for one in gone[:4]) or "who answered with it a moment ago"
             raise HttpError(
-                404, "model_not_found", f"no peer has the model {name[:80]!r}; there is: {known}"
+                503,
+                "model_gone",
+                f"the model {name[:80]!r} cannot be had now: {who} cannot be asked for it; "
+                f"there is: {known}",
+                headers=(("retry-after", RETRY_AFTER_S),),
             )
-        return found
+        raise HttpError(
+            404, "model_not_found", f"no peer has the model {name[:80]!r}; there is: {known}"
+        )
 
     async def _answer(self, exchange: Exchange, asked: Asked, wording: Wording) -> None:
         try:
             await self.completions.answer(exchange, asked, wording)
+            self._lately.note(asked.completion.model, trio.current_time())
         except (HttpError, RequestRefusedError) as no:
             self._look_for(asked.completion.model, no)
             raise
 
     async def _embeddings(self, asked: EmbeddingsAsked) -> Embeddings:
         try:
-            return await self.work.embed(asked)
+            found = await self.work.embed(asked)
         except RequestRefusedError as no:
             self._look_for(asked.model, no)
             raise
+        self._lately.note(asked.model, trio.current_time())
+        return found
 
     def _look_for(self, model: str, no: HttpError | RequestRefusedError) -> None:
-        """Tell a model that nobody has (404) from one whose peers are not to be had now."""
+        """Tell a model that nobody has (404) from one whose peers are not to be had now (503)."""
         reason = no.code if isinstance(no, HttpError) else no.reason
         if reason == "no_peer" and model not in ANY_MODEL_NAMES:
             self._find(model)
@@ -293,6 +363,10 @@ def _telling(
             await exchange.answer_json(answer, error.status, headers=error.headers)
 
     return telling
+
+
+async def _unheard(_said: dict[str, object]) -> None:
+    await trio.lowlevel.checkpoint()
 
 
 async def _raising_http(work: Awaitable[None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kowalski.node.cli_mcp import McpStreams
-from kowalski.node.control_client import VerbFailedError
+from kowalski.node.control_client import HangingUp, NodeGoneError, VerbFailedError
 
 Event = dict[str, object]
 
@@ -36,7 +37,7 @@ def call(number: int, tool: str, **arguments: object) -> Event:
 
 
 def test_calls_are_made_and_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    def converse(verb: str, request: Event, hear: Callable[[Event], None]) -> Event:
+    def converse(verb: str, request: Event, hear: Callable[[Event], None], _up: object) -> Event:
         assert (verb, request) == ("run", {"language": "python", "code": "1"})
         hear({"kind": "output", "stream": "stdout", "text": "4"})
         hear({"kind": "output", "stream": "stdout", "text": "2"})
@@ -58,7 +59,7 @@ def test_calls_are_made_and_heard(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_texts_are_there_as_files_while_the_call_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, str]] = []
 
-    def converse(_verb: str, request: Event, _hear: object) -> Event:
+    def converse(_verb: str, request: Event, _hear: object, _up: object) -> Event:
         context = request["context"]
         assert isinstance(context, list)
         seen.extend((one["name"], Path(one["path"]).read_text()) for one in context)
@@ -71,7 +72,7 @@ def test_texts_are_there_as_files_while_the_call_is_made(monkeypatch: pytest.Mon
 
 
 def test_a_node_that_does_not_run_is_the_tools_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    def converse(_verb: str, _request: Event, _hear: object) -> Event:
+    def converse(_verb: str, _request: Event, _hear: object, _up: object) -> Event:
         raise VerbFailedError("busy", "every slot is taken", 5, None)
 
     told = spoken(monkeypatch, converse, call(1, "ask", prompt="x"))
@@ -82,7 +83,7 @@ def test_a_node_that_does_not_run_is_the_tools_result(monkeypatch: pytest.Monkey
 def test_calls_go_on_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     both = threading.Barrier(2, timeout=20)
 
-    def converse(_verb: str, _request: Event, _hear: object) -> Event:
+    def converse(_verb: str, _request: Event, _hear: object, _up: object) -> Event:
         both.wait()
         return {"text": "done"}
 
@@ -90,28 +91,31 @@ def test_calls_go_on_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(told) == {1, 2}
 
 
-def test_a_call_that_is_cancelled_has_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    cancelled = threading.Event()
+def test_a_call_that_is_cancelled_is_hung_up_though_nothing_is_heard_and_has_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[str, Event]] = []
 
-    def converse(_verb: str, _request: Event, hear: Callable[[Event], None]) -> Event:
-        assert cancelled.wait(20)
-        while True:
-            hear({"kind": "delta", "text": "x"})
+    def converse(
+        verb: str, request: Event, hear: Callable[[Event], None], hanging_up: HangingUp
+    ) -> Event:
+        asked.append((verb, request))
+        if verb == "cancel":
+            return {}
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.settimeout(20)
+            hanging_up.hold(ours)
+            hear({"kind": "submitted", "task": "t7"})
+            assert ours.recv(1) == b"", "nothing is ever said"
+            raise NodeGoneError("the node went away")
 
-    class Lines(io.StringIO):
-        def readline(self, size: int | None = -1) -> str:
-            line = super().readline(size)  # type: ignore[arg-type]
-            if not line:
-                cancelled.set()
-            return line
-
-    lines = (
-        call(1, "ask", prompt="x"),
+    told = spoken(
+        monkeypatch,
+        converse,
+        call(1, "submit", prompt="x"),
         {"method": "notifications/cancelled", "params": {"requestId": 1}},
+        {"method": "notifications/cancelled", "params": {"requestId": "another"}},
     )
-    text = "".join(json.dumps({"jsonrpc": "2.0", **one}) + "\n" for one in lines)
-    told = io.StringIO()
-    monkeypatch.setattr(sys, "stdin", Lines(text))
-    monkeypatch.setattr(sys, "stdout", told)
-    McpStreams(converse).serve()  # type: ignore[arg-type]
-    assert told.getvalue() == ""
+    assert told == {}
+    assert asked == [("submit", {"prompt": "x"}), ("cancel", {"task": "t7"})]

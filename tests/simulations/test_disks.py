@@ -10,7 +10,8 @@ import pytest
 
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.storage import StorageError, open_ledger_storage
-from kowalski.protocol.ids import TaskId
+from kowalski.protocol.ids import PeerId, TaskId
+from kowalski.protocol.messages.detached import Delegated
 from kowalski.protocol.messages.task import TaskSpec
 from simulations.disks import Disk, on_disk
 
@@ -48,6 +49,21 @@ def saved(tmp_path: Path, disk: Disk) -> list[Task]:
         finally:
             found = storage.tasks()
     return found
+
+
+def test_the_detached_tasks_of_a_node_are_on_the_same_disk(
+    tmp_path: Path, disk: Disk, notes: Notes
+) -> None:
+    key, delegated = (PeerId("a" * 46), TASK.id), Delegated(frame=b"x", signature=bytes(64))
+    with open_ledger_storage(tmp_path / "ledger.db", unix_clock=lambda: 0.0) as storage:
+        kept = on_disk(storage, disk).detached
+        kept.take(key, delegated, unix_s=7)
+        assert notes.stored_ == [(7, "detached.take", (key, delegated, 7))]
+        assert [row.key for row in kept.rows()] == [key]
+        disk.is_full += 1
+        with pytest.raises(StorageError, match="full"):
+            kept.delete(key)
+        assert [row.key for row in kept.rows()] == [key]
 
 
 def test_writes_are_watched_and_reads_go_through(tmp_path: Path, disk: Disk, notes: Notes) -> None:

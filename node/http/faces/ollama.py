@@ -7,6 +7,7 @@ options of loading) is left to it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -92,6 +93,7 @@ class _Common(Lenient):
     format: Literal["", "json"] | dict[str, object] | None = None
     options: _Options | None = None
     think: bool | Literal["low", "medium", "high"] | None = None
+    keep_alive: float | str | None = None
 
     def fields(self) -> dict[str, object]:
         """What goes into a completion, whatever is asked."""
@@ -147,6 +149,8 @@ class _Plain(Lenient):
 
 REFERENCE = "https://docs.ollama.com/api"
 
+_NO_TIME = re.compile(r"[-+]?0+(\.0*)?(ns|us|µs|ms|s|m|h)?")
+
 BODIES: Mapping[str, type[Lenient]] = {
     "/api/chat": _Chat,
     "/api/generate": _Generate,
@@ -158,9 +162,14 @@ BODIES: Mapping[str, type[Lenient]] = {
 """What a request of each path may say."""
 
 
+def is_unloading(body: Mapping[str, object]) -> bool:
+    """Whether a request without a prompt is for taking the model out of memory, not into it."""
+    return _NO_TIME.fullmatch(str(body.get("keep_alive"))) is not None
+
+
 @asking
 def chat_asked(body: Mapping[str, object], *, remaining_s: float) -> Asked | None:
-    """A request of `/api/chat`; None where the model shall only be loaded.
+    """A request of `/api/chat`; None where the model shall only be loaded, or unloaded.
 
     Raises:
         HttpError: 400, with the field that is wrong or cannot be honoured.
@@ -258,10 +267,12 @@ def generate_answer(now_unix_s: float, answered: Answered) -> dict[str, object]:
     }
 
 
-def loaded_answer(model: str, now_unix_s: float, *, is_chat: bool) -> dict[str, object]:
-    """To a request without a prompt, which asks for the model to be loaded."""
+def loaded_answer(
+    model: str, now_unix_s: float, *, is_chat: bool, is_unloaded: bool = False
+) -> dict[str, object]:
+    """To a request without a prompt, which asks for the model to be loaded or unloaded."""
     said = {**_head(model, now_unix_s), **_nothing(is_chat=is_chat)}
-    return {**said, "done": True, "done_reason": "load"}
+    return {**said, "done": True, "done_reason": "unload" if is_unloaded else "load"}
 
 
 def embed_answer(vectors: Sequence[bytes], done: EmbeddingsDone) -> dict[str, object]:

@@ -93,7 +93,8 @@ def error_answer(error: HttpError) -> dict[str, object]:
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     default = "invalid_request_error" if error.status < 500 else "server_error"
     kind = kinds.get(error.status, default)
-    return {"error": {"message": error.message, "type": kind, "param": None, "code": error.code}}
+    told = {"message": error.message, "type": kind, "param": error.field, "code": error.code}
+    return {"error": told}
 
 
 class ChatStream:

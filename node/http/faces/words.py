@@ -129,7 +129,7 @@ def refuse(body: Mapping[str, object], fields: Mapping[str, object]) -> None:
     for name, nothing in fields.items():
         value = body.get(name)
         if value not in (None, nothing):
-            raise HttpError(400, "unsupported", f"{name} is not supported")
+            raise HttpError(400, "unsupported", f"{name} is not supported", field=name)
 
 
 def asking(read: Callable[P, R]) -> Callable[P, R]:

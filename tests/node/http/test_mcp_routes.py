@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 
 from kowalski.node import mcp
+from kowalski.node.http.room import HttpRoom
 from simulations.virtual_time import JumpingClock
 from simulations.world import open_world
+from tests.node.http.exchanges import exchange
 from tests.node.http.rooms import ask, open_room
 from tests.node.services.prompts import ASKER, LEADER, WORKER, block
 
@@ -80,3 +83,85 @@ async def test_messages_that_want_no_answer_get_none(
         assert told.status == 400
         newest = mcp.VERSIONS[0]
         assert (await ask(room, "POST", "/mcp", ping, mcp_protocol_version=newest)).status == 200
+
+
+# --- sessions -----------------------------------------------------------------------------------
+
+BEGIN = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {}}
+PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+
+
+def cancelling(number: object) -> dict[str, object]:
+    params = {"requestId": number, "reason": "changed my mind"}
+    return {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
+
+
+async def begun(room: HttpRoom) -> str:
+    told = await ask(room, "POST", "/mcp", BEGIN)
+    assert told.json["result"]["serverInfo"]["name"] == "kowalski-node"
+    return told.headers["mcp-session-id"]
+
+
+async def test_a_session_is_given_checked_and_ended(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world(1) as world:
+        room = open_room(world, tmp_path)
+        one, other = await begun(room), await begun(room)
+        assert one != other
+        assert (await ask(room, "POST", "/mcp", PING, mcp_session_id=one)).status == 200
+        assert (await ask(room, "DELETE", "/mcp", mcp_session_id=one)).status == 204
+        told = await ask(room, "POST", "/mcp", PING, mcp_session_id=one)
+        assert (told.status, "initialize" in told.json["error"]["message"]) == (404, True)
+        assert (await ask(room, "DELETE", "/mcp", mcp_session_id=one)).status == 404
+        assert (await ask(room, "DELETE", "/mcp")).status == 400
+        assert (await ask(room, "POST", "/mcp", PING, mcp_session_id=other)).status == 200
+        assert (await ask(room, "POST", "/mcp", BEGIN, mcp_session_id=one)).status == 200
+        assert (await ask(room, "POST", "/mcp", PING)).status == 200, "who needs none has none"
+
+
+@pytest.mark.parametrize("progress", [None, "t"])
+async def test_a_call_is_cancelled_by_its_client_and_by_no_other(
+    progress: object, virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world(MESH) as world:
+        room = open_room(world, tmp_path)
+        mine, other = await begun(room), await begun(room)
+        over = trio.Event()
+        body = call("submit", progress, prompt=block("wait"), mode="blocks")
+        asked, told = exchange("POST", "/mcp", body, mcp_session_id=mine)
+
+        async def submit() -> None:
+            await room.handle(asked)
+            over.set()
+
+        def states() -> list[str]:
+            return [str(task.state) for task in world[0].submitter.tasks]
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(submit)
+            await world.until(lambda: states() == ["running"])
+            for session, number in ((other, 9), (mine, 8), (mine, "9"), (mine, 9)):
+                assert not over.is_set()
+                body = cancelling(number)
+                said = await ask(room, "POST", "/mcp", body, mcp_session_id=session)
+                assert said.status == 202
+            await over.wait()
+        assert (told.status, told.is_ended) == (200 if progress else 202, True)
+        assert b'"result"' not in told.body
+        await world.until(lambda: states() == ["cancelled"])
+
+
+async def test_the_end_of_a_session_is_that_of_its_calls(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world(MESH) as world:
+        room = open_room(world, tmp_path)
+        session = await begun(room)
+        body = call("run", language="python", code="wait")
+        asked, told = exchange("POST", "/mcp", body, mcp_session_id=session)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(room.handle, asked)
+            await world.until(lambda: bool(world.cells))
+            assert (await ask(room, "DELETE", "/mcp", mcp_session_id=session)).status == 204
+        assert (told.status, told.body) == (202, b"")

@@ -15,6 +15,7 @@ from kowalski.node.http.faces.ollama import (
     embed_asked,
     generate_answer,
     generate_asked,
+    is_unloading,
     loaded_answer,
 )
 from kowalski.protocol.messages.inference import CompletionDelta, EmbeddingsDone
@@ -159,3 +160,19 @@ def test_a_stream_is_lines_that_are_all_json(is_chat: bool) -> None:
 def test_a_stream_that_fails_says_so() -> None:
     said = LineStream("m", NOW, is_chat=True).fail(HttpError(502, "cut_short", "it was lost"))
     assert lines(said) == [{"error": "it was lost"}]
+
+
+@pytest.mark.parametrize("keep_alive", [0, 0.0, "0", "0s", "-0m", "00h"])
+def test_no_time_to_be_kept_alive_is_to_be_unloaded(keep_alive: object) -> None:
+    assert is_unloading({"model": "m", "keep_alive": keep_alive})
+
+
+@pytest.mark.parametrize("keep_alive", [None, -1, 5, "5m", "10s", "0x", "", False])
+def test_any_time_and_nothing_said_is_not(keep_alive: object) -> None:
+    assert not is_unloading({"model": "m", "keep_alive": keep_alive})
+
+
+def test_an_unloaded_model_is_told_in_its_own_word() -> None:
+    told = loaded_answer("m", NOW, is_chat=True, is_unloaded=True)
+    assert (told["done"], told["done_reason"]) == (True, "unload")
+    assert told["message"] == {"role": "assistant", "content": ""}

@@ -1,10 +1,12 @@
 """What OpenAI's clients ask, as the mesh takes it."""
 
 import base64
+from collections.abc import Callable
 
 import pytest
 
 from kowalski.node.http.exchange import HttpError
+from kowalski.node.http.faces.openai_replies import error_answer
 from kowalski.node.http.faces.openai_requests import chat_asked, embeddings_asked, plain_asked
 
 Body = dict[str, object]
@@ -161,3 +163,12 @@ def test_texts_to_embed() -> None:
     for body in ({"input": []}, {"input": [[1, 2]]}, {"input": "a", "dimensions": 0}):
         with pytest.raises(HttpError):
             embeddings_asked({"model": "e", **body}, remaining_s=60)
+
+
+@pytest.mark.parametrize("read", [chat_asked, plain_asked])
+def test_a_refused_field_is_named_where_clients_look_for_it(read: Callable[..., object]) -> None:
+    body = {"messages": [USER], "prompt": "x", "n": 2, "nobody_knows": 1}
+    with pytest.raises(HttpError) as no:
+        read(body, remaining_s=60)
+    assert error_answer(no.value)["error"]["param"] == "n"  # type: ignore[index]
+    read({**body, "n": 1}, remaining_s=60)
