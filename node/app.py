@@ -175,7 +175,7 @@ async def _run(config: NodeConfig, notices: ServiceNotices, stopping: Stopping) 
         )
         served = verbs.verbs_of(node, here)
         if not config.no_http:
-            await stack.enter_async_context(_open_http(config, node, here, served))
+            await stack.enter_async_context(_open_http(config, node, here, served, stopping))
         await nursery.start(control.serve_control, config.control_path, served)
         keep_for_good()
         _say_ready(config, node.mesh, trio.current_time() - started_at)
@@ -186,7 +186,11 @@ async def _run(config: NodeConfig, notices: ServiceNotices, stopping: Stopping) 
 
 @asynccontextmanager
 async def _open_http(
-    config: NodeConfig, node: verbs.Node, here: verbs.Here, served: Mapping[str, control.Verb]
+    config: NodeConfig,
+    node: verbs.Node,
+    here: verbs.Here,
+    served: Mapping[str, control.Verb],
+    stopping: Stopping,
 ) -> AsyncIterator[None]:
     place = Place(
         config.http_host,
@@ -206,8 +210,7 @@ async def _open_http(
         node.tracing,
         node.leading.copies if node.leading else None,
     )
-    async with open_http_room(place, rooms) as port:
-        here.ports.http = port
+    async with open_http_room(place, rooms) as (stopping.server, here.ports.http):
         yield
 
 

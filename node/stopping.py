@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
+from kowalski.node.http.server import HttpServer
 from kowalski.node.service_notices import ServiceNotices
 from kowalski.node.services.draining import Draining
 
@@ -23,7 +24,8 @@ _READ_BYTES = 4096
 class Stopping:
     """Cancels `scope` in the end.
 
-    `draining` and `say_goodbye` are set once there is something to hand over, and somebody to tell.
+    `draining`, `server` and `say_goodbye` are set once there is something to hand over, somebody
+    who waits for answers, and somebody to tell.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Stopping:
         self._within_s = within_s
         self._is_stopping = False
         self.draining: Draining | None = None
+        self.server: HttpServer | None = None
         self.say_goodbye: Callable[[], Awaitable[None]] | None = None
 
     async def heed_signals(self) -> None:
@@ -64,8 +67,12 @@ class Stopping:
             with trio.move_on_after(self._within_s):
                 await self.draining.begin()
                 await self.draining.until_empty()
+                if self.server is not None:
+                    await self.server.until_answered()
             if not (left := self.draining.left).is_nothing:
                 log.warning("left-undone", what=left.words)
+        if self.server is not None:
+            await self.server.stop()
         if self.say_goodbye is not None:
             await self.say_goodbye()
         self._scope.cancel()

@@ -98,7 +98,8 @@ class A2aRoutes:
                     await send("", a2a.success(number, update))
 
             try:
-                told = await self._perform(verb, request, hear)
+                with exchange.until_stopping():
+                    told = await self._perform(verb, request, hear)
             except HttpError as error:
                 await send("", a2a.failure(number, _a2a_error(error)))
                 return

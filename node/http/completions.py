@@ -15,7 +15,7 @@ import trio
 
 from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.plain_nursery import open_plain_nursery
-from kowalski.node.http.exchange import Exchange, Headers, HttpError
+from kowalski.node.http.exchange import Exchange, Headers, HttpError, stopping
 from kowalski.node.http.faces.words import Answered, Asked, Picture, Stream, http_error
 from kowalski.node.services.placed_work import Completion, PlacedWork
 from kowalski.protocol.errors import KowalskiError
@@ -121,6 +121,7 @@ class Completions:
             200, (("content-type", wording.stream_type), no_store, unheld, *headers)
         )
         await exchange.send(stream.begin())
+        exchange.heed_stop(call.stop)
         said = b""
         try:
             while True:
@@ -186,6 +187,11 @@ class _Call:
         if not self._is_streamed:
             return
         self._pieces.append(delta)
+        self._changed.set()
+
+    def stop(self) -> None:
+        """The node stops, and whatever has come is the last."""
+        self._failure = stopping()
         self._changed.set()
 
     async def wait(self) -> None:

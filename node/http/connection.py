@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import h11
@@ -24,6 +24,7 @@ from kowalski.node.http.exchange import (
     Request,
     Response,
     dump,
+    stopping,
 )
 from kowalski.node.http.hang_ups import HangUps, Watch
 from kowalski.node.http.idling import Idling
@@ -33,6 +34,7 @@ from kowalski.node.ready_streams import READ_BYTES, ReadyStream
 log = structlog.get_logger(__name__)
 
 REQUEST_ID_CHARS_MAX = 128
+LAST_WORDS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class Shared:
     room: BodyRoom
     hang_ups: HangUps
     idling: Idling
+    stopping: trio.Event = field(default_factory=trio.Event)
+    """Set when nothing more is taken on."""
 
 
 class Connection:
@@ -107,12 +111,32 @@ class Connection:
         """Sent before the answer to a plain request had ended; h11 has nothing then."""
         self._unsent = b""
         self._is_gone = False
+        self._stopping = shared.stopping
+        self._exchange: Exchange | None = None
+        """What is being answered."""
 
     # --- the life of a connection -----------------------------------------------------------------
 
     async def serve(self, handler: Handler) -> None:
         with self._scope:
             await self._serve(handler)
+        # In place of the answer that was being made.
+        if self._stopping.is_set() and self._exchange is not None and not self._is_gone:
+            with trio.move_on_after(LAST_WORDS_S):
+                await self._refuse(stopping(), self._exchange)
+                await self._linger()
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a client waits for an answer that has an end."""
+        return self._exchange is not None and not self._exchange.is_endless
+
+    def stop(self) -> None:
+        """Answer nothing more. Streams say how they end; what has not begun is refused."""
+        if self._exchange is None or not self._exchange.has_begun:
+            self._scope.cancel()
+        else:
+            self._exchange.stop()
 
     async def _serve(self, handler: Handler) -> None:
         while True:
@@ -126,8 +150,8 @@ class Connection:
                 return
             if request is None:
                 return
-            await self._exchange(request, handler)
-            if not await self._is_reusable():
+            await self._exchanging(request, handler)
+            if self._stopping.is_set() or not await self._is_reusable():
                 await self._linger()
                 return
 
@@ -299,7 +323,7 @@ class Connection:
 
     # --- answering --------------------------------------------------------------------------------
 
-    async def _exchange(self, request: Request, handler: Handler) -> None:
+    async def _exchanging(self, request: Request, handler: Handler) -> None:
         body: list[bytes] = []
         watch = Watch(self._watch)
         if not _has_body(request):
@@ -313,7 +337,7 @@ class Connection:
                 self._hang_ups.add(watch)
             return body[0]
 
-        exchange = Exchange(request, read_body, self)
+        exchange = self._exchange = Exchange(request, read_body, self)
         exchange.extra.append(("x-request-id", _request_id(request)))
         try:
             await self._answer(exchange, handler)
@@ -321,10 +345,12 @@ class Connection:
                 return
             if self._phase == "under way":
                 await self.write(b"", is_last=True)
+            self._exchange = None
         except ClientGoneError:
             self._is_gone = True
         except HttpError as no:
             await self._refuse(no, exchange)
+            self._exchange = None
         finally:
             self._room.give_back(self._held)
             self._held = 0
@@ -362,13 +388,16 @@ class Connection:
         if self._is_gone or self._phase != "before":
             self._is_gone = True
             return
-        said = dump({"error": {"message": no.message, "type": no.code, "code": no.code}})
         # Where nothing is left to be read the next request may follow.
         is_last = not self._is_read and (exchange is None or _has_body(exchange.request))
         exchange = exchange or Exchange(Request("", ""), self._read_body, self)
         if is_last:
             exchange.extra.append(("connection", "close"))
         with suppress(ClientGoneError):
+            if exchange.tell is not None:
+                await exchange.tell(exchange, no)
+                return
+            said = dump({"error": {"message": no.message, "type": no.code, "code": no.code}})
             await exchange.answer(Response(no.status, said, headers=no.headers))
 
     async def begin(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
@@ -395,6 +424,8 @@ class Connection:
         await self._send(said)
 
     async def _send(self, data: bytes) -> None:
+        if self._is_gone:
+            raise ClientGoneError
         try:
             sent = self._ready.send_now(data)
             if sent < len(data):

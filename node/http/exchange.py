@@ -6,10 +6,13 @@ No sockets: what writes the bytes is given by `server`, or by a test.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+import trio
 
 JSON_TYPE = "application/json"
 BODY_BYTES_MAX = 32 * 1024 * 1024
@@ -106,6 +109,12 @@ class Exchange:
         self.status = 0
         self.extra: list[tuple[str, str]] = []
         """Headers that go with whatever answer is given."""
+        self.is_endless = False
+        """Whether its answer tells what happens, for as long as somebody listens."""
+        self.tell: Callable[[Exchange, HttpError], Awaitable[None]] | None = None
+        """Answers with an error in the client's language, where somebody knows it."""
+        self._is_stopping = False
+        self._on_stop: Callable[[], None] | None = None
         self._read_body = read_body
         self._writer = writer
 
@@ -120,6 +129,34 @@ class Exchange:
             HttpError: 400, it is no object in JSON; 413.
         """
         return json_object(await self.body(bytes_max))
+
+    @contextmanager
+    def until_stopping(self) -> Iterator[None]:
+        """What is done in the block ends when the node stops, so that last words can be said.
+
+        Raises:
+            HttpError: 503, it stops.
+        """
+        with trio.CancelScope() as scope:
+            self.heed_stop(scope.cancel)
+            try:
+                yield
+            finally:
+                self._on_stop = None
+        if scope.cancelled_caught:
+            raise stopping()
+
+    def heed_stop(self, heed: Callable[[], None]) -> None:
+        """Have `heed` called when the node stops, in place of who was to be called before."""
+        self._on_stop = heed
+        if self._is_stopping:
+            heed()
+
+    def stop(self) -> None:
+        """The node stops: whoever is telling something is to come to an end."""
+        self._is_stopping = True
+        if self._on_stop is not None:
+            self._on_stop()
 
     async def answer(self, response: Response) -> None:
         headers = [("content-type", response.content_type), *response.headers]
@@ -160,6 +197,10 @@ class Exchange:
 
 Handler = Callable[[Exchange], Awaitable[None]]
 """Answers one exchange. Cancelled when the client hangs up; may raise HttpError before it began."""
+
+
+def stopping() -> HttpError:
+    return HttpError(503, "stopping", "this node is stopping", headers=(("retry-after", "5"),))
 
 
 def dump(value: object) -> bytes:

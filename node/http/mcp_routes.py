@@ -104,7 +104,7 @@ class McpRoutes:
             await said.hear(event)
 
         if call.progress is None:
-            await exchange.answer_json(await self._made(call, said, keep))
+            await exchange.answer_json(await self._made(call, said, keep, exchange))
             return
         count = 0
         async with open_events(exchange) as send:
@@ -116,11 +116,14 @@ class McpRoutes:
                     count += 1
                     await send("message", mcp.progress(call, count, words))
 
-            await send("message", await self._made(call, said, hear))
+            await send("message", await self._made(call, said, hear, exchange))
 
-    async def _made(self, call: mcp.Call, said: SaidOnTheWay, hear: Emit) -> Reply:
+    async def _made(
+        self, call: mcp.Call, said: SaidOnTheWay, hear: Emit, exchange: Exchange
+    ) -> Reply:
         try:
-            told = await self._perform(call.verb, call.request, hear)
+            with exchange.until_stopping():
+                told = await self._perform(call.verb, call.request, hear)
         except HttpError as error:
             return mcp.call_failed(call, f"{error.code}: {error.message}")
         return mcp.result(call, told, said.outputs())

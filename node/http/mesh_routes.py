@@ -26,6 +26,9 @@ OUTPUT_BYTES_MAX = 8 * 1024 * 1024
 """Of what a verb says on its way, where it is kept for one answer."""
 
 CHANGES_S = 1.0
+FOLLOWING = frozenset({"submit", "attach"})
+"""Verbs that tell of what goes on without whoever listens."""
+
 WATCHED = ("status", "peers", "tasks", "topology")
 """Verbs whose rows are told to those who watch the mesh, as they change."""
 
@@ -136,31 +139,38 @@ class MeshRoutes:
 
     async def _as_events(self, exchange: Exchange, name: str, asked: Reply) -> None:
         """Each thing that is said under its kind, then `done` or `error`."""
+        exchange.is_endless = name in FOLLOWING
         async with open_events(exchange) as send:
 
             async def emit(said: Reply) -> None:
                 await send(str(said.get("kind", "")), said)
 
             try:
-                await send("done", await self.perform(name, asked, emit))
+                with exchange.until_stopping():
+                    result = await self.perform(name, asked, emit)
+                await send("done", result)
             except HttpError as error:
-                told = {"message": error.message, "code": error.code, "status": error.status}
-                await send("error", {"error": told})
+                await send("error", _told(error))
 
     # --- watching ---------------------------------------------------------------------------------
 
     async def _watch(self, exchange: Exchange, _parts: dict[str, str]) -> None:
         """Rows of the mesh, whole at first, then those that changed, once a second at most."""
         known: dict[tuple[str, str], object] = {}
+        exchange.is_endless = True
         async with open_events(exchange) as send:
-            while True:
-                now = {row: value async for row, value in self._rows()}
-                for (what, key), value in changes(known, now):
-                    await send(what, {"key": key, "value": value})
-                if not known:
-                    await send("ready", {})
-                known = now
-                await trio.sleep(CHANGES_S)
+            try:
+                while True:
+                    now = {row: value async for row, value in self._rows()}
+                    for (what, key), value in changes(known, now):
+                        await send(what, {"key": key, "value": value})
+                    if not known:
+                        await send("ready", {})
+                    known = now
+                    with exchange.until_stopping():
+                        await trio.sleep(CHANGES_S)
+            except HttpError as error:
+                await send("error", _told(error))
 
     async def _rows(self) -> AsyncIterator[tuple[tuple[str, str], object]]:
         for verb in WATCHED:
@@ -207,6 +217,11 @@ class SaidOnTheWay:
     def outputs(self) -> dict[str, str]:
         """By stream."""
         return {stream: "".join(texts) for stream, texts in self._texts.items()}
+
+
+def _told(error: HttpError) -> Reply:
+    told = {"message": error.message, "code": error.code, "status": error.status}
+    return {"error": told}
 
 
 async def _unheard(_said: Reply) -> None:

@@ -15,7 +15,14 @@ from kowalski.node.core.lately_served import LatelyServed
 from kowalski.node.http.completions import Completions, Wording, new_name, remaining_s
 from kowalski.node.http.events import EVENT_STREAM
 from kowalski.node.http.exchange import Exchange, HttpError
-from kowalski.node.http.faces import anthropic, ollama, openai_replies, openai_requests
+from kowalski.node.http.faces import (
+    anthropic,
+    ollama,
+    openai_replies,
+    openai_requests,
+    responses_replies,
+    responses_requests,
+)
 from kowalski.node.http.faces.words import (
     ANY_MODEL_NAMES,
     Asked,
@@ -85,6 +92,17 @@ class ModelRoutes:
             route("POST", "/v1/chat/completions", self._chat, "A chat completion"),
             route("POST", "/v1/completions", self._plain, "A text gone on with"),
             route("POST", "/v1/embeddings", self._embed, "Vectors of texts"),
+            Route(
+                "POST",
+                "/v1/responses",
+                _telling(self._response, openai_replies.error_answer),
+                "A response, of which nothing is kept",
+                "OpenAI",
+                _body("/v1/responses", responses_requests.BODIES, "OpenAIResponses"),
+                (),
+                EVENT_STREAM,
+                responses_requests.REFERENCE,
+            ),
         )
 
     async def _list(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
@@ -124,6 +142,17 @@ class ModelRoutes:
 
         wording = Wording(
             lambda whole: openai_replies.plain_answer(name, created, whole), stream, EVENT_STREAM
+        )
+        await self._answer(exchange, asked, wording)
+
+    async def _response(self, exchange: Exchange, _parts: Mapping[str, str]) -> None:
+        body = await exchange.json()
+        asked, echo = responses_requests.response_asked(body, remaining_s=remaining_s(exchange))
+        name, created = new_name(), int(self.unix_clock())
+        wording = Wording(
+            lambda whole: responses_replies.response_answer(name, created, echo, whole),
+            lambda model: responses_replies.ResponseStream(name, created, echo, model),
+            EVENT_STREAM,
         )
         await self._answer(exchange, asked, wording)
 

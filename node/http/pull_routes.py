@@ -57,7 +57,11 @@ class PullRoutes:
     async def _pull(self, exchange: Exchange, _parts: dict[str, str]) -> None:
         body = await exchange.json()
         lines = _Lines(exchange)
-        no = await lines.follow(self.verbs["pull"], body)
+        try:
+            with exchange.until_stopping():
+                no = await lines.follow(self.verbs["pull"], body)
+        except HttpError as stops:
+            no = stops
         if no is not None and not exchange.has_begun:
             await exchange.answer_json(error_answer(no), no.status, headers=no.headers)
         elif body.get("stream") is False:

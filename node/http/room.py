@@ -29,7 +29,7 @@ from kowalski.node.http.mesh_routes import MeshRoutes
 from kowalski.node.http.model_routes import ModelRoutes
 from kowalski.node.http.pull_routes import PullRoutes
 from kowalski.node.http.routing import Route, Router
-from kowalski.node.http.server import open_http_server
+from kowalski.node.http.server import HttpServer, open_http_server
 from kowalski.node.http.tokens import TokenFile
 from kowalski.node.services.copies import CopyRoom
 from kowalski.node.services.placed_work import PlacedWork
@@ -110,6 +110,7 @@ class HttpRoom:
         """See `exchange.Handler`."""
         began = trio.current_time()
         route = "none"
+        exchange.tell = self._tell
         try:
             try:
                 access = self._access()
@@ -206,8 +207,8 @@ class HttpRoom:
 @asynccontextmanager
 async def open_http_room(
     place: Place, rooms: Rooms, *, limits: Limits | None = None
-) -> AsyncIterator[int]:
-    """Serve for the length of the block; gives the port.
+) -> AsyncIterator[tuple[HttpServer, int]]:
+    """Serve for the length of the block; gives the server and its port.
 
     Raises:
         ConfigError: the address is taken, or the token file cannot be made.
@@ -220,4 +221,4 @@ async def open_http_room(
     async with opened as (server, port):
         room.metrics.connections.set_function(lambda: server.connections)
         log.info("http", host=place.host, port=port, needs_token=not place.is_local)
-        yield port
+        yield server, port

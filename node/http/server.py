@@ -19,6 +19,9 @@ from kowalski.node.http.hang_ups import HangUps
 from kowalski.node.http.idling import Idling
 from kowalski.protocol.errors import ConfigError
 
+LOOK_S = 0.1
+STOP_S = 2.0
+
 log = structlog.get_logger(__name__)
 
 
@@ -29,12 +32,27 @@ class HttpServer:
         self._handler = handler
         self._limits = limits
         self._shared = Shared(limits, BodyRoom(limits.bodies_bytes), hang_ups, idling)
+        self._connections: set[Connection] = set()
         self._open = 0
         self._open_of: dict[str, int] = {}
 
     @property
     def connections(self) -> int:
         return self._open
+
+    async def until_answered(self) -> None:
+        """Until no client waits for an answer; those that only listen do not count."""
+        while any(one.is_answering for one in self._connections):  # noqa: ASYNC110 of many
+            await trio.sleep(LOOK_S)
+
+    async def stop(self) -> None:
+        """Let each stream say how it ends, in two seconds at most; nothing more is answered."""
+        self._shared.stopping.set()
+        for connection in self._connections:
+            connection.stop()
+        with trio.move_on_after(STOP_S):
+            while self._connections:  # noqa: ASYNC110 as above
+                await trio.sleep(0.01)
 
     async def serve(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
         """Accept until cancelled."""
@@ -55,10 +73,11 @@ class HttpServer:
                 client = str(stream.socket.getpeername()[0])
                 server = str(stream.socket.getsockname()[0])
                 connection = Connection(stream, client, self._shared, server=server)
-                if not self._admits(client):
+                if self._shared.stopping.is_set() or not self._admits(client):
                     await connection.turn_away()
                     return
                 self._open += 1
+                self._connections.add(connection)
                 self._open_of[client] = self._open_of.get(client, 0) + 1
                 try:
                     await connection.serve(self._handler)
@@ -66,6 +85,7 @@ class HttpServer:
                     log.exception("http-connection-died", client=client)
                 finally:
                     self._open -= 1
+                    self._connections.discard(connection)
                     self._open_of[client] -= 1
                     if not self._open_of[client]:
                         del self._open_of[client]

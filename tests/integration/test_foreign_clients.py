@@ -149,6 +149,20 @@ def test_openai_async_calls_tools_and_asks_many_at_a_time(
     }
 
 
+def test_openai_asks_for_responses(told: Told, mesh: tuple[str, list[str]]) -> None:
+    assert told("openai_responses", mesh[0]) == {
+        "text": "hello there",
+        "usage": [5, 2],
+        "streamed": "w0 w1 w2",
+        "whole": "w0 w1 w2",
+        "first_and_last": ["response.created", "response.completed"],
+        "call": CALL,
+        "heard": True,
+        "answered": "seen",
+        "error": "previous_response_id",
+    }
+
+
 def test_ollamas_client(told: Told, mesh: tuple[str, list[str]]) -> None:
     assert told("ollama", mesh[0]) == {
         "text": "hello there",

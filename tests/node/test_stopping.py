@@ -14,6 +14,7 @@ from kowalski.node.service_notices import ServiceNotices
 from kowalski.node.services.draining import Left
 from kowalski.node.stopping import Stopping
 from simulations.virtual_time import JumpingClock
+from tests.node.http.houses import connected, open_house, read_all, read_until
 
 pytestmark = pytest.mark.trio
 
@@ -78,3 +79,22 @@ async def test_the_second_signal_ends_the_wait(number: signal.Signals) -> None:
             os.kill(os.getpid(), number)
             await trio.sleep_forever()
     assert not work.left.is_nothing
+
+
+async def test_clients_are_answered_before_a_node_ends_and_told_so_where_they_cannot_be() -> None:
+    async with open_house() as house, connected(house) as short, connected(house) as endless:
+        with trio.CancelScope() as scope:
+            made = stopping(scope, Work(0.0), within_s=0.5)
+            made.server = house.server
+            await endless.send_all(b"GET /tell HTTP/1.1\r\nHost: x\r\n\r\n")
+            await house.began.wait()
+            house.began = trio.Event()
+            await short.send_all(b"GET /a-while HTTP/1.1\r\nHost: x\r\n\r\n")
+            await house.began.wait()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(made.stop)
+                await trio.lowlevel.checkpoint()
+                house.may_go_on.set()
+                assert (await read_until(short, b"waited")).startswith(b"HTTP/1.1 200 ")
+                assert b"stopping" in await read_all(endless)
+        assert scope.cancel_called

@@ -31,6 +31,36 @@ const refusal = async (asked, kind) => {
   }
 };
 
+async function openaiResponses(url) {
+  const responses = new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 }).responses;
+  const said = await responses.create({ model: MODEL, instructions: "be brief", input: "ECHO: hello there" });
+  const events = await all(await responses.create({ model: MODEL, input: "TOKENS: 3", stream: true }));
+  const tool = { type: "function", strict: false, ...LOOK.function };
+  const asked = user('CALL: look {"where": "here"}');
+  const stream = responses.stream({ model: MODEL, input: asked, tools: [tool] });
+  const heard = (await all(stream)).map((event) => event.type);
+  const called = await stream.finalResponse();
+  const call = called.output.find((one) => one.type === "function_call");
+  const result = { type: "function_call_output", call_id: call.call_id, output: "ECHO: seen" };
+  const seen = await responses.create({ model: MODEL, input: [...asked, ...called.output, result] });
+  const error = await refusal(
+    responses.create({ model: MODEL, input: "x", previous_response_id: "resp_1" }),
+    OpenAI.BadRequestError,
+  );
+  const deltas = events.filter((event) => event.type === "response.output_text.delta");
+  return {
+    text: said.output_text,
+    usage: [said.usage.input_tokens, said.usage.output_tokens],
+    streamed: deltas.map((event) => event.delta).join(""),
+    whole: events.at(-1).response.output[0].content[0].text,
+    first_and_last: [events[0].type, events.at(-1).type],
+    call: [call.name, JSON.parse(call.arguments)],
+    heard: heard.includes("response.function_call_arguments.delta"),
+    answered: seen.output_text,
+    error: error.param,
+  };
+}
+
 async function openai(url) {
   const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 });
   const chat = client.chat.completions;
@@ -166,6 +196,13 @@ async function mcp(url) {
   };
 }
 
-const CLIENTS = { openai_sync: openai, openai_async: openaiTools, ollama, anthropic, mcp };
+const CLIENTS = {
+  openai_sync: openai,
+  openai_async: openaiTools,
+  openai_responses: openaiResponses,
+  ollama,
+  anthropic,
+  mcp,
+};
 const [name, url] = process.argv.slice(2);
 console.log(JSON.stringify(await CLIENTS[name](url)));

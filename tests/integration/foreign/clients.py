@@ -99,6 +99,38 @@ def openai_async(url: str) -> dict[str, Any]:
     return asyncio.run(ask())
 
 
+def openai_responses(url: str) -> dict[str, Any]:
+    import openai
+
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    said = client.responses.create(model=MODEL, instructions="be brief", input="ECHO: hello there")
+    events = list(client.responses.create(model=MODEL, input="TOKENS: 3", stream=True))
+    tool = {"type": "function", "strict": False, **LOOK["function"]}
+    asked = [{"role": "user", "content": 'CALL: look {"where": "here"}'}]
+    with client.responses.stream(model=MODEL, input=asked, tools=[tool]) as stream:
+        heard = {event.type for event in stream}
+        called = stream.get_final_response()
+    call = next(one for one in called.output if one.type == "function_call")
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "ECHO: seen"}
+    seen = client.responses.create(model=MODEL, input=[*asked, *called.output, result])
+    try:
+        client.responses.create(model=MODEL, input="x", previous_response_id="resp_1")
+        error = ""
+    except openai.BadRequestError as wrong:
+        error = str(wrong.param)
+    return {
+        "text": said.output_text,
+        "usage": [said.usage.input_tokens, said.usage.output_tokens],
+        "streamed": "".join(e.delta for e in events if e.type == "response.output_text.delta"),
+        "whole": events[-1].response.output_text,
+        "first_and_last": [events[0].type, events[-1].type],
+        "call": [call.name, json.loads(call.arguments)],
+        "heard": "response.function_call_arguments.delta" in heard,
+        "answered": seen.output_text,
+        "error": error,
+    }
+
+
 def ollama_client(url: str) -> dict[str, Any]:
     import ollama
 
@@ -268,6 +300,7 @@ def a2a_client(url: str) -> dict[str, Any]:
 CLIENTS = {
     "openai_sync": openai_sync,
     "openai_async": openai_async,
+    "openai_responses": openai_responses,
     "ollama": ollama_client,
     "anthropic": anthropic_client,
     "mcp": mcp_client,

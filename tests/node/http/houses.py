@@ -54,6 +54,16 @@ class House:
             case "/begin-and-leave":
                 await exchange.begin(200, [])
                 await exchange.send(b"all")
+            case "/tell":
+                await exchange.begin(200, [])
+                self.began.set()
+                try:
+                    with exchange.until_stopping():
+                        while True:
+                            await exchange.send(b"more;")
+                            await trio.sleep(0.01)
+                except HttpError as no:
+                    await exchange.end(no.code.encode())
             case "/bug":
                 raise ZeroDivisionError
             case "/flood":

@@ -131,6 +131,11 @@ async def test_each_language_is_answered_in_its_own(
             room, "POST", "/v1/messages", {"model": "m", "messages": [USER], "max_tokens": 9}
         )
         assert told.json["content"] == [{"type": "text", "text": "reply to: hello"}]
+        told = await ask(room, "POST", "/v1/responses", {"model": "m", "input": "hello"})
+        assert told.json["output"][0]["content"][0]["text"] == "reply to: hello"
+        body = {"model": "m", "input": "hello", "stream": True}
+        told = await ask(room, "POST", "/v1/responses", body)
+        assert told.events[-1][0] == "response.completed"
         told = await ask(room, "POST", "/v1/completions", {"model": "m", "prompt": "hello"})
         assert told.json["object"] == "text_completion"
         body = {"model": "m", "messages": [USER], "stream": False}

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import jsonschema_rs
 import pytest
+import trio
 
+from kowalski.node.http.exchange import stopping
 from kowalski.node.http.tokens import TokenFile
 from simulations.virtual_time import JumpingClock
 from simulations.world import open_world
+from tests.node.http.exchanges import exchange
 from tests.node.http.rooms import ask, open_room
+from tests.node.services.prompts import ASKER, LEADER, THINKER, WORKER, block
 
 pytestmark = pytest.mark.trio
 
@@ -159,6 +164,7 @@ CHAT = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}
         ("/v1/chat/completions", {**CHAT, "stop": ["."]}, {"messages": []}),
         ("/v1/completions", {"prompt": "once"}, {"prompt": 5}),
         ("/v1/embeddings", {"input": ["a", "b"]}, {}),
+        ("/v1/responses", {"input": [{"role": "user", "content": "hi"}]}, {"input": []}),
         ("/v1/messages", {**CHAT, "max_tokens": 5}, CHAT),
         ("/v1/messages/count_tokens", CHAT, {"messages": [{"role": "nobody", "content": ""}]}),
         ("/api/chat", {"messages": [{"role": "user"}]}, {"messages": [{"role": "nobody"}]}),
@@ -212,3 +218,86 @@ async def test_the_openapi_document_is_what_its_specification_says(
                 parameters = operation.get("parameters", [])
                 named = {one["name"] for one in parameters if one["in"] == "path"}
                 assert named == {part[1:-1] for part in path.split("/") if part.startswith("{")}
+
+
+# --- last words ---------------------------------------------------------------------------------
+
+SLOW = dataclasses.replace(THINKER, delay_per_token_s=60.0)
+SAID = [{"role": "user", "content": "hello there"}]
+WAITING = {"role": "ROLE_USER", "messageId": "1", "parts": [{"text": block("wait 500")}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "last"),
+    [
+        (
+            "/v1/chat/completions",
+            {"messages": SAID, "stream": True},
+            b'data: {"error":{"message":"this node is stopping","type":"server_error",',
+        ),
+        (
+            "/v1/messages",
+            {"messages": SAID, "stream": True, "max_tokens": 9},
+            b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error",',
+        ),
+        (
+            "/v1/responses",
+            {"input": "hello there", "stream": True},
+            b'"error":{"code":"stopping","message":"this node is stopping"}',
+        ),
+        ("/api/chat", {"messages": SAID}, b'{"error":"this node is stopping"}'),
+        ("/api/generate", {"prompt": "hello there"}, b'{"error":"this node is stopping"}'),
+        (
+            "/mcp",
+            {
+                "jsonrpc": "2.0",
+                "id": 1,
+                "method": "tools/call",
+                "params": {
+                    "name": "ask",
+                    "arguments": {"prompt": "hello there"},
+                    "_meta": {"progressToken": 1},
+                },
+            },
+            b'"text":"stopping: this node is stopping"',
+        ),
+        (
+            "/a2a",
+            {
+                "jsonrpc": "2.0",
+                "id": 1,
+                "method": "SendStreamingMessage",
+                "params": {"message": WAITING, "metadata": {"mode": "blocks"}},
+            },
+            b'"error":{"code":-32603,"message":"this node is stopping"}',
+        ),
+        ("/events", None, b'event: error\ndata: {"error":{"message":"this node is stopping",'),
+    ],
+)
+async def test_no_stream_ends_silently_when_the_node_stops(
+    path: str, body: object, last: bytes, virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world([ASKER, SLOW, LEADER, WORKER]) as world, trio.open_nursery() as nursery:
+        room = open_room(world, tmp_path)
+        asked, told = exchange("POST" if body else "GET", path, body)
+        nursery.start_soon(room.handle, asked)
+        await world.until(lambda: asked.has_begun)
+        await trio.sleep(2)
+        assert not told.is_ended
+        asked.stop()
+        with trio.fail_after(1):
+            await world.until(lambda: told.is_ended)
+        assert last in told.body[-900:], told.body[-900:]
+
+
+async def test_a_refusal_of_a_node_that_stops_is_in_the_language_of_the_path(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world([ASKER, SLOW]) as world:
+        room = open_room(world, tmp_path)
+        asked, told = exchange("POST", "/api/chat", {"messages": SAID, "stream": False})
+        with trio.move_on_after(1):
+            await room.handle(asked)
+        assert asked.tell is not None
+        await asked.tell(asked, stopping())
+        assert (told.status, told.json) == (503, {"error": "this node is stopping"})

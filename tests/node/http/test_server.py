@@ -9,13 +9,17 @@ from kowalski.node.http.server import open_http_server
 from kowalski.protocol.errors import ConfigError
 from tests.node.http.houses import (
     GET,
+    PATIENCE_S,
     connected,
     open_house,
+    read_all,
     read_until,
     said,
 )
 
 pytestmark = pytest.mark.trio
+
+PLAIN = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 async def test_more_connections_than_there_is_room_for_are_told_so() -> None:
@@ -62,3 +66,54 @@ async def test_a_taken_port_is_named() -> None:
     with pytest.raises(ConfigError, match="http_host"):
         async with open_http_server("no such host", 0, house.handle):
             pass
+
+
+# --- stopping -----------------------------------------------------------------------------------
+
+
+async def test_a_stream_ends_in_its_last_words_when_the_node_stops() -> None:
+    async with open_house() as house, connected(house) as stream:
+        await stream.send_all(PLAIN % b"/tell")
+        await house.began.wait()
+        await house.server.stop()
+        told = await read_all(stream)
+        assert told.endswith(b"8\r\nstopping\r\n0\r\n\r\n")
+        assert house.server.connections == 0
+
+
+@pytest.mark.parametrize("header", [b"", b"TE: trailers\r\n"], ids=["plain", "by-h11"])
+async def test_what_has_not_begun_to_be_answered_is_refused_when_the_node_stops(
+    header: bytes,
+) -> None:
+    async with open_house() as house, connected(house) as stream:
+        await stream.send_all(b"GET /wait HTTP/1.1\r\nHost: x\r\n%s\r\n" % header)
+        await house.began.wait()
+        await house.server.stop()
+        told = await read_all(stream)
+        assert told.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 5\r\n" in told
+        assert b"stopping" in told
+        assert house.cancelled.is_set()
+
+
+async def test_who_waits_idly_is_closed_and_who_comes_is_turned_away() -> None:
+    async with open_house() as house, connected(house) as idle:
+        await idle.send_all(PLAIN % b"/stream")
+        await read_until(idle, b"0\r\n\r\n")
+        await house.server.stop()
+        assert await read_all(idle) == b""
+        assert (await said(house, PLAIN % b"/stream")).startswith(b"HTTP/1.1 503 ")
+
+
+async def test_answers_that_have_an_end_are_waited_for() -> None:
+    async with open_house() as house, connected(house) as stream, connected(house) as idle:
+        await idle.send_all(PLAIN % b"/stream")
+        await read_until(idle, b"0\r\n\r\n")
+        await stream.send_all(PLAIN % b"/a-while")
+        await house.began.wait()
+        with trio.move_on_after(0.25) as patience:
+            await house.server.until_answered()
+        assert patience.cancelled_caught
+        house.may_go_on.set()
+        with trio.fail_after(PATIENCE_S):
+            await house.server.until_answered()

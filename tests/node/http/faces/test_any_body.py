@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kowalski.node.http.exchange import HttpError
-from kowalski.node.http.faces import anthropic, ollama, openai_requests
+from kowalski.node.http.faces import anthropic, ollama, openai_requests, responses_requests
 from kowalski.node.http.faces.words import Lenient
 
 Read = Callable[..., object]
@@ -27,6 +27,10 @@ READERS: Mapping[str, tuple[Read, type[Lenient]]] = {
     "openai chat": (openai_requests.chat_asked, openai_requests.BODIES["/v1/chat/completions"]),
     "openai plain": (openai_requests.plain_asked, openai_requests.BODIES["/v1/completions"]),
     "openai embed": (openai_requests.embeddings_asked, openai_requests.BODIES["/v1/embeddings"]),
+    "openai response": (
+        responses_requests.response_asked,
+        responses_requests.BODIES["/v1/responses"],
+    ),
     "ollama chat": (ollama.chat_asked, ollama.BODIES["/api/chat"]),
     "ollama generate": (ollama.generate_asked, ollama.BODIES["/api/generate"]),
     "ollama embed": (ollama.embed_asked, ollama.BODIES["/api/embed"]),
