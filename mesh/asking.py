@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from math import inf
 from typing import TypeVar
 
@@ -29,21 +29,20 @@ class Asking:
         self._rooms = rooms
         self._nursery = nursery
 
-    @asynccontextmanager
-    async def converse(
+    def converse(
         self, peer: PeerId, protocol: str, request: Request, *, open_timeout_s: float = 5.0
-    ) -> AsyncIterator[Conversation]:
+    ) -> AbstractAsyncContextManager[Conversation]:
         """See `Asker.converse`."""
         if peer != self._me:
-            async with self._asker.converse(
-                peer, protocol, request, open_timeout_s=open_timeout_s
-            ) as asked:
-                yield asked
-        else:
-            answer = self._room(protocol)
-            message = request if isinstance(request, Message) else await request()
-            async with converse_with_ourselves(self._me, answer, message, self._nursery) as asked:
-                yield asked
+            return self._asker.converse(peer, protocol, request, open_timeout_s=open_timeout_s)
+        return self._converse_here(protocol, request)
+
+    @asynccontextmanager
+    async def _converse_here(self, protocol: str, request: Request) -> AsyncIterator[Conversation]:
+        answer = self._room(protocol)
+        message = request if isinstance(request, Message) else await request()
+        async with converse_with_ourselves(self._me, answer, message, self._nursery) as asked:
+            yield asked
 
     async def request(
         self, peer: PeerId, protocol: str, request: Message, reply: type[M], *, timeout_s: float

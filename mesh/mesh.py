@@ -107,6 +107,7 @@ class Mesh:
                 on_proven=self._on_proven,
                 on_fallen=self._on_fallen,
                 members=lambda: self._connections.members,
+                is_member=lambda peer: self._connections.state.is_member(peer),  # noqa: PLW0108 it moves
             ),
             asker=asker,
             unix_clock=unix_clock,

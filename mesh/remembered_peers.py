@@ -39,9 +39,8 @@ class RememberedPeers:
 
 
 def _written(peers: Mapping[PeerId, tuple[Address, ...]]) -> str:
-    """A peer a line. An indent takes `json` ten times as long; who meets many writes often."""
-    lines = (f" {json.dumps(peer)}: {json.dumps(at)}" for peer, at in peers.items())
-    return "{\n" + ",\n".join(lines) + "\n}"
+    """An address a line. An indent takes `json` ten times as long; who meets many writes often."""
+    return json.dumps(peers, separators=(",\n ", ": "))
 
 
 def _load(path: Path) -> dict[PeerId, tuple[Address, ...]]:

@@ -137,7 +137,7 @@ class TelemetryGossip:
         """Gossip our own as `core.announcements` says, until cancelled."""
         said: Hot | None = None
         said_at = profile_at = -inf
-        told, told_at = None, -inf
+        told, told_at, rows = None, -inf, topology.Params()
         while True:
             now, hot, size = trio.current_time(), self.about.hot(), self._mesh_size()
             params = announcements.stretched(self._params, size)
@@ -149,14 +149,15 @@ class TelemetryGossip:
                 delta = HotDelta(boot=self.about.boot, sequence=self._sequence, hot=hot)
                 await self._publish(delta)
                 said, said_at = hot, now
-            row = self._round_trips()
             times = announcements.stretch(size)
-            if now >= topology.row_due_at(topology.Params(), told, row, told_at, times=times):
-                self._sequence += 1
-                await self._publish(
-                    RoundTrips(boot=self.about.boot, sequence=self._sequence, paths=row)
-                )
-                told, told_at = row, now
+            if now >= topology.row_due_from(rows, told_at, times=times):
+                row = self._round_trips()
+                if now >= topology.row_due_at(rows, told, row, told_at, times=times):
+                    self._sequence += 1
+                    await self._publish(
+                        RoundTrips(boot=self.about.boot, sequence=self._sequence, paths=row)
+                    )
+                    told, told_at = row, now
             await trio.sleep(self._tick_s)
 
     async def announce_profile(self) -> None:

@@ -85,6 +85,8 @@ class Surroundings:
     """Hears of a peer that is no member any more, and why, in a word."""
     members: Callable[[], dict[PeerId, tuple[Address, ...]]]
     """Those that are here, and where."""
+    is_member: Callable[[PeerId], bool]
+    """Whether a peer is one of them: asked at each request."""
 
 
 class Trust:
@@ -149,7 +151,7 @@ class Trust:
     # --- who may ask ----------------------------------------------------------------------------
 
     def is_here(self, peer: PeerId) -> bool:
-        return peer == self._me or peer in self._around.members()
+        return peer == self._me or self._around.is_member(peer)
 
     def check_asker(
         self, peer: PeerId, protocol: str, askers: frozenset[Role] | None = None

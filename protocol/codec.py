@@ -191,6 +191,8 @@ class EnvelopeReader:
         Raises:
             RemoteProtocolError: a length above the maximum; the stream cannot be read any further.
         """
+        if not self._buffer and (whole := self._whole(data)) is not None:
+            return [whole]
         self._buffer += data
         complete: list[Envelope] = []
         at = 0
@@ -206,6 +208,15 @@ class EnvelopeReader:
             at = end
         del self._buffer[:at]
         return complete
+
+    def _whole(self, data: bytes) -> Envelope | None:
+        """The envelope, where `data` is just that: as it nearly always is."""
+        if len(data) < _HEAD.size:
+            return None
+        length, word = _HEAD.unpack_from(data)
+        if len(data) != _HEAD.size + length or length > self._frame_bytes_max:
+            return None
+        return Envelope(word & REQUEST_MAX, bytes(data[_HEAD.size :]), bool(word & LAST))
 
     @property
     def is_inside_a_frame(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from inspect import signature
 from typing import Protocol, cast
 
@@ -77,6 +78,12 @@ class Disk:
             self.stall(self.slow_s)
 
 
+@cache
+def _writes(storage: type, name: str) -> bool:
+    method = getattr(storage, name, None)
+    return callable(method) and signature(method).return_annotation in {None, "None"}
+
+
 class _Watched:
     """A storage whose writes go through a disk. A method that returns nothing writes.
 
@@ -95,7 +102,8 @@ class _Watched:
         if isinstance(method, DetachedStorage):
             watched = self.__dict__[name] = _Watched(method, self._disk, f"{name}.")
             return watched
-        if not callable(method) or signature(method).return_annotation not in {None, "None"}:
+        kind: type = type(self._storage)
+        if not _writes(kind, name):
             return method
 
         def write(*arguments: object, **named: object) -> None:

@@ -72,6 +72,11 @@ def own_paths(latencies: Mapping[PeerId, Latency], now: float) -> tuple[RoundTri
     )
 
 
+def row_due_from(params: Params, said_at: float, *, times: float = 1.0) -> float:
+    """`row_due_at` is never before this, whatever the row is; there is no need to make one."""
+    return said_at + times * params.row_s_min
+
+
 def row_due_at(
     params: Params,
     said: Iterable[RoundTripTo] | None,

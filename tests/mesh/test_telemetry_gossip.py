@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from kowalski.mesh.core import topology
 from kowalski.mesh.core.announcements import Params
 from kowalski.mesh.loopback_transport import LoopbackTransport, open_loopback_network
 from kowalski.mesh.telemetry_gossip import Self, TelemetryGossip
@@ -23,6 +24,7 @@ Clock = trio.testing.MockClock
 
 A, B = peer_of("A"), peer_of("B")
 TOPIC = Topic("kowalski/test/telemetry")
+ROWS = topology.Params()
 PARAMS = Params()
 
 
@@ -46,7 +48,12 @@ class Pair:
 
 
 @asynccontextmanager
-async def open_pair(*, talks: bool = True, mesh_size: int = 2) -> AsyncIterator[Pair]:
+async def open_pair(
+    *,
+    talks: bool = True,
+    mesh_size: int = 2,
+    round_trips: Callable[[], tuple[RoundTripTo, ...]] = tuple,
+) -> AsyncIterator[Pair]:
     about, admitted = About("talker"), {A}
 
     def gossip(transport: LoopbackTransport) -> TelemetryGossip:
@@ -59,6 +66,7 @@ async def open_pair(*, talks: bool = True, mesh_size: int = 2) -> AsyncIterator[
             params=PARAMS,
             tick_s=0.5,
             mesh_size=lambda: mesh_size,
+            round_trips=round_trips,
         )
 
     async with (
@@ -207,3 +215,19 @@ async def test_in_a_mesh_ten_times_as_large_each_says_a_tenth(
     async with open_pair(mesh_size=mesh_size) as pair:
         await trio.sleep(60.5)
         assert said_at_least <= pair.gossip.view.peers[A].sequence <= said_at_most
+
+
+async def test_no_row_is_made_before_one_may_be_said_again(autojump_clock: Clock) -> None:
+    made: list[float] = []
+
+    def row() -> tuple[RoundTripTo, ...]:
+        made.append(trio.current_time())
+        return (RoundTripTo(peer=B, smooth_s=0.1, least_s=0.1, jitter_s=0.0),)
+
+    async with open_pair(round_trips=row):
+        began = trio.current_time()
+        await trio.sleep(12.2)
+        first, *others = (at - began for at in made)
+        assert first == 0.0
+        assert 2 <= len(others) <= 5
+        assert min(others) >= ROWS.row_s_min

@@ -427,6 +427,8 @@ def test_a_frame_above_the_maximum_is_refused_when_its_head_is_there() -> None:
     reader = EnvelopeReader(frame_bytes_max=100)
     assert reader.feed(seal(Envelope(1, bytes(100)))) == [Envelope(1, bytes(100))]
     head = struct.pack("!II", 101, 1)
+    with pytest.raises(RemoteProtocolError):
+        EnvelopeReader(100).feed(seal(Envelope(1, bytes(101))))
     assert reader.feed(head[:7]) == []
     with pytest.raises(RemoteProtocolError, match="frame of 101 bytes"):
         reader.feed(head[7:])

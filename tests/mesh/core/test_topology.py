@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kowalski.mesh.core.latency import Latency, measure
-from kowalski.mesh.core.topology import Params, Topology, own_paths, row_due_at
+from kowalski.mesh.core.topology import Params, Topology, own_paths, row_due_at, row_due_from
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.limits import ROUND_TRIPS_MAX
 from kowalski.protocol.messages.telemetry import RoundTrips, RoundTripTo
@@ -80,6 +80,7 @@ def test_a_row_goes_out_soon_when_it_moved_and_seldom_otherwise(
     said: tuple[RoundTripTo, ...] | None, ours: tuple[RoundTripTo, ...], due_at: float
 ) -> None:
     assert row_due_at(PARAMS, said, ours, 100.0) == due_at
+    assert said is None or row_due_from(PARAMS, 100.0) <= due_at
 
 
 def test_in_a_large_mesh_our_row_goes_out_more_seldom() -> None:
@@ -88,3 +89,4 @@ def test_in_a_large_mesh_our_row_goes_out_more_seldom() -> None:
         row_due_at(PARAMS, row, ours, 100.0, times=20.0) for ours in (row, (path(B, 0.5),))
     )
     assert (still_at, moved_at) == (1300.0, 300.0)
+    assert row_due_from(PARAMS, 100.0, times=20.0) == moved_at
