@@ -210,6 +210,24 @@ MUTANTS: dict[str, Mutant] = {
         scenario="refusing",
         seeds=30,
     ),
+    "closes-for-anybody": _mutant(
+        "a session is closed at the word of any member that names its term",
+        DESK,
+        "return term > led or by == leader",
+        "return True",
+    ),
+    "ends-on-a-full-disk": _mutant(
+        "a coordinator whose disk is full ends the task for everybody",
+        "node/services/coordination.py",
+        'self.decline(no.reason, f"inputs: {no.detail}")',
+        'self._finish = machine.Finish("failed", "", f"inputs: {no.detail}")',
+    ),
+    "old-time-left": _mutant(
+        "a hop stamps the time left before its stream opens",
+        "node/services/placed_work.py",
+        'terms = {"claim": to.claim, "remaining_s": to.remaining_s, **more}',
+        'terms = {"claim": to.claim, **more}',
+    ),
     "one-vote-is-enough": Mutant(
         "a candidate for a detached task counts its own vote twice",
         (
