@@ -78,6 +78,7 @@ const steps = {
     });
   },
   async wide() { return page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth); },
+  async heights({ selector }) { return page.locator(selector).evaluateAll((all) => all.map((one) => one.getBoundingClientRect().height)); },
   async colour({ selector }) { return page.locator(selector).first().evaluate((one) => getComputedStyle(one).backgroundColor); },
   async shot({ name }) { await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true }); },
   async complaints() { return complaints; },
