@@ -215,12 +215,7 @@ MUTANTS: dict[str, Mutant] = {
         DESK,
         "return term > led or by == leader",
         "return True",
-    ),
-    "ends-on-a-full-disk": _mutant(
-        "a coordinator whose disk is full ends the task for everybody",
-        "node/services/coordination.py",
-        'self.decline(no.reason, f"inputs: {no.detail}")',
-        'self._finish = machine.Finish("failed", "", f"inputs: {no.detail}")',
+        scenario="deposed",
     ),
     "old-time-left": _mutant(
         "a hop stamps the time left before its stream opens",
