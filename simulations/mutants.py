@@ -220,8 +220,10 @@ MUTANTS: dict[str, Mutant] = {
     "old-time-left": _mutant(
         "a hop stamps the time left before its stream opens",
         "node/services/placed_work.py",
-        'terms = {"claim": to.claim, "remaining_s": to.remaining_s, **more}',
-        'terms = {"claim": to.claim, **more}',
+        "stamped = partial(_stamped, to=to, as_of_now=as_of_now, model=model)",
+        "stamped = partial("
+        "_stamped, to=to, as_of_now=as_of_now, model=model, remaining_s=to.remaining_s)",
+        scenario="wifi",
     ),
     "one-vote-is-enough": Mutant(
         "a candidate for a detached task counts its own vote twice",
