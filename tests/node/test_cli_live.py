@@ -39,7 +39,7 @@ def test_what_is_less_important_goes_first_and_what_stays_is_cut() -> None:
 
 
 def test_a_column_may_be_kept_whole() -> None:
-    told = live_table(COLUMNS, ROWS, 40, importance=COLUMNS, whole=("NAME",))
+    told = live_table(COLUMNS, ROWS, 36, importance=COLUMNS, whole=("NAME",))
     assert "a-laptop-with-a-long-name  alive" in told
     assert "LOAD" not in told
 
