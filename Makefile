@@ -95,6 +95,9 @@ simulate-scale: setup ## 50 real nodes and 1,000 as cores, ten virtual minutes e
 conformance: setup ## six scripts in the simulator and in real processes: what is seen is the same
 	@CONFORMANCE=all $(BIN)/pytest -q -n0 tests/integration/test_conformance.py
 
+same-story: setup ## 20 seeds by every Python of ours that is here, and other hash seeds: one trace each
+	@scripts/same_story.sh $(SIMULATE_FLAGS)
+
 mutants: setup ## known bugs, put into the code one at a time: some story must find each
 	@$(BIN)/python -m simulations mutants $(SIMULATE_FLAGS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from contextlib import closing
@@ -21,6 +22,7 @@ from simulations import (
     mutants,
     pages,
     plan,
+    same_story,
     scale,
     scenarios,
     seeds,
@@ -32,6 +34,7 @@ from simulations.artefacts import Artefact
 from simulations.campaigns import Campaign
 from simulations.mutation import StaleMutantError
 from simulations.plan import Plan
+from simulations.promises import unproven
 from simulations.reports import Report
 from simulations.scenarios import Scenario, ScenarioError
 from simulations.seeds import Outcome, Tally
@@ -119,6 +122,7 @@ def run_campaign(seed: int, count: int, jobs: int, minutes: float | None, out: P
                 break
     wall_s = time.perf_counter() - began
     print(campaigns.table(campaign))
+    _shout(campaign.unproven(known))
     print(f"{told} stories in {wall_s:.0f} s with {jobs} jobs: {told / wall_s:.2f} a second")
     sys.exit(1 if any(not one.is_fine for one in campaign.told.values()) else 0)
 
@@ -152,6 +156,12 @@ def _summarise(total: Tally, scenario: Scenario, wall_s: float) -> None:
         )
     print(f"faults: {_counted(total.fired) or 'none'}")
     print(f"looked at: {_counted(total.evaluated)}")
+    _shout(unproven([scenario], total.fired, total.evaluated))
+
+
+def _shout(lines: list[str]) -> None:
+    for line in lines:
+        click.secho(line, fg="red", bold=True)
 
 
 def _counted(counts: dict[str, int]) -> str:
@@ -301,6 +311,32 @@ def compare(commit: str, scenario: Scenario, seed: int, count: int, jobs: int) -
     ours = comparing.numbers(seeds.tally(seeds.run(scenario, range(seed, seed + count), jobs=jobs)))
     print(comparing.table(commit[:12], theirs, ours))
     sys.exit(1 if ours["broken"] > theirs.get("broken", 0) else 0)
+
+
+@main.command("same-story")
+@click.option("--seeds", "count", type=click.IntRange(1), default=20, show_default=True)
+@click.option(
+    "--python",
+    "pythons",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=(Path(sys.executable),),
+    help="An interpreter that can tell stories; again for more. The first is asked three times.",
+)
+def tell_everywhere(count: int, pythons: tuple[Path, ...]) -> None:
+    """Tell the same seeds by other interpreters, with other hashes: exit code 1 if one differs."""
+    wanted = same_story.stories(count)
+    told: dict[str, dict[str, str]] = {}
+    for teller in same_story.tellers(path.absolute() for path in pythons):
+        began = time.perf_counter()
+        try:
+            told[str(teller)] = teller.hashes(wanted)
+        except subprocess.CalledProcessError as failed:
+            raise click.ClickException(f"{teller}: {failed.stderr.strip()}") from failed
+        print(f"{teller}: {count} stories in {time.perf_counter() - began:.0f} s", flush=True)
+    found = same_story.differences(told)
+    print("\n".join(found) or f"all {len(told)} tell the same")
+    sys.exit(1 if found else 0)
 
 
 # --- what stories are worth ---------------------------------------------------------------------

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from simulations import scenarios
+from simulations import promises, scenarios
+from simulations.scenarios import Scenario
 from simulations.seeds import Outcome, Tally
 from simulations.witness import Violation
 
@@ -77,6 +78,15 @@ class Campaign:
                 if scenario == name:
                     total.add(outcome)
             yield name, total
+
+    def unproven(self, known: Mapping[str, Scenario]) -> list[str]:
+        """What no story that was told has shown, in words."""
+        whole = Tally()
+        for outcome in self.told.values():
+            whole.add(outcome)
+        told = {name for name, _ in self.told}
+        scenarios = [one for name, one in known.items() if name in told]
+        return promises.unproven(scenarios, whole.fired, whole.evaluated)
 
 
 NAMES = tuple(one.name for one in fields(Outcome))

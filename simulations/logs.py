@@ -33,6 +33,7 @@ def told_to(witness: Witness) -> Iterator[None]:
     )
     try:
         yield
+        witness.check("no_bug_is_met", holds=True, words="")
     finally:
         structlog.configure(**before)
 

@@ -361,4 +361,5 @@ async def open_world(
                     await world.start(number)
                 await world.meet()
                 yield world
+                witness.check("no_node_dies", holds=True, words="")
                 nursery.cancel_scope.cancel()

@@ -26,6 +26,7 @@ OUTPUT_BYTES_MAX = 8 * 1024 * 1024
 """Of what a verb says on its way, where it is kept for one answer."""
 
 CHANGES_S = 1.0
+TICK_S = 5.0
 FOLLOWING = frozenset({"submit", "attach"})
 """Verbs that tell of what goes on without whoever listens."""
 
@@ -155,9 +156,13 @@ class MeshRoutes:
     # --- watching ---------------------------------------------------------------------------------
 
     async def _watch(self, exchange: Exchange, _parts: dict[str, str]) -> None:
-        """Rows of the mesh, whole at first, then those that changed, once a second at most."""
+        """Rows of the mesh, whole at first, then those that changed, once a second at most.
+
+        A `tick` tells now and then that the rows are as they are: a page sees no comments.
+        """
         known: dict[tuple[str, str], object] = {}
         exchange.is_endless = True
+        ticked_at = trio.current_time()
         async with open_events(exchange) as send:
             try:
                 while True:
@@ -167,6 +172,9 @@ class MeshRoutes:
                     if not known:
                         await send("ready", {})
                     known = now
+                    if trio.current_time() >= ticked_at + TICK_S:
+                        ticked_at = trio.current_time()
+                        await send("tick", {})
                     with exchange.until_stopping():
                         await trio.sleep(CHANGES_S)
             except HttpError as error:

@@ -190,12 +190,9 @@ class PlacedWork:
             attempts.sent += 1
             try:
                 done = await self._complete_on(to, partial(stamped, request), hear)
-            except NotYetError:
+            except (NotYetError, RequestRefusedError) as no:
                 attempts.sent -= 1
-                raise
-            except RequestRefusedError as no:
-                attempts.sent -= 1
-                if no.reason != "unsupported" or not whole.is_going_on(request):
+                if not _cannot_go_on(no) or not whole.is_going_on(request):
                     raise
                 whole.begin_anew(f"{to.choice.name} cannot go on with an answer")
                 request, attempts.sent = asked, attempts.sent + 1
@@ -453,6 +450,10 @@ class PlacedWork:
                 except PeerUnreachableError:
                     is_lost = True  # run again, the cell asks the same
                     raise
+
+
+def _cannot_go_on(no: Exception) -> bool:
+    return isinstance(no, RequestRefusedError) and no.reason == "unsupported"
 
 
 def units(prompt_tokens: float, reply_tokens: float) -> float:

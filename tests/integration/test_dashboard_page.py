@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,24 +64,25 @@ class Person:
         return told["done"]
 
 
+@contextlib.contextmanager
+def someone_at(driver: Path, url: str) -> Iterator[Person]:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    argv = ["node", str(driver), url, str(SHOTS)]
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield Person(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.fixture
 def person(driver: Path, url: str) -> Iterator[Person]:
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(
-        ["node", str(driver), url, str(SHOTS)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    someone = Person(process)
-    try:
+    with someone_at(driver, url) as someone:
         yield someone
         assert someone.do("complaints") == []
         # Nothing was asked of anybody but the node.
         assert {one for one in someone.do("asked") if one != "data:"} == {url.split("/")[2]}
-    finally:
-        process.kill()
-        process.communicate()
 
 
 DESK = {"width": 1280, "height": 900, "scheme": "light"}
@@ -150,3 +152,51 @@ def test_it_is_light_or_dark_as_the_device_is(person: Person) -> None:
     light = person.do("colour", selector="body")
     person.do("open", **{**DESK, "scheme": "dark"})
     assert person.do("colour", selector="body") != light
+
+
+# --- what is old is not shown as if it were new ---------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_what_is_behind_it(person: Person, scheme: str) -> None:
+    person.do("open", **{**DESK, "scheme": scheme})
+    person.do("waitText", selector="#peers li b", text="guest")
+    person.do("fill", selector="#prompt", text="ECHO: pale?")
+    person.do("press", keys=["Control+Enter"])
+    person.do("waitText", selector="#task-answer", text="pale?")
+    person.do("waitText", selector="#task-why li", text="→")
+    person.do("shot", name=f"desk-{scheme}")
+    assert person.do("pale") == []
+    person.do("click", selector="#invite-open")
+    person.do("wait", selector="#invite[open] img")
+    assert person.do("pale") == []
+
+
+def test_a_peer_that_is_gone_and_a_node_that_is_silent_are_shown_so(
+    driver: Path, tmp_path: Path
+) -> None:
+    with open_cluster(tmp_path) as cluster:
+        home = cluster.start("home", "--no-mdns")
+        home.wait_until_up(START_S)
+        guest = cluster.start("guest", "--join", home.invite(uses=1), "--no-mdns", "--no-repl")
+        cluster.wait_until_met(START_S)
+        url = f"http://127.0.0.1:{home.ask('status')['http_port']}/"
+        with someone_at(driver, url) as person:
+            person.do("open", **PHONE)
+            person.do("waitText", selector="#peers li b", text="guest")
+            person.do("waitText", selector="#link", text="live")
+            assert person.do("count", selector="#peers .age") == 0
+            guest.kill()
+            person.do("waitText", selector="#peers li.old .age", text="ago")
+            assert person.do("pale") == []
+            home.process.send_signal(signal.SIGSTOP)
+            person.do("waitText", selector="#link", text="not live: nothing is heard")
+            assert "as of" in person.do("text", selector="#link")
+            assert person.do("pale") == []
+            person.do("shot", name="lost-phone")
+            assert not person.do("wide")
+            home.process.send_signal(signal.SIGCONT)
+            person.do("wait", selector="body:not(.lost)")
+            assert person.do("text", selector="#link") == "live"
+            home.stop()
+            person.do("waitText", selector="#link", text="not live: this node is stopping")

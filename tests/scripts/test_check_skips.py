@@ -72,3 +72,25 @@ def test_a_line_of_the_list_without_a_count_is_refused(tmp_path: Path) -> None:
 def test_the_list_of_this_repository_can_be_read(tmp_path: Path) -> None:
     known = (ROOT / "scripts" / "known_skips.txt").read_text()
     assert check(tmp_path, reasons=[], known=known).returncode == 0
+
+
+SKIPPING = """
+import pytest
+import trio
+
+@pytest.mark.trio
+async def test_in_a_nursery():
+    async with trio.open_nursery():
+        pytest.skip("no go here")
+"""
+
+
+def test_a_reason_that_is_given_within_a_nursery_is_told(tmp_path: Path) -> None:
+    (tmp_path / "test_skipping.py").write_text(SKIPPING)
+    junit, known = tmp_path / "tests.xml", tmp_path / "known.txt"
+    known.write_text("1 no go here")
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"]
+    command += [f"--rootdir={tmp_path}", f"--junitxml={junit}", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    script = ROOT / "scripts" / "check_skips.py"
+    subprocess.run([sys.executable, script, junit, known], check=True, timeout=30)

@@ -57,6 +57,13 @@ def test_run_tells_how_it_went_in_numbers(short: Path) -> None:
     assert re.search(r"^looked at: .*visible_once \d+", done.output, re.MULTILINE)
 
 
+def test_run_shouts_which_faults_never_fired_and_which_promises_nobody_looked_at() -> None:
+    done = run("run", "--scenario", "detached", "--seed", 5, "--jobs", 1)
+    assert re.search(r"^NEVER FIRED: \d+ of 9 faults: .*\w", done.output, re.MULTILINE)
+    done = run("run", "--scenario", "refusing", "--seed", 1, "--jobs", 1)
+    assert "NEVER FIRED" not in done.output
+
+
 def test_run_with_trace_prints_what_happened(short: Path) -> None:
     done = run("run", "--scenario", short, "--seed", 5, "--trace")
     assert "task/grant" in done.output

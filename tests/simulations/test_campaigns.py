@@ -54,3 +54,15 @@ def test_the_table_has_a_row_for_each_scenario_and_one_for_all(tmp_path: Path) -
         "| split | 1 | 1 | 1 | 2 | 0.0 | 0.50 |",
         "| **all** | 2 | 1 | 2 | 4 | 0.0 | 0.50 |",
     ]
+
+
+def test_what_no_story_has_shown_is_said_of_the_scenarios_that_were_told(tmp_path: Path) -> None:
+    campaign = Campaign.read(tmp_path / "c.jsonl", "abc")
+    known = {name: scenarios.load(name) for name in ("home", "detached")}
+    campaign.add("home", outcome(1))
+    faults, missing = campaign.unproven(known)
+    assert faults.startswith("NEVER FIRED: ")
+    assert " crash," not in faults
+    assert "no_lost_ack" in missing
+    assert "visible_once" not in missing
+    assert "keepers_agree" not in missing, "no story of those was told"

@@ -46,6 +46,39 @@ def test_what_came_after_the_end_goes_in_one_try() -> None:
     assert all(fault.at_s <= LONG.asks[2].at_s for fault in tried[0].faults)
 
 
+def test_what_can_go_once_another_has_gone_goes_as_well() -> None:
+    """Of the asks each may be left out once those behind it are."""
+
+    def breaks(plan: Plan) -> bool:
+        kept = [LONG.asks.index(ask) for ask in plan.asks]
+        return kept == list(range(len(kept))) and len(kept) >= 2
+
+    assert shrink(LONG, breaks).asks == LONG.asks[:2]
+
+
+def test_a_fault_that_can_go_once_less_is_asked_goes_as_well() -> None:
+    fault, ask = LONG.faults[3], LONG.asks[4]
+
+    def breaks(plan: Plan) -> bool:
+        has_fault = any(one.kind == fault.kind for one in plan.faults)
+        return ask in plan.asks and (has_fault or len(plan.asks) == 1)
+
+    small = shrink(LONG, breaks)
+    assert (small.faults, small.asks) == ((), (ask,))
+
+
+def test_nothing_is_tried_twice() -> None:
+    tried: list[tuple[object, ...]] = []
+
+    def breaks(plan: Plan) -> bool:
+        tried.append((plan.faults, plan.asks))
+        return len(plan.faults) >= 3 and len(plan.asks) >= 2
+
+    small = shrink(LONG, breaks)
+    assert (len(small.faults), len(small.asks)) == (3, 2)
+    assert len(tried) == len(set(tried))
+
+
 def test_where_everything_matters_nothing_goes() -> None:
     assert shrink(LONG, lambda plan: plan == LONG) == LONG
 

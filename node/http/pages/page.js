@@ -2,7 +2,15 @@
 // nothing that a peer says ever taken for markup.
 "use strict";
 
-const rows = { status: new Map(), peers: new Map(), tasks: new Map(), topology: new Map() };
+const none = () => ({ status: new Map(), peers: new Map(), tasks: new Map(), topology: new Map() });
+const SILENT_MS = 15000; // the node says something every five seconds
+const OLD_S = 90; // a peer says how it is every half minute, in a large mesh more seldom
+
+let rows = none();
+let coming = null; // what a stream that has just begun has told, until it is whole
+let stream = null;
+let heardAt = Date.now();
+let lost = null; // since when nothing is heard, and why
 const at = (id) => document.getElementById(id);
 let shown = null; // the task that is looked at
 let follower = null; // the events of it
@@ -18,6 +26,8 @@ function make(tag, attributes = {}, ...children) {
   element.append(...children.filter((child) => child !== null && child !== undefined));
   return element;
 }
+
+const many = (count, what) => `${count ?? 0} ${what}${count === 1 ? "" : "s"}`;
 
 function replace(element, ...children) { element.replaceChildren(...children); }
 
@@ -46,16 +56,70 @@ const attempt = (work) => async (event) => {
 // --- what the node tells ------------------------------------------------------------------------
 
 function watch() {
-  const source = new EventSource("/events");
+  stream?.close();
+  const source = stream = new EventSource("/events");
+  const hear = (name, heed) => source.addEventListener(name, (event) => {
+    if (stream !== source) return;
+    heardAt = Date.now();
+    heed(event);
+  });
   for (const what of Object.keys(rows)) {
-    source.addEventListener(what, (event) => {
+    hear(what, (event) => {
       const { key, value } = JSON.parse(event.data);
-      if (value === null) rows[what].delete(key); else rows[what].set(key, value);
-      schedule();
+      const known = (coming ?? rows)[what];
+      if (value === null) known.delete(key); else known.set(key, { ...value, heardAt });
+      if (coming === null) schedule();
     });
   }
-  source.onopen = () => { for (const known of Object.values(rows)) known.clear(); notice(""); };
-  source.onerror = () => notice("The node does not answer; trying again.");
+  hear("tick", () => {});
+  hear("ready", () => {
+    if (coming !== null) rows = coming;
+    coming = null;
+    lost = null;
+    schedule();
+    // Whoever looked at a task goes on looking.
+    if (shown && follower === null && !(rows.tasks.get(shown)?.state in ends)) follow(shown);
+  });
+  source.onopen = () => { if (stream === source) coming = none(); };
+  source.onerror = (event) => {
+    if (stream !== source) return;
+    lose(event.data ? JSON.parse(event.data).error.message : "the node does not answer");
+  };
+}
+
+function lose(why) {
+  if (lost === null) lost = { at: heardAt, why };
+  schedule();
+}
+
+// What the page shows must not look newer than it is, and a stream that is dead need not say so.
+setInterval(() => {
+  if (Date.now() - heardAt > SILENT_MS) {
+    lose("nothing is heard from the node");
+    heardAt = Date.now() - SILENT_MS / 2; // the next try has as long again
+    watch();
+  } else if (stream.readyState === EventSource.CLOSED) watch();
+  if (lost !== null) schedule();
+}, 1000);
+
+const clock = (ms) => new Date(ms).toTimeString().slice(0, 8);
+
+function drawLink() {
+  document.body.classList.toggle("lost", lost !== null);
+  const text = lost === null ? "live"
+    : `not live: ${lost.why}; what is shown is as of ${clock(lost.at)}, trying again`;
+  if (at("link").textContent !== text) at("link").textContent = text;
+}
+
+// How many seconds old what is known of a peer is by now.
+function ageOf(peer) {
+  return peer.age_s === null ? null : peer.age_s + (Date.now() - peer.heardAt) / 1000;
+}
+
+function ago(seconds) {
+  if (seconds === null) return "nothing is known of how it is";
+  const whole = Math.round(seconds);
+  return `as of ${whole < 120 ? `${whole} s` : `${Math.round(whole / 60)} min`} ago`;
 }
 
 function schedule() {
@@ -65,6 +129,7 @@ function schedule() {
 }
 
 function draw() {
+  drawLink();
   drawNode();
   drawPeers();
   drawTasks();
@@ -76,7 +141,7 @@ function drawNode() {
   if (!status) return;
   at("node-name").textContent = status.name;
   document.title = `${status.name} · kowalski-node`;
-  const parts = [`mesh ${status.mesh}`, `sandbox ${status.sandbox}`, `${status.connections} peers connected`];
+  const parts = [`mesh ${status.mesh}`, `sandbox ${status.sandbox}`, `${many(status.connections, "peer")} connected`];
   at("node-line").textContent = parts.join(" · ");
   at("version").textContent = `version ${status.version}`;
   const drain = at("drain");
@@ -96,14 +161,17 @@ function peerCard(peer) {
   const state = peer.routable ? ["here", "good"] : [peer.state, peer.state === "member" ? "warn" : "bad"];
   const can = [...Object.keys(peer.languages ?? {}), ...(peer.models ?? []).map((name) => `model ${name}`)];
   const round = peer.is_self ? "this node" : peer.rtt_ms === null ? "not measured" : `${peer.rtt_ms.toFixed(1)} ms`;
+  const age = ageOf(peer);
+  const isOld = !peer.is_self && (!peer.routable || age === null || age > OLD_S);
   const why = peer.why_not ? make("p", { class: "quiet warn" }, peer.why_not) : null;
-  return make("li", { class: peer.routable ? "" : "away" },
+  return make("li", { class: isOld ? "old" : "" },
     make("div", { class: "top" }, make("b", {}, peer.name || "…" + peer.peer.slice(-8)),
       make("span", { class: `pill ${state[1]}` }, state[0])),
     meter("load", peer.load, peer.load === null ? "–" : peer.load.toFixed(2)),
     meter("CPU", (peer.cpu_percent ?? 0) / 100, peer.cpu_percent === null ? "–" : `${Math.round(peer.cpu_percent)} %`),
     meter("memory", peer.memory_used_fraction ?? 0,
       peer.memory_used_fraction === null ? "–" : `${Math.round(100 * peer.memory_used_fraction)} %`),
+    isOld ? make("p", { class: "quiet age" }, ago(age)) : null,
     make("p", { class: "quiet", title: peer.peer }, `${round} · ${(peer.roles ?? []).join(", ") || "no roles told"}`),
     can.length ? make("p", { class: "quiet" }, can.join(", ")) : null,
     why);
@@ -135,7 +203,7 @@ function taskRow(task) {
     make("div", { class: "top" }, make("span", {}, task.prompt_head || task.task),
       make("span", { class: `pill ${ends[task.state] ?? ""}` }, task.state)),
     make("span", { class: "quiet" },
-      `${task.mode} · ${task.entries} entries · ${task.coordinator_name ? `led by ${task.coordinator_name}, term ${task.term}` : "not led yet"}`));
+      `${task.mode} · ${task.entries === 1 ? "1 entry" : `${task.entries} entries`} · ${task.coordinator_name ? `led by ${task.coordinator_name}, term ${task.term}` : "not led yet"}`));
   row.setAttribute("aria-current", String(task.task === shown));
   return make("li", {}, row);
 }
@@ -146,8 +214,11 @@ function drawTopology() {
   at("topology").hidden = !Array.isArray(matrix) || matrix.length === 0;
   if (at("topology").hidden) return;
   const names = matrix.map((row) => row.name ?? row.peer?.slice(-6));
+  const since = (Date.now() - told.heardAt) / 1000;
+  const measured = (row) => row.age_s === null || row.age_s + since <= OLD_S ? null
+    : make("span", { class: "quiet age" }, ` ${ago(row.age_s + since)}`);
   const head = make("tr", {}, make("th", {}, "from \\ to"), ...names.map((name) => make("th", { scope: "col" }, name)));
-  const body = matrix.map((row, from) => make("tr", {}, make("th", { scope: "row" }, names[from]),
+  const body = matrix.map((row, from) => make("tr", {}, make("th", { scope: "row" }, names[from], measured(row)),
     ...(row.rtt_ms ?? []).map((rtt, to) => make("td", {}, from === to ? "·" : rtt === null ? "–" : rtt.toFixed(1)))));
   replace(at("rtt"), make("thead", {}, head), make("tbody", {}, ...body));
 }
@@ -158,10 +229,8 @@ function show(task) {
   shown = task;
   at("task").hidden = false;
   at("task-title").textContent = `Task ${task}`;
-  replace(at("task-events"));
   replace(at("task-ran"));
   replace(at("task-why"));
-  at("task-answer").textContent = "";
   drawTasks();
   follow(task);
   refreshTask();
@@ -170,6 +239,8 @@ function show(task) {
 
 function follow(task) {
   follower?.close();
+  replace(at("task-events")); // it is told from its beginning
+  at("task-answer").textContent = "";
   const source = follower = new EventSource(`/tasks/${encodeURIComponent(task)}/events`);
   const began = performance.now();
   const stop = () => { source.close(); if (follower === source) follower = null; refreshTask(); };
@@ -190,7 +261,7 @@ function told(event, began) {
     turn: () => `turn ${event.n}`,
     fold: () => `folded ${event.source_tokens} tokens into ${event.tokens} on ${event.name}`,
     output: () => event.text,
-    submitted: () => `submitted (${event.mode})`,
+    submitted: () => `submitted${event.mode ? ` (${event.mode})` : ""}`,
   }[event.kind];
   if (!words) return;
   const line = make("li", {}, make("span", { class: "time" }, `${((performance.now() - began) / 1000).toFixed(1)} s`), words());
@@ -208,7 +279,8 @@ async function refreshTask() {
     const whole = await ask("GET", `/tasks/${encodeURIComponent(task)}`);
     if (task !== shown) return;
     const { stats = {} } = whole;
-    const spent = `${stats.cells ?? 0} cells, ${stats.calls ?? 0} calls, ${(stats.prompt_tokens ?? 0) + (stats.completion_tokens ?? 0)} tokens`;
+    const tokens = (stats.prompt_tokens ?? 0) + (stats.completion_tokens ?? 0);
+    const spent = [many(stats.cells, "cell"), many(stats.calls, "call"), many(tokens, "token")].join(", ");
     at("task-line").textContent = `${whole.state} · ${whole.mode} · ${spent}${whole.reason ? ` · ${whole.reason}` : ""}`;
     if (whole.answer) at("task-answer").textContent = whole.answer;
     at("task-cancel").hidden = whole.state !== "waiting" && whole.state !== "running";

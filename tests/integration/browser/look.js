@@ -25,6 +25,7 @@ const steps = {
   },
   async text({ selector }) { return (await page.locator(selector).first().innerText()).trim(); },
   async texts({ selector }) { return (await page.locator(selector).allInnerTexts()).map((one) => one.trim()); },
+  async count({ selector }) { return page.locator(selector).count(); },
   async wait({ selector }) { await page.locator(selector).first().waitFor({ timeout: 30000 }); },
   async waitText({ selector, text }) {
     await page.locator(selector).filter({ hasText: text }).first().waitFor({ timeout: 30000 });
@@ -34,6 +35,48 @@ const steps = {
   async click({ selector }) { await page.click(selector); },
   async press({ keys }) { for (const key of keys) await page.keyboard.press(key); },
   async focused() { return page.evaluate(() => document.activeElement.id || document.activeElement.textContent.trim()); },
+  // Texts that are seen and do not stand out from what is behind them as WCAG 2.2 AA wants it.
+  async pale() {
+    return page.evaluate(() => {
+      const parts = (colour) => {
+        const [red, green, blue, alpha = 1] = colour.match(/[\d.]+/g).map(Number);
+        return [red, green, blue, alpha];
+      };
+      const over = ([r, g, b, a], under) => [r, g, b].map((one, at) => one * a + under[at] * (1 - a));
+      const light = (rgb) => {
+        const [r, g, b] = rgb.map((one) => one / 255).map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+      };
+      const isDark = matchMedia("(prefers-color-scheme: dark)").matches;
+      const behind = (element) => {
+        const layers = [];
+        for (let one = element; one; one = one.parentElement) layers.unshift(parts(getComputedStyle(one).backgroundColor));
+        return layers.reduce((under, layer) => over(layer, under), isDark ? [18, 18, 18] : [255, 255, 255]);
+      };
+      const opacity = (element) => {
+        let all = 1;
+        for (let one = element; one; one = one.parentElement) all *= Number(getComputedStyle(one).opacity);
+        return all;
+      };
+      const found = [];
+      const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+      while (texts.nextNode()) {
+        const element = texts.currentNode.parentElement;
+        const words = texts.currentNode.textContent.trim();
+        if (!words || !element.checkVisibility() || element.closest(".skip, noscript, option")) continue;
+        const style = getComputedStyle(element);
+        const ground = behind(element);
+        const [r, g, b, a] = parts(style.color);
+        const ink = over([r, g, b, a * opacity(element)], ground);
+        const [low, high] = [light(ink), light(ground)].sort((one, other) => one - other);
+        const ratio = (high + 0.05) / (low + 0.05);
+        const size = parseFloat(style.fontSize);
+        const isLarge = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
+        if (ratio < (isLarge ? 3 : 4.5)) found.push(`${words.slice(0, 40)}: ${ratio.toFixed(2)}`);
+      }
+      return found;
+    });
+  },
   async wide() { return page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth); },
   async colour({ selector }) { return page.locator(selector).first().evaluate((one) => getComputedStyle(one).backgroundColor); },
   async shot({ name }) { await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true }); },

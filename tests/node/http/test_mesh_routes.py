@@ -161,6 +161,7 @@ async def test_watchers_see_the_mesh_whole_and_then_what_changes(
         await world.until(lambda: ("ready", {}) in told.events)
         peers = [said["key"] for name, said in told.events if name == "peers"]
         assert set(peers) == {world.peer(number) for number in range(3)}
+        await world.until(lambda: ("tick", {}) in told.events)
         task = world.submit(0, block("wait 5"), mode="blocks")
         await world.until(
             lambda: any(name == "tasks" and said["key"] == task for name, said in told.events)
