@@ -70,6 +70,8 @@ class Connections:
         self._patience_s = patience_s
         self._dials = trio.CapacityLimiter(DIALS_AT_A_TIME)
         self._silent: frozenset[PeerId] = frozenset()
+        self._heeded: Connectivity | None = None
+        """The state of which `_silent` is."""
         self._driver: Driver[Connectivity, connectivity.Event, connectivity.Effect] = Driver(
             Connectivity(transport.peer, mesh, params),
             step=connectivity.step,
@@ -99,7 +101,9 @@ class Connections:
     def _note_silence(self) -> None:
         """Say of whom it is connected to that it sends nothing there, and that it does again."""
         state = self.state
-        silent = state.silent
+        if state is self._heeded:
+            return
+        self._heeded, silent = state, state.silent
         for peer in silent - self._silent:
             log.info("unroutable", peer=peer, why=state.peers[peer].why_not)
         for peer in self._silent - silent:

@@ -45,6 +45,7 @@ class Driver(Generic[State, Event, Effect]):
         self._time_passed = time_passed
         self._perform = perform
         self._clock = clock
+        self._woken_by: tuple[State, float] | None = None
         self._watcher = watcher.get()
         self._pending: deque[Event] = deque()
         self._is_stepping = False
@@ -72,10 +73,16 @@ class Driver(Generic[State, Event, Effect]):
                     failure = failure or error
         finally:
             self._is_stepping = False
-            if self._wake_at(self.state) < self._sleeps_until:
+            if self._wakes_at() < self._sleeps_until:
                 self._wakes_sooner.set()
         if failure is not None:
             raise failure
+
+    def _wakes_at(self) -> float:
+        """When the state as it is wants to hear of the time. It is asked more than once of most."""
+        if self._woken_by is None or self._woken_by[0] is not self.state:
+            self._woken_by = self.state, self._wake_at(self.state)
+        return self._woken_by[1]
 
     def _step_once(self, event: Event) -> None:
         now, before, waiting = self._clock(), self.state, len(self._pending)
@@ -96,12 +103,12 @@ class Driver(Generic[State, Event, Effect]):
         """Keep the machine's time until cancelled."""
         while True:
             self._wakes_sooner = trio.Event()
-            self._sleeps_until = self._wake_at(self.state)
+            self._sleeps_until = self._wakes_at()
             try:
                 with trio.move_on_at(self._sleeps_until):
                     await self._wakes_sooner.wait()
             finally:
                 self._sleeps_until = -inf
             # Most steps put off what is due: whoever slept for that looks again, and steps nothing.
-            if self._clock() >= self._wake_at(self.state):
+            if self._clock() >= self._wakes_at():
                 self.handle(self._time_passed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import structlog
 
 from kowalski.mesh.transport import Gossip
-from kowalski.protocol import codec
 from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.limits import GOSSIP_BYTES_MAX
 from kowalski.protocol.messages.base import Message
@@ -18,7 +17,8 @@ def message_of(gossip: Gossip) -> Message | None:
     try:
         if len(gossip.data) > GOSSIP_BYTES_MAX:
             raise RemoteProtocolError(f"gossip of {len(gossip.data)} bytes")
-        return codec.decode(gossip.data)
+        message = gossip.message
     except RemoteProtocolError as broken:
         log.warning("bad-gossip", peer=gossip.origin, error=str(broken))
         return None
+    return message

@@ -99,6 +99,10 @@ class LoopbackTransport:
         """Those with whom we gossip."""
         return frozenset(self._admitted & self._connections.keys())
 
+    def gossips_with(self, peer: PeerId) -> bool:
+        """Whether it is one of the `admitted`."""
+        return peer in self._admitted and peer in self._connections
+
     @property
     def neighbours(self) -> tuple[PeerId, ...]:
         """Those of them to whom we pass on what we hear, and what we say."""

@@ -272,7 +272,7 @@ class LoopbackNetwork:
                 if other in heard or wires.is_gossip_lost(at, other):
                     continue
                 receiver = self._peers.get(other)
-                if receiver is None or at not in receiver.admitted:
+                if receiver is None or not receiver.gossips_with(at):
                     continue
                 if not receiver.wants(topic, origin) or wires.link(at, other) is not Link.OPEN:
                     continue

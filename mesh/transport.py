@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import trio
 
+from kowalski.protocol import codec
 from kowalski.protocol.ids import Address, PeerId, Topic
+from kowalski.protocol.messages.base import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,17 @@ class Disconnected:
 ConnectionEvent = Connected | Disconnected
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: `message` is kept
 class Gossip:
     """One message heard on a topic; the transport has verified that `origin` signed it."""
 
     origin: PeerId
     data: bytes
+
+    @cached_property
+    def message(self) -> Message:
+        """What it says, decoded once however many read it. Raises RemoteProtocolError."""
+        return codec.decode(self.data)
 
 
 class Stream(Protocol):

@@ -20,6 +20,7 @@ CARD_PATH: Final = "/.well-known/agent-card.json"
 VERSION: Final = "1.0"
 
 TASK_NOT_FOUND, NOT_CANCELABLE, NO_PUSH, UNSUPPORTED, CONTENT_TYPE = range(-32001, -32006, -1)
+VERSION_NOT_SUPPORTED: Final = -32009
 INVALID_REQUEST, UNKNOWN_METHOD, INVALID_PARAMS, INTERNAL = -32600, -32601, -32602, -32603
 
 STATES: Mapping[str, str] = {
@@ -98,6 +99,23 @@ def card(url: str, *, needs_token: bool) -> Json:
     return told
 
 
+def check_version(asked: str | None) -> None:
+    """What `A2A-Version` of a request says; who says nothing is taken at our version.
+
+    Raises:
+        A2aError: another one.
+    """
+    if asked and ".".join(asked.strip().split(".")[:2]) != VERSION:
+        told = f"A2A {asked[:40]!r} is not spoken here, {VERSION} is"
+        raise A2aError(VERSION_NOT_SUPPORTED, told)
+
+
+def check_cancelled(told: Mapping[str, object]) -> None:
+    """A task that was to be cancelled. Raises A2aError: it had ended before."""
+    if (state := told.get("state")) in {"answered", "failed"}:
+        raise A2aError(NOT_CANCELABLE, f"the task is over: {state}")
+
+
 def read(body: Mapping[str, object]) -> tuple[object, Read]:
     """The number of a request and what it asks.
 
@@ -122,6 +140,8 @@ def read(body: Mapping[str, object]) -> tuple[object, Read]:
             limit = params.get("pageSize")
             asked = limit if isinstance(limit, int) and 1 <= limit <= 100 else 50
             return body.get("id"), Listed(asked)
+        case "GetExtendedAgentCard":
+            raise A2aError(UNSUPPORTED, "the card is the same for everybody")
         case _ if method in PUSH:
             raise A2aError(NO_PUSH, "push notifications are not sent; follow the task instead")
         case _:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 import time
 from typing import TYPE_CHECKING
 
 import click
 
 from kowalski.node import cli_render as render
+from kowalski.node.cli_live import live_table
 from kowalski.node.cli_session import Session, duration_option, with_session
 
 if TYPE_CHECKING:
@@ -16,6 +19,12 @@ if TYPE_CHECKING:
 
 TASKS_SHOWN = 10
 CLEAR = "\x1b[H\x1b[2J"
+PEERS_SHOWN = (
+    "NAME", "STATE", "LOAD", "CPU", "MEMORY", "RTT", "MODELS", "WHY NOT", "DEVICE", "AGE",
+    "LANGUAGES",
+)  # fmt: skip
+"""Of peers, the most important first; `peers` shows the rest."""
+ABOUT_TASKS = ("TASK", "STATE", "PROMPT", "COORDINATOR", "ENTRIES", "SUBMITTED", "MODE", "TERM")
 
 
 @click.command()
@@ -49,12 +58,16 @@ def top(session: Session, every: float, count: int | None) -> None:
         else:
             if is_live:
                 click.echo(CLEAR, nl=False)
-            session.result(screen(seen, is_terminal=is_live))
+            session.result(screen(seen, width=_width() if is_live else None))
         sys.stdout.flush()
         done += 1
         if looks is not None and done >= looks:
             return
         time.sleep(every)
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns
 
 
 def matrix(reply: Mapping[str, object], *, is_terminal: bool) -> str:
@@ -75,8 +88,8 @@ def matrix(reply: Mapping[str, object], *, is_terminal: bool) -> str:
     return render.table(("FROM \\ TO", "AGE", *names), shown, is_terminal=is_terminal)
 
 
-def screen(seen: Mapping[str, object], *, is_terminal: bool) -> str:
-    """A line about this node, its peers, and the latest tasks."""
+def screen(seen: Mapping[str, object], *, width: int | None = None) -> str:
+    """A line about this node, its peers, and the latest tasks; `width`: of who looks on, if any."""
     status = seen.get("status")
     about = status if isinstance(status, dict) else {}
     members = about.get("members")
@@ -90,9 +103,21 @@ def screen(seen: Mapping[str, object], *, is_terminal: bool) -> str:
     warnings = about.get("warnings")
     if isinstance(warnings, list):
         parts += [f"! {render.text(warning)}" for warning in warnings]
-    parts.append(render.peers(seen, is_terminal=is_terminal))
-    parts.append(render.tasks(seen, is_terminal=is_terminal))
-    return "\n\n".join(parts)
+    if width is None:
+        parts.append(render.peers(seen, is_terminal=False))
+        parts.append(render.tasks(seen, is_terminal=False))
+        return "\n\n".join(parts)
+    lines = [textwrap.fill(part, width, break_on_hyphens=False) for part in parts]
+    if peers := render.peer_lines(seen):
+        lines.append(live_table(render.PEER_COLUMNS, peers, width, importance=PEERS_SHOWN))
+    tasks = [(render.short_task(row[0], width), *row[1:]) for row in render.task_lines(seen)]
+    if tasks:
+        lines.append(
+            live_table(render.TASK_COLUMNS, tasks, width, importance=ABOUT_TASKS, whole=("TASK",))
+        )
+    else:
+        lines.append("no tasks")
+    return "\n\n".join(lines)
 
 
 def _cell(value: object) -> str:

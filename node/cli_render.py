@@ -19,6 +19,9 @@ PLAIN_WIDTH_MAX = 10_000
 COLUMN_GAP = 3
 """What rich puts between two columns."""
 
+NARROW = 100
+"""Columns; a terminal of fewer has no room for whole names of tasks."""
+
 HOT_C = 80.0
 MUCH = 0.1
 """Of swap used, or of time spent waiting: less is nobody's worry."""
@@ -60,6 +63,11 @@ def short_peer(value: object) -> str:
     """The end of a peer id: its beginning is the same for all."""
     whole = text(value)
     return whole if len(whole) <= 12 else f"..{whole[-8:]}"
+
+
+def short_task(name: str, width: int) -> str:
+    """In a narrow place the end of it, which is another for each task."""
+    return name if width >= NARROW or len(name) <= 10 else f"..{name[-8:]}"
 
 
 def who(reply: Mapping[str, object]) -> str:
@@ -163,11 +171,19 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Row], width: int) -> str:
 
 
 def peers(reply: Mapping[str, object], *, is_terminal: bool) -> str:
-    columns = (
-        "NAME", "PEER", "STATE", "AGE", "RTT", "LOAD", "CPU", "MEMORY", "DEVICE", "ADDRESS",
-        "LANGUAGES", "MODELS", "ROLES", "WHY NOT",
-    )  # fmt: skip
-    rows = [
+    rows = peer_lines(reply)
+    return table(PEER_COLUMNS, rows, is_terminal=is_terminal) if rows else "no peers"
+
+
+PEER_COLUMNS = (
+    "NAME", "PEER", "STATE", "AGE", "RTT", "LOAD", "CPU", "MEMORY", "DEVICE", "ADDRESS",
+    "LANGUAGES", "MODELS", "ROLES", "WHY NOT",
+)  # fmt: skip
+
+
+def peer_lines(reply: Mapping[str, object]) -> list[Row]:
+    """By `PEER_COLUMNS`."""
+    return [
         (
             who(peer) + (" (this node)" if peer.get("is_self") else ""),
             short_peer(peer.get("peer")),
@@ -187,7 +203,6 @@ def peers(reply: Mapping[str, object], *, is_terminal: bool) -> str:
         )
         for peer in rows_of(reply.get("peers"))
     ]
-    return table(columns, rows, is_terminal=is_terminal) if rows else "no peers"
 
 
 def condition(peer: Mapping[str, object]) -> str:
@@ -225,11 +240,18 @@ def _addresses(value: object) -> str:
 
 
 def tasks(reply: Mapping[str, object], *, is_terminal: bool) -> str:
-    columns = (
-        "TASK", "STATE", "MODE", "SUBMITTER", "COORDINATOR", "TERM", "ENTRIES", "SUBMITTED",
-        "PROMPT",
-    )  # fmt: skip
-    rows = [
+    rows = task_lines(reply)
+    return table(TASK_COLUMNS, rows, is_terminal=is_terminal) if rows else "no tasks"
+
+
+TASK_COLUMNS = (
+    "TASK", "STATE", "MODE", "SUBMITTER", "COORDINATOR", "TERM", "ENTRIES", "SUBMITTED", "PROMPT",
+)  # fmt: skip
+
+
+def task_lines(reply: Mapping[str, object]) -> list[Row]:
+    """By `TASK_COLUMNS`."""
+    return [
         (
             field(task, "task"),
             field(task, "state"),
@@ -243,7 +265,6 @@ def tasks(reply: Mapping[str, object], *, is_terminal: bool) -> str:
         )
         for task in rows_of(reply.get("tasks"))
     ]
-    return table(columns, rows, is_terminal=is_terminal) if rows else "no tasks"
 
 
 def fields(reply: Mapping[str, object]) -> str:

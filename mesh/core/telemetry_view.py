@@ -6,8 +6,9 @@ was heard is a replay or a straggler, and is dropped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from kowalski.mesh.core.evolving import evolve
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.messages.telemetry import Hot, HotDelta, Profile
 
@@ -15,7 +16,7 @@ RETIRED_BOOTS_MAX = 64
 """Restarts of one peer after which what it said before the first of them could be replayed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: see `evolving`
 class PeerTelemetry:
     """`heard_at` is when the hot values were last renewed, on the driver's clock."""
 
@@ -26,7 +27,7 @@ class PeerTelemetry:
     retired_boots: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TelemetryView:
     peers: dict[PeerId, PeerTelemetry] = field(default_factory=dict)
     dropped: int = 0
@@ -39,13 +40,13 @@ class TelemetryView:
         retired: tuple[str, ...] = ()
         if known is not None:
             if not _is_newer(known, profile.boot, profile.sequence):
-                return replace(self, dropped=self.dropped + 1)
+                return evolve(self, dropped=self.dropped + 1)
             retired = known.retired_boots
             if profile.boot != known.profile.boot:
                 retired = (known.profile.boot, *retired)[:RETIRED_BOOTS_MAX]
         heard = PeerTelemetry(profile, profile.hot, profile.sequence, now, retired)
         is_change = known is None or abilities(known.profile) != abilities(profile)
-        return replace(
+        return evolve(
             self,
             peers={**self.peers, origin: heard},
             profile_changes=self.profile_changes + is_change,
@@ -59,20 +60,20 @@ class TelemetryView:
             or known.profile.boot != delta.boot
             or not _is_newer(known, delta.boot, delta.sequence)
         ):
-            return replace(self, dropped=self.dropped + 1)
-        heard = replace(known, hot=delta.hot, sequence=delta.sequence, heard_at=now)
-        return replace(self, peers={**self.peers, origin: heard})
+            return evolve(self, dropped=self.dropped + 1)
+        heard = evolve(known, hot=delta.hot, sequence=delta.sequence, heard_at=now)
+        return evolve(self, peers={**self.peers, origin: heard})
 
     def hear_reply(self, origin: PeerId, hot: Hot | None, now: float) -> TelemetryView:
         """Values piggybacked on a reply: fresh, and proven by the stream they came on."""
         known = self.peers.get(origin)
         if known is None or hot is None:
             return self
-        return replace(self, peers={**self.peers, origin: replace(known, hot=hot, heard_at=now)})
+        return evolve(self, peers={**self.peers, origin: evolve(known, hot=hot, heard_at=now)})
 
     def forget(self, peer: PeerId) -> TelemetryView:
         left = {k: v for k, v in self.peers.items() if k != peer}
-        return replace(self, peers=left, profile_changes=self.profile_changes + 1)
+        return evolve(self, peers=left, profile_changes=self.profile_changes + 1)
 
 
 def abilities(profile: Profile) -> tuple[object, ...]:

@@ -7,8 +7,9 @@ stragglers aside.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from kowalski.mesh.core.evolving import evolve
 from kowalski.protocol.ids import Address, PeerId
 
 PEERS_MAX = 1024
@@ -50,7 +51,7 @@ class Boots:
     """When two of them were last seen to run at the same time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: see `evolving`
 class Twins:
     me: PeerId
     started_at: float
@@ -104,7 +105,7 @@ def step(state: Twins, event: Event, now: float) -> Twins:
     match event:
         case Announced(addresses=addresses):
             is_new = own_twin(state, now) is None
-            return replace(
+            return evolve(
                 state,
                 announced=addresses[:ADDRESSES_MAX],
                 announced_first_at=now if is_new else state.announced_first_at,
@@ -134,7 +135,7 @@ def _boot_heard(state: Twins, event: BootHeard, now: float) -> Twins:
         del boots[next(iter(boots))]
     twinned_at = now if _runs_beside_a_later_one(state.params, boots, event.boot, now) else None
     heard = Boots(boots, known.twinned_at if twinned_at is None else twinned_at)
-    return replace(state, peers={**state.peers, event.peer: heard})
+    return evolve(state, peers={**state.peers, event.peer: heard})
 
 
 def _runs_beside_a_later_one(

@@ -8,7 +8,7 @@ import trio
 
 from kowalski.node import a2a
 from kowalski.node.http.events import open_events
-from kowalski.node.http.exchange import Exchange, HttpError
+from kowalski.node.http.exchange import Exchange, HttpError, Request
 from kowalski.node.http.mcp_routes import Perform
 from kowalski.node.http.routing import Route
 from kowalski.node.mcp import progress_words
@@ -47,6 +47,7 @@ class A2aRoutes:
         try:
             body = await exchange.json()
             number = body.get("id")
+            a2a.check_version(_version(exchange.request))
             number, asked = a2a.read(body)
             match asked:
                 case a2a.Asked(streams=True):
@@ -70,7 +71,9 @@ class A2aRoutes:
                 request = {**asked.request, "follow": asked.waits}
                 return {"task": a2a.task(await self._perform("submit", request, _unheard), now)}
             case a2a.About("cancel", task):
-                return a2a.task(await self._perform("cancel", {"task": task}, _unheard), now)
+                told = await self._perform("cancel", {"task": task}, _unheard)
+                a2a.check_cancelled(told)
+                return a2a.task(told, now)
             case a2a.About(_, task):
                 return a2a.task(await self._perform("task", {"task": task}, _unheard), now)
             case a2a.Listed(limit):
@@ -105,6 +108,10 @@ class A2aRoutes:
                 return
             for event in a2a.ending(told, self._unix_clock()):
                 await send("", a2a.success(number, event))
+
+
+def _version(request: Request) -> str | None:
+    return request.headers.get("a2a-version") or request.query.get("A2A-Version")
 
 
 def _a2a_error(error: HttpError) -> a2a.A2aError:

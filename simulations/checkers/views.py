@@ -7,6 +7,7 @@ from functools import partial
 from kowalski.mesh.peer_facts import PeerFacts
 from kowalski.node.verbs import Node
 from kowalski.protocol.ids import PeerId
+from kowalski.protocol.messages.telemetry import Hot, Profile
 from simulations.places import Place
 from simulations.witness import Witness
 from simulations.world import World
@@ -25,33 +26,37 @@ class Beliefs:
 
     def look(self, world: World) -> None:
         for place in world.places:
-            if place.node is not None:
-                facts = world.as_node(place.number, lambda node: node.mesh.facts())
-                for one in facts:
-                    self._look_at(place, one)
+            if place.node is None:
+                continue
+            mesh = place.node.mesh
+            own = world.as_node(place.number, partial(_facts, mesh.me)).hot
+            if own is not None:
+                self._look_at_hot(place, mesh.me, own)
+            for peer, told in mesh.telemetry.view.peers.items():
+                self._look_at_hot(place, peer, told.hot)
+                self._look_at_profile(place, peer, told.profile)
 
-    def _look_at(self, place: Place, one: PeerFacts) -> None:
-        who = f"node {place.number} of node {self._witness.number_of(one.peer)}"
-        if one.hot is not None:
-            hot = one.hot
-            shares = (hot.memory_used, hot.cpu_used)
-            speeds = hot.tokens_per_s.values()
-            is_reasonable = all(0.0 <= share <= 1.0 for share in shares) and all(
-                0.0 <= speed <= SPEED_MAX for speed in speeds
-            )
-            # To print it takes longer than all the rest of this.
-            words = "" if is_reasonable else f"{who} believes {hot}"
-            self._witness.check("telemetry_within_reason", holds=is_reasonable, words=words)
-        if one.profile is None or one.is_self:
-            return
-        heard = self._heard.setdefault((place.number, place.boots, one.peer), {})
-        boot, sequence = one.profile.boot, one.profile.sequence
-        latest = next(reversed(heard), boot)
-        self._witness.check(
-            "telemetry_monotone",
-            holds=sequence >= heard.get(boot, 0) and (boot not in heard or boot == latest),
-            words=f"{who} believes profile {sequence} of boot {boot} after {heard}",
+    def _who(self, place: Place, peer: PeerId) -> str:
+        return f"node {place.number} of node {self._witness.number_of(peer)}"
+
+    def _look_at_hot(self, place: Place, peer: PeerId, hot: Hot) -> None:
+        is_reasonable = (
+            0.0 <= hot.memory_used <= 1.0
+            and 0.0 <= hot.cpu_used <= 1.0
+            and all(0.0 <= speed <= SPEED_MAX for speed in hot.tokens_per_s.values())
         )
+        # To print it takes longer than all the rest of this.
+        words = "" if is_reasonable else f"{self._who(place, peer)} believes {hot}"
+        self._witness.check("telemetry_within_reason", holds=is_reasonable, words=words)
+
+    def _look_at_profile(self, place: Place, peer: PeerId, profile: Profile) -> None:
+        heard = self._heard.setdefault((place.number, place.boots, peer), {})
+        boot, sequence = profile.boot, profile.sequence
+        latest = next(reversed(heard), boot)
+        is_later = sequence >= heard.get(boot, 0) and (boot not in heard or boot == latest)
+        told = f"profile {sequence} of boot {boot} after {heard}" if not is_later else ""
+        words = f"{self._who(place, peer)} believes {told}" if told else ""
+        self._witness.check("telemetry_monotone", holds=is_later, words=words)
         heard[boot] = max(sequence, heard.get(boot, 0))
 
 
@@ -63,9 +68,9 @@ def disagreements(world: World) -> list[str]:
         for other in up:
             if one is other:
                 continue
-            peer = other.identity.peer
-            facts = world.as_node(one.number, partial(_facts, peer))
-            if not facts.is_routable or facts.membership != "alive":
+            peer, mesh = other.identity.peer, world[one.number].mesh
+            if not mesh.is_routable(peer) or mesh.state_of(peer) != "alive":
+                facts = world.as_node(one.number, partial(_facts, peer))
                 found.append(
                     f"node {one.number} holds node {other.number} for {facts.state}, "
                     f"{facts.membership} ({facts.why_not})"
@@ -79,15 +84,10 @@ def _facts(peer: PeerId, node: Node) -> PeerFacts:
 
 def ghosts(world: World) -> list[str]:
     """Nodes that are down, or were never there, and are held for reachable."""
-    down = {place.identity.peer for place in world.places if place.node is None}
-    found: list[str] = []
-    for place in world.places:
-        if place.node is None:
-            continue
-        facts = world.as_node(place.number, lambda node: node.mesh.facts())
-        found += [
-            f"node {place.number} routes to node {world.number_of(one.peer)}, which is down"
-            for one in facts
-            if one.is_routable and one.peer in down
-        ]
-    return found
+    down = [place for place in world.places if place.node is None]
+    return [
+        f"node {place.number} routes to node {other.number}, which is down"
+        for place in world.places
+        for other in down
+        if place.node is not None and place.node.mesh.is_routable(other.identity.peer)
+    ]

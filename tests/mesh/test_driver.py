@@ -212,3 +212,25 @@ async def test_what_was_put_off_is_not_stepped_at_its_old_time(
         await trio.sleep(5)
         nursery.cancel_scope.cancel()
     assert performed == [f"tock {started + at:g}" for at in (25, 28, 30)]
+
+
+def test_a_state_is_asked_once_when_it_wants_to_wake() -> None:
+    asked: list[Clockwork] = []
+
+    def wake_at(state: Clockwork) -> float:
+        asked.append(state)
+        return state.due
+
+    driver: Machine = Driver(
+        Clockwork(),
+        step=step,
+        wake_at=wake_at,
+        time_passed="tick",
+        perform=lambda _effect: None,
+        clock=still,
+    )
+    driver.handle("tick")
+    driver.handle("tick")
+    assert asked == [Clockwork(due=inf)]
+    driver.handle("every 5")
+    assert [state.due for state in asked] == [inf, 12.0]

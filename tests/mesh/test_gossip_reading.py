@@ -21,6 +21,12 @@ def test_a_message_of_ours_is_read_whatever_its_kind() -> None:
     assert message_of(Gossip(SOMEBODY, FRAME)) == Roster()
 
 
+def test_gossip_that_many_read_is_decoded_once() -> None:
+    gossip = Gossip(SOMEBODY, FRAME)
+    assert message_of(gossip) is message_of(gossip)
+    assert gossip == Gossip(SOMEBODY, FRAME)
+
+
 @pytest.mark.parametrize("data", [b"", b"garbage", FRAME[:-1], FRAME + b"x", LONG])
 def test_anything_else_says_nothing(data: bytes) -> None:
     assert message_of(Gossip(SOMEBODY, data)) is None

@@ -61,6 +61,35 @@ async def test_who_does_not_wait_can_cancel(virtual_time: JumpingClock, tmp_path
         assert task["status"]["state"] in {"TASK_STATE_SUBMITTED", "TASK_STATE_WORKING"}
         told = (await ask(room, "POST", "/a2a", asking("CancelTask", id=task["id"]))).json
         assert told["result"]["status"]["state"] == "TASK_STATE_CANCELED"
+        told = (await ask(room, "POST", "/a2a", asking("CancelTask", id=task["id"]))).json
+        assert told["result"]["status"]["state"] == "TASK_STATE_CANCELED", "it still is"
+
+
+async def test_what_is_over_cannot_be_cancelled(virtual_time: JumpingClock, tmp_path: Path) -> None:
+    async with open_world(MESH) as world:
+        room = open_room(world, tmp_path)
+        told = (await ask(room, "POST", "/a2a", asking("SendMessage", block("say 7")))).json
+        name = told["result"]["task"]["id"]
+        told = (await ask(room, "POST", "/a2a", asking("CancelTask", id=name))).json
+        assert told["error"]["code"] == a2a.NOT_CANCELABLE
+        told = (await ask(room, "POST", "/a2a", asking("GetTask", id=name))).json
+        assert told["result"]["status"]["state"] == "TASK_STATE_COMPLETED"
+
+
+async def test_the_version_is_the_cards_and_another_is_refused_by_its_code(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_world(1) as world:
+        room = open_room(world, tmp_path)
+        (interface,) = (await ask(room, "GET", a2a.CARD_PATH)).json["supportedInterfaces"]
+        for version in (interface["protocolVersion"], "1.0.3", ""):
+            told = (await ask(room, "POST", "/a2a", asking("ListTasks"), a2a_version=version)).json
+            assert told["result"]["tasks"] == []
+        for version in ("0.3", "2.0", "nonsense"):
+            told = (await ask(room, "POST", "/a2a", asking("ListTasks"), a2a_version=version)).json
+            assert (told["id"], told["error"]["code"]) == (5, a2a.VERSION_NOT_SUPPORTED)
+        told = (await ask(room, "POST", "/a2a?A2A-Version=0.3", asking("ListTasks"))).json
+        assert told["error"]["code"] == -32009
 
 
 @pytest.mark.parametrize(
@@ -69,6 +98,7 @@ async def test_who_does_not_wait_can_cancel(virtual_time: JumpingClock, tmp_path
         (asking("GetTask", id="01M83QWMJNB2EXMBE293VXKR57"), a2a.TASK_NOT_FOUND),
         (asking("SendMessage"), a2a.INVALID_PARAMS),
         (asking("nope"), a2a.UNKNOWN_METHOD),
+        (asking("GetExtendedAgentCard"), a2a.UNSUPPORTED),
         (b"nope", -32700),
         ({}, a2a.INVALID_REQUEST),
     ],

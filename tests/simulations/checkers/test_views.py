@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import trio
 
-from kowalski.mesh.peer_facts import PeerFacts
+from kowalski.mesh.core.telemetry_view import PeerTelemetry
 from simulations.checkers.views import Beliefs, disagreements, ghosts
 from simulations.virtual_time import JumpingClock
-from simulations.world import World, open_world
+from simulations.world import open_world
 from tests.simulations.looking import broken
 
 
@@ -42,37 +42,27 @@ async def test_who_is_down_and_still_routed_to_is_a_ghost(virtual_time: JumpingC
         await world.until(lambda: not ghosts(world), within_s=60)
 
 
-class Believing:
-    """What a world's nodes say that they believe, altered."""
-
-    def __init__(self, world: World) -> None:
-        self.places = world.places
-        self.as_node = lambda _number, _do: self.facts
-        self.facts: list[PeerFacts] = []
-
-
 @pytest.mark.trio
 async def test_beliefs_that_are_no_numbers_or_older_than_before_are_seen(
     virtual_time: JumpingClock,
 ) -> None:
     async with open_world(2) as world:
         await trio.sleep(3)
-        beliefs, believing = Beliefs(world.witness), Believing(world)
-        good = world[0].mesh.facts_of(world.peer(1))
-        assert good.hot is not None
-        assert good.profile is not None
+        beliefs, telemetry = Beliefs(world.witness), world[0].mesh.telemetry
+        good = telemetry.view.peers[world.peer(1)]
 
-        def look(facts: PeerFacts) -> list[str]:
+        def look(told: PeerTelemetry) -> list[str]:
             world.witness.violations.clear()
-            believing.facts = [facts]
-            beliefs.look(believing)  # type: ignore[arg-type]
+            telemetry.view = replace(telemetry.view, peers={world.peer(1): told})
+            beliefs.look(world)
             return broken(world.witness)
 
         assert look(good) == []
         odd = good.hot.model_copy(update={"memory_used": float("nan")})
         assert set(look(replace(good, hot=odd))) == {"telemetry_within_reason"}
-        fast = good.hot.model_copy(update={"tokens_per_s": {"m": 1e9}})
-        assert set(look(replace(good, hot=fast))) == {"telemetry_within_reason"}
+        for speed in (1e9, -1.0, float("nan")):
+            fast = good.hot.model_copy(update={"tokens_per_s": {"l": 1.0, "m": speed}})
+            assert set(look(replace(good, hot=fast))) == {"telemetry_within_reason"}
         later = good.profile.model_copy(update={"sequence": good.profile.sequence + 2})
         assert look(replace(good, profile=later)) == []
         assert "telemetry_monotone" in look(good)
