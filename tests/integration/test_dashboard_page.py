@@ -192,6 +192,7 @@ def test_a_peer_that_is_gone_and_a_node_that_is_silent_are_shown_so(
             home.process.send_signal(signal.SIGSTOP)
             person.do("waitText", selector="#link", text="not live: nothing is heard")
             assert "as of" in person.do("text", selector="#link")
+            assert person.do("texts", selector="#peers .pill")[0] == "was here"
             assert person.do("pale") == []
             person.do("shot", name="lost-phone")
             assert not person.do("wide")
