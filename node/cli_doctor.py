@@ -47,14 +47,16 @@ def _examine_alone(session: Session) -> dict[str, object]:
 async def _examine(config: NodeConfig) -> dict[str, object]:
     from kowalski.node import doctor as examination
     from kowalski.node.backends.http import open_http
+    from kowalski.node.backends.model_files import is_model_file, parse_model_file
     from kowalski.node.backends.probing import candidates, probe
     from kowalski.node.core.checks import as_reply
     from kowalski.node.repl.detection import detect_sandbox
     from kowalski.rlm.tokens import estimate_tokens
 
     key = config.api_key
+    files = [parse_model_file(text).path for text in config.backends if is_model_file(text)]
     places = candidates(
-        config.backends,
+        [text for text in config.backends if not is_model_file(text)],
         ollama_host=config.ollama_host,
         openai_base_url=config.openai_base_url,
         openai_api_key=None if key is None else key.get_secret_value(),
@@ -68,6 +70,9 @@ async def _examine(config: NodeConfig) -> dict[str, object]:
         p2p_port=config.p2p_port,
         is_node_running=False,
         sandbox=examination.sandbox_found(verdict, is_offered="repl" in config.roles),
-        backends=examination.backends_found(findings),
+        backends=(
+            *examination.backends_found(findings),
+            *(examination.file_found(path) for path in files),
+        ),
     )
     return as_reply(checks)

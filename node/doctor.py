@@ -15,14 +15,17 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import trio
 
+from kowalski.node.backends.gguf_metadata import read_metadata
 from kowalski.node.core.checks import Check, Verdict
 from kowalski.node.firewall import check_firewall
+from kowalski.protocol.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +45,8 @@ DISK_BYTES_MIN = 100 << 20
 DAY_S = 24 * 3600.0
 CERTIFICATE_S_LOW = 14 * DAY_S
 """Renewal begins two months before: something has kept it from happening."""
+LLAMA = "xllamacpp"
+"""What serves model files."""
 LAG_S_HIGH = 0.05
 LAG_S_MAX = 0.5
 ADDRESSES_MAX = 16
@@ -78,12 +83,14 @@ class SandboxFound:
 
 @dataclass(frozen=True, slots=True)
 class BackendFound:
-    """One place where a model server was looked for; `problem` empty: it answers."""
+    """One place where a model server was looked for, or a file; `problem` empty: it answers."""
 
     url: str
     kind: str
     models: int | None = None
     problem: str = ""
+    is_fatal: bool = False
+    """Whether no node starts because of it."""
 
 
 async def examine(
@@ -132,6 +139,20 @@ def backends_found(findings: Sequence[Finding]) -> tuple[BackendFound, ...]:
         for each in findings
         if each.backend is not None or each.is_explicit
     )
+
+
+def file_found(path: Path, *, served_by: str = LLAMA) -> BackendFound:
+    """A model file that the owner named: whether a node could serve it. Only its head is read."""
+    try:
+        head = read_metadata(path)
+    except ConfigError as error:
+        problem = str(error).removeprefix(f"model file {path}").lstrip(": ")
+        return BackendFound(str(path), "", problem=problem, is_fatal=True)
+    if find_spec(served_by) is None:
+        missing = "llama.cpp is not installed: pip install 'kowalski-node[llama]'"
+        return BackendFound(str(path), "", problem=missing)
+    size = f"{head.size_bytes / 2**30:.1f} GiB"
+    return BackendFound(str(path), f"llama.cpp, {head.architecture or 'a model'} of {size},")
 
 
 def local_interfaces() -> tuple[Interface, ...]:
@@ -312,17 +333,19 @@ def check_sandbox(sandbox: SandboxFound) -> Check:
 
 def check_backends(backends: Sequence[BackendFound]) -> list[Check]:
     """No model here is fine: others in the mesh may have one."""
-    checks = [
-        Check("model server", "ok", _server(each))
-        if not each.problem
-        else Check("model server", "warn", f"{each.url}: {each.problem}", "start it, or unname it")
-        for each in backends
-    ]
-    return checks or [
+    return [_check_backend(each) for each in backends] or [
         Check(
             "model server", "ok", "none on this device; models of peers are used if there are any"
         )
     ]
+
+
+def _check_backend(found: BackendFound) -> Check:
+    if not found.problem:
+        return Check("model server", "ok", _server(found))
+    cure = "start it, or unname it" if "://" in found.url else "mend it, or unname it"
+    verdict: Verdict = "fail" if found.is_fatal else "warn"
+    return Check("model server", verdict, f"{found.url}: {found.problem}", cure)
 
 
 def check_membership(

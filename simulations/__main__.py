@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
+import traceback
 from contextlib import closing
 from functools import partial
 from math import inf
@@ -131,15 +133,21 @@ def _say(outcome: Outcome, scenario: Scenario, out: Path) -> None:
     """A broken promise at once, with how to see it again."""
     if outcome.is_fine:
         return
+    path = out / f"{scenario.name.replace('/', '-')}-{outcome.seed}.json"
     if outcome.crash:
+        artefacts.save(Report(plan.draw(scenario, outcome.seed)), path, crash=outcome.crash)
         print(f"seed {outcome.seed}: the story fell over\n{outcome.crash}")
-        print(f"again: python -m simulations run --scenario {scenario.name} --seed {outcome.seed}")
-        return
-    report = seeds.tell(plan.draw(scenario, outcome.seed))
-    path = out / f"{scenario.name}-{outcome.seed}.json"
-    artefacts.save(report, path)
-    print(f"seed {outcome.seed}: {outcome.violation}")
-    print(f"replay: python -m simulations replay {path}")
+    else:
+        artefacts.save(seeds.tell(plan.draw(scenario, outcome.seed)), path)
+        print(f"seed {outcome.seed}: {outcome.violation}")
+    print(f"replay: {_command('replay', path)}")
+
+
+def _command(what: str, path: Path) -> str:
+    """To be pasted into a shell, here: with this Python, whatever is in the path."""
+    python, here = Path(sys.executable), Path.cwd()
+    near = python.relative_to(here) if python.is_relative_to(here) else python
+    return shlex.join([str(near), "-m", "simulations", what, str(path)])
 
 
 def _summarise(total: Tally, scenario: Scenario, wall_s: float) -> None:
@@ -198,7 +206,12 @@ def replay(artefact: Artefact, *, trace: bool) -> None:
 
     Exit code 1 if its promise is still broken, 3 if it comes out otherwise.
     """
-    report = seeds.tell(artefact.plan, keeps_trace=trace)
+    try:
+        report = seeds.tell(artefact.plan, keeps_trace=trace)
+    except (Exception, BaseExceptionGroup) as fallen:  # noqa: BLE001 as it did when it was told
+        print("".join(traceback.format_exception(fallen)))
+        print("the story fell over")
+        sys.exit(1)
     print("\n".join(report.trace or report.events[-EVENTS_SHOWN:]))
     _describe(report)
     if report.trace_hash != artefact.trace_hash:
@@ -227,7 +240,8 @@ def shrink(artefact: Artefact, out: Path | None, tries: int) -> None:
     """Leave out of a broken story what it does not need to break the same promise."""
     broken = artefact.violation
     if broken is None:
-        raise click.ClickException("no promise was broken in this story")
+        fell = "it fell over, which is not shrunk" if artefact.crash else "no promise was broken"
+        raise click.ClickException(f"in this story {fell}")
     done = 0
 
     def breaks(smaller: Plan) -> bool:
@@ -248,7 +262,7 @@ def shrink(artefact: Artefact, out: Path | None, tries: int) -> None:
     path = out or ARTEFACTS / f"{smaller.scenario.name}-{smaller.seed}-small.json"
     artefacts.save(report, path)
     _describe(report)
-    print(f"replay: python -m simulations replay {path}")
+    print(f"replay: {_command('replay', path)}")
 
 
 @main.command("report")

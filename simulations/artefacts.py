@@ -13,6 +13,8 @@ from simulations.reports import Report
 from simulations.witness import Violation
 
 ROOT = Path(__file__).parent.parent
+FORMAT = 1
+"""Of the files; raised when an older reader would take a new one for something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,8 @@ class Artefact:
     trace_hash: str
     violation: Violation | None
     commit: str
+    crash: str = ""
+    """Where the story fell over, if it did."""
 
 
 def commit() -> str:
@@ -38,13 +42,15 @@ def commit() -> str:
     return done.stdout.strip()
 
 
-def save(report: Report, path: Path) -> None:
+def save(report: Report, path: Path, *, crash: str = "") -> None:
     """Write the plan, how it ended, the last events, and the last steps of every machine."""
     written = {
+        "format": FORMAT,
         "plan": json.loads(to_json(report.plan)),
         "trace_hash": report.trace_hash,
         "violation": asdict(report.violation) if report.violation else None,
         "commit": commit(),
+        "crash": crash,
         "events": report.events,
         "recorders": report.recorders,
     }
@@ -53,8 +59,15 @@ def save(report: Report, path: Path) -> None:
 
 
 def load(path: Path) -> Artefact:
-    """Raises ValueError: this is no artefact. OSError: it cannot be read."""
-    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    """Raises ValueError: this is no artefact, or of a later format. OSError: it cannot be read."""
+    try:
+        read: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as wrong:
+        raise ValueError(f"{path} is no artefact of a simulation: {wrong}") from wrong
+    if not isinstance(read, dict):
+        raise ValueError(f"{path} is no artefact of a simulation")  # noqa: TRY004 a bad value
+    if (later := read.get("format", FORMAT)) != FORMAT:
+        raise ValueError(f"{path} is of format {later}; this version reads format {FORMAT}")
     try:
         broken = read["violation"]
         return Artefact(
@@ -62,6 +75,9 @@ def load(path: Path) -> Artefact:
             trace_hash=read["trace_hash"],
             violation=Violation(**broken) if broken else None,
             commit=read["commit"],
+            crash=read.get("crash", ""),
         )
-    except (KeyError, TypeError) as wrong:
+    except KeyError as lacking:
+        raise ValueError(f"{path} is no artefact of a simulation: it has no {lacking}") from lacking
+    except (TypeError, ValueError) as wrong:
         raise ValueError(f"{path} is no artefact of a simulation: {wrong}") from wrong

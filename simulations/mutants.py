@@ -210,6 +210,21 @@ MUTANTS: dict[str, Mutant] = {
         scenario="refusing",
         seeds=30,
     ),
+    "closes-for-anybody": _mutant(
+        "a session is closed at the word of any member that names its term",
+        DESK,
+        "return term > led or by == leader",
+        "return True",
+        scenario="deposed",
+    ),
+    "old-time-left": _mutant(
+        "a hop stamps the time left before its stream opens",
+        "node/services/placed_work.py",
+        "stamped = partial(_stamped, to=to, as_of_now=as_of_now, model=model)",
+        "stamped = partial("
+        "_stamped, to=to, as_of_now=as_of_now, model=model, remaining_s=to.remaining_s)",
+        scenario="wifi",
+    ),
     "one-vote-is-enough": Mutant(
         "a candidate for a detached task counts its own vote twice",
         (

@@ -26,9 +26,15 @@ h1 { font-size: 1.4rem } h2 { font-size: 1.05rem; margin: 1.6rem 0 .3rem }
 p.note { color: #666; margin: .2rem 0 .5rem } table { border-collapse: collapse }
 td, th { padding: .15rem .8rem .15rem 0; text-align: left; font-variant-numeric: tabular-nums }
 svg { display: block; overflow: visible } svg text { font-size: 11px; fill: #333 }
+h1, p, td { overflow-wrap: anywhere } th { vertical-align: top }
 .broken { color: #b00020; font-weight: 600 } .fine { color: #2e7d32 }
 @media (prefers-color-scheme: dark) {
-  body { color: #ddd; background: #181818 } svg text { fill: #ccc } p.note { color: #999 } }
+  body { color: #ddd; background: #181818 } svg text { fill: #ccc } p.note { color: #999 }
+  .broken { color: #ff8a80 } .fine { color: #81c784 } }
+@media (max-width: 800px) {
+  body { margin: 1rem .8rem } h1 { font-size: 1.2rem }
+  .chart { overflow-x: auto } .chart svg { width: 820px }
+  th, td { display: block; padding: 0 } td { margin-bottom: .6rem } }
 """
 
 
@@ -48,7 +54,9 @@ def page(report: Report) -> str:
         f"{max(timeline.healed_s, 0):.0f}. Hover over a bar for its words."
     )
     parts = [
-        f"<!doctype html><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>",
+        "<!doctype html><meta charset=utf-8>",
+        "<meta name=viewport content='width=device-width, initial-scale=1'>",
+        f"<title>{escape(title)}</title><style>{STYLE}</style>",
         f"<h1>{escape(title)}: {escape(plan.scenario.about)}</h1>",
         verdict,
         f"<p class=note>{lasted}</p>",
@@ -119,8 +127,8 @@ class _Scale:
             for at in range(0, int(self.lasted_s) + 1, step)
         ]
         return (
-            f'<svg viewBox="0 0 {WIDTH} {bottom + 20}" width="100%">'
-            f"{''.join(drawn)}{''.join(ruler)}</svg>"
+            f'<div class=chart tabindex=0><svg viewBox="0 0 {WIDTH} {bottom + 20}" width="100%">'
+            f"{''.join(drawn)}{''.join(ruler)}</svg></div>"
         )
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from kowalski.protocol.messages.task import Mode
-from simulations.menu import Fault, draw_faults, draw_swarm
-from simulations.scenarios import Scenario, Work
+from simulations.menu import MENU, Fault, draw_faults, draw_swarm
+from simulations.scenarios import Scenario, Work, first_complaint
 
 IMPROVISE = "improvise"
 """Begins the prompt of a task whose cells the model of a story writes."""
@@ -175,20 +177,38 @@ def to_json(plan: Plan) -> str:
 
 
 def from_json(text: str) -> Plan:
-    """Raises ValueError: this is no plan."""
+    """Raises ValueError: this is no plan; in one line."""
     try:
         read: dict[str, Any] = json.loads(text)
-        return Plan(
+        plan = Plan(
             scenario=Scenario.model_validate(read["scenario"]),
             seed=int(read["seed"]),
-            asks=tuple(_ask(one) for one in read["asks"]),
-            faults=tuple(Fault(**{**one, "nodes": tuple(one["nodes"])}) for one in read["faults"]),
-            clocks=tuple(Clock(**one) for one in read["clocks"]),
+            asks=_ASKS.validate_python(_known(Ask, read["asks"])),
+            faults=_FAULTS.validate_python(_known(Fault, read["faults"])),
+            clocks=_CLOCKS.validate_python(_known(Clock, read["clocks"])),
         )
+    except ValidationError as wrong:
+        raise ValueError(f"this is no plan: {first_complaint(wrong)}") from wrong
     except (KeyError, TypeError) as wrong:
-        raise ValueError(f"this is no plan: {wrong}") from wrong
+        raise ValueError(f"this is no plan: {wrong!r}") from wrong
+    if unknown := {one.kind for one in plan.faults} - MENU.keys():
+        raise ValueError(f"this is no plan: no fault is called {min(unknown)}")
+    there = range(plan.scenario.nodes)
+    numbers = {n for one in plan.faults for n in one.nodes} | {one.node for one in plan.asks}
+    if strangers := numbers - set(there):
+        raise ValueError(f"this is no plan: there is no node {min(strangers)}")
+    return plan
 
 
-def _ask(read: dict[str, Any]) -> Ask:
-    cells = tuple((language, code) for language, code in read["cells"])
-    return Ask(**{**read, "cells": cells, "wanted": tuple(read["wanted"])})
+_ASKS = TypeAdapter(tuple[Ask, ...])
+_FAULTS = TypeAdapter(tuple[Fault, ...])
+_CLOCKS = TypeAdapter(tuple[Clock, ...])
+
+
+def _known(kind: type[Ask | Fault | Clock], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Raises TypeError: one has a field that is none of these."""
+    names = {one.name for one in fields(kind)}
+    for row in rows:
+        if unknown := row.keys() - names:
+            raise TypeError(f"{kind.__name__} has no {min(unknown)}")
+    return rows

@@ -51,6 +51,7 @@ OF_WHOLE_NODES: dict[str, Applies] = {
     "attempt_budget": _always,
     "breaker_opens": _has_watched_breakers,
     "calls_budget": _is_never_helpless,
+    "closed_by_its_leader": _always,
     "durable": _always,
     "fence_monotone": _knows("wrong-term", "jumbles", "freeze", "isolate"),
     "held_is_on_disk": _is_detached,

@@ -181,13 +181,19 @@ async def _show(one: Rogue, certificate: SignedCertificate) -> None:
 
 
 async def speak_of_old_terms(one: Rogue) -> None:
-    """A deposed coordinator that has not heard of it: asks and closes in terms that are over."""
+    """A deposed coordinator that has not heard of it: asks and closes in terms that are over.
+
+    And closes sessions in the present one, which another leads.
+    """
     for _ in range(10):
         nodes = [place.node for place in one.world.places if place.node is not None]
         tasks = {
             (node.mesh.me, task.id): task.term for node in nodes for task in node.submitter.tasks
         }
         for (submitter, task), term in sorted(tasks.items()):
+            if term:  # of the present one it is no coordinator either
+                closed = SessionClosed(task=task, term=term, submitter=submitter)
+                await one.ask(REPL, closed, timeout_s=1.0)
             if term > 1:
                 old = one.dice.randrange(1, term)
                 for protocol, message in _orders(submitter, task, term=old):

@@ -14,12 +14,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kowalski.node.control_messages import ROLES, Role
-from simulations.menu import CAMPUS, MENU, USUAL
+from simulations.menu import CAMPUS, MENU, USUAL, Whom
 
 FOLDER = Path(__file__).parent / "scenarios"
 
-Chance = Annotated[float, Field(ge=0.0, le=1.0)]
-Seconds = Annotated[float, Field(ge=0.0, le=86_400.0)]
+Chance = Annotated[float, Field(strict=True, ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(strict=True, ge=0.0, le=86_400.0)]
 
 
 class ScenarioError(Exception):
@@ -33,45 +33,45 @@ class _Part(BaseModel):
 class Devices(_Part):
     """So many devices of one kind."""
 
-    count: Annotated[int, Field(ge=1, le=10_000)]
+    count: Annotated[int, Field(strict=True, ge=1, le=10_000)]
     name: str
     languages: tuple[str, ...] = ("python", "bash")
     models: tuple[str, ...] = ("m",)
     roles: tuple[Role, ...] = ROLES
-    slots: Annotated[int, Field(ge=1, le=1000)] = 4
-    model_slots: Annotated[int, Field(ge=1, le=1000)] = 16
-    token_ms: Annotated[float, Field(ge=0.0)] = 0.0
+    slots: Annotated[int, Field(strict=True, ge=1, le=1000)] = 4
+    model_slots: Annotated[int, Field(strict=True, ge=1, le=1000)] = 16
+    token_ms: Annotated[float, Field(strict=True, ge=0.0)] = 0.0
     """How long its model takes for a token."""
-    slowness: Annotated[float, Field(ge=0.01, le=1000.0)] = 1.0
+    slowness: Annotated[float, Field(strict=True, ge=0.01, le=1000.0)] = 1.0
     """How many times as long as another a cell takes here."""
     speaks_newer: bool = False
     """A later version: says more than we know, and asks for what we do not have."""
 
 
 class Network(_Part):
-    latency_ms: Annotated[float, Field(ge=0.0)] = 2.0
-    jitter_ms: Annotated[float, Field(ge=0.0)] = 8.0
+    latency_ms: Annotated[float, Field(strict=True, ge=0.0)] = 2.0
+    jitter_ms: Annotated[float, Field(strict=True, ge=0.0)] = 8.0
     packet_loss: Chance = 0.0
     gossip_loss: Chance = 0.0
     gossip_replayed: Chance = 0.0
     """Old messages that come again, after half a minute to a minute."""
-    mbit_per_s: Annotated[float, Field(gt=0.0)] | None = None
-    grain_ms: Annotated[float, Field(ge=0.0)] = 4.0
+    mbit_per_s: Annotated[float, Field(strict=True, gt=0.0)] | None = None
+    grain_ms: Annotated[float, Field(strict=True, ge=0.0)] = 4.0
     """What arrives within it arrives at once: fewer turns, a faster simulation."""
 
 
 class Work(_Part):
     """What people ask of it."""
 
-    every_s: Annotated[float, Field(gt=0.0)] = 3.0
-    tasks_max: Annotated[int, Field(ge=0)] = 1000
+    every_s: Annotated[float, Field(strict=True, gt=0.0)] = 3.0
+    tasks_max: Annotated[int, Field(strict=True, ge=0)] = 1000
     direct: Chance = 0.3
     """How many tasks are one model call; the others are cells with variables and sub-calls."""
     improvised: Chance = 0.0
     """How many have a model write their cells, which writes others each time it is asked."""
     batched: Chance = 0.0
     """How many of the tasks with cells ask many questions at once, too."""
-    batch_calls_max: Annotated[int, Field(ge=2, le=1000)] = 12
+    batch_calls_max: Annotated[int, Field(strict=True, ge=2, le=1000)] = 12
     detached: Chance = 0.0
     """How many are handed over to three peers, to go on without their submitter."""
     repeated: Chance = 0.1
@@ -84,7 +84,7 @@ class Work(_Part):
 
 
 class Faults(_Part):
-    every_s: Annotated[float, Field(gt=0.0)] = 8.0
+    every_s: Annotated[float, Field(strict=True, gt=0.0)] = 8.0
     lasts_s_max: Seconds = 15.0
     kinds: tuple[str, ...] = USUAL
     spared: tuple[str, ...] = ()
@@ -97,9 +97,9 @@ class Scenario(_Part):
     name: str
     about: str
     tier: Literal["A", "B"] = "A"
-    share: Annotated[float, Field(ge=0.0)] = 1.0
+    share: Annotated[float, Field(strict=True, ge=0.0)] = 1.0
     """How many of a campaign's seeds are of this, against other scenarios'."""
-    seconds: Annotated[float, Field(gt=0.0)] = 30.0
+    seconds: Annotated[float, Field(strict=True, gt=0.0)] = 30.0
     """The safety phase; afterwards everything heals."""
     devices: Annotated[tuple[Devices, ...], Field(min_length=1)]
     network: Network = Network()
@@ -149,18 +149,37 @@ def load(name: str) -> Scenario:
     except OSError as error:
         known = ", ".join(names())
         raise ScenarioError(f"{path}: {error.strerror}; there are {known}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path}: {error}") from error
     try:
         scenario = Scenario.model_validate({"name": path.stem, **raw})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise ScenarioError(f"{path}: {where}: {first['msg']}") from error
-    menu = {kind: MENU[kind] for kind in CAMPUS} if scenario.tier == "B" else MENU
-    unknown = set(scenario.faults.kinds if scenario.faults else ()) - menu.keys()
-    if unknown:
-        raise ScenarioError(
-            f"{path}: faults.kinds: no fault is called {min(unknown)}; there are {', '.join(menu)}"
-        )
+        raise ScenarioError(f"{path}: {first_complaint(error)}") from error
+    if wrong := _why_not(scenario):
+        raise ScenarioError(f"{path}: {wrong}")
     return scenario
+
+
+def first_complaint(error: ValidationError) -> str:
+    """Where the first thing is wrong, and what, in a line."""
+    first = error.errors()[0]
+    where = ".".join(str(step) for step in first["loc"])
+    what = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
+    return f"{where}: {what}"
+
+
+def _why_not(scenario: Scenario) -> str:
+    """What is wrong with the faults of a scenario; empty if nothing."""
+    faults = scenario.faults
+    if faults is None:
+        return ""
+    menu = {kind: MENU[kind] for kind in CAMPUS} if scenario.tier == "B" else MENU
+    if unknown := set(faults.kinds) - menu.keys():
+        return f"faults.kinds: no fault is called {min(unknown)}; there are {', '.join(menu)}"
+    if unknown := set(faults.spared) - {one.name for one in scenario.devices}:
+        return f"faults.spared: no device is called {min(unknown)}"
+    wants = {kind: 1 if MENU[kind].whom in {Whom.ONE, Whom.ALL} else 2 for kind in faults.kinds}
+    for kind, count in wants.items():
+        if count > len(scenario.befallen):
+            return f"faults.kinds: {kind} wants {count} devices that it may befall"
+    return ""

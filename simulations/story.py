@@ -22,6 +22,7 @@ from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.task import TaskSpec
 from kowalski.rlm.journal import event_of
 from simulations.checkers.breakers import breakers
+from simulations.checkers.closers import Closers
 from simulations.checkers.ends import Taken, models_down, was_alone, why_not_conserved, why_wrong
 from simulations.checkers.journals import Journals, untrue_cells
 from simulations.checkers.keepers import Keepers
@@ -166,6 +167,7 @@ class _Story:
             Fences(witness),
             Leases(witness),
             self._keepers,
+            Closers(witness),
             self._journals,
             self._executions,
             self._members,

@@ -8,13 +8,14 @@ that is killed comes back to what it had written. Each node has a clock of its o
 from __future__ import annotations
 
 import hashlib
+import os
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TypeVar
 
 import structlog
@@ -51,6 +52,7 @@ __all__ = ["Part", "Place", "World", "open_world"]
 T = TypeVar("T")
 
 MEET_S = 30.0
+FOLDER_PREFIX = f"kowalski-world-{os.getpid()}-"
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 where Linux keeps files that need no disk
 
 
@@ -316,6 +318,11 @@ def _memory() -> Path | None:
     return MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
 
 
+def folders_left() -> list[Path]:
+    """What the worlds of this process have made on disk, and not taken away again."""
+    return sorted((_memory() or Path(gettempdir())).glob(f"{FOLDER_PREFIX}*"))
+
+
 @asynccontextmanager
 async def open_world(
     nodes: int | Sequence[Part],
@@ -340,7 +347,7 @@ async def open_world(
     wires = StormyWires(clock, seed=seed, weather=weather, grain_s=grain_s)
     parts = [Part() for _ in range(nodes)] if isinstance(nodes, int) else nodes
     root = MeshRoot(hashlib.sha256(f"{seed} root".encode()).digest())
-    with TemporaryDirectory(prefix="kowalski-world-", dir=folder or _memory()) as made:
+    with TemporaryDirectory(prefix=FOLDER_PREFIX, dir=folder or _memory()) as made:
         places = [
             make_place(number, part, root, Path(made), seed=seed)
             for number, part in enumerate(parts)

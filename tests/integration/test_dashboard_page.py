@@ -192,6 +192,7 @@ def test_a_peer_that_is_gone_and_a_node_that_is_silent_are_shown_so(
             home.process.send_signal(signal.SIGSTOP)
             person.do("waitText", selector="#link", text="not live: nothing is heard")
             assert "as of" in person.do("text", selector="#link")
+            assert person.do("texts", selector="#peers .pill")[0] == "was here"
             assert person.do("pale") == []
             person.do("shot", name="lost-phone")
             assert not person.do("wide")
@@ -200,3 +201,33 @@ def test_a_peer_that_is_gone_and_a_node_that_is_silent_are_shown_so(
             assert person.do("text", selector="#link") == "live"
             home.stop()
             person.do("waitText", selector="#link", text="not live: this node is stopping")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_of_the_interface_can_be_read_too(person: Person, scheme: str) -> None:
+    person.do("open", **{**PHONE, "scheme": scheme}, path="docs")
+    person.do("waitText", selector="code", text="/v1/responses")
+    assert person.do("pale") == []
+
+
+def test_a_page_of_elsewhere_reads_answers_where_its_origin_is_named_and_only_there(
+    driver: Path, tmp_path: Path
+) -> None:
+    sent = {"authorization": "Bearer none", "x-stainless-os": "Linux", "anthropic-version": "1"}
+    with open_cluster(tmp_path) as cluster:
+        page = cluster.start("page", "--no-mdns")
+        page.wait_until_up(START_S)
+        origin = f"http://127.0.0.1:{page.ask('status')['http_port']}"
+        asking = {"headers": sent, "header": "x-request-id"}
+        with someone_at(driver, f"{origin}/") as person:
+            person.do("open", **DESK, path="docs")  # the dashboard itself asks nobody else
+            for name, named in (("named", ("--http-origin", origin)), ("unnamed", ())):
+                node = cluster.start(name, "--join", page.invite(uses=1), "--no-mdns", *named)
+                node.wait_until_up(START_S)
+                asking["from"] = f"http://127.0.0.1:{node.ask('status')['http_port']}/v1/models/x"
+                told = person.do("fetched", **asking)
+                if named:
+                    assert told[0] == 404, "an error, which it may read"
+                    assert told[1], "and whose request that was"
+                else:
+                    assert told is None

@@ -14,6 +14,7 @@ from kowalski.node.core.checks import Check
 from kowalski.node.doctor import BackendFound, Interface, SandboxFound
 from kowalski.node.repl.sandbox import WORKS, SandboxVerdict
 from kowalski.node.repl.unsandboxed import Unsandboxed
+from tests.tiny_gguf import make_tiny_gguf
 
 LOOPBACK = (Interface("lo", ("127.0.0.1",)),)
 LAN = Interface("eth0", ("192.168.1.7",))
@@ -133,6 +134,16 @@ def test_model_servers_are_listed_and_none_is_fine() -> None:
     )
     assert [check.verdict for check in checks] == ["ok", "warn"]
     assert [check.verdict for check in doctor.check_backends([])] == ["ok"]
+
+
+def test_a_model_file_is_looked_into(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    make_tiny_gguf(path)
+    (check,) = doctor.check_backends([doctor.file_found(path, served_by="json")])
+    assert check.verdict == "ok"
+    assert check.found.startswith("llama.cpp, llama of 0.0 GiB, at ")
+    (check,) = doctor.check_backends([doctor.file_found(path, served_by="not_installed")])
+    assert (check.verdict, "kowalski-node[llama]" in check.found) == ("warn", True)
 
 
 @pytest.mark.trio

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ from click.testing import CliRunner, Result
 
 from simulations import artefacts, plan, story
 from simulations.__main__ import main
+from simulations.menu import Fault
 from simulations.mutants import Hunt
+from simulations.reports import Report
 from simulations.scenarios import load
 
 SHORT = """
@@ -23,6 +27,9 @@ count = 3
 name = "device"
 """
 NO_SPEED = f"{SHORT}token_ms = 50000.0\n"
+
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: object) -> Result:
@@ -45,8 +52,41 @@ def broken(tmp_path: Path) -> Path:
     done = run("run", "--scenario", path, "--seed", 5, "--out", out)
     assert done.exit_code == 1
     assert re.search(r"^seed 5: no_lost_ack: 20 s after everything had healed", done.output)
-    assert f"replay: python -m simulations replay {out / 'slow-5.json'}" in done.output
+    assert f" -m simulations replay {out / 'slow-5.json'}" in done.output
     return out / "slow-5.json"
+
+
+def test_the_command_that_is_printed_works_as_it_stands_in_any_shell(tmp_path: Path) -> None:
+    path = tmp_path / "it's slow.toml"
+    path.write_text(f"settle_s = 5\n{NO_SPEED}")
+    done = run("run", "--scenario", path, "--seed", 5, "--out", tmp_path / "a b")
+    (command,) = re.findall(r"^replay: (.+)$", done.output, re.MULTILINE)
+    environment = {"PATH": "/usr/bin:/bin"}
+    replayed = subprocess.run(
+        ["sh", "-c", command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert replayed.returncode == 1, replayed.stderr
+    assert "broken: no_lost_ack" in replayed.stdout
+    assert "the file has" not in replayed.stdout
+
+
+def test_a_story_that_fell_over_is_replayed_as_well(short: Path, tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    at_nobody = Fault("crash", 0.1, 1.0, (), 0.5)
+    nonsense = replace(plan.draw(load(str(short)), 1), faults=(at_nobody,))
+    artefacts.save(Report(nonsense), path, crash="it fell")
+    done = run("replay", path)
+    assert done.exit_code == 1
+    assert "ValueError: not enough values" in done.output
+    assert "the story fell over" in done.output
+    shrunk = run("shrink", path)
+    assert shrunk.exit_code == 1
+    assert "it fell over" in shrunk.output
 
 
 def test_run_tells_how_it_went_in_numbers(short: Path) -> None:
@@ -157,7 +197,9 @@ def test_a_mutant_that_survives_is_1(monkeypatch: pytest.MonkeyPatch) -> None:
         (["run", "--seeds", "0"], "Invalid value for '--seeds'"),
         (["run", "--seed", "-1"], "Invalid value for '--seed'"),
         (["replay", "nowhere.json"], "No such file"),
-        (["shrink", "pyproject.toml"], "Invalid value for 'FILE'"),
+        (["shrink", "pyproject.toml"], "is no artefact of a simulation"),
+        (["replay", "simulations"], "Is a directory"),
+        (["run", "--scenario", "README.md"], "Invalid value for '--scenario'"),
         (["report", "--scenario", "nowhere"], "there are "),
         (["bench", "--nodes", "1"], "Invalid value for '--nodes'"),
         (["mutants", "nobody"], "'nobody' is not one of"),
@@ -167,3 +209,4 @@ def test_what_makes_no_story_is_refused(bad: list[str], complaint: str) -> None:
     done = run(*bad)
     assert done.exit_code == 2
     assert complaint in done.output
+    assert "Traceback" not in done.output

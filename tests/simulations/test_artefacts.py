@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,10 +40,48 @@ def test_of_a_story_that_went_well_too(tmp_path: Path) -> None:
     assert artefacts.load(path).violation is None
 
 
+def changed(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """The artefact of a story, with something in it that is wrong."""
+    artefacts.save(REPORT, path)
+    read = json.loads(path.read_text())
+    change(read)
+    path.write_text(json.dumps(read))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda read: read.update(format=2), "format 2; this version reads format 1"),
+        (lambda read: read.pop("trace_hash"), "it has no 'trace_hash'"),
+        (lambda read: read["plan"].pop("asks"), "'asks'"),
+        (lambda read: read["plan"]["faults"][0].update(kind="crsh"), "no fault is called crsh"),
+        (lambda read: read["plan"]["faults"][0].update(nodes=[9]), "there is no node 9"),
+        (lambda read: read["plan"]["asks"][0].update(at_s="soon"), r"0\.at_s: Input should be"),
+        (lambda read: read["plan"]["asks"][0].update(mood="bad"), "Ask has no mood"),
+        (lambda read: read["plan"]["scenario"].update(speed=1), "speed: there is no such key"),
+        (lambda read: read.update(violation={"name": "x"}), "no artefact"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_in_a_line(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], complaint: str
+) -> None:
+    path = changed(tmp_path / "one.json", change)
+    with pytest.raises(ValueError, match=complaint) as wrong:
+        artefacts.load(path)
+    assert "\n" not in str(wrong.value)
+
+
+def test_a_file_from_before_formats_had_numbers_is_read(tmp_path: Path) -> None:
+    path = changed(tmp_path / "one.json", lambda read: (read.pop("format"), read.pop("crash")))
+    assert artefacts.load(path).plan == REPORT.plan
+
+
 def test_another_file_is_said_to_be_none(tmp_path: Path) -> None:
     path = tmp_path / "one.json"
-    path.write_text('{"plan": 1}')
-    with pytest.raises(ValueError, match=r"no plan|no artefact|int"):
-        artefacts.load(path)
+    for text in ('{"plan": 1}', "[]", "7", "{", ""):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="is no artefact of a simulation"):
+            artefacts.load(path)
     with pytest.raises(FileNotFoundError):
         artefacts.load(tmp_path / "none.json")

@@ -158,7 +158,8 @@ function drawPeers() {
 }
 
 function peerCard(peer) {
-  const state = peer.routable ? ["here", "good"] : [peer.state, peer.state === "member" ? "warn" : "bad"];
+  const here = lost === null ? ["here", "good"] : ["was here", "warn"];
+  const state = peer.routable ? here : [peer.state, peer.state === "member" ? "warn" : "bad"];
   const can = [...Object.keys(peer.languages ?? {}), ...(peer.models ?? []).map((name) => `model ${name}`)];
   const round = peer.is_self ? "this node" : peer.rtt_ms === null ? "not measured" : `${peer.rtt_ms.toFixed(1)} ms`;
   const age = ageOf(peer);

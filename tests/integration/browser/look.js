@@ -12,7 +12,7 @@ const complaints = [];
 const asked = new Set();
 
 const steps = {
-  async open({ width, height, scheme }) {
+  async open({ width, height, scheme, path = "" }) {
     const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme });
     page = await context.newPage();
     page.on("pageerror", (error) => complaints.push(error.message));
@@ -21,7 +21,7 @@ const steps = {
       if (message.type() === "error" && !message.text().includes("404")) complaints.push(message.text());
     });
     page.on("request", (request) => asked.add(new URL(request.url()).protocol === "data:" ? "data:" : new URL(request.url()).host));
-    await page.goto(url);
+    await page.goto(url + path);
   },
   async text({ selector }) { return (await page.locator(selector).first().innerText()).trim(); },
   async texts({ selector }) { return (await page.locator(selector).allInnerTexts()).map((one) => one.trim()); },
@@ -35,6 +35,17 @@ const steps = {
   async click({ selector }) { await page.click(selector); },
   async press({ keys }) { for (const key of keys) await page.keyboard.press(key); },
   async focused() { return page.evaluate(() => document.activeElement.id || document.activeElement.textContent.trim()); },
+  // What a page of this node gets from elsewhere: a status and a header, or nothing at all.
+  async fetched({ from, headers, header }) {
+    return page.evaluate(async ([from, headers, header]) => {
+      try {
+        const response = await fetch(from, { headers });
+        return [response.status, response.headers.get(header)];
+      } catch (error) {
+        return null;
+      }
+    }, [from, headers, header]);
+  },
   // Texts that are seen and do not stand out from what is behind them as WCAG 2.2 AA wants it.
   async pale() {
     return page.evaluate(() => {
@@ -78,6 +89,7 @@ const steps = {
     });
   },
   async wide() { return page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth); },
+  async heights({ selector }) { return page.locator(selector).evaluateAll((all) => all.map((one) => one.getBoundingClientRect().height)); },
   async colour({ selector }) { return page.locator(selector).first().evaluate((one) => getComputedStyle(one).backgroundColor); },
   async shot({ name }) { await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true }); },
   async complaints() { return complaints; },
