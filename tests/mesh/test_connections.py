@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from kowalski.mesh.admission import MEMBERSHIP_PROTOCOL
 from kowalski.mesh.conversation import Conversation, serve
@@ -140,8 +141,10 @@ async def test_a_member_that_answers_nothing_is_unroutable_and_then_hung_up_on(
         serve(s, SWIM_PROTOCOL, say_nothing)
         await eventually(lambda: a.mesh.is_member(s.peer), within_s=20)
         assert a.mesh.is_routable(s.peer)
-        await trio.sleep(3)
+        with capture_logs() as logs:
+            await trio.sleep(3)
         assert not a.mesh.is_routable(s.peer)
+        assert [one["peer"] for one in logs if one["event"] == "unroutable"] == [s.peer]
         assert a.mesh.is_member(s.peer)
         await trio.sleep(9)
         assert a.arrivals(s.peer)[:2] == ["MemberConnected", "MemberDisconnected"]
