@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from kowalski.mesh.watching import Recorded
 from kowalski.node.core import task_ledger
 from kowalski.protocol.ids import TaskId
+from kowalski.protocol.messages.detached import LogOffered
 from simulations.checkers.journals import OVER
-from simulations.witness import NoChecker, Witness
+from simulations.witness import NoChecker, Said, Witness
 from simulations.world import World
 
 
@@ -93,9 +94,25 @@ class Historian(NoChecker):
         assert task.coordinator is not None
         return self.witness.number_of(task.coordinator)
 
+    def said(self, said: Said) -> None:
+        """Who leads a detached task says so to its other keepers, and what counts of it."""
+        offered = said.message
+        if isinstance(offered, LogOffered) and said.by_asker and said.speaker >= 0:
+            line = self._line(self.witness.number_of(offered.submitter), offered.task)
+            if not line.end:
+                _begin(line.terms, f"{said.speaker} term {offered.term}", self.witness.now)
+            new = offered.committed - len(line.entries_s)
+            line.entries_s += [self.witness.now] * max(new, 0)
+
     def stored(self, number: int, method: str, arguments: tuple[object, ...]) -> None:
-        del method
         task = arguments[0]
+        if method == "detached.take" and isinstance(task, tuple):
+            self._line(self.witness.number_of(task[0]), task[1])
+        elif method == "detached.end" and isinstance(task, tuple):
+            line = self._line(number, task[1])
+            if not line.end:
+                line.end, line.ended_s = "over", self.witness.now
+                _end(line.terms, line.ended_s)
         if not isinstance(task, task_ledger.Task):
             return
         line, now = self._line(number, task.id), self.witness.now

@@ -50,6 +50,20 @@ def test_a_task_has_its_terms_its_entries_and_its_end() -> None:
     assert sum(len(line.entries_s) for line in timeline.tasks.values()) == report.entries
 
 
+def test_a_detached_task_has_the_terms_of_its_leaders_and_what_counted() -> None:
+    quiet = load("detached").model_copy(update={"faults": None, "seconds": 8.0})
+    report, timeline = told(draw(quiet, 2))
+    detached = [ask for ask in report.plan.asks if ask.is_detached and ask.kind == "submit"]
+    assert detached
+    for ask in detached:
+        line = timeline.tasks[ask.task]
+        assert line.submitter == ask.node
+        assert line.end == "over"
+        assert line.terms[0].what.endswith("term 1")
+        assert line.entries_s
+        assert line.terms[-1].until_s == line.ended_s
+
+
 def test_who_works_says_so() -> None:
     _, timeline = told(QUIET)
     assert max(cells for at in timeline.load.values() for _, cells, _ in at) >= 1
