@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.base import Refused
@@ -25,10 +26,12 @@ class _Word:
     who: int
     term: int
     at_s: float
+    since_s: float = 0.0
+    """When a cell was asked for: what was closed before that had not begun."""
 
     def stops(self, cell: _Word) -> bool:
         """Whether it closes the session of a cell that is not its own to stop."""
-        is_together = abs(self.at_s - cell.at_s) <= TOGETHER_S
+        is_together = abs(self.at_s - cell.at_s) <= TOGETHER_S and self.at_s >= cell.since_s
         return is_together and self.who != cell.who and self.term <= cell.term
 
 
@@ -50,7 +53,7 @@ class Closers(NoChecker):
         asked = said.message
         if isinstance(asked, CellAsked) and said.by_asker:
             where = said.hearer, self._submitters.of(said), asked.task
-            self._asked[said.request] = where, _Word(said.speaker, asked.term, 0.0)
+            self._asked[said.request] = where, _Word(said.speaker, asked.term, inf, said.own_s)
 
     def said(self, said: Said) -> None:
         message = said.message
@@ -63,7 +66,7 @@ class Closers(NoChecker):
         elif isinstance(message, Refused | CellDone) and said.request in self._asked:
             where, cell = self._asked.pop(said.request)
             if isinstance(message, Refused) and message.reason == "session_lost":
-                self._lost[where] = _Word(cell.who, cell.term, said.own_s)
+                self._lost[where] = replace(cell, at_s=said.own_s)
             self._look(where)
 
     def _look(self, where: Where) -> None:

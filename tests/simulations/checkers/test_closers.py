@@ -32,7 +32,7 @@ class Seen:
             remaining_s=1.0,
             claim=Claim(submitter=PEERS[3]),
         )
-        self.closers.heard(said(cell, speaker=ASKER, hearer=WORKER, request=1))
+        self.closers.heard(said(cell, speaker=ASKER, hearer=WORKER, request=1, own_s=4.9))
 
     def ends(self, answer: Message, *, at_s: float = 5.0) -> list[str]:
         told = said(answer, speaker=WORKER, hearer=ASKER, request=1, own_s=at_s, by_asker=False)
@@ -81,6 +81,12 @@ def test_a_cell_that_ends_by_itself_or_at_another_time_was_not_stopped(seen: See
     later = Seen()
     later.closes(OTHER, at_s=1.0)
     assert later.ends(LOST) == []
+
+
+def test_a_session_that_was_closed_before_the_cell_was_asked_for_is_lost_by_itself(
+    seen: Seen,
+) -> None:
+    assert seen.closes(OTHER, at_s=4.85) == seen.ends(LOST) == []
 
 
 def test_another_submitters_session_of_the_same_name_is_another(seen: Seen) -> None:
