@@ -65,7 +65,7 @@ class Handovers:
         key = (self._world.peer(number), TaskId(ask.task))
         known = self.tasks.setdefault(ask.task, Detached(ask, key, number, trio.current_time()))
         try:
-            group = await self._as_user(number, lambda node: node.tasks.detach(key[1], spec))
+            group = await self.as_user(number, lambda node: node.tasks.detach(key[1], spec))
         except StorageError as full:
             witness.note(f"{ask.task}: not taken by node {number}: {full}")
             return not self._world.is_up(number)  # it may have died with it on its disk
@@ -85,12 +85,12 @@ class Handovers:
         if ask.kind == "cancel":
             known.is_cancelled = True
             try:
-                await self._as_user(number, partial(_cancel, name=name))
+                await self.as_user(number, partial(_cancel, name=name))
             except (*NOES, StorageError) as no:
                 witness.note(f"{name}: not cancelled yet: {no}")
             return
         try:
-            await self._as_user(number, lambda node: node.tasks.detach(name, spec))
+            await self.as_user(number, lambda node: node.tasks.detach(name, spec))
         except (RequestRefusedError, PeerUnreachableError, StorageError) as no:
             is_conflict = isinstance(no, RequestRefusedError) and no.reason == "conflict"
             holds = ask.kind == "conflict" or not is_conflict
@@ -98,7 +98,7 @@ class Handovers:
             holds = ask.kind == "again"
         witness.check("id_idempotent", holds=holds, words=f"{name}: {ask.kind} is another task")
 
-    async def _as_user(self, number: int, do: Callable[[Node], Awaitable[T]]) -> T:
+    async def as_user(self, number: int, do: Callable[[Node], Awaitable[T]]) -> T:
         """Have a node do something, by its own clock, as long as it lives.
 
         Raises:

@@ -118,6 +118,7 @@ MUTANTS: dict[str, Mutant] = {
         DESK,
         "return desk, AnswerAgain(done) if done and asked.cell in ran else RunOn()",
         "return desk, RunOn()",
+        scenario="deposed",
     ),
     "any-session": Mutant(
         "a cell runs in whatever session there is, or a new one, whatever that has run",
@@ -216,6 +217,13 @@ MUTANTS: dict[str, Mutant] = {
         "return term > led or by == leader",
         "return True",
         scenario="deposed",
+    ),
+    "ends-on-a-full-disk": _mutant(
+        "a coordinator whose disk is full ends the task for everybody",
+        "node/services/coordination.py",
+        'self.decline(no.reason, f"inputs: {no.detail}")',
+        'self._finish = machine.Finish("failed", "", f"inputs: {no.detail}")',
+        scenario="full",
     ),
     "old-time-left": _mutant(
         "a hop stamps the time left before its stream opens",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import dataclass, field, replace
@@ -34,6 +34,7 @@ from kowalski.node.telemetry_sources import DeviceProfile, HotSample
 from kowalski.node.verbs import Node
 from simulations.disks import Disk
 from simulations.plan import IMPROVISE
+from simulations.scenarios import Devices
 from simulations.toy_cells import toy_script
 from simulations.virtual_time import NodeTime
 from simulations.voices import Voice
@@ -107,6 +108,26 @@ class Part:
     """Says more than our version knows, as a later one would."""
     settings: Mapping[str, object] = field(default_factory=dict)
     """More of its `NodeConfig`."""
+
+
+def parts_of(devices: Iterable[Devices], *, tells: Model, script: Script) -> list[Part]:
+    """The nodes of a scenario, whose models and cells are these."""
+    return [
+        Part(
+            languages=dict.fromkeys(one.languages, "1.0"),
+            models=one.models,
+            roles=one.roles,
+            slots=one.slots,
+            model_slots=one.model_slots,
+            delay_per_token_s=one.token_ms / 1000,
+            slowness=one.slowness,
+            speaks_newer=one.speaks_newer,
+            tells=tells,
+            script=script,
+        )
+        for one in devices
+        for _ in range(one.count)
+    ]
 
 
 @dataclass(slots=True)

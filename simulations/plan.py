@@ -46,6 +46,8 @@ class Ask:
     timeout_s: float = TASK_TIMEOUT_S
     is_detached: bool = False
     """Handed over to three peers for good."""
+    given_bytes: int = 0
+    """How large a file comes with it; 0: none."""
 
     @property
     def is_hasty(self) -> bool:
@@ -115,6 +117,8 @@ def _asks(scenario: Scenario, dice: random.Random) -> Iterator[Ask]:
             submit = replace(submit, timeout_s=round(dice.uniform(*work.hasty_s), 2))
         if work.detached and dice.random() < work.detached:
             submit = replace(submit, is_detached=True)
+        if work.given and submit.cells and dice.random() < work.given:
+            submit = replace(submit, given_bytes=dice.randrange(100, 20_000))
         asks.append(submit)
         asks += _what_else(submit, scenario, dice)
         ordinal += 1

@@ -74,6 +74,8 @@ class Work(_Part):
     batch_calls_max: Annotated[int, Field(strict=True, ge=2, le=1000)] = 12
     detached: Chance = 0.0
     """How many are handed over to three peers, to go on without their submitter."""
+    given: Chance = 0.0
+    """How many of those with cells come with a file, for whoever leads or works for them."""
     repeated: Chance = 0.1
     """How many are submitted again: most the same, some with another prompt."""
     cancelled: Chance = 0.05

@@ -17,7 +17,7 @@ from kowalski.mesh.loopback_wires import Weather
 from kowalski.node.core.task_ledger import Task
 from kowalski.node.repl.scripted_sessions import Script
 from kowalski.node.storage import StorageError
-from kowalski.protocol.errors import RequestRefusedError
+from kowalski.protocol.errors import PeerUnreachableError, RequestRefusedError
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.task import TaskSpec
 from kowalski.rlm.journal import event_of
@@ -38,10 +38,9 @@ from simulations.determinism import decided_by
 from simulations.injection import Injection
 from simulations.logs import told_to
 from simulations.menu import Fault
-from simulations.places import SESSION_IDLE_S, Model, Part, improvising
+from simulations.places import SESSION_IDLE_S, Model, improvising, parts_of
 from simulations.plan import Ask, Plan
 from simulations.reports import Report
-from simulations.scenarios import Devices
 from simulations.timeline import Historian
 from simulations.toy_cells import toy_script
 from simulations.virtual_time import JumpingClock
@@ -91,32 +90,15 @@ def tell(
     return story.report
 
 
-def parts_of(devices: tuple[Devices, ...], nature: Nature) -> list[Part]:
-    return [
-        Part(
-            languages=dict.fromkeys(one.languages, "1.0"),
-            models=one.models,
-            roles=one.roles,
-            slots=one.slots,
-            model_slots=one.model_slots,
-            delay_per_token_s=one.token_ms / 1000,
-            slowness=one.slowness,
-            speaks_newer=one.speaks_newer,
-            tells=nature.tells,
-            script=nature.script,
-        )
-        for one in devices
-        for _ in range(one.count)
-    ]
-
-
 class _Story:
     def __init__(self, plan: Plan, nature: Nature, *, keeps_trace: bool) -> None:
         self.report = Report(plan)
         self.witness = Witness()
         self._plan = plan
-        self._parts = parts_of(plan.scenario.devices, nature)
+        self._parts = parts_of(plan.scenario.devices, tells=nature.tells, script=nature.script)
         self._taken: dict[str, Taken] = {}
+        self._given: dict[str, dict[str, object]] = {}
+        """What came with tasks, by their names."""
         self._perhaps: set[tuple[int, str]] = set()
         """Tasks that a node may have on its disk, and has not said so."""
         self.historian: Historian | None = None
@@ -240,7 +222,7 @@ class _Story:
             await self._submit(ask)
         elif known := self._handovers.tasks.get(ask.task):
             if known.is_taken and await self._awake(known.number):
-                await self._handovers.think_again(ask, known, _spec(ask))
+                await self._handovers.think_again(ask, known, self._spec(ask))
         elif taken := self._taken.get(ask.task):
             await self._think_again(ask, taken)
 
@@ -253,10 +235,10 @@ class _Story:
         count = len(self._world.places)
         for step in range(count):
             number = (ask.node + step) % count
-            if not await self._awake(number):
+            if not await self._awake(number) or not await self._is_given(ask, number):
                 continue
             if ask.is_detached:
-                is_handed_over = await self._handovers.submit(ask, number, _spec(ask))
+                is_handed_over = await self._handovers.submit(ask, number, self._spec(ask))
                 if is_handed_over:
                     return
                 del self._handovers.tasks[ask.task]
@@ -264,6 +246,24 @@ class _Story:
                     continue
             if self._hand_over(ask, number):
                 return
+
+    async def _is_given(self, ask: Ask, number: int) -> bool:
+        """Put the file that comes with it where it is asked; whether that is done."""
+        if ask.given_bytes:
+            data = ask.task.encode().ljust(ask.given_bytes, b".")
+            try:
+                kept = await self._handovers.as_user(number, lambda node: node.store.put(data))
+            except (RequestRefusedError, PeerUnreachableError) as no:
+                self.witness.note(f"{ask.task}: no room for its file at node {number}: {no}")
+                return False
+            self._given[ask.task] = {"name": "given", "content": kept.model_dump()}
+        return await self._awake(number)
+
+    def _spec(self, ask: Ask) -> TaskSpec:
+        given = self._given.get(ask.task)
+        inputs = () if given is None else (given,)
+        more = {"cell_timeout_s": CELL_TIMEOUT_S, "inputs": inputs}
+        return spec_of(ask.prompt, mode=ask.mode, timeout_s=ask.timeout_s, **more)
 
     def _hand_over(self, ask: Ask, number: int) -> bool:
         world = self._world
@@ -279,7 +279,7 @@ class _Story:
         return True
 
     def _say(self, ask: Ask, number: int) -> None:
-        task, spec = TaskId(ask.task), _spec(ask)
+        task, spec = TaskId(ask.task), self._spec(ask)
         self._world.as_node(number, lambda node: node.submitter.submit(task, spec))
 
     async def _think_again(self, ask: Ask, taken: Taken) -> None:
@@ -483,9 +483,3 @@ class _Story:
                     f"{now:.4f} {event!r:.300} -> {effects!r:.500}"
                     for now, event, effects in list(one.recorder)[-STEPS_SHOWN:]
                 ]
-
-
-def _spec(ask: Ask) -> TaskSpec:
-    return spec_of(
-        ask.prompt, mode=ask.mode, timeout_s=ask.timeout_s, cell_timeout_s=CELL_TIMEOUT_S
-    )

@@ -48,6 +48,14 @@ def test_a_batch_wants_each_of_its_replies() -> None:
         assert {f"reply to: {prompt}" for prompt in prompts} <= set(ask.wanted)
 
 
+def test_files_come_with_tasks_that_have_cells_and_some_tasks_are_handed_over() -> None:
+    full = [ask for seed in range(10) for ask in draw(load("full"), seed).asks]
+    assert any(ask.given_bytes for ask in full)
+    assert not any(ask.given_bytes for ask in full if not ask.cells)
+    detached = [ask.is_detached for seed in range(10) for ask in draw(load("detached"), seed).asks]
+    assert 0 < detached.count(False) < detached.count(True)
+
+
 def test_nothing_befalls_who_is_spared() -> None:
     scarce = load("scarce")
     assert scarce.befallen == (0, 1, 2, 3)

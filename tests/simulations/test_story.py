@@ -64,6 +64,13 @@ def test_a_seed_that_has_found_a_bug_finds_it_no_more(scenario: str, seed: int) 
     assert report.violation is None
 
 
+def test_tasks_come_with_files_and_end_well_on_disks_that_are_full_now_and_then() -> None:
+    report = tell(plan.draw(load("full"), 3))
+    assert report.violation is None
+    assert report.messages["content/asked"] > 0
+    assert report.fired["disk-full"] > 0
+
+
 def trace_hash(seed: int, hash_seed: int, python: str = sys.executable) -> str:
     code = (
         "import sys; from tests.simulations.test_story import SHORT, told; "
