@@ -187,7 +187,10 @@ class Handovers:
                 fired=fired,
                 is_cancelled=known.is_cancelled,
                 models_down=models_down(plan.faults, *life),
-                was_alone=any(was_alone(plan.faults, number, *life) for number in members),
+                was_alone=any(
+                    was_alone(plan.faults, number, *life, nodes=plan.scenario.nodes)
+                    for number in members
+                ),
             )
             self._world.witness.check("answers_are_right", holds=not wrong, words=wrong)
 

@@ -430,7 +430,9 @@ class _Story:
             fired=self._injection.fired,
             is_cancelled=taken.is_cancelled,
             models_down=models_down(self._plan.faults, *life),
-            was_alone=was_alone(self._plan.faults, taken.number, *life),
+            was_alone=was_alone(
+                self._plan.faults, taken.number, *life, nodes=self._plan.scenario.nodes
+            ),
         )
         self.witness.check("answers_are_right", holds=not wrong, words=wrong)
         if taken.ask.mode == "rlm":

@@ -10,6 +10,7 @@ name: two who call theirs the same have nothing to do with one another.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from kowalski.node.core.fences import Fences, Stale
@@ -50,8 +51,8 @@ class WorkerDesk:
     pasts: dict[SessionKey, tuple[ContentHash, ...]] = field(default_factory=dict)
     """What each of those made of its session's past (`protocol.session_past`)."""
     finished: dict[tuple[WorkKey, int], Finished] = field(default_factory=dict)
-    askers: dict[WorkKey, tuple[int, PeerId]] = field(default_factory=dict)
-    """Of tasks with a session here: in which term its last cell was begun, and for whom."""
+    askers: dict[SessionKey, tuple[int, PeerId]] = field(default_factory=dict)
+    """Of sessions here: in which term the last cell was begun, and for whom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +102,27 @@ def ask(desk: WorkerDesk, asked: CellAsked) -> tuple[WorkerDesk, Decision]:
     return lose(desk, (task, asked.language)), RunAnew()
 
 
-def begin(desk: WorkerDesk, asked: CellAsked, by: PeerId) -> WorkerDesk:
-    """The cell begins, as `ask` has decided; `by` is whose word it was."""
-    return replace(desk, askers={**desk.askers, key_of(asked): (asked.term, by)})
+def begin(desk: WorkerDesk, key: SessionKey, term: int, by: PeerId) -> WorkerDesk:
+    """A cell begins in a session, as `ask` has decided; `by` is whose word it was."""
+    return replace(desk, askers={**desk.askers, key: (term, by)})
 
 
-def may_close(desk: WorkerDesk, task: WorkKey, term: int, by: PeerId) -> bool:
+def may_close(
+    desk: WorkerDesk,
+    task: WorkKey,
+    term: int,
+    by: PeerId,
+    *,
+    under_way: Iterable[tuple[int, PeerId]] = (),
+) -> bool:
     """Whether the sessions of a task go at somebody's word, whose term is not stale.
 
-    A term has one coordinator. Who is another, and has heard of no higher one, is none.
+    A term has one coordinator. Who is another, and has heard of no higher one, is none. Cells of
+    the task that were asked for and may not have begun are `under_way`, each in a term, for whom.
     """
-    led, leader = desk.askers.get(task, (0, by))
-    return term > led or by == leader
+    askers = [*under_way, *(asker for key, asker in desk.askers.items() if key[0] == task)]
+    led = max((asked_in for asked_in, _ in askers), default=0)
+    return term > led or (led, by) in askers
 
 
 def _is_of(asked: CellAsked, ran: tuple[int, ...], pasts: tuple[ContentHash, ...]) -> bool:
@@ -160,9 +170,7 @@ def lose(desk: WorkerDesk, key: SessionKey) -> WorkerDesk:
             for name, done in desk.finished.items()
             if name[0] != key[0] or name[1] not in gone
         },
-        askers=desk.askers
-        if any(name[0] == key[0] for name in desk.ran if name != key)
-        else {task: asker for task, asker in desk.askers.items() if task != key[0]},
+        askers={name: asker for name, asker in desk.askers.items() if name != key},
     )
 
 

@@ -135,6 +135,7 @@ class ReplRoom:
             running = RunningCell(asked, by=conversation.peer, orphan_s=orphan_s)
             self._cells[key, asked.cell] = running
             self._nursery.start_soon(self._work, running, key)
+        running.asked_again(asked.term, conversation.peer)
         return await running.attend(conversation)
 
     async def _work(self, running: RunningCell, key: worker_desk.SessionKey) -> None:
@@ -207,10 +208,10 @@ class ReplRoom:
                 self._sessions[key] = session
                 if asked.is_bound:
                     self._bound.add(key)
-                self._desk = worker_desk.begin(self._desk, asked, running.by)
+                self._desk = worker_desk.begin(self._desk, key, *running.led)
             case worker_desk.RunOn():
                 session = self._sessions[key]
-                self._desk = worker_desk.begin(self._desk, asked, running.by)
+                self._desk = worker_desk.begin(self._desk, key, *running.led)
         self._running += 1
         self._used_at[key] = trio.current_time()
         try:
@@ -234,6 +235,7 @@ class ReplRoom:
             self._running -= 1
             if key in self._sessions:
                 self._used_at[key] = trio.current_time()
+        self._desk = worker_desk.begin(self._desk, key, *running.led)  # it may be led anew
         self._desk = worker_desk.finish(self._desk, asked, done)
         if key not in self._desk.ran and (used_up := self._forget(key)):
             used_up.retire()
@@ -328,7 +330,10 @@ class ReplRoom:
     async def _close(self, request: wire.SessionClosed, by: PeerId) -> wire.SessionClosed:
         task = (request.submitter, request.task)
         self._hear_term(task, request.term)
-        if not worker_desk.may_close(self._desk, task, request.term, by):
+        under_way = [
+            running.led for ((whose, _), _), running in self._cells.items() if whose == task
+        ]
+        if not worker_desk.may_close(self._desk, task, request.term, by, under_way=under_way):
             raise RequestRefusedError("stale", f"term {request.term} is led by another peer")
         for key in [key for key in self._sessions if key[0] == task]:
             await self._drop(key)

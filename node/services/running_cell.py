@@ -107,12 +107,13 @@ class _Batch:
 class RunningCell:
     """`run` does it, `attend` serves one asker. `orphan_s`: how long it goes on for nobody.
 
-    `by` is who asked for it first.
+    `by` is who asked for it first; `led`, the highest term in which it was asked for, and who was
+    the first to ask in that.
     """
 
     def __init__(self, asked: wire.CellAsked, *, by: PeerId, orphan_s: float) -> None:
         self.asked = asked
-        self.by = by
+        self.led = asked.term, by
         self._orphan_s = orphan_s
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
@@ -132,6 +133,11 @@ class RunningCell:
             self.asked.after,
             self.asked.past,
         )
+
+    def asked_again(self, term: int, by: PeerId) -> None:
+        """Somebody else may lead the task now."""
+        if term > self.led[0]:
+            self.led = term, by
 
     def stop(self) -> None:
         """Nobody wants it any more."""

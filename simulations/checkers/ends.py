@@ -59,15 +59,40 @@ def models_down(faults: Iterable[Fault], from_s: float, until_s: float) -> int:
     )
 
 
-def was_alone(faults: Iterable[Fault], number: int, from_s: float, until_s: float) -> bool:
-    """Whether a node was cut off from all others at some time between two of a story."""
-    return any(
-        fault.kind == "isolate"
-        and number in fault.nodes
-        and fault.at_s < until_s
-        and fault.at_s + fault.lasts_s > from_s
+def was_alone(
+    faults: Iterable[Fault], number: int, from_s: float, until_s: float, *, nodes: int
+) -> bool:
+    """Whether one of `nodes` was cut off from all others at some time between two of a story.
+
+    By one fault or by several at once: two partitions may leave a node with nobody.
+    """
+    others = frozenset(range(nodes)) - {number}
+    cuts = [
+        (max(from_s, fault.at_s), fault.at_s + fault.lasts_s, _cut_off(fault, number, others))
         for fault in faults
+        if fault.at_s < until_s and fault.at_s + fault.lasts_s > from_s
+    ]
+    return any(
+        others
+        <= frozenset[int]().union(*(cut for begins, ends, cut in cuts if begins <= at < ends))
+        for at, _, _ in cuts
     )
+
+
+def _cut_off(fault: Fault, number: int, others: frozenset[int]) -> frozenset[int]:
+    """Whom of the others a fault keeps from a node, as `injection` does it."""
+    match fault.kind:
+        case "isolate":
+            return others if number in fault.nodes else frozenset(fault.nodes)
+        case "silence" | "reject" if number in fault.nodes:
+            return frozenset(fault.nodes) - {number}
+        case "halves" | "bridge":
+            sides = [set(fault.nodes[: int(fault.amount)]), set(fault.nodes[int(fault.amount) :])]
+            far = next((side for side in sides if number not in side), set())
+            hears_both = {fault.nodes[-1]} if fault.kind == "bridge" else set()
+            return frozenset() if number in hears_both else frozenset(far - hears_both)
+        case _:
+            return frozenset()
 
 
 def why_wrong(

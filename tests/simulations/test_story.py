@@ -55,6 +55,10 @@ def test_where_much_goes_wrong_every_task_is_answered_all_the_same(seed: int) ->
         ("deposed", 2),  # to look for who has a call took of its time, and was not told
         ("trouble", 58),  # a member without a term of its own closed a session in one that it knew
         ("trouble", 2090),  # a stranger closed a session, and its cell was taken for dead
+        (
+            "deposed",
+            60024,
+        ),  # a stranger closed what a later leader had joined, or another session's
         ("trouble", 192),  # a coordinator whose disk was full ended the task, for others as well
         ("trouble", 77),  # a node begun anew gave its task up for want of peers it had not met yet
     ],

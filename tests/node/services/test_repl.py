@@ -359,6 +359,30 @@ async def test_a_stranger_to_the_term_closes_nothing_until_it_leads_a_later_one(
         assert desk.host.slots_free == desk.host.slots
 
 
+async def test_who_asks_again_for_what_runs_in_a_later_term_leads_in_that(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_desk(tmp_path) as desk, trio.open_nursery() as nursery:
+        closed = wire.SessionClosed(task=TaskId("task"), term=2)
+
+        async def say(message: wire.SessionClosed) -> Message:
+            asking = converse_with_ourselves(desk.two.room.peer, desk.room.answer, message, nursery)
+            async with asking as asked_itself:
+                return await asked_itself.receive()
+
+        desk.begin(nursery, asked("wait 5\nsay done", term=1))
+        await until(lambda: len(desk.begun) == 1)
+        joined = desk.begin(nursery, asked("wait 5\nsay done", term=2))
+        await trio.sleep(1)
+        assert await refusal(say(closed)) == "stale"
+        await joined.ended.wait()
+        assert joined.done is not None
+        assert joined.done.stdout == "done\n"
+        assert await refusal(say(closed)) == "stale", "it leads after the cell as well"
+        await desk.close("task", term=2)
+        assert desk.host.slots_free == desk.host.slots
+
+
 async def test_a_cell_whose_session_is_closed_meanwhile_has_not_ended(
     virtual_time: JumpingClock, tmp_path: Path
 ) -> None:

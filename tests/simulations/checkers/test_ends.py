@@ -99,10 +99,21 @@ def test_who_was_alone_may_have_found_no_model_and_says_so() -> None:
     assert wrong("answered", "some of it", said)
     assert wrong("answered", "some of it", "and not a word", alone=True)
     cut_off = Fault("isolate", at_s=2.0, lasts_s=3.0, nodes=(7,), amount=1.0)
-    assert was_alone([cut_off], 7, 4.0, 9.0)
-    assert not was_alone([cut_off], 7, 5.5, 9.0)
-    assert not was_alone([cut_off], 3, 4.0, 9.0)
-    assert not was_alone([replace(cut_off, kind="crash")], 7, 4.0, 9.0)
+    assert was_alone([cut_off], 7, 4.0, 9.0, nodes=10)
+    assert not was_alone([cut_off], 7, 5.5, 9.0, nodes=10)
+    assert not was_alone([cut_off], 3, 4.0, 9.0, nodes=10)
+    assert not was_alone([replace(cut_off, kind="crash")], 7, 4.0, 9.0, nodes=10)
+
+
+def test_two_partitions_at_once_may_leave_a_node_with_nobody() -> None:
+    one = Fault("bridge", at_s=0.0, lasts_s=5.0, nodes=(1, 2, 0, 3), amount=2.0)  # 3 hears both
+    other = Fault("halves", at_s=4.0, lasts_s=4.0, nodes=(0, 2, 3, 1), amount=2.0)
+    assert was_alone([one, other], 0, 4.5, 9.0, nodes=4)
+    assert not was_alone([one, other], 0, 5.5, 9.0, nodes=4), "the first is over"
+    assert not was_alone([one], 0, 0.0, 9.0, nodes=4)
+    assert not was_alone([one, other], 3, 0.0, 9.0, nodes=4)
+    between = Fault("reject", at_s=0.0, lasts_s=9.0, nodes=(3, 0), amount=1.0)
+    assert was_alone([one, between], 0, 0.0, 9.0, nodes=4)
 
 
 def test_only_an_answer_with_all_that_was_wanted_is_complete() -> None:
