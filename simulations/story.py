@@ -216,6 +216,8 @@ class _Story:
             if place.node is None and place.number not in self._injection.lost:
                 await place.ended.wait()
                 await self._world.start(place.number)
+        for place in self._world.places:
+            await self._world.until_awake(place.number)  # whoever stood still has healed then
 
     async def _do(self, ask: Ask) -> None:
         if ask.kind == "submit":

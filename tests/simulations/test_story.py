@@ -13,6 +13,7 @@ import pytest
 from kowalski.node.backends.seam import CompletionRequest
 from kowalski.node.repl.scripted_sessions import ScriptedCell, ScriptedState
 from simulations import plan
+from simulations.menu import Fault
 from simulations.plan import Plan
 from simulations.reports import Report
 from simulations.scenarios import Faults, Scenario, Work, load
@@ -37,6 +38,14 @@ def test_where_nothing_goes_wrong_each_cell_and_each_call_is_made_once() -> None
     assert report.ends["answered"] == report.ends.total() > 2
     assert report.cells_begun == report.cells_visible > 0
     assert report.fired == {}
+
+
+def test_a_story_ends_when_nobody_stands_still_any_more() -> None:
+    """Of one who was stopped just before all has healed nobody has missed anything by then."""
+    stopped = Fault("freeze", 7.95, 0.5, (2,), 9.5)
+    report = tell(replace(plan.draw(QUIET, 2), faults=(stopped,), asks=()))
+    assert report.violation is None
+    assert report.evaluated["who_stands_still_is_still"] == 1
 
 
 @pytest.mark.parametrize("seed", [3, 9])
