@@ -214,7 +214,7 @@ MUTANTS: dict[str, Mutant] = {
     "closes-for-anybody": _mutant(
         "a session is closed at the word of any member that names its term",
         DESK,
-        "return term > led or by == leader",
+        "return term > led or (led, by) in askers",
         "return True",
         scenario="deposed",
     ),
