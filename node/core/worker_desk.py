@@ -102,9 +102,9 @@ def ask(desk: WorkerDesk, asked: CellAsked) -> tuple[WorkerDesk, Decision]:
     return lose(desk, (task, asked.language)), RunAnew()
 
 
-def begin(desk: WorkerDesk, key: SessionKey, term: int, by: PeerId) -> WorkerDesk:
-    """A cell begins in a session, as `ask` has decided; `by` is whose word it was."""
-    return replace(desk, askers={**desk.askers, key: (term, by)})
+def begin(desk: WorkerDesk, key: SessionKey, led: tuple[int, PeerId]) -> WorkerDesk:
+    """A cell begins in a session, as `ask` has decided; `led`: in which term, and by whom."""
+    return replace(desk, askers={**desk.askers, key: led})
 
 
 def may_close(

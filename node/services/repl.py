@@ -208,10 +208,10 @@ class ReplRoom:
                 self._sessions[key] = session
                 if asked.is_bound:
                     self._bound.add(key)
-                self._desk = worker_desk.begin(self._desk, key, *running.led)
+                self._desk = worker_desk.begin(self._desk, key, running.led)
             case worker_desk.RunOn():
                 session = self._sessions[key]
-                self._desk = worker_desk.begin(self._desk, key, *running.led)
+                self._desk = worker_desk.begin(self._desk, key, running.led)
         self._running += 1
         self._used_at[key] = trio.current_time()
         try:
@@ -235,12 +235,17 @@ class ReplRoom:
             self._running -= 1
             if key in self._sessions:
                 self._used_at[key] = trio.current_time()
-        self._desk = worker_desk.begin(self._desk, key, *running.led)  # it may be led anew
-        self._desk = worker_desk.finish(self._desk, asked, done)
+        self._finish(running, key, done)
         if key not in self._desk.ran and (used_up := self._forget(key)):
             used_up.retire()
             self._nursery.start_soon(_sweep, used_up)
         return done
+
+    def _finish(
+        self, running: RunningCell, key: worker_desk.SessionKey, done: wire.CellDone
+    ) -> None:
+        desk = worker_desk.begin(self._desk, key, running.led)  # it may be led anew
+        self._desk = worker_desk.finish(desk, running.asked, done)
 
     def _check_is_open(self, key: worker_desk.SessionKey, session: ReplSession) -> None:
         """Nobody may take it for how a cell ended that its session was closed, whoever did that."""

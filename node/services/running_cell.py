@@ -113,7 +113,7 @@ class RunningCell:
 
     def __init__(self, asked: wire.CellAsked, *, by: PeerId, orphan_s: float) -> None:
         self.asked = asked
-        self.led = asked.term, by
+        self.led: tuple[int, PeerId] = asked.term, by
         self._orphan_s = orphan_s
         self._scope = trio.CancelScope()
         self._ended = trio.Event()

@@ -185,7 +185,7 @@ def test_a_settled_task_is_forgotten_but_its_fence_stays() -> None:
 
 
 def test_in_a_term_only_who_asked_in_it_closes_and_in_a_higher_one_whoever_leads() -> None:
-    desk = worker_desk.begin(after_running(0, 1), (MINE, "python"), 2, YOURS)
+    desk = worker_desk.begin(after_running(0, 1), (MINE, "python"), (2, YOURS))
     assert worker_desk.may_close(desk, MINE, 2, YOURS)
     assert not worker_desk.may_close(desk, MINE, 2, MINE[0])
     assert worker_desk.may_close(desk, MINE, 3, MINE[0])
@@ -193,14 +193,17 @@ def test_in_a_term_only_who_asked_in_it_closes_and_in_a_higher_one_whoever_leads
 
 
 def test_who_has_asked_for_what_is_under_way_leads_in_its_term_before_it_has_begun() -> None:
-    desk, asked_in = worker_desk.begin(after_running(0), (MINE, "python"), 1, MINE[0]), [(2, YOURS)]
+    desk, asked_in = (
+        worker_desk.begin(after_running(0), (MINE, "python"), (1, MINE[0])),
+        [(2, YOURS)],
+    )
     assert worker_desk.may_close(desk, MINE, 2, YOURS, under_way=asked_in)
     assert not worker_desk.may_close(desk, MINE, 2, MINE[0], under_way=asked_in)
     assert worker_desk.may_close(desk, MINE, 3, MINE[0], under_way=asked_in)
 
 
 def test_who_asked_is_forgotten_with_the_session() -> None:
-    desk = worker_desk.begin(WorkerDesk(), (MINE, "python"), 1, YOURS)
+    desk = worker_desk.begin(WorkerDesk(), (MINE, "python"), (1, YOURS))
     desk, decision = worker_desk.ask(desk, asked(1, language="bash"))
     assert decision == RunAnew(), "the first cell of the other session is still running"
     assert not worker_desk.may_close(desk, MINE, 1, MINE[0])
