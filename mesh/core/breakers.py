@@ -25,7 +25,7 @@ class Breakers:
         """Those through which something was sent."""
         return ((key, breaker.standing) for key, breaker in self._of.items())
 
-    def admit(self, key: Key, now: float) -> bool:
+    def admits(self, key: Key, now: float) -> bool:
         """Whether a request may go through."""
         breaker = self._of.get(key)
         return breaker is None or breaker.admits(now)

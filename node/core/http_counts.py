@@ -44,19 +44,15 @@ class Times:
 
 
 @dataclass(slots=True)
-class _Route:
-    """Of one route, method and status; `times` are those of the route."""
+class _Count:
+    """Of what has the same labels. `times` are those of its route or model, whatever the others."""
 
     times: Times
-    answered: int = 0
+    number: int = 0
 
-
-@dataclass(slots=True)
-class _Call:
-    """Of one model, peer and outcome; `times` are those of the model."""
-
-    times: Times
-    ended: int = 0
+    def add(self, after_s: float) -> None:
+        self.number += 1
+        self.times.add(after_s)
 
 
 @dataclass(slots=True)
@@ -72,17 +68,16 @@ class HttpCounts:
     request_s: dict[str, Times] = field(default_factory=dict)
     call_s: dict[str, Times] = field(default_factory=dict)
     tokens: dict[str, Tokens] = field(default_factory=dict)
-    _requests: dict[tuple[str, str, int], _Route] = field(default_factory=dict)
-    _calls: dict[tuple[str, str, str], _Call] = field(default_factory=dict)
+    _requests: dict[tuple[str, str, int], _Count] = field(default_factory=dict)
+    _calls: dict[tuple[str, str, str], _Count] = field(default_factory=dict)
 
     def request_answered(self, route: str, method: str, status: int, after_s: float) -> None:
         key = (route, method if method in METHODS else OTHER, status)
         count = self._requests.get(key)
         if count is None:
             times = _made(self.request_s, route, lambda: Times(REQUEST_BUCKETS_S))
-            count = self._requests[key] = _Route(times)
-        count.answered += 1
-        count.times.add(after_s)
+            count = self._requests[key] = _Count(times)
+        count.add(after_s)
 
     def call_ended(
         self, model: str, peer: str, outcome: str, after_s: float, used: Tokens | None = None
@@ -94,9 +89,8 @@ class HttpCounts:
         count = self._calls.get(key)
         if count is None:
             times = _made(self.call_s, model, lambda: Times(CALL_BUCKETS_S))
-            count = self._calls[key] = _Call(times)
-        count.ended += 1
-        count.times.add(after_s)
+            count = self._calls[key] = _Count(times)
+        count.add(after_s)
         if used is not None:
             tokens = _made(self.tokens, model, Tokens)
             tokens.prompt += used.prompt
@@ -105,12 +99,12 @@ class HttpCounts:
     def requests(self) -> Iterator[tuple[tuple[str, str, str], int]]:
         """By route, method and status."""
         for (route, method, status), count in self._requests.items():
-            yield (route, method, str(status)), count.answered
+            yield (route, method, str(status)), count.number
 
     def calls(self) -> Iterator[tuple[tuple[str, str, str], int]]:
         """By model, peer and outcome."""
         for key, count in self._calls.items():
-            yield key, count.ended
+            yield key, count.number
 
 
 def _made(known: dict[K, V], key: K, make: Callable[[], V]) -> V:

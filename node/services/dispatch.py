@@ -127,7 +127,7 @@ class Dispatch:
         return one.known_better(
             self._experience.unit_s(one.peer, work),
             self._experience.slowness(one.peer, work, now, overdue=overdue),
-            is_admitted=self.breakers.admit((one.peer, need.kind), now),
+            is_admitted=self.breakers.admits((one.peer, need.kind), now),
             holds_prefix=holds_prefix,
         )
 
@@ -382,7 +382,7 @@ class Dispatch:
         """Whether the breaker still lets it through: the one probe may be under way by now."""
         key = chosen.choice.peer, chosen.decision.need.kind
         is_ignored = not chosen.choice.candidate.is_admitted
-        return is_ignored or self.breakers.admit(key, trio.current_time())
+        return is_ignored or self.breakers.admits(key, trio.current_time())
 
     @contextmanager
     def sending(self, work: Work, chosen: Chosen, *, learns: bool = True) -> Iterator[Sent]:

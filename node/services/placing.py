@@ -206,7 +206,7 @@ class Placing:
         if tries.are_too_many:
             raise tries.outcome("")
         if not await self._is_anybody_left(need, tries):
-            return  # to spend a try on, as the next choice will say
+            return  # no try is spent on nobody, as the next choice will say
         while not self.dispatch.may_try_again(need.kind):
             if not tries.are_patient:
                 complaint = f"{tries.complaint}; too many tries lately"

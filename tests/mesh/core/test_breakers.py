@@ -19,8 +19,8 @@ def failing(breakers: Breakers, key: Key, times: int, now: float = 0.0) -> None:
 def test_what_fails_at_one_kind_of_work_is_still_sent_the_other() -> None:
     breakers = Breakers(B)
     failing(breakers, CODE, PARAMS.failures_in_a_row)
-    assert not breakers.admit(CODE, 0.0)
-    assert breakers.admit(ASKED, 0.0)
+    assert not breakers.admits(CODE, 0.0)
+    assert breakers.admits(ASKED, 0.0)
     assert dict(breakers) == {CODE: Standing.OPEN}
 
 
@@ -39,7 +39,7 @@ def test_who_comes_back_begins_anew_but_what_was_counted_stays() -> None:
     breakers = Breakers(B)
     failing(breakers, CODE, PARAMS.failures_in_a_row)
     breakers.forget(A)
-    assert breakers.admit(CODE, 0.0)
+    assert breakers.admits(CODE, 0.0)
     assert dict(breakers) == {}
     assert breakers.opened == {"code": 1}
 
@@ -50,6 +50,6 @@ def test_what_succeeds_closes_it_and_what_is_given_up_lets_another_try() -> None
     now = PARAMS.open_s_max
     breakers.abandon(CODE, breakers.send(CODE, now))
     for _ in range(PARAMS.successes_to_close):
-        assert breakers.admit(CODE, now)
+        assert breakers.admits(CODE, now)
         breakers.succeed(CODE, breakers.send(CODE, now))
     assert dict(breakers) == {CODE: Standing.CLOSED}
