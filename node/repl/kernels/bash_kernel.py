@@ -30,7 +30,8 @@ SHOW_VARS() {
 }
 __kowalski_save() {
   [ -z "${answer+x}" ] || printf '%s' "$answer" > "$__kowalski_state.answer"
-  [ -z "${answer_ready-}" ] && rm -f "$__kowalski_state.ready" || : > "$__kowalski_state.ready"
+  if [ -n "${answer_ready-}" ]; then : > "$__kowalski_state.ready"
+  elif [ -e "$__kowalski_state.ready" ]; then rm -f "$__kowalski_state.ready"; fi
   { declare -p; } > "$__kowalski_state.variables" 2>/dev/null
   { declare -f; alias -p; shopt -p; set +o; printf 'cd -- %q\n' "$PWD"; } > "$__kowalski_state.rest" 2>/dev/null
   return 0
@@ -45,7 +46,8 @@ done
 while IFS= read -r __kowalski_cell <&"$__kowalski_in"; do
   [ ! -e "$__kowalski_cell.arguments" ] || source "$__kowalski_cell.arguments"
   trap __kowalski_save EXIT
-  trap 'exit 130' INT
+  # The interrupt comes again and again: only the first may be heard, the others would end the saving.
+  trap 'trap "" INT; exit 130' INT
   source "$__kowalski_cell"
   __kowalski_code=$?
   exec 1>&"$__kowalski_1" 2>&"$__kowalski_2"

@@ -44,6 +44,15 @@ async def test_an_interrupted_cell_keeps_the_state(busy: str) -> None:
         assert (await cell(SHOW)).stdout == b"1 b v f1 /tmp\n"
 
 
+async def test_an_interrupt_that_comes_again_while_the_state_is_saved_loses_nothing() -> None:
+    """It comes every 50 ms until the cell is over; to save takes longer here."""
+    slow = 'declare() { sleep 0.1; builtin declare "$@"; }'
+    async with talk_to("bash") as cell:
+        stopped = await cell(f"{SET}; {slow}; sleep 60", timeout_s=0.3)
+        assert (stopped.status, stopped.session_alive) == ("timeout", True)
+        assert (await cell(SHOW)).stdout == b"1 b v f1 /tmp\n"
+
+
 async def test_the_last_exit_code_is_the_cells() -> None:
     async with talk_to("bash") as cell:
         assert (await cell("false")).exit_code == 1
