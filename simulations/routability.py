@@ -1,12 +1,15 @@
 """Whom nodes send something, which each decides for itself, beside what the mesh thinks.
 
 To each node of `Detectors` belongs the machine of its connections here, which asks for itself
-whoever others suspect. Nobody dials or hangs up: members stay connected.
+whoever others suspect or the mesh has given up. Nobody dials or hangs up: members stay connected.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 
 from kowalski.mesh.core import connectivity
 from kowalski.mesh.core.connectivity import Connectivity, Peer, Standing
@@ -40,6 +43,7 @@ class Routability:
             )
             for me in world.peers
         ]
+        self._waking: set[int] = set()
         world.on_change = self._changed
         world.onlooker = self
 
@@ -63,9 +67,30 @@ class Routability:
         about = self._numbers[event.peer]
         if (is_routable := after.is_routable(event.peer)) != before.is_routable(event.peer):
             self.turns.append(Turn(self._world.now, observer, about, is_routable))
+        self._perform(observer, effects)
+        if isinstance(event, connectivity.GivenUp):
+            self._wake_in_time(observer)
+
+    def _wake_in_time(self, observer: int) -> None:
+        """Something is due of those that are given up alone, and never sooner than of the first."""
+        at = connectivity.wake_at(self._states[observer])
+        if at < inf and observer not in self._waking:
+            self._waking.add(observer)
+            self._world.after(at - self._world.now, partial(self._wake, observer))
+
+    def _wake(self, observer: int) -> None:
+        self._waking.remove(observer)
+        state, effects = connectivity.step(
+            self._states[observer], connectivity.TimePassed(), self._world.now
+        )
+        self._states[observer] = state
+        self._perform(observer, effects)
+        self._wake_in_time(observer)
+
+    def _perform(self, observer: int, effects: Iterable[connectivity.Effect]) -> None:
         for effect in effects:
             if isinstance(effect, connectivity.Verify):
-                _Question(self, self._world, observer, about).ask()
+                _Question(self, self._world, observer, self._numbers[effect.peer]).ask()
 
 
 @dataclass(slots=True)

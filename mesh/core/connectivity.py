@@ -99,11 +99,12 @@ Step = tuple[Connectivity, tuple[Effect, ...]]
 
 
 def wake_at(state: Connectivity) -> float:
-    """When something is due of somebody. Of members, who are most of them, never by itself."""
+    """When something is due of somebody; of members only where the mesh has given one up."""
     at = inf
     for peer in state.peers.values():
-        if peer.standing is not Standing.MEMBER and (due := _due(state, peer)) < at:
-            at = due
+        # Most are members.
+        due = peer.act_at if peer.standing is Standing.MEMBER else _due(state, peer)
+        at = min(at, due)
     return at
 
 
@@ -157,14 +158,10 @@ def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) ->
             return _put(state, evolve(known, silent_since=now)) if known.misses else state, ()
         case Missed():
             return _missed(state, known, now)
-        case Suspected():
-            return _ask_for_ourselves(state, evolve(known, is_doubted=True))
-        case Vouched() if known.misses:
-            return _ask_for_ourselves(state, evolve(known, is_doubted=False))
-        case Vouched():
-            return _put(state, evolve(known, is_doubted=False)), ()
+        case Suspected() | Vouched():
+            return _talked_about(state, known, is_doubted=isinstance(event, Suspected))
         case GivenUp():
-            return _doubt(state, known)
+            return _given_up(state, known, now)
 
 
 def _put(state: Connectivity, peer: Peer) -> Connectivity:
@@ -294,7 +291,7 @@ def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], no
         silent_since=inf,
         since=now if known.standing is not Standing.MEMBER else known.since,
         seen_at=now,
-        act_at=inf,
+        act_at=now + state.params.ask_again_s if known.is_given_up else inf,
         complaint="",
     )
     arrived = (MemberConnected(peer.id, merged),) if known.standing is not Standing.MEMBER else ()
@@ -343,7 +340,7 @@ def _hang_up(state: Connectivity, peer: Peer) -> Step:
     if peer.standing is not Standing.MEMBER or peer.is_hung_up:
         return _put(state, peer), ()
     why = f"{peer.misses} signs of life missed"
-    return _put(state, evolve(peer, is_hung_up=True)), (HangUp(peer.id, why),)
+    return _put(state, evolve(peer, is_hung_up=True, act_at=inf)), (HangUp(peer.id, why),)
 
 
 def _woke(state: Connectivity, now: float) -> Step:
@@ -370,10 +367,25 @@ def _doubt(state: Connectivity, peer: Peer) -> Step:
     return _put(state, doubted), (Verify(peer.id),)
 
 
-def _ask_for_ourselves(state: Connectivity, peer: Peer) -> Step:
-    if peer.standing is not Standing.MEMBER:
+def _given_up(state: Connectivity, known: Peer, now: float) -> Step:
+    """Nobody else asks it from now on: do, now and then, until it is heard of again or hung up."""
+    peer = evolve(known, is_given_up=True)
+    if peer.standing is not Standing.MEMBER or peer.is_hung_up:
+        return _put(state, peer), ()
+    return _doubt(state, evolve(peer, act_at=now + state.params.ask_again_s))
+
+
+def _talked_about(state: Connectivity, known: Peer, *, is_doubted: bool) -> Step:
+    """Be it as a suspect: if it had been given up, the failure detector probes it again."""
+    is_member = known.standing is Standing.MEMBER
+    if known.is_given_up:
+        known = evolve(known, is_given_up=False, act_at=inf if is_member else known.act_at)
+        state = _put(state, known)
+    if not is_member:
         return state, ()
-    return _put(state, peer), (Verify(peer.id),)
+    is_asked = is_doubted or known.misses > 0
+    state = _put(state, evolve(known, is_doubted=is_doubted))
+    return state, (Verify(known.id),) if is_asked else ()
 
 
 def _time_passed(state: Connectivity, now: float) -> Step:
@@ -404,5 +416,8 @@ def _due_now(state: Connectivity, peer: Peer, now: float) -> Step:
             return _put(state, evolve(peer, standing=Standing.ASKING, act_at=inf)), (
                 AskMembership(peer.id),
             )
-        case Standing.DIALLING | Standing.ASKING | Standing.MEMBER:
+        case Standing.MEMBER:
+            asked = evolve(peer, act_at=now + params.ask_again_s)
+            return _put(state, asked), (Verify(peer.id),)
+        case Standing.DIALLING | Standing.ASKING:
             return state, ()

@@ -115,9 +115,10 @@ class Vouched:
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """The mesh has given it up: nobody probes it any more, and we find out by one question.
+    """The mesh has given it up: nobody probes it any more, and we find out by asking ourselves.
 
-    Not by hanging up: who is merely slow would be slower yet for having to connect anew.
+    Again and again, for it may say one thing more and be silent then. Not by hanging up: who is
+    merely slow would be slower yet for having to connect anew.
     """
 
     peer: PeerId

@@ -21,4 +21,6 @@ class Params:
     """Signs of life missed in a row, after which nothing is sent there."""
     silence_s: float = 6.0
     """Without a sign of life, after which the connection is given up; networks do hiccup."""
+    ask_again_s: float = 2.0
+    """Between questions to a connected member that the mesh has given up, which nobody probes."""
     forget_s: float = 24 * 3600.0

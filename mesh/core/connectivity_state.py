@@ -27,7 +27,7 @@ class Standing(Enum):
     MEMBER = auto()
 
 
-AT_IT = (Standing.DIALLING, Standing.ASKING, Standing.MEMBER)
+AT_IT = (Standing.DIALLING, Standing.ASKING)
 """Nothing is due of such a peer by itself. No set: an `Enum` hashes slowly."""
 
 
@@ -56,6 +56,8 @@ class Peer:
     is_doubted: bool = False
     """Others suspect it, and it has given us no sign of life since: one miss of ours is enough."""
     is_hung_up: bool = False
+    is_given_up: bool = False
+    """By the mesh, on whatever connection that was: nobody probes it, so that we have to ask."""
     is_static: bool = False
     complaint: str = ""
 
@@ -143,3 +145,5 @@ def _check_peer(state: Connectivity, name: PeerId, peer: Peer) -> None:
     assert state.is_routable(name) <= state.is_member(name)
     assert peer.standing is not Standing.DIALLING or peer.addresses
     assert peer.standing not in AT_IT or peer.act_at == inf, "somebody is at it"
+    is_watched = peer.standing is Standing.MEMBER and not peer.is_given_up
+    assert not is_watched or peer.act_at == inf, "it is probed"

@@ -23,7 +23,7 @@ from kowalski.protocol.errors import PeerUnreachableError
 from kowalski.protocol.ids import Address, PeerId
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentChunk
-from kowalski.protocol.messages.membership import Hello, Ready, Welcome
+from kowalski.protocol.messages.membership import Hello, Ready, RoundTrip, Welcome
 from tests.mesh.members import (
     WORK,
     About,
@@ -148,6 +148,42 @@ async def test_a_member_that_answers_nothing_is_unroutable_and_then_hung_up_on(
         assert a.mesh.is_member(s.peer)
         await trio.sleep(9)
         assert a.arrivals(s.peer)[:2] == ["MemberConnected", "MemberDisconnected"]
+
+
+async def test_who_was_given_up_and_says_one_thing_more_before_it_is_silent_is_hung_up_on(
+    village: Village, autojump_clock: Clock
+) -> None:
+    async with village.open_member("A") as a, stranger(village, knows=a) as s:
+        last_words: list[float] = []
+
+        async def say_nothing(_asking: Conversation, _asked: Message) -> Message:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        async def prove_and_answer_until_given_up(
+            conversation: Conversation, request: Message
+        ) -> Message:
+            if isinstance(request, RoundTrip):
+                if last_words:
+                    await trio.sleep_forever()
+                if a.mesh.state_of(s.peer) == "failed":
+                    last_words.append(trio.current_time())
+                return request
+            welcome = Welcome(
+                certificate=membership(s.peer).certificate,
+                boot=About("").boot,
+                name="s",
+                addresses=s.addresses,
+            )
+            await conversation.send(welcome)
+            await conversation.receive()
+            return Ready()
+
+        serve(s, MEMBERSHIP_PROTOCOL, prove_and_answer_until_given_up)
+        serve(s, SWIM_PROTOCOL, say_nothing)
+        await eventually(lambda: bool(last_words), within_s=60)
+        assert a.arrivals(s.peer) == ["MemberConnected"]
+        await eventually(lambda: "MemberDisconnected" in a.arrivals(s.peer), within_s=15)
 
 
 async def test_a_connection_lost_before_it_was_noticed_is_not_taken_for_one(

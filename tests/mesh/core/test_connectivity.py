@@ -338,6 +338,64 @@ def test_a_silent_link_to_a_member_that_the_mesh_gave_up_is_hung_up_and_one_that
     assert step(state, Missed(HIGHER), 3.0)[1] == (), "once"
 
 
+def asked_in_vain(state: Connectivity, since: float, *, limit: float) -> float | None:
+    """When we hang up on whoever answers no question from `since` on; half a second is waited."""
+    now = since
+    while (now := max(now, wake_at(state))) <= limit:
+        state, effects = step(state, TimePassed(), now)
+        assert effects == (Verify(HIGHER),)
+        now += 0.5
+        state, effects = step(state, Missed(HIGHER), now)
+        check(state)
+        if effects:
+            assert [type(effect) for effect in effects] == [HangUp]
+            assert wake_at(state) == inf, "once"
+            return now
+    return None
+
+
+@pytest.mark.parametrize("word", [Answered, Spoke])
+def test_who_is_given_up_says_one_thing_more_and_is_silent_then_is_hung_up_on(
+    word: type[Answered | Spoke],
+) -> None:
+    """Nobody probes it any more, and a cell that runs there is waited for until we hang up."""
+    state = after(GivenUp(HIGHER), now=1.0, of=member())
+    state = after(word(HIGHER), now=1.1, of=state)
+    assert asked_in_vain(state, 1.1, limit=60) is not None
+    at = asked_in_vain(state, 1.1, limit=1.1 + PARAMS.silence_s + 2 * PARAMS.ask_again_s)
+    assert at is not None
+    assert at - 1.1 >= PARAMS.silence_s, "networks do hiccup"
+
+
+@pytest.mark.parametrize("word", [Vouched, Suspected])
+def test_who_was_given_up_is_asked_until_it_is_heard_of_again_and_keeps_its_connection(
+    word: type[Vouched | Suspected],
+) -> None:
+    state, now = after(GivenUp(HIGHER), now=1.0, of=member()), 1.0
+    for _ in range(50):
+        state = after(Answered(HIGHER), now=now, of=state)
+        assert state.is_routable(HIGHER)
+        assert wake_at(state) == now + PARAMS.ask_again_s
+        now = wake_at(state)
+        state, effects = step(state, TimePassed(), now)
+        assert effects == (Verify(HIGHER),)
+    state = after(word(HIGHER), Answered(HIGHER), now=now, of=state)
+    assert wake_at(state) == inf, "it is probed again"
+    assert state.is_routable(HIGHER)
+
+
+def test_who_was_given_up_while_it_was_away_is_asked_when_it_is_back() -> None:
+    away = after(ConnectionClosed(HIGHER), GivenUp(HIGHER), of=member())
+    back = after(ConnectionOpened(HIGHER), MembershipProven(HIGHER, ()), now=9.0, of=away)
+    assert back.is_routable(HIGHER)
+    assert asked_in_vain(back, 9.0, limit=20) is not None
+    assert wake_at(after(Vouched(HIGHER), now=9.0, of=back)) == inf
+    forgiven = after(Vouched(HIGHER), now=5.0, of=away)
+    assert wake_at(forgiven) == wake_at(away), "of that one who is away is dialled no sooner"
+    back = after(ConnectionOpened(HIGHER), MembershipProven(HIGHER, ()), now=9.0, of=forgiven)
+    assert wake_at(back) == inf
+
+
 def test_whom_others_suspect_is_asked_at_once_and_one_miss_is_enough() -> None:
     state, effects = step(member(), Suspected(HIGHER), 1.0)
     assert effects == (Verify(HIGHER),)

@@ -19,7 +19,7 @@ ME, A, B = (PeerId(name * 8) for name in "MAB")
 HERE = Address("/memory/here")
 WELL = Peer(A, Standing.MEMBER, (HERE,))
 WRONG = Peer(A, Standing.MEMBER, (HERE,), act_at=5.0)
-"""Somebody is at it, and yet it waits for something."""
+"""It is probed, and yet it waits to be asked."""
 
 
 def knowing(*peers: Peer) -> Connectivity:
@@ -35,7 +35,7 @@ def test_what_has_held_is_the_same_for_a_check_that_knows_of_it() -> None:
 
 def test_a_peer_that_has_changed_is_looked_at_again() -> None:
     held = check_news(knowing(WELL, Peer(B)), None)
-    with pytest.raises(AssertionError, match="somebody is at it"):
+    with pytest.raises(AssertionError, match="it is probed"):
         check_news(knowing(WRONG, Peer(B)), held)
 
 
@@ -43,8 +43,14 @@ def test_a_table_that_was_altered_in_place_is_found() -> None:
     state = knowing(WELL, Peer(B))
     held = check_news(state, None)
     state.peers[A] = WRONG
-    with pytest.raises(AssertionError, match="somebody is at it"):
+    with pytest.raises(AssertionError, match="it is probed"):
         check_news(state, held)
+
+
+def test_a_member_waits_to_be_asked_where_the_mesh_has_given_it_up_alone() -> None:
+    check(knowing(replace(WRONG, is_given_up=True)))
+    with pytest.raises(AssertionError, match="somebody is at it"):
+        check(knowing(replace(WRONG, is_given_up=True, standing=Standing.ASKING)))
 
 
 @pytest.mark.parametrize("name", [ME, B], ids=["ourselves", "another"])
