@@ -92,7 +92,7 @@ simulate-scale: setup ## 50 real nodes and 1,000 as cores, ten virtual minutes e
 	@$(BIN)/python -m simulations bench --nodes 50 --minutes 10
 	@$(BIN)/python -m simulations scale --nodes 1000 --minutes 10 $(SIMULATE_FLAGS)
 
-conformance: setup ## six scripts in the simulator and in real processes: what is seen is the same
+conformance: setup ## seven scripts in the simulator and in real processes: what is seen is the same
 	@CONFORMANCE=all $(BIN)/pytest -q -n0 tests/integration/test_conformance.py
 
 same-story: setup ## 20 seeds by every Python of ours that is here, and other hash seeds: one trace each

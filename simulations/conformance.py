@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import trio
 
@@ -114,8 +114,19 @@ MORE_SCRIPTS = (
     Script("killed", "worker", unroutable_s_max=1.0, failed_s=(0.2, 8.0)),
     # It comes back with a session that nobody wants any more.
     Script("cut off", "worker", unroutable_s_max=4.0, failed_s=(1.0, 8.0)),
+    # It goes on where it was, with that session, and what it still has to say of it.
+    Script("stopped", "worker", unroutable_s_max=4.0, failed_s=(1.0, 8.0)),
 )
 """For `make conformance`: each takes real nodes a quarter of a minute."""
+
+
+class Telling(NamedTuple):
+    """What of a task must not change any more once it has ended."""
+
+    cells: list[tuple[int, str]]
+    workers: list[str]
+    state: str
+    answer: str
 
 
 @dataclass(slots=True)
@@ -129,25 +140,37 @@ class History:
     """Number and status, in the order in which they became visible."""
     workers: list[str] = field(default_factory=list)
     """By name: who ran each of them."""
+    printed: dict[int, str] = field(default_factory=dict)
+    """By cell, as it was shown while it ran, and while it was run again elsewhere."""
     state: str = ""
     answer: str = ""
+    retold: Telling | None = None
+    """By a journal that is read once all is over, and who was away has had its say."""
     verdicts: list[tuple[str, str]] = field(default_factory=list)
     """Whom `a` came to hold for failed, and for alive again."""
     unroutable_after_s: float | None = None
     failed_after_s: float | None = None
 
     @property
+    def telling(self) -> Telling:
+        return Telling(self.cells, self.workers, self.state, self.answer)
+
+    @property
     def visible(self) -> dict[str, object]:
         """What must be the same in both tiers, to the word."""
         leaders, workers = _ranks(self.leaders, "leader"), _ranks(self.workers, "worker")
         ranks = workers | leaders
+        # How much a next leader shows of a cell that runs depends on how soon it joins it.
+        printed = {"printed": self.printed} if self.terms == [1] else {}
         return {
+            **printed,
             "leaders": [leaders[name] for name in self.leaders],
             "terms": self.terms,
             "cells": self.cells,
             "workers": [workers[name] for name in self.workers],
             "state": self.state,
             "answer": self.answer,
+            "is told alike again": self.retold == self.telling,
             "verdicts": [(ranks.get(name, name), state) for name, state in self.verdicts],
         }
 
@@ -162,6 +185,8 @@ class Onlooker:
 
     def __init__(self) -> None:
         self.history = History()
+        self.task = ""
+        """Its name, once it is known."""
         self._befell: tuple[str, float] | None = None
         self._states: dict[str, str] = {}
 
@@ -169,6 +194,10 @@ class Onlooker:
         """Take in an event of the task; whether it is the moment for the script's fault."""
         history = self.history
         match event:
+            case {"kind": "submitted", "task": str(task)}:
+                self.task = task
+            case {"kind": "output", "cell": int(cell), "text": str(text)}:
+                history.printed[cell] = history.printed.get(cell, "") + text
             case {"kind": "coordinator", "name": str(name), "term": int(term)}:
                 history.leaders.append(name)
                 history.terms.append(term)
@@ -182,6 +211,14 @@ class Onlooker:
 
     def ended(self, reply: Row) -> None:
         self.history.state, self.history.answer = str(reply["state"]), str(reply["answer"])
+
+    def retold(self, events: Iterable[Row], reply: Row) -> None:
+        """The task has been told once more, from its beginning."""
+        again = Onlooker()
+        for event in events:
+            again.heard(event)
+        again.ended(reply)
+        self.history.retold = again.history.telling
 
     def whom(self, script: Script) -> str:
         """Whom the script's fault befalls, by name."""
@@ -286,11 +323,12 @@ async def _told(script: Script, seed: int, onlooker: Onlooker, witness: Witness)
             await moment.wait()
             await _befall(world, script, onlooker, ended)
         await ended.wait()
+        await _tell_again(world, onlooker)
         nursery.cancel_scope.cancel()
 
 
 async def _befall(world: World, script: Script, onlooker: Onlooker, ended: trio.Event) -> None:
-    """Lasts until the task has ended and that node is given up; then until it is back."""
+    """Lasts until the task has ended and that node is given up; then until it is back, and idle."""
     name = onlooker.whom(script)
     number = list(script.roles).index(name)
     kind = {"killed": "crash", "cut off": "isolate", "stopped": "freeze"}[script.what]
@@ -302,6 +340,25 @@ async def _befall(world: World, script: Script, onlooker: Onlooker, ended: trio.
         await world.until(lambda: onlooker.has_given_up)
         nursery.cancel_scope.cancel()
     await world.until(lambda: onlooker.has_forgiven)
+    while (await _asked(world, number, "status"))["load"]:  # noqa: ASYNC110 as `World.until`
+        await trio.sleep(LOOK_S)
+
+
+async def _asked(world: World, number: int, verb: str, **of: object) -> dict[str, object]:
+    async def ignore(_event: dict[str, object]) -> None:
+        await trio.lowlevel.checkpoint()
+
+    return await world.verbs(number)[verb](of, ignore)
+
+
+async def _tell_again(world: World, onlooker: Onlooker) -> None:
+    events: list[dict[str, object]] = []
+
+    async def emit(event: dict[str, object]) -> None:
+        await trio.lowlevel.checkpoint()
+        events.append(event)
+
+    onlooker.retold(events, await world.verbs(0)["attach"]({"task": onlooker.task}, emit))
 
 
 async def _follow(world: World, onlooker: Onlooker, moment: trio.Event, ended: trio.Event) -> None:
@@ -315,11 +372,8 @@ async def _follow(world: World, onlooker: Onlooker, moment: trio.Event, ended: t
 
 
 async def _look(world: World, onlooker: Onlooker) -> None:
-    async def ignore(_event: dict[str, object]) -> None:
-        await trio.lowlevel.checkpoint()
-
     while True:
-        rows = (await world.verbs(0)["peers"]({}, ignore))["peers"]
+        rows = (await _asked(world, 0, "peers"))["peers"]
         assert isinstance(rows, list)
         onlooker.looked(rows, trio.current_time())
         await trio.sleep(LOOK_S)

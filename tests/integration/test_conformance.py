@@ -123,6 +123,17 @@ class Told:
             self.onlooker.befell(self.whom, time.monotonic())
             self.home.befall(self.script.what, self.whom)
 
+    def is_idle(self) -> bool:
+        """Whether the one that something befell runs nothing any more."""
+        with contextlib.suppress(NodeGoneError, NodeNotRunningError):
+            return self.home.cluster.named(self.whom).ask("status")["load"] == 0
+        return False
+
+    def tell_again(self) -> None:
+        events: list[Mapping[str, object]] = []
+        named = {"task": self.onlooker.task}
+        self.onlooker.retold(events, self.asked.ask("attach", named, on_event=events.append))
+
     def tell(self) -> None:
         self.home.cluster.wait_until_met(START_S)
         looking = threading.Thread(target=self.look)
@@ -135,6 +146,8 @@ class Told:
                 wait_until(lambda: self.onlooker.has_given_up, f"{self.whom} is given up")
                 self.home.undo(self.script.what, self.whom)
                 wait_until(lambda: self.onlooker.has_forgiven, "it is back", START_S)
+                wait_until(self.is_idle, "it has nothing to do", START_S)
+            self.tell_again()
         finally:
             self.is_over.set()
             looking.join()
@@ -156,5 +169,6 @@ def test_a_user_sees_of_real_processes_what_the_simulator_tells(home: Home, scri
     history = told.onlooker.history
     sys.stdout.write(f"simulated {expected}\nfor real  {history}\n")
     assert history.visible == expected.visible
+    assert history.retold == history.telling
     assert not broken_bounds(script, expected)
     assert not broken_bounds(script, history, slack_s=SLACK_S)

@@ -34,8 +34,12 @@ def test_a_task_is_answered_once_whatever_befalls_its_nodes(script: Script, seed
     assert history.cells == [(0, "done"), (1, "done"), (2, "done")]
     assert history.state == "answered"
     assert "second 499501" in history.answer
+    assert history.retold == history.telling
     befell = [] if is_calm else [(f"first {script.whom}", word) for word in ("failed", "alive")]
     assert history.visible["verdicts"] == befell
+    first = "first 499500\n" * (1 if is_led else 2)  # it is run again, to bring its variables back
+    if terms == 1:
+        assert history.printed == {0: first, 1: "second 499501\n", 2: "third 499501\n"}
     assert not broken_bounds(script, history)
 
 
@@ -64,6 +68,38 @@ def test_an_onlooker_times_what_is_noticed_from_when_it_befell() -> None:
     assert onlooker.history.verdicts == [("b", "failed"), ("b", "alive")]
     assert onlooker.history.unroutable_after_s == 0.5
     assert onlooker.history.failed_after_s == 3.0
+
+
+def cell(number: int, name: str) -> dict[str, object]:
+    return {"kind": "cell", "cell": number, "status": "done", "name": name}
+
+
+def test_what_is_told_otherwise_once_all_is_over_is_not_alike() -> None:
+    onlooker, ended = Onlooker(), {"state": "answered", "answer": "42"}
+    told = [{"kind": "submitted", "task": "t"}, cell(0, "b"), cell(1, "c")]
+    for event in told:
+        onlooker.heard(event)
+    onlooker.ended(ended)
+    assert onlooker.task == "t"
+    for again, reply, is_alike in (
+        (told, ended, True),
+        ([*told, cell(1, "b")], ended, False),
+        ([told[0], cell(0, "b"), cell(1, "b")], ended, False),
+        (told, {**ended, "answer": "43"}, False),
+    ):
+        onlooker.retold(again, reply)
+        assert onlooker.history.visible["is told alike again"] is is_alike
+    assert onlooker.history.cells == [(0, "done"), (1, "done")]
+
+
+def test_what_cells_print_is_joined_by_cell_and_compared_where_one_leads_throughout() -> None:
+    onlooker = Onlooker()
+    onlooker.heard({"kind": "coordinator", "name": "a", "term": 1})
+    for text in ("one ", "two"):
+        onlooker.heard({"kind": "output", "cell": 1, "text": text})
+    assert onlooker.history.visible["printed"] == {1: "one two"}
+    onlooker.heard({"kind": "coordinator", "name": "c", "term": 2})
+    assert "printed" not in onlooker.history.visible
 
 
 @pytest.mark.parametrize(
