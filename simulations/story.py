@@ -29,6 +29,7 @@ from simulations.checkers.keepers import Keepers
 from simulations.checkers.members import Members
 from simulations.checkers.patience import Silences
 from simulations.checkers.placements import Able, Deadlines, Probes, RetryBudgets
+from simulations.checkers.sessions import Sessions
 from simulations.checkers.stillness import Stillness
 from simulations.checkers.terms import Fences, Leases, Terms
 from simulations.checkers.views import Beliefs, disagreements, ghosts
@@ -111,6 +112,7 @@ class _Story:
         self._keepers: Keepers
         self._journals: Journals
         self._executions: Executions
+        self._sessions: Sessions
         self._members: Members
         self._silences: Silences
         self._probes: Probes
@@ -140,6 +142,7 @@ class _Story:
         self._keepers = Keepers(witness)
         self._journals = Journals(witness)
         self._executions = Executions(witness, self._plan.asks)
+        self._sessions = Sessions(witness)
         self._members = Members(witness)
         self._silences = Silences(witness)
         self._probes = Probes(witness)
@@ -152,6 +155,7 @@ class _Story:
             Closers(witness),
             self._journals,
             self._executions,
+            self._sessions,
             self._members,
             self._silences,
             Able(witness, self._parts),
@@ -172,7 +176,8 @@ class _Story:
         if network.mbit_per_s is not None:
             storm.bytes_per_s = network.mbit_per_s * 125_000
         for place in world.places:
-            place.on_cell.append(partial(self._executions.began_cell, place.number))
+            for watching in (self._executions, self._sessions):
+                place.on_cell.append(partial(watching.began_cell, place.number))
         self._injection = Injection(world)
         self._probes.under_way = world.probes
         self._beliefs = Beliefs(witness)

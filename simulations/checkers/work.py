@@ -26,7 +26,8 @@ class Executions(NoChecker):
 
     `session_is_whole`: each runs where those before it in its language have, and no others, back
     to the first or to one that ended its session. One that died with its session is not run again
-    in the next: its task was told that what it did is gone.
+    in the next: its task was told that what it did is gone. So the plan has it; `sessions.Sessions`
+    goes by what was journalled, of cells that no plan knows as well.
     """
 
     def __init__(self, witness: Witness, asks: Iterable[Ask]) -> None:
