@@ -64,12 +64,16 @@ def terse(request: CompletionRequest) -> str:
 
 
 def improvising(request: CompletionRequest) -> str:
-    """`terse`, but where cells are wanted: those are other ones each time, as with real models."""
+    """`terse`, but where cells are wanted: those are other ones each time, as with real models.
+
+    A reply that broke off goes on as it began.
+    """
     found = re.search(rf"^{IMPROVISE} (\d+)$", _first_question(request), re.MULTILINE)
     if found is None:
         return terse(request)
     ordinal = found[1]
-    whim = int(trio.current_time() * 1000) % 10_000
+    begun = re.search(r"keep [xy] (\d+)", request.so_far)
+    whim = begun[1] if begun else int(trio.current_time() * 1000) % 10_000
     turns = (
         f"keep x {whim}\nwait 0.1\nshow x",
         f"keep y {whim}\nwait 0.1\nshow x\nshow y",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,17 @@ async def test_a_model_that_improvises_writes_other_cells_at_another_time(
     assert "keep x" in first
     assert "keep x" in again
     assert improvising(asked("anything else")) == terse(asked("anything else"))
+
+
+@pytest.mark.trio
+async def test_a_model_that_improvises_goes_on_with_a_reply_that_broke_off(
+    virtual_time: JumpingClock,
+) -> None:
+    question = asked("improvise 7")
+    whole = improvising(question)
+    await trio.sleep(1)
+    assert improvising(replace(question, so_far=whole[: whole.index("\nwait")])) == whole
+    assert improvising(replace(question, so_far="```python\nkeep")) != whole
 
 
 @pytest.mark.trio
