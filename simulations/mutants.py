@@ -133,6 +133,13 @@ MUTANTS: dict[str, Mutant] = {
         ),
         scenario="deposed",
     ),
+    "any-longer-session": _mutant(
+        "a cell runs in a session that has run more than its asker thinks of, whatever that was",
+        DESK,
+        "return asked.after == ran and asked.past in {None, (NOTHING, *pasts)[len(ran)]}",
+        "return asked.after == ran[: len(asked.after)]",
+        scenario="improvised",
+    ),
     "forgets-tasks": _mutant(
         "a node that was restarted does not know its tasks",
         "node/services/submitter.py",

@@ -34,12 +34,21 @@ def _is_improvised(scenario: Scenario) -> bool:
     return scenario.work.improvised > 0 and scenario.work.direct < 1
 
 
+def _has_cells(scenario: Scenario) -> bool:
+    return scenario.work.direct < 1
+
+
+def _has_planned_cells(scenario: Scenario) -> bool:
+    return _has_cells(scenario) and scenario.work.improvised < 1
+
+
 def _has_second_thoughts(scenario: Scenario) -> bool:
     return scenario.work.repeated > 0
 
 
-def _is_never_helpless(scenario: Scenario) -> bool:
-    return not scenario.may_be_helpless
+def _has_planned_calls(scenario: Scenario) -> bool:
+    is_planned = scenario.work.direct > 0 or _has_planned_cells(scenario)
+    return is_planned and not scenario.may_be_helpless
 
 
 def _has_watched_breakers(scenario: Scenario) -> bool:
@@ -48,9 +57,9 @@ def _has_watched_breakers(scenario: Scenario) -> bool:
 
 OF_WHOLE_NODES: dict[str, Applies] = {
     "answers_are_right": _always,
-    "attempt_budget": _always,
+    "attempt_budget": _has_planned_cells,
     "breaker_opens": _has_watched_breakers,
-    "calls_budget": _is_never_helpless,
+    "calls_budget": _has_planned_calls,
     "closed_by_its_leader": _always,
     "durable": _always,
     "fence_monotone": _knows("wrong-term", "jumbles", "freeze", "isolate"),
@@ -77,7 +86,7 @@ OF_WHOLE_NODES: dict[str, Applies] = {
     "placed_with_the_able": _always,
     "prefix_chain": _always,
     "retry_budget": _always,
-    "session_is_whole": _always,
+    "session_is_whole": _has_cells,
     "silence_is_noticed": _always,
     "strangers_get_nothing": _knows("forged-sender", "bad-signature"),
     "tasks_are_conserved": _always,
