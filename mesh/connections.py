@@ -33,6 +33,9 @@ from kowalski.protocol.messages.membership import RoundTrip
 log = structlog.get_logger(__name__)
 
 DIALS_AT_A_TIME = 8
+HEARSAY_DIALS_AT_A_TIME = 4
+"""Beside those, to peers that were merely announced: there may be hundreds that nobody is, and each
+takes as long to find that out as is waited for an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class Connections:
         self._timeouts = timeouts
         self._patience_s = patience_s
         self._dials = trio.CapacityLimiter(DIALS_AT_A_TIME)
+        self._hearsay_dials = trio.CapacityLimiter(HEARSAY_DIALS_AT_A_TIME)
         self._silent: frozenset[PeerId] = frozenset()
         self._heeded: Connectivity | None = None
         """The state of which `_silent` is."""
@@ -152,9 +156,10 @@ class Connections:
         complaint = "no address"
         # One alone needs no choice, and looking at the interfaces takes a millisecond.
         networks = own_networks() if len(dial.addresses) > 1 else ()
+        turns = self._dials if dial.is_vouched else self._hearsay_dials
         for address in nearest_first(dial.addresses, networks):
             try:
-                async with self._dials:
+                async with turns:
                     await self._transport.connect(
                         dial.peer, address, timeout_s=self._timeouts.dial_s
                     )

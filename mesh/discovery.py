@@ -107,10 +107,10 @@ async def open_discovery(
     starts again when they have changed; every `check_s` seconds sightings are repeated. The oldest
     sightings are dropped when nobody reads them.
     """
-    send, receive = trio.open_memory_channel[Sighting](SIGHTINGS_MAX)
-    discovery = Discovery(receive)
     name = secrets.token_hex(20)
-    ears = _Ears(name, send, receive.clone(), trio.lowlevel.current_trio_token())
+    token = trio.lowlevel.current_trio_token()
+    ears = Ears(name, partial(token.run_sync_soon, idempotent=True))
+    discovery = Discovery(ears.sightings)
 
     def surroundings() -> _Surroundings:
         return _Surroundings(_present(interfaces), addresses())
@@ -139,7 +139,7 @@ async def _keep_up(
     discovery: Discovery,
     surroundings: Callable[[], _Surroundings],
     announcement: Callable[[_Surroundings], ServiceInfo | None],
-    ears: _Ears,
+    ears: Ears,
     *,
     look_s: float,
     check_s: float,
@@ -192,7 +192,7 @@ class _Start:
     """Starts zeroconf in a worker thread."""
 
     def __init__(
-        self, interfaces: tuple[str | int, ...], announcement: ServiceInfo | None, ears: _Ears
+        self, interfaces: tuple[str | int, ...], announcement: ServiceInfo | None, ears: Ears
     ) -> None:
         self._interfaces = interfaces
         self._announcement = announcement
@@ -220,7 +220,7 @@ class _Start:
         try:
             # With a question, so that what was answered in the meantime is told as well.
             zeroconf.add_listener(self._ears, DNSQuestion(SERVICE, _PTR, _INTERNET))
-            # Sends the queries, ever more rarely; what comes back is heard by `_Ears`.
+            # Sends the queries, ever more rarely; what comes back is heard by `Ears`.
             ServiceBrowser(zeroconf, SERVICE, handlers=[_pass])
             if self._announcement is not None:
                 # The name is random: nobody has to be asked whether it is taken.
@@ -238,20 +238,18 @@ def _pass(
 ) -> None: ...
 
 
-class _Ears(RecordUpdateListener):
-    """Hears records in zeroconf's thread, and hands sightings over to trio's."""
+class Ears(RecordUpdateListener):
+    """Hears records in zeroconf's thread, and hands sightings over to trio's.
 
-    def __init__(
-        self,
-        name: str,
-        send: trio.MemorySendChannel[Sighting],
-        oldest: trio.MemoryReceiveChannel[Sighting],
-        token: trio.lowlevel.TrioToken,
-    ) -> None:
+    `name` is the one under which we announce ourselves. `soon` has a function called in the thread
+    in which `sightings` are read.
+    """
+
+    def __init__(self, name: str, soon: Callable[[Callable[[], object]], None]) -> None:
+        self._send, self.sightings = trio.open_memory_channel[Sighting](SIGHTINGS_MAX)
+        self._oldest = self.sightings.clone()
         self._own_name = f"{name}.{SERVICE}".lower()
-        self._send = send
-        self._oldest = oldest
-        self._token = token
+        self._soon = soon
         # Used by zeroconf's thread: who is behind a service name, and names of which only the
         # name is known, with how often we asked.
         self._peers: dict[str, Sighting] = {}
@@ -269,18 +267,22 @@ class _Ears(RecordUpdateListener):
     ) -> None:
         for record in records:
             if isinstance(record.new, DNSText) and record.new.name.lower().endswith(SERVICE):
-                self._hear(record.new)
+                self.hear(record.new.name, record.new.text, ttl_s=record.new.ttl)
         for record in records:
             if isinstance(record.new, DNSPointer) and record.new.name.lower() == SERVICE:
                 self._follow(zc, record.new)
 
-    def _hear(self, text: DNSText) -> None:
-        name = text.name.lower()
+    def hear(self, name: str, text: bytes, *, ttl_s: float) -> None:
+        """Take a TXT record, from whomever it is: of what service, what it says, how long it holds.
+
+        0 s says that it is over.
+        """
+        name = name.lower()
         self._unknown.pop(name, None)
-        sighting = parse_txt(text.text)
+        sighting = parse_txt(text)
         if sighting is None or name == self._own_name:
             return
-        if text.ttl == 0:
+        if ttl_s == 0:
             self._say_left(name)
         else:
             _remember(self._peers, name, sighting)
@@ -294,7 +296,7 @@ class _Ears(RecordUpdateListener):
             # What was answered before we listened is in the cache, and nobody says it again.
             texts = [t for t in zc.cache.async_entries_with_name(name) if isinstance(t, DNSText)]
             for text in texts:
-                self._hear(text)
+                self.hear(text.name, text.text, ttl_s=text.ttl)
             if not texts and name not in self._unknown:
                 _remember(self._unknown, name, 0)
                 zc.async_send(_question(name))
@@ -315,7 +317,7 @@ class _Ears(RecordUpdateListener):
     def _say(self, sighting: Sighting) -> None:
         self._heard.append(sighting)
         with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._hand_over, idempotent=True)
+            self._soon(self._hand_over)
 
     def _hand_over(self) -> None:
         while self._heard:

@@ -70,6 +70,7 @@ from kowalski.node.services.placing import Placing
 from kowalski.node.services.reach import open_reach
 from kowalski.node.services.submitting import open_submitting
 from kowalski.node.services.telemetry import Device, NodeTelemetry, device_here
+from kowalski.node.sightings import follow_sightings
 from kowalski.node.stopping import Stopping
 from kowalski.node.storage import LedgerStorage, open_ledger_storage
 from kowalski.node.tracing import NoTracing, Tracing, open_tracing
@@ -163,7 +164,7 @@ async def _run(config: NodeConfig, notices: ServiceNotices, stopping: Stopping) 
                     interfaces=_interfaces(transport.addresses),
                 )
             )
-            nursery.start_soon(_follow_sightings, discovery, node.mesh)
+            nursery.start_soon(follow_sightings, discovery.sightings, node.mesh)
         here = verbs.Here(
             config,
             sandbox=hands.verdict,
@@ -272,16 +273,6 @@ def _interfaces(addresses: tuple[Address, ...]) -> tuple[str, ...] | None:
     """Where to announce: who listens on loopback alone is nobody's business elsewhere."""
     hosts = {address.split("/")[2] for address in addresses}
     return ("127.0.0.1",) if hosts == {"127.0.0.1"} else None
-
-
-async def _follow_sightings(discovery: Discovery, mesh: Mesh) -> None:
-    async for seen in discovery.sightings:
-        if seen.left or seen.mesh is None:
-            continue
-        if seen.peer == mesh.me:
-            mesh.twins.announced(seen.addresses)
-        else:
-            mesh.sighted(Sighted(seen.peer, seen.addresses, seen.mesh))
 
 
 def _say_ready(config: NodeConfig, mesh: Mesh, after_s: float) -> None:

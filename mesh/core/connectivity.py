@@ -43,8 +43,11 @@ from kowalski.mesh.core.connectivity_events import (
 from kowalski.mesh.core.connectivity_params import Params
 from kowalski.mesh.core.connectivity_state import (
     ADDRESSES_PER_PEER_MAX,
+    ANNOUNCED_MAX,
+    NAMED_MAX,
     PEERS_MAX,
     STRANGERS_MAX,
+    TOLD_MAX,
     Connectivity,
     Peer,
     Standing,
@@ -56,6 +59,7 @@ from kowalski.protocol.ids import Address, PeerId
 
 __all__ = [
     "ADDRESSES_PER_PEER_MAX",
+    "ANNOUNCED_MAX",
     "PEERS_MAX",
     "STRANGERS_MAX",
     "Answered",
@@ -110,10 +114,15 @@ def wake_at(state: Connectivity) -> float:
 
 def _due(state: Connectivity, peer: Peer) -> float:
     if peer.standing is Standing.ABSENT and not peer.is_static:
-        return min(peer.act_at, peer.seen_at + state.params.forget_s)
+        return min(peer.act_at, _forgotten_at(state, peer))
     if peer.standing is Standing.CONNECTED or peer.standing is Standing.ASKING:
         return min(peer.act_at, peer.since + state.params.stranger_s)
     return peer.act_at
+
+
+def _forgotten_at(state: Connectivity, peer: Peer) -> float:
+    params = state.params
+    return peer.seen_at + (params.forget_s if peer.is_vouched else params.forget_announced_s)
 
 
 def step(state: Connectivity, event: Event, now: float) -> Step:
@@ -177,9 +186,14 @@ def _yield_s(state: Connectivity, peer: PeerId) -> float:
 
 
 def _merged(news: tuple[Address, ...], known: Peer) -> tuple[Address, ...]:
-    """Where it was reached, then the news; but many of them do not displace all that we knew."""
-    first = news[: ADDRESSES_PER_PEER_MAX // 2]
-    kept = tuple(dict.fromkeys((*first, *known.addresses, *news)))[:ADDRESSES_PER_PEER_MAX]
+    """Where it was reached, then the news; but many of them do not displace all that we knew.
+
+    Nor any of what is more than a hint: who announces false addresses adds to them at most.
+    """
+    sure = known.sure_addresses
+    room = min(ADDRESSES_PER_PEER_MAX // 2, ADDRESSES_PER_PEER_MAX - len(sure))
+    all_of_them = (*news[:room], *sure, *known.addresses, *news)
+    kept = tuple(dict.fromkeys(all_of_them))[:ADDRESSES_PER_PEER_MAX]
     return tuple(sorted(kept, key=lambda address: address != known.reached))
 
 
@@ -206,8 +220,10 @@ def _sighted(state: Connectivity, event: Sighted, now: float) -> Step:
     soon = now + _yield_s(state, event.peer)
     known = state.peers.get(event.peer)
     if known is None:
-        if len(state.peers) >= PEERS_MAX:
+        roomy = _with_room(state, event)
+        if roomy is None:
             return state, ()
+        state = roomy
         peer = Peer(event.peer, act_at=soon, since=now, seen_at=now, is_static=event.is_static)
     else:
         peer = evolve(known, seen_at=now, is_static=known.is_static or event.is_static)
@@ -215,8 +231,29 @@ def _sighted(state: Connectivity, event: Sighted, now: float) -> Step:
         if is_news and known.standing is Standing.ABSENT:
             act_at = max(min(known.act_at, soon), known.shunned_until)
             peer = evolve(peer, act_at=act_at, attempts=0)
+    if not event.is_announced:
+        peer = evolve(peer, is_vouched=True)
+    if event.is_static:
+        named = tuple(dict.fromkeys((*event.addresses, *peer.named)))[:NAMED_MAX]
+        peer = evolve(peer, named=named)
     peer = evolve(peer, addresses=_merged(event.addresses, peer))
     return _due_now(_put(state, peer), peer, now)
+
+
+def _with_room(state: Connectivity, event: Sighted) -> Connectivity | None:
+    """Room for one more. Who was merely announced makes way, dialled in vain most often first."""
+    hearsay = [one for one in state.peers.values() if not one.is_vouched and not one.is_connected]
+    too_many = len(state.peers) + 1 - PEERS_MAX
+    if event.is_announced:
+        too_many = max(too_many, len(hearsay) + 1 - ANNOUNCED_MAX)
+    if too_many <= 0:
+        return state
+    away = [one for one in hearsay if one.standing is Standing.ABSENT]
+    if too_many > len(away):
+        return None
+    away.sort(key=lambda one: (-one.attempts, one.seen_at))
+    gone = {one.id for one in away[:too_many]}
+    return evolve(state, peers={k: v for k, v in state.peers.items() if k not in gone})
 
 
 def _introduced(state: Connectivity, sightings: tuple[Sighted, ...], now: float) -> Step:
@@ -278,6 +315,7 @@ def _closed(state: Connectivity, known: Peer, now: float) -> Step:
 def _proven(state: Connectivity, known: Peer, addresses: tuple[Address, ...], now: float) -> Step:
     if not known.is_connected:
         return state, ()
+    known = evolve(known, told=addresses[:TOLD_MAX], is_vouched=True)
     merged = _merged(addresses, known)
     peer = evolve(
         known,
@@ -404,12 +442,12 @@ def _due_now(state: Connectivity, peer: Peer, now: float) -> Step:
     params = state.params
     match peer.standing:
         case Standing.ABSENT:
-            if not peer.is_static and peer.seen_at + params.forget_s <= now:
+            if not peer.is_static and _forgotten_at(state, peer) <= now:
                 return _without(state, peer.id), ()
             if not peer.addresses:
                 return _put(state, evolve(peer, act_at=inf)), ()
             dialling = evolve(peer, standing=Standing.DIALLING, act_at=inf)
-            return _put(state, dialling), (Dial(peer.id, peer.addresses),)
+            return _put(state, dialling), (Dial(peer.id, peer.addresses, peer.is_vouched),)
         case Standing.CONNECTED | Standing.ASKING if peer.since + params.stranger_s <= now:
             return _refused(state, peer, peer.complaint or "it did not prove its membership", now)
         case Standing.CONNECTED:

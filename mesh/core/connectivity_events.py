@@ -11,12 +11,16 @@ from kowalski.protocol.ids import Address, MeshId, PeerId
 
 @dataclass(frozen=True, slots=True)
 class Sighted:
-    """Somebody says that `peer` is at `addresses`. A hint, never proof."""
+    """Somebody says that `peer` is at `addresses`. A hint, never proof.
+
+    `is_static`: the owner says it. `is_announced`: anybody may have, on the network.
+    """
 
     peer: PeerId
     addresses: tuple[Address, ...]
     mesh: MeshId | None = None
     is_static: bool = False
+    is_announced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +160,11 @@ Event = Sighted | Introduced | ConnectionOpened | Woke | TimePassed | EventOfKno
 
 @dataclass(frozen=True, slots=True)
 class Dial:
+    """`is_vouched`: more than an announcement says that somebody is there."""
+
     peer: PeerId
     addresses: tuple[Address, ...]
+    is_vouched: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,4 +23,6 @@ class Params:
     """Without a sign of life, after which the connection is given up; networks do hiccup."""
     ask_again_s: float = 2.0
     """Between questions to a connected member that the mesh has given up, which nobody probes."""
+    forget_announced_s: float = 3600.0
+    """After the last announcement of a peer of which nobody else has ever told."""
     forget_s: float = 24 * 3600.0

@@ -16,7 +16,15 @@ PEERS_MAX = 1024
 STRANGERS_MAX = 256
 """Connected peers beyond those, of whom nobody had heard."""
 
+ANNOUNCED_MAX = 256
+"""Of those that were heard of: away, and so far nobody but an announcement on the network says that
+they are there."""
+
 ADDRESSES_PER_PEER_MAX = 8
+
+NAMED_MAX, TOLD_MAX = 2, 3
+"""Addresses of one peer that no hint displaces, by the owner's word and by its own. With the one
+where it was reached they leave room for two hints."""
 
 
 class Standing(Enum):
@@ -40,6 +48,12 @@ class Peer:
     addresses: tuple[Address, ...] = ()
     reached: Address | None = None
     """Where we last dialled it with success."""
+    named: tuple[Address, ...] = ()
+    """Where the owner says that it is."""
+    told: tuple[Address, ...] = ()
+    """Where it said that it is when it last proved its membership."""
+    is_vouched: bool = False
+    """The owner, the last run or a member has named it, or it has proven itself."""
     attempts: int = 0
     """Dials, or questions on this connection, that failed in a row."""
     unproven: int = 0
@@ -60,6 +74,12 @@ class Peer:
     """By the mesh, on whatever connection that was: nobody probes it, so that we have to ask."""
     is_static: bool = False
     complaint: str = ""
+
+    @property
+    def sure_addresses(self) -> tuple[Address, ...]:
+        """Those that are more than hints."""
+        reached = () if self.reached is None else (self.reached,)
+        return tuple(dict.fromkeys((*reached, *self.named, *self.told)))
 
     @property
     def is_connected(self) -> bool:
@@ -142,6 +162,7 @@ def _check_peer(state: Connectivity, name: PeerId, peer: Peer) -> None:
     assert name == peer.id
     assert len(peer.addresses) <= ADDRESSES_PER_PEER_MAX
     assert len(set(peer.addresses)) == len(peer.addresses)
+    assert set(peer.sure_addresses) <= set(peer.addresses), "a hint has displaced what was proven"
     assert state.is_routable(name) <= state.is_member(name)
     assert peer.standing is not Standing.DIALLING or peer.addresses
     assert peer.standing not in AT_IT or peer.act_at == inf, "somebody is at it"

@@ -11,6 +11,7 @@ import trio.testing
 from structlog.testing import capture_logs
 
 from kowalski.mesh.admission import MEMBERSHIP_PROTOCOL
+from kowalski.mesh.connections import HEARSAY_DIALS_AT_A_TIME
 from kowalski.mesh.conversation import Conversation, serve
 from kowalski.mesh.core.connectivity import Params, Sighted
 from kowalski.mesh.failure_detection import SWIM_PROTOCOL
@@ -232,6 +233,37 @@ async def test_of_equally_near_addresses_the_one_that_worked_last_is_dialled_fir
         a.mesh.sighted(Sighted(B, (nowhere, *b.addresses)))
         await eventually(lambda: len(dials) == 3, within_s=30)
     assert dials == [nowhere, *b.addresses, *b.addresses]
+
+
+async def test_hundreds_that_nobody_is_do_not_hold_up_a_member(
+    village: Village, autojump_clock: Clock
+) -> None:
+    """Each dial of one of them takes as long as is waited for an answer, and they come first."""
+    under_way, most = 0, 0
+
+    class Waits(LoopbackTransport):
+        async def connect(self, peer: PeerId, address: Address, *, timeout_s: float) -> None:
+            nonlocal under_way, most
+            if address == "/memory/nowhere":
+                under_way += 1
+                most = max(most, under_way)
+                await trio.sleep(timeout_s)
+                under_way -= 1
+            await super().connect(peer, address, timeout_s=timeout_s)
+
+    def waits(transport: LoopbackTransport) -> LoopbackTransport:
+        transport.__class__ = Waits
+        return transport
+
+    async with village.open_member("A", over=waits) as a, village.open_member("B") as b:
+        for number in range(200):
+            nobody, nowhere = peer_of(f"nobody {number}"), Address("/memory/nowhere")
+            mesh = a.mesh.membership.mesh
+            a.mesh.sighted(Sighted(nobody, (nowhere,), mesh, is_announced=True))
+        await trio.sleep(1.5)
+        a.meets(b)
+        await eventually(lambda: a.mesh.is_member(B), within_s=3)
+        assert most == HEARSAY_DIALS_AT_A_TIME
 
 
 async def test_leaving_the_mesh_ends_its_tasks_and_connections_stay_the_transports(

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from kowalski.mesh.core.connectivity import (
     ADDRESSES_PER_PEER_MAX,
+    ANNOUNCED_MAX,
     PEERS_MAX,
     STRANGERS_MAX,
     Answered,
@@ -494,6 +495,105 @@ def test_the_addresses_of_a_peer_have_a_limit_and_its_own_do_not_displace_what_w
     assert HERE in addresses
 
 
+# --- what anybody may announce on the network ---------------------------------------------------
+
+
+def lies(count: int) -> tuple[Event, ...]:
+    """As many announcements that the higher peer is elsewhere, each time somewhere else."""
+    return tuple(
+        Sighted(
+            HIGHER,
+            tuple(Address(f"/memory/false-{number}-{n}") for n in range(8)),
+            OURS,
+            is_announced=True,
+        )
+        for number in range(count)
+    )
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        (Sighted(HIGHER, (HERE,), is_static=True),),
+        (Sighted(HIGHER, (THERE,)), ConnectionOpened(HIGHER), Reached(HIGHER, HERE)),
+        (ConnectionOpened(HIGHER), MembershipProven(HIGHER, (HERE,))),
+    ],
+    ids=["the owner named", "it was reached at", "it told of itself"],
+)
+def test_announcements_do_not_displace_the_address_that(told: tuple[Event, ...]) -> None:
+    state = after(*told, *lies(20))
+    addresses = state.peers[HIGHER].addresses
+    assert HERE in addresses
+    assert len(addresses) == ADDRESSES_PER_PEER_MAX
+
+
+def test_what_is_announced_has_room_beside_all_that_is_certain() -> None:
+    """A device that has moved says so by an announcement, and by nothing else."""
+    old = tuple(Address(f"/memory/old-{number}") for number in range(8))
+    state = after(Sighted(HIGHER, old[:4], is_static=True), ConnectionOpened(HIGHER))
+    state = after(MembershipProven(HIGHER, old[4:]), Reached(HIGHER, old[7]), of=state)
+    state = after(Sighted(HIGHER, (THERE,), OURS, is_announced=True), of=state)
+    assert THERE in state.peers[HIGHER].addresses
+
+
+def announced(number: int) -> Sighted:
+    """Of a peer to which we leave it to dial, for a while."""
+    return Sighted(PeerId(f"A{number:07}"), (HERE,), OURS, is_announced=True)
+
+
+def test_those_who_were_merely_announced_have_a_limit_of_their_own() -> None:
+    state = Connectivity(ME, OURS)
+    for number in range(ANNOUNCED_MAX + 10):
+        state, _ = step(state, announced(number), float(number))
+    assert len(state.peers) == ANNOUNCED_MAX
+    assert PeerId("A0000009") not in state.peers, "of those that nobody tried the oldest go first"
+    state = after(Sighted(LOWER, (HERE,)), now=1e3, of=state)
+    assert LOWER in state.peers, "a member tells of it"
+
+
+def test_who_was_dialled_in_vain_makes_way_for_a_newcomer() -> None:
+    state = Connectivity(ME, OURS)
+    for number in range(ANNOUNCED_MAX):
+        state, _ = step(state, announced(number), float(number))
+    in_vain = PeerId(f"A{ANNOUNCED_MAX - 1:07}")
+    state, _ = step(state, TimePassed(), 1e3)
+    dialled = [one.id for one in state.peers.values() if one.standing is Standing.DIALLING]
+    assert in_vain in dialled
+    assert after(announced(1000), now=1e3, of=state) == state, "all are being tried"
+    state = after(DialFailed(in_vain, "nobody answers"), announced(1000), now=1e3, of=state)
+    assert in_vain not in state.peers
+    assert announced(1000).peer in state.peers
+
+
+def test_a_table_that_is_full_of_hearsay_has_room_for_whom_somebody_vouches_for() -> None:
+    state = Connectivity(ME, OURS)
+    for number in range(PEERS_MAX - 1):
+        state, _ = step(state, Sighted(PeerId(f"B{number:07}"), (HERE,)), 0.0)
+    state = after(announced(1), Sighted(HIGHER, (HERE,)), of=state)
+    assert HIGHER in state.peers
+    assert announced(1).peer not in state.peers
+    assert len(state.peers) == PEERS_MAX
+
+
+def test_a_dial_says_whether_anybody_vouches_for_the_peer() -> None:
+    state = after(announced(1))
+    hearsay, when = announced(1).peer, PARAMS.yield_s
+    assert step(state, TimePassed(), when)[1] == (Dial(hearsay, (HERE,), is_vouched=False),)
+    state = after(Introduced((Sighted(hearsay, (HERE,)),)), of=state)
+    assert step(state, TimePassed(), when)[1] == (Dial(hearsay, (HERE,), is_vouched=True),)
+
+
+def test_who_was_merely_announced_is_forgotten_after_an_hour() -> None:
+    state = after(announced(1), Sighted(LOWER, (HERE,)))
+    now = 0.0
+    while (now := wake_at(state)) <= PARAMS.forget_announced_s:
+        state, effects = step(state, TimePassed(), now)
+        for effect in effects:
+            assert isinstance(effect, Dial)
+            state, _ = step(state, DialFailed(effect.peer, "nobody answers"), now)
+    assert list(state.peers) == [LOWER]
+
+
 # --- any history --------------------------------------------------------------------------------
 
 PEERS = [PeerId(f"{letter}" * 8) for letter in "ABYZ"]
@@ -546,6 +646,14 @@ class AnyHistory(RuleBasedStateMachine):
         before = self.state
         self.happens(Sighted(peer, addresses, mesh))
         assert mesh != OTHERS or self.state == before
+
+    @rule(peer=peers, addresses=some_addresses)
+    def announced(self, peer: PeerId, addresses: tuple[Address, ...]) -> None:
+        before = self.state.peers.get(peer)
+        self.happens(Sighted(peer, addresses, OURS, is_announced=True))
+        after = self.state.peers.get(peer)
+        if before is not None and after is not None:
+            assert set(before.sure_addresses) <= set(after.addresses)
 
     @rule(peer=peers, addresses=some_addresses)
     def named_by_the_owner(self, peer: PeerId, addresses: tuple[Address, ...]) -> None:
