@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,6 +15,9 @@ from kowalski.node.storage import LedgerStorage, StorageError
 
 WRITING_THREADS = frozenset({"_write", "write", "write_bytes"})
 """Functions that nodes run in threads and that need room on the disk."""
+
+ERRORS = 0.5
+"""Share of the writes on a bad disk."""
 
 
 class DiskWatcher(Protocol):
@@ -34,6 +38,9 @@ class Disk:
     halt: Callable[[], None] = _nothing
     stall: Callable[[float], None] = _nothing
     is_full: int = 0
+    errors: random.Random | None = None
+    """Whose dice say which writes meet an error: one in two. Where that comes of the fsync SQLite
+    takes the transaction back all the same; what is there if it dies then see `writes_left`."""
     slow_s: float = 0.0
     writes_left: float = float("inf")
     """Until the node dies in one: in the middle, if it is half a write."""
@@ -51,6 +58,8 @@ class Disk:
             raise StorageError("the process is dead")
         if self.is_full:
             raise StorageError("simulated: database or disk is full")
+        if self._meets_an_error():
+            raise StorageError("simulated: disk I/O error")
         if self.slow_s:
             self.stall(self.slow_s)
         self.writes_left -= 1
@@ -61,6 +70,9 @@ class Disk:
             watcher.stored(self.number, method, arguments)
         if self.writes_left <= 0:
             self._die()
+
+    def _meets_an_error(self) -> bool:
+        return self.errors is not None and self.errors.random() < ERRORS
 
     def _die(self) -> None:
         self.is_gone = True
@@ -74,6 +86,8 @@ class Disk:
             return
         if self.is_full:
             raise OSError(errno.ENOSPC, "simulated: no space left on device")
+        if self._meets_an_error():
+            raise OSError(errno.EIO, "simulated: input/output error")
         if self.slow_s:
             self.stall(self.slow_s)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from math import inf
 import trio
 
 from kowalski.node.backends.seam import BackendError
-from simulations import rogue, voices
+from simulations import hearsay, rogue, strangers, voices
 from simulations.menu import MENU, Fault
 from simulations.wires import Gossiping, Pair
 from simulations.world import World
@@ -31,7 +32,8 @@ class Injection:
     async def inject(self, fault: Fault) -> None:
         """Let a fault happen, from beginning to end; cancelled, it ends at once."""
         _ = MENU[fault.kind]
-        await getattr(self, f"_{fault.kind.replace('-', '_')}")(fault)
+        own = getattr(self, f"_{fault.kind.replace('-', '_')}", self._malice)
+        await own(fault)
 
     def _fire(self, fault: Fault) -> None:
         self.fired[fault.kind] = self.fired.get(fault.kind, 0) + 1
@@ -74,6 +76,9 @@ class Injection:
 
     async def _restart(self, fault: Fault) -> None:
         await self._crash(replace(fault, lasts_s=0.0))
+
+    async def _slow_restart(self, fault: Fault) -> None:
+        await self._crash(replace(fault, lasts_s=fault.amount))
 
     async def _crash_loop(self, fault: Fault) -> None:
         until = self.world.wires.now() + fault.lasts_s
@@ -324,6 +329,15 @@ class Injection:
             finally:
                 disk.is_full -= 1
 
+    async def _disk_errors(self, fault: Fault) -> None:
+        disk = self.world.places[fault.nodes[0]].disk
+        with self._lasting(fault):
+            disk.errors = random.Random(f"{fault}")
+            try:
+                await trio.sleep(fault.lasts_s)
+            finally:
+                disk.errors = None
+
     async def _kill_sessions(self, fault: Fault) -> None:
         (number,) = fault.nodes
         await self.world.until_awake(number)
@@ -403,32 +417,35 @@ class Injection:
 
     # --- malice ---------------------------------------------------------------------------------
 
-    async def _malice(self, fault: Fault, attack: rogue.Attack, *, knows: bool) -> None:
+    async def _malice(self, fault: Fault, *, lasts_s: float | None = None) -> None:
         (number,) = fault.nodes
+        attack, knows = MALICE[fault.kind]
+        is_member = fault.amount < KNOWN_BELOW if knows is None else knows
         if self.world.is_up(number):
-            with self._lasting(fault), trio.move_on_after(fault.lasts_s):
-                await rogue.visit(self.world, number, fault, attack, is_member=knows)
+            with self._lasting(fault), trio.move_on_after(lasts_s or fault.lasts_s):
+                await rogue.visit(self.world, number, fault, attack, is_member=is_member)
 
-    async def _garbage(self, fault: Fault) -> None:
-        await self._malice(fault, rogue.send_garbage, knows=fault.amount < 0.5)
+    async def _slow_loris(self, fault: Fault) -> None:
+        await self._malice(fault, lasts_s=fault.amount)
 
-    async def _forged_sender(self, fault: Fault) -> None:
-        await self._malice(fault, rogue.show_a_stolen_certificate, knows=False)
+    async def _mdns_spoof(self, fault: Fault) -> None:
+        with self._lasting(fault), trio.move_on_after(fault.lasts_s):
+            await hearsay.spoof(self.world, f"{fault}")
 
-    async def _bad_signature(self, fault: Fault) -> None:
-        await self._malice(fault, rogue.show_an_unsigned_certificate, knows=False)
 
-    async def _wrong_term(self, fault: Fault) -> None:
-        await self._malice(fault, rogue.speak_of_old_terms, knows=True)
-
-    async def _unknown_kind(self, fault: Fault) -> None:
-        await self._malice(fault, rogue.say_what_nobody_knows, knows=True)
-
-    async def _flood_streams(self, fault: Fault) -> None:
-        await self._malice(fault, rogue.open_many_streams, knows=fault.amount < 0.5)
-
-    async def _flood_requests(self, fault: Fault) -> None:
-        await self._malice(fault, rogue.ask_too_much, knows=True)
-
-    async def _flood_gossip(self, fault: Fault) -> None:
-        await self._malice(fault, rogue.gossip_too_much, knows=True)
+KNOWN_BELOW = 0.5
+MALICE: dict[str, tuple[rogue.Attack, bool | None]] = {
+    "garbage": (rogue.send_garbage, None),
+    "forged-sender": (rogue.show_a_stolen_certificate, False),
+    "bad-signature": (rogue.show_an_unsigned_certificate, False),
+    "wrong-term": (rogue.speak_of_old_terms, True),
+    "unknown-kind": (rogue.say_what_nobody_knows, True),
+    "flood-streams": (rogue.open_many_streams, None),
+    "flood-requests": (rogue.ask_too_much, True),
+    "flood-gossip": (rogue.gossip_too_much, True),
+    "flood-telemetry": (rogue.say_too_much_of_itself, True),
+    "bad-text": (rogue.send_bad_text, None),
+    "join-flood": (strangers.flood_joins, False),
+    "slow-loris": (strangers.say_nothing, False),
+}
+"""What is done at a door, and whether by a member; None: by one or the other."""

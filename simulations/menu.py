@@ -54,6 +54,7 @@ MENU: dict[str, Kind] = {
     "power-cut": Kind("gone without a word to anybody", Whom.ONE, weight=2.0),
     "crash-in-write": Kind("killed between two writes of its ledger", Whom.ONE, weight=2.0),
     "crash-loop": Kind("killed and started again, over and over", Whom.ONE),
+    "slow-restart": Kind("killed, and back when all have given it up", Whom.ONE, (12.0, 40.0)),
     "lost": Kind("gone for good", Whom.ONE, weight=0.5),
     "freeze": Kind(
         "stands still for up to ten seconds, its clock does not", Whom.ONE, (0.1, 10.0), 2
@@ -83,6 +84,7 @@ MENU: dict[str, Kind] = {
     "slow-worker": Kind("cells take up to ten times as long", Whom.ONE, (2.0, 10.0)),
     "slow-disk": Kind("each write takes seconds", Whom.ONE, (0.1, 3.0)),
     "disk-full": Kind("nothing can be written", Whom.ONE),
+    "disk-errors": Kind("writes meet errors, one in two", Whom.ONE),
     "kill-sessions": Kind("the processes of its sessions die", Whom.ONE),
     "model-stalls": Kind("its model says a token in minutes", Whom.ONE),
     "model-fails": Kind("its model server is not to be reached", Whom.ONE),
@@ -104,9 +106,22 @@ MENU: dict[str, Kind] = {
     "flood-streams": Kind("more streams than anybody needs", Whom.ONE),
     "flood-requests": Kind("more requests than anybody answers", Whom.ONE),
     "flood-gossip": Kind("more gossip than anybody hears", Whom.ONE),
+    "flood-telemetry": Kind("a member that tells of itself without an end", Whom.ONE),
+    "bad-text": Kind("text that is no UTF-8, or odd enough to break a line", Whom.ONE),
+    "join-flood": Kind("strangers by the dozen who would join, and one that was invited", Whom.ONE),
+    "slow-loris": Kind("connections by the dozen that say next to nothing", Whom.ONE, (20.0, 60.0)),
+    "mdns-spoof": Kind("members, and many made up, announced where they are not", Whom.ALL),
 }
 
-USUAL = tuple(kind for kind in MENU if kind != "model-errs")
+SPECIAL = frozenset(
+    {
+        "model-errs", "slow-restart", "disk-errors", "flood-telemetry", "bad-text", "join-flood",
+        "slow-loris", "mdns-spoof",
+    }
+)  # fmt: skip
+"""In those scenarios alone that name them."""
+
+USUAL = tuple(kind for kind in MENU if kind not in SPECIAL)
 """What may go wrong where a scenario does not say. Whoever adds to it makes another story of every
 seed of those, and hunts all mutants again."""
 

@@ -291,6 +291,54 @@ MUTANTS: dict[str, Mutant] = {
         ),
         scenario="detached",
     ),
+    "hints-displace": Mutant(
+        "an announcement on the network displaces where a peer was proven to be",
+        (
+            Change(CONNECTIVITY, "sure = known.sure_addresses", "sure = known.addresses[:0]"),
+            Change(
+                "mesh/core/connectivity_state.py",
+                "assert set(peer.sure_addresses) <= set(peer.addresses), "
+                '"a hint has displaced what was proven"',
+                "pass",
+            ),
+        ),
+        scenario="strangers",
+    ),
+    "endless-hearsay": _mutant(
+        "as many peers are kept in mind as anybody cares to announce",
+        CONNECTIVITY,
+        "if too_many <= 0:",
+        "if True:",
+        scenario="strangers",
+    ),
+    "dials-everybody": _mutant(
+        "whoever is announced is dialled, all of them at a time",
+        "mesh/connections.py",
+        "HEARSAY_DIALS_AT_A_TIME = 4",
+        "HEARSAY_DIALS_AT_A_TIME = 1000",
+        scenario="strangers",
+    ),
+    "invite-for-ever": _mutant(
+        "an invite that was spent lets in whoever shows it next",
+        "mesh/invites.py",
+        "replace(invite, uses_left=invite.uses_left - 1)",
+        "replace(invite, uses_left=invite.uses_left)",
+        scenario="strangers",
+    ),
+    "any-proof": _mutant(
+        "whoever can name an invite is let in with it",
+        "mesh/admission.py",
+        "if not certificates.is_invite_proof(secret, transcript, shown.proof) or invite is None:",
+        "if invite is None:",
+        scenario="strangers",
+    ),
+    "strangers-stay": _mutant(
+        "who never says who it is may stay",
+        "mesh/core/connectivity_params.py",
+        "stranger_s: float = 30.0",
+        "stranger_s: float = 1e9",
+        scenario="strangers",
+    ),
     "notices-while-stopped": _mutant(
         "a stopped process hears of a lost connection at once (the simulator's own)",
         "mesh/loopback_transport.py",

@@ -35,6 +35,7 @@ from kowalski.protocol.messages.membership import Hello, Ready, RoundTrip
 from kowalski.protocol.messages.placement import Claim
 from kowalski.protocol.messages.repl import CellAsked, SessionClosed
 from kowalski.protocol.messages.task import Grant, TaskSpec
+from kowalski.protocol.messages.telemetry import Hot, HotDelta, Profile
 from kowalski.protocol.messages.trust import SignedCertificate
 from kowalski.rlm.journal import GENESIS
 from simulations.frames import made
@@ -149,6 +150,34 @@ async def send_garbage(one: Rogue) -> None:
             await stream.send(dice.choice(nasty)())
             if dice.random() < 0.5:
                 await stream.reset()
+        await trio.sleep(0.05)
+
+
+NO_TEXT = (b"\xc3\x28", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\xc0\xaf", b"\xff\xfe")
+"""What no UTF-8 is: cut short, a surrogate, too long for anything, overlong, never a byte of it."""
+ODD_TEXT = ("\x00", "\u202e\u2066 evil", "a\u0301" * 60, "\U0010ffff" * 30, "../../etc", "\r\n: x")
+
+
+async def send_bad_text(one: Rogue) -> None:
+    """What is no text where text should be, and text that nobody would want to print."""
+    dice, certificate = one.dice, one.certificate
+    for _ in range(40):
+        bad = dice.choice(NO_TEXT)
+        text = bytes([0x60 + len(bad)]) + bad
+        frames = (
+            b"\x83\x01" + text + b"\xa0",
+            b"\x83\x01\x70membership/hello\xa1" + text + b"\x01",
+            b"\x83\x01\x70membership/hello\xa1\x64name" + text,
+            b"\x83\x01\x6arepl/asked\xa2\x64task" + text + b"\x64code" + text,
+        )
+        door = dice.choice(DOORS)
+        with suppress(*NOES):
+            stream = await one.stream(door)
+            await stream.send(_sealed(dice.choice(frames)))
+        odd = one.hello(certificate).model_copy(update={"name": dice.choice(ODD_TEXT)})
+        await one.ask(MEMBERSHIP_PROTOCOL, odd)
+        topic = ids.topic(one.world.root.mesh, "telemetry")
+        await one.transport.publish(topic, dice.choice(frames))
         await trio.sleep(0.05)
 
 
@@ -285,3 +314,37 @@ async def gossip_too_much(one: Rogue) -> None:
         data = one.dice.randbytes(size)
         await one.transport.publish(one.dice.choice(topics), data)
         await trio.sleep(0.01)
+
+
+async def say_too_much_of_itself(one: Rogue) -> None:
+    """Telemetry without an end, each message well formed and newer than the last, of boot on boot.
+
+    It does no work, and says so: whom it lured would be the victim of another kind.
+    """
+    topic = ids.topic(one.world.root.mesh, "telemetry")
+    for sequence in range(10 * MANY):
+        boot = hashlib.sha256(f"{one.identity.peer} {sequence // 100}".encode()).hexdigest()[:16]
+        hot = Hot(memory_used=one.dice.random(), cpu_used=one.dice.random())
+        delta = HotDelta(boot=boot, sequence=sequence, hot=hot)
+        message = delta if sequence % 10 else _profile(boot, sequence, hot)
+        await one.transport.publish(topic, codec.encode(message))
+        await trio.sleep(0.01)
+
+
+def _profile(boot: str, sequence: int, hot: Hot) -> Profile:
+    return Profile(
+        boot=boot,
+        sequence=sequence,
+        name=f"rogue-{sequence}",
+        version="1.0",
+        roles=(),
+        addresses=(),
+        sandbox="none",
+        languages=(),
+        models=(),
+        cpu="none",
+        cores=1,
+        memory_bytes=1,
+        system="none",
+        hot=hot,
+    )

@@ -119,6 +119,11 @@ class Scenario(_Part):
         return sum(one.count for one in self.devices)
 
     @property
+    def is_spoofed(self) -> bool:
+        """Whether somebody announces what is not so."""
+        return self.faults is not None and "mdns-spoof" in self.faults.kinds
+
+    @property
     def befallen(self) -> tuple[int, ...]:
         """The numbers of the nodes that faults may befall."""
         spared = self.faults.spared if self.faults else ()

@@ -21,6 +21,7 @@ from kowalski.protocol.errors import PeerUnreachableError, RequestRefusedError
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.task import TaskSpec
 from kowalski.rlm.journal import event_of
+from simulations.checkers.bearings import look_at_bearings
 from simulations.checkers.breakers import breakers
 from simulations.checkers.closers import Closers
 from simulations.checkers.ends import Taken, models_down, was_alone, why_not_conserved, why_wrong
@@ -330,6 +331,8 @@ class _Story:
             looks += 1
             if looks % 4 == 0:
                 self._beliefs.look(self._world)
+                if self._plan.scenario.is_spoofed:
+                    look_at_bearings(self._world)
                 if self.historian is not None:
                     self.historian.look(self._world)
             for taken in self._taken.values():

@@ -20,6 +20,7 @@ from kowalski.protocol import codec
 from kowalski.protocol.errors import RemoteProtocolError
 from kowalski.protocol.ids import Address, PeerId, Topic
 from simulations.frames import Alter, altered, kind_of
+from simulations.nowhere import lead_nowhere
 
 Lie = Callable[[dict[str, Any]], dict[str, Any]]
 """What becomes of the values that a node gossips of itself."""
@@ -36,6 +37,8 @@ class Voice:
     is_quiet: int = 0
     lies: list[Lie] = field(default_factory=list)
     disorder: Disorder | None = None
+    misled: int = 0
+    """Dials that are under way to where nobody is."""
 
     def gossip(self, data: bytes) -> bytes | None:
         if self.is_quiet:
@@ -158,7 +161,14 @@ class Speaking:
         return self._transport.connection_events
 
     async def connect(self, peer: PeerId, address: Address, *, timeout_s: float) -> None:
-        await self._transport.connect(peer, address, timeout_s=timeout_s)
+        if address.startswith("/memory/"):
+            await self._transport.connect(peer, address, timeout_s=timeout_s)
+            return
+        self._voice.misled += 1
+        try:
+            await lead_nowhere(address, timeout_s=timeout_s)
+        finally:
+            self._voice.misled -= 1
 
     async def finds(self, peer: PeerId, address: Address, *, timeout_s: float) -> bool:
         return await self._transport.finds(peer, address, timeout_s=timeout_s)

@@ -59,7 +59,8 @@ class Silences(NoChecker):
     def look(self, place: Place, task: task_ledger.Task) -> None:
         """At a task, as its submitter shows it."""
         number, own_s = place.number, self.witness.own_time(place.number)
-        is_hindered = place.disk.is_full or place.disk.slow_s
+        disk = place.disk
+        is_hindered = disk.is_full or disk.slow_s or disk.errors is not None
         if is_hindered or place.time.frozen_until >= self.witness.now:
             self._excused_s[number] = own_s
         heard_s = self._heard_s.get((number, task.id), inf)

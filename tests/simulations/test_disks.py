@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import random
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -122,3 +124,31 @@ def test_threads_that_write_meet_it_and_others_do_not(disk: Disk, notes: Notes) 
     disk.is_full, disk.slow_s = 0, 1.0
     disk.obstruct(_write)
     assert notes.stalled == [1.0]
+
+
+def test_on_a_disk_with_errors_some_writes_are_refused_and_what_is_refused_is_not_there(
+    tmp_path: Path, disk: Disk, notes: Notes
+) -> None:
+    disk.errors = random.Random(1)
+    refused: list[str] = []
+    with open_ledger_storage(tmp_path / "ledger.db", unix_clock=lambda: 0.0) as storage:
+        for number in range(40):
+            try:
+                on_disk(storage, disk).save(replace(TASK, id=TaskId(f"task-{number}")))
+            except StorageError as error:
+                refused.append(str(error))
+            assert len(storage.tasks()) == len(notes.stored_) == number + 1 - len(refused)
+    assert set(refused) == {"simulated: disk I/O error"}
+    assert 5 < len(refused) < 35
+
+
+def test_threads_meet_the_errors_of_a_disk_too(disk: Disk) -> None:
+    disk.errors = random.Random(1)
+    met: list[int | None] = []
+    for _ in range(20):
+        try:
+            disk.obstruct(Path.write_bytes)
+        except OSError as error:
+            met.append(error.errno)
+    assert set(met) == {errno.EIO}
+    assert 2 < len(met) < 18

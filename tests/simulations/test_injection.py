@@ -31,6 +31,7 @@ def is_at_peace(world: World) -> bool:
         and (storm.packet_loss, storm.bytes_per_s) == (calm.packet_loss, calm.bytes_per_s)
         and storm.gossip == Gossiping()
         and all(place.disk.is_full == 0 and place.disk.slow_s == 0 for place in places)
+        and all(place.disk.errors is None for place in places)
         and all(not place.voice.lies and not place.voice.is_quiet for place in places)
         and all(place.voice.is_plain for place in places)
         and all(place.backend.failure is None for place in places)
@@ -58,7 +59,9 @@ async def test_it_fires_and_leaves_no_trace(kind: str, virtual_time: JumpingCloc
 
 
 @pytest.mark.trio
-@pytest.mark.parametrize("kind", ["silence", "disk-full", "lies-fast", "crash", "narrow"])
+@pytest.mark.parametrize(
+    "kind", ["silence", "disk-full", "disk-errors", "lies-fast", "crash", "narrow"]
+)
 async def test_one_that_is_cut_short_is_undone(kind: str, virtual_time: JumpingClock) -> None:
     async with open_world([ABLE] * 3) as world:
         with trio.move_on_after(1):

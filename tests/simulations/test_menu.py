@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from simulations.menu import MENU, Whom, draw_faults, draw_swarm
+from simulations.menu import MENU, SPECIAL, USUAL, Whom, draw_faults, draw_swarm
 
 
 def drawn(seed: int, *, nodes: int = 5, kinds: tuple[str, ...] = tuple(MENU)) -> list[object]:
@@ -55,3 +55,10 @@ def test_a_swarm_knows_some_of_the_kinds_and_never_none() -> None:
 
 def test_no_kinds_no_faults() -> None:
     assert not drawn(1, kinds=())
+
+
+def test_what_is_usual_is_as_it_was_and_the_rest_is_special() -> None:
+    """Whoever adds to it makes another story of every seed."""
+    assert set(USUAL) | SPECIAL == set(MENU)
+    assert not set(USUAL) & SPECIAL
+    assert len(USUAL) == 45

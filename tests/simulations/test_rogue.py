@@ -20,6 +20,8 @@ ATTACKS = {
     "streams": rogue.open_many_streams,
     "requests": rogue.ask_too_much,
     "gossip": rogue.gossip_too_much,
+    "telemetry": rogue.say_too_much_of_itself,
+    "bad text": rogue.send_bad_text,
 }
 STRANGERS = {"forged", "unsigned"}
 
@@ -53,3 +55,12 @@ async def test_a_stranger_that_is_served_is_noticed(virtual_time: JumpingClock) 
         with trio.move_on_after(10):
             await rogue.visit(world, 0, fault, show_a_good_one, is_member=False)
         assert broken(world.witness) == ["strangers_get_nothing"]
+
+
+@pytest.mark.trio
+async def test_telemetry_without_an_end_is_heard_and_bounded(virtual_time: JumpingClock) -> None:
+    async with open_world([Part(models=("m",)), Part()]) as world:
+        before = world[0].mesh.telemetry.received
+        await visited(world, "telemetry")
+        assert world[0].mesh.telemetry.received - before > 100, "it is a member, and well formed"
+        assert len(world[0].mesh.telemetry.view.peers) <= 2
