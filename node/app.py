@@ -466,7 +466,7 @@ def _look_for(mesh: Mesh, config: NodeConfig, remembered: RememberedPeers) -> No
     """Those whom we met before, and those whom the owner names."""
     mesh.listen(lambda change: _remember(remembered, change))
     for peer, addresses in remembered.peers.items():
-        mesh.sighted(Sighted(peer, addresses))
+        mesh.sighted(Sighted(peer, addresses, is_remembered=True))
     for static in config.static_peers:
         mesh.sighted(Sighted(static.peer, (static.address,), is_static=True))
 

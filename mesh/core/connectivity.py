@@ -236,6 +236,8 @@ def _sighted(state: Connectivity, event: Sighted, now: float) -> Step:
     if event.is_static:
         named = tuple(dict.fromkeys((*event.addresses, *peer.named)))[:NAMED_MAX]
         peer = evolve(peer, named=named)
+    if event.is_remembered and not peer.told:
+        peer = evolve(peer, told=event.addresses[:TOLD_MAX])
     peer = evolve(peer, addresses=_merged(event.addresses, peer))
     return _due_now(_put(state, peer), peer, now)
 

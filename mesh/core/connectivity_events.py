@@ -13,13 +13,15 @@ from kowalski.protocol.ids import Address, MeshId, PeerId
 class Sighted:
     """Somebody says that `peer` is at `addresses`. A hint, never proof.
 
-    `is_static`: the owner says it. `is_announced`: anybody may have, on the network.
+    `is_static`: the owner says it. `is_remembered`: it was there in the last run. `is_announced`:
+    anybody may have said it, on the network.
     """
 
     peer: PeerId
     addresses: tuple[Address, ...]
     mesh: MeshId | None = None
     is_static: bool = False
+    is_remembered: bool = False
     is_announced: bool = False
 
 

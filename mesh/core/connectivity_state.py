@@ -51,7 +51,7 @@ class Peer:
     named: tuple[Address, ...] = ()
     """Where the owner says that it is."""
     told: tuple[Address, ...] = ()
-    """Where it said that it is when it last proved its membership."""
+    """Where it said that it is when it last proved its membership, in the last run maybe."""
     is_vouched: bool = False
     """The owner, the last run or a member has named it, or it has proven itself."""
     attempts: int = 0

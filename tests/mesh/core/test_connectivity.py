@@ -515,10 +515,11 @@ def lies(count: int) -> tuple[Event, ...]:
     "told",
     [
         (Sighted(HIGHER, (HERE,), is_static=True),),
+        (Sighted(HIGHER, (HERE,), is_remembered=True),),
         (Sighted(HIGHER, (THERE,)), ConnectionOpened(HIGHER), Reached(HIGHER, HERE)),
         (ConnectionOpened(HIGHER), MembershipProven(HIGHER, (HERE,))),
     ],
-    ids=["the owner named", "it was reached at", "it told of itself"],
+    ids=["the owner named", "the last run remembers", "it was reached at", "it told of itself"],
 )
 def test_announcements_do_not_displace_the_address_that(told: tuple[Event, ...]) -> None:
     state = after(*told, *lies(20))
