@@ -41,7 +41,7 @@ NEWCOMER_AFTER = MANY // 6
 """Strangers that are there before whoever was invited comes."""
 LORISES = 40
 LOOK_S = 1.0
-LET_GO_S = 45.0
+LET_GO_S = 36.0
 """In which a node hangs up on who has said nothing of itself (half a minute, it says)."""
 
 
