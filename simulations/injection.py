@@ -425,6 +425,11 @@ class Injection:
             with self._lasting(fault), trio.move_on_after(lasts_s or fault.lasts_s):
                 await rogue.visit(self.world, number, fault, attack, is_member=is_member)
 
+    async def _join_flood(self, fault: Fault) -> None:
+        """One in two at the door of the node that founded the mesh: it alone lets anybody in."""
+        is_there = fault.amount < KNOWN_BELOW
+        await self._malice(replace(fault, nodes=(FOUNDER,)) if is_there else fault)
+
     async def _slow_loris(self, fault: Fault) -> None:
         await self._malice(fault, lasts_s=fault.amount)
 
@@ -433,6 +438,7 @@ class Injection:
             await hearsay.spoof(self.world, f"{fault}")
 
 
+FOUNDER = 0
 KNOWN_BELOW = 0.5
 MALICE: dict[str, tuple[rogue.Attack, bool | None]] = {
     "garbage": (rogue.send_garbage, None),
