@@ -83,7 +83,8 @@ class Peer:
 
     @property
     def is_connected(self) -> bool:
-        return self.standing not in {Standing.ABSENT, Standing.DIALLING}
+        # No set, see `AT_IT`: with hundreds that were announced this is asked for each, each time.
+        return self.standing is not Standing.ABSENT and self.standing is not Standing.DIALLING
 
     @property
     def is_refused(self) -> bool:
