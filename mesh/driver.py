@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from math import inf
 from typing import Generic, TypeVar
 
 import trio
@@ -49,8 +48,7 @@ class Driver(Generic[State, Event, Effect]):
         self._watcher = watcher.get()
         self._pending: deque[Event] = deque()
         self._is_stepping = False
-        self._sleeps_until = -inf
-        self._wakes_sooner = trio.Event()
+        self._sleep: trio.CancelScope | None = None
 
     def handle(self, event: Event) -> None:
         """Step the machine with `event` and perform what follows, now.
@@ -73,8 +71,8 @@ class Driver(Generic[State, Event, Effect]):
                     failure = failure or error
         finally:
             self._is_stepping = False
-            if self._wakes_at() < self._sleeps_until:
-                self._wakes_sooner.set()
+            if self._sleep is not None:
+                self._sleep.deadline = self._wakes_at()
         if failure is not None:
             raise failure
 
@@ -102,13 +100,9 @@ class Driver(Generic[State, Event, Effect]):
     async def run(self) -> None:
         """Keep the machine's time until cancelled."""
         while True:
-            self._wakes_sooner = trio.Event()
-            self._sleeps_until = self._wakes_at()
-            try:
-                with trio.move_on_at(self._sleeps_until):
-                    await self._wakes_sooner.wait()
-            finally:
-                self._sleeps_until = -inf
-            # Most steps put off what is due: whoever slept for that looks again, and steps nothing.
+            # Most steps put off what is due: the sleep gets longer then, and nobody is woken.
+            with trio.CancelScope(deadline=self._wakes_at()) as self._sleep:
+                await trio.sleep_forever()
+            self._sleep = None
             if self._clock() >= self._wakes_at():
                 self.handle(self._time_passed)

@@ -214,7 +214,10 @@ async def test_what_was_put_off_is_not_stepped_at_its_old_time(
     assert performed == [f"tock {started + at:g}" for at in (25, 28, 30)]
 
 
-def test_a_state_is_asked_once_when_it_wants_to_wake() -> None:
+@pytest.mark.trio
+async def test_a_state_is_asked_once_when_it_wants_to_wake(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     asked: list[Clockwork] = []
 
     def wake_at(state: Clockwork) -> float:
@@ -222,15 +225,14 @@ def test_a_state_is_asked_once_when_it_wants_to_wake() -> None:
         return state.due
 
     driver: Machine = Driver(
-        Clockwork(),
-        step=step,
-        wake_at=wake_at,
-        time_passed="tick",
-        perform=lambda _effect: None,
-        clock=still,
+        Clockwork(), step=step, wake_at=wake_at, time_passed="tick", perform=lambda _effect: None
     )
-    driver.handle("tick")
-    driver.handle("tick")
-    assert asked == [Clockwork(due=inf)]
-    driver.handle("every 5")
-    assert [state.due for state in asked] == [inf, 12.0]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.testing.wait_all_tasks_blocked()
+        driver.handle("tick")
+        driver.handle("tick")
+        assert [state.due for state in asked] == [inf]
+        driver.handle("every 5")
+        assert [state.due for state in asked] == [inf, trio.current_time() + 5]
+        nursery.cancel_scope.cancel()
