@@ -7,7 +7,6 @@ the other side to stop. Streams are kept: opening one costs four to six times a 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import structlog
 import trio
 
 from kowalski.mesh.envelope_line import NOTE, EnvelopeLine
+from kowalski.mesh.inbox import UNREAD_BYTES_MAX, Inbox
 from kowalski.mesh.interruption import is_interrupted
 from kowalski.mesh.tracing import trace_context
 from kowalski.mesh.transport import Stream, Transport
@@ -33,12 +33,6 @@ from kowalski.protocol.limits import IN_FLIGHT_MAX
 from kowalski.protocol.messages.base import Cancel, Failed, Message, Refused, Trace, line
 
 log = structlog.get_logger(__name__)
-
-UNREAD_FRAMES_MAX = 1024
-"""Of one request. Streams are always read, so a slow reader is stopped by a bound of our own."""
-
-UNREAD_BYTES_MAX = 8 * 1024 * 1024
-"""Of one request."""
 
 LAST_WORDS_S = 2.0
 """How long a cancelled side tries to say so before it leaves."""
@@ -97,74 +91,25 @@ class Conversation(Protocol):
         ...
 
 
-class Inbox:
-    """The unread messages of one request, and how it ended."""
-
-    def __init__(self, bytes_max: int = UNREAD_BYTES_MAX) -> None:
-        self._bytes_max = bytes_max
-        self._unread: deque[tuple[bytes | Message, bool]] = deque()
-        self._unread_bytes = 0
-        self._changed = trio.Event()
-        self._ended: Exception | None = None
-        self.is_over = False
-
-    def put(self, said: bytes | Message, *, is_last: bool) -> None:
-        """Keep a frame, or a message that was never one."""
-        if self._ended is not None:
-            return
-        size = len(said) if isinstance(said, bytes) else 0
-        if len(self._unread) >= UNREAD_FRAMES_MAX or self._unread_bytes + size > self._bytes_max:
-            self.end(
-                RemoteProtocolError(
-                    f"more than {len(self._unread)} unread frames of {self._unread_bytes} bytes"
-                )
-            )
-            return
-        self._unread.append((said, is_last))
-        self._unread_bytes += size
-        self._changed.set()
-
-    def end(self, why: Exception) -> None:
-        """Nothing comes any more; what is unread can still be had."""
-        if self._ended is None:
-            self._ended = why
-            self._changed.set()
-
-    async def get(self) -> Message:
-        while not self._unread:
-            if self._ended is not None:
-                raise self._ended
-            self._changed = trio.Event()
-            await self._changed.wait()
-        said, is_last = self._unread.popleft()
-        if is_last:
-            self.is_over = True
-            self.end(PeerUnreachableError("the peer has said its last"))
-        if isinstance(said, Message):
-            return said
-        self._unread_bytes -= len(said)
-        return codec.decode(said)
-
-
 # --- the asker's side ---------------------------------------------------------------------------
 
 
 class _Asked:
     def __init__(self, channel: _Channel, number: int) -> None:
-        self._channel = channel
+        self.channel = channel
         self.number = number
         self.inbox = Inbox()
 
     @property
     def peer(self) -> PeerId:
-        return self._channel.line.stream.peer
+        return self.channel.line.stream.peer
 
     @property
     def is_taken_back(self) -> bool:
-        return self.number not in self._channel.asked
+        return self.number not in self.channel.asked
 
     async def send(self, message: Message, *, more_follows: bool = False) -> None:
-        await self._channel.line.send(self.number, message, more_follows=more_follows)
+        await self.channel.line.send(self.number, message, more_follows=more_follows)
 
     async def receive(self) -> Message:
         return unless_no(await self.inbox.get())
@@ -220,38 +165,16 @@ class Asker:
         self._channels: dict[tuple[PeerId, str], _Channel] = {}
         self._opening: dict[tuple[PeerId, str], trio.Lock] = {}
 
-    @asynccontextmanager
-    async def converse(
+    def converse(
         self, peer: PeerId, protocol: str, request: Request, *, open_timeout_s: float = 5.0
-    ) -> AsyncIterator[Conversation]:
+    ) -> AbstractAsyncContextManager[Conversation]:
         """Ask, and stay for the answers. Leaving before the last one cancels the work over there.
 
         Raises:
             PeerUnreachableError: no stream within `open_timeout_s` seconds.
             RequestRefusedError: too many requests are in flight to this peer already.
         """
-        channel = await self._channel(peer, protocol, open_timeout_s)
-        if not isinstance(request, Message):
-            request = await request()
-            if channel.is_gone:
-                raise PeerUnreachableError("the peer closed the stream")
-        asked = channel.begin()
-        try:
-            await channel.line.send(asked.number, request, trace=trace_context.get())
-            yield asked
-        finally:
-            del channel.asked[asked.number]
-            if not asked.inbox.is_over and not channel.is_gone:
-                with trio.CancelScope(shield=True), trio.move_on_after(LAST_WORDS_S):
-                    await self._say_cancel(channel, asked.number)
-
-    @staticmethod
-    async def _say_cancel(channel: _Channel, number: int) -> None:
-        try:
-            cancel = Cancel(is_interrupted=is_interrupted())
-            await channel.line.send(number, cancel, is_last=True)
-        except PeerUnreachableError:
-            return  # then it has stopped by itself
+        return _Asking(self, peer, protocol, request, open_timeout_s)
 
     async def request(
         self, peer: PeerId, protocol: str, request: Message, reply: type[M], *, timeout_s: float
@@ -266,8 +189,11 @@ class Asker:
         asking = self.converse(peer, protocol, request, open_timeout_s=timeout_s)
         return await one_reply(asking, request, reply, timeout_s)
 
-    async def _channel(self, peer: PeerId, protocol: str, timeout_s: float) -> _Channel:
+    async def channel(self, peer: PeerId, protocol: str, timeout_s: float) -> _Channel:
+        """That of a peer and a protocol; opened, where there is none yet."""
         key = (peer, protocol)
+        if channel := self._channels.get(key):
+            return channel  # without a turn of the scheduler: whoever sends on it waits for one
         opening = self._opening.setdefault(key, trio.Lock())
         try:
             async with opening:
@@ -288,6 +214,53 @@ class Asker:
             del self._channels[key]
             with trio.CancelScope(shield=True), trio.move_on_after(LAST_WORDS_S):
                 await channel.line.stream.reset()
+
+
+class _Asking:
+    """`Asker.converse`. No generator: this is entered and left for each request there is."""
+
+    def __init__(
+        self, asker: Asker, peer: PeerId, protocol: str, request: Request, open_timeout_s: float
+    ) -> None:
+        self._asker = asker
+        self._peer = peer
+        self._protocol = protocol
+        self._request = request
+        self._open_timeout_s = open_timeout_s
+        self._asked: _Asked
+
+    async def __aenter__(self) -> Conversation:
+        channel = await self._asker.channel(self._peer, self._protocol, self._open_timeout_s)
+        request = self._request
+        if not isinstance(request, Message):
+            request = await request()
+            if channel.is_gone:
+                raise PeerUnreachableError("the peer closed the stream")
+        self._asked = channel.begin()
+        try:
+            await channel.line.send(self._asked.number, request, trace=trace_context.get())
+        except BaseException:
+            await self._leave()
+            raise
+        return self._asked
+
+    async def __aexit__(self, *_how: object) -> None:
+        await self._leave()
+
+    async def _leave(self) -> None:
+        asked, channel = self._asked, self._asked.channel
+        del channel.asked[asked.number]
+        if not asked.inbox.is_over and not channel.is_gone:
+            with trio.CancelScope(shield=True), trio.move_on_after(LAST_WORDS_S):
+                await _say_cancel(channel, asked.number)
+
+
+async def _say_cancel(channel: _Channel, number: int) -> None:
+    try:
+        cancel = Cancel(is_interrupted=is_interrupted())
+        await channel.line.send(number, cancel, is_last=True)
+    except PeerUnreachableError:
+        return  # then it has stopped by itself
 
 
 async def one_reply(

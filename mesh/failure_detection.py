@@ -142,7 +142,6 @@ class FailureDetection:
 
     async def answer(self, conversation: Conversation, request: Message) -> Message:
         """Serve the conversation, to members."""
-        await trio.lowlevel.checkpoint()
         peer, number = conversation.peer, next(self._numbers)
         self._around.on_spoke(peer)
         match request:

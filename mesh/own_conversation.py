@@ -8,8 +8,9 @@ from math import inf
 
 import trio
 
-from kowalski.mesh.conversation import Answer, Conversation, Inbox, outcome_of, unless_no
+from kowalski.mesh.conversation import Answer, Conversation, outcome_of, unless_no
 from kowalski.mesh.core.deadlines import MARGIN_S_MAX
+from kowalski.mesh.inbox import Inbox
 from kowalski.mesh.interruption import is_interrupted
 from kowalski.mesh.watching import watcher
 from kowalski.protocol.errors import PeerUnreachableError

@@ -7,8 +7,6 @@ import trio
 import trio.testing
 
 from kowalski.mesh.conversation import (
-    UNREAD_BYTES_MAX,
-    UNREAD_FRAMES_MAX,
     Answer,
     Asker,
     Conversation,
@@ -16,6 +14,7 @@ from kowalski.mesh.conversation import (
     open_asker,
     serve,
 )
+from kowalski.mesh.inbox import UNREAD_BYTES_MAX, UNREAD_FRAMES_MAX
 from kowalski.mesh.loopback_transport import (
     WINDOW_BYTES,
     LoopbackNetwork,
