@@ -102,6 +102,11 @@ class Connections:
         self._driver.handle(event)
         self._note_silence()
 
+    def hear(self, sign: connectivity.Answered | connectivity.Spoke) -> None:
+        """Tell the machine of a sign of life that it waits for; there is one for every message."""
+        if self.peer(sign.peer).is_waited_for:
+            self.handle(sign)
+
     def _note_silence(self) -> None:
         """Say of whom it is connected to that it sends nothing there, and that it does again."""
         state = self.state

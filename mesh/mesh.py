@@ -46,7 +46,7 @@ from kowalski.protocol.limits import ADDRESSES_MAX
 from kowalski.protocol.messages.base import Message
 from kowalski.protocol.messages.content import ContentAsked, ContentChunk
 from kowalski.protocol.messages.membership import Welcome
-from kowalski.protocol.messages.telemetry import Hot, RoundTripTo
+from kowalski.protocol.messages.telemetry import Hot
 from kowalski.protocol.messages.trust import KnownMember, Role
 
 __all__ = ["CONTENT_PROTOCOL", "Mesh", "PeerFacts", "Timeouts", "Tuning", "open_mesh"]
@@ -133,7 +133,7 @@ class Mesh:
             on_boot=self.twins.heard,
             params=announcements.Params(),
             tick_s=tuning.timeouts.telemetry_tick_s,
-            round_trips=self._own_round_trips,
+            latencies=lambda: self._latencies,
             mesh_size=lambda: self.detection.table.living + 1,
         )
         self._connections = self._open_connections(membership, tuning)
@@ -160,7 +160,7 @@ class Mesh:
             introduce=self._meet,
             on_changed=self._on_changed,
             on_missed=lambda peer: self._connections.handle(connectivity.Missed(peer)),
-            on_spoke=lambda peer: self._connections.handle(connectivity.Spoke(peer)),
+            on_spoke=lambda peer: self._connections.hear(connectivity.Spoke(peer)),
             on_measured=self._on_measured,
             on_back=lambda: self._connections.handle(connectivity.Woke()),
         )
@@ -413,18 +413,16 @@ class Mesh:
             listener(change)
 
     def _on_measured(self, peer: PeerId, rtt_s: float) -> None:
-        self._connections.handle(connectivity.Answered(peer))
+        self._connections.hear(connectivity.Answered(peer))
         if self._connections.state.is_member(peer):
             before = self._latencies.get(peer)
             self._latencies[peer] = measure(before, rtt_s, trio.current_time())
 
-    def _own_round_trips(self) -> tuple[RoundTripTo, ...]:
-        return own_paths(self._latencies, trio.current_time())
-
     def topology(self) -> dict[PeerId, Row]:
         """What each peer last told of its round trips to the others, our own measurements first."""
         now = trio.current_time()
-        ours = Row(self._about.boot, 0, {path.peer: path for path in self._own_round_trips()}, now)
+        paths = own_paths(self._latencies, now)
+        ours = Row(self._about.boot, 0, {path.peer: path for path in paths}, now)
         return {self.me: ours, **self.telemetry.topology.rows}
 
     async def announce_profile(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -12,6 +12,7 @@ import trio
 from kowalski.mesh.candidates import OwnHot
 from kowalski.mesh.core import announcements, topology
 from kowalski.mesh.core.gossip_gaps import GossipGaps
+from kowalski.mesh.core.latency import Latency
 from kowalski.mesh.core.telemetry_view import TelemetryView
 from kowalski.mesh.core.topology import Topology
 from kowalski.mesh.gossip_reading import message_of
@@ -24,7 +25,6 @@ from kowalski.protocol.messages.telemetry import (
     HotDelta,
     Profile,
     RoundTrips,
-    RoundTripTo,
 )
 
 log = structlog.get_logger(__name__)
@@ -56,8 +56,8 @@ class Self:
 class TelemetryGossip:
     """`on_boot` hears of which boot of which peer a message is, and its sequence.
 
-    `round_trips` gives our row of the latency matrix, `mesh_size` how many nodes there are: in a
-    large mesh each speaks more seldom.
+    `latencies` are what we measured to each peer, `mesh_size` how many nodes there are: in a large
+    mesh each speaks more seldom.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class TelemetryGossip:
         on_boot: Callable[[PeerId, str, int], None],
         params: announcements.Params,
         tick_s: float,
-        round_trips: Callable[[], tuple[RoundTripTo, ...]] = tuple,
+        latencies: Callable[[], Mapping[PeerId, Latency]] = dict,
         mesh_size: Callable[[], int] = lambda: 1,
     ) -> None:
         self.about = about
@@ -82,7 +82,7 @@ class TelemetryGossip:
         self._on_boot = on_boot
         self._params = params
         self._tick_s = tick_s
-        self._round_trips = round_trips
+        self._latencies = latencies
         self._mesh_size = mesh_size
         self._sequence = 0
         self.sent = 0
@@ -110,17 +110,19 @@ class TelemetryGossip:
             self._hear(gossip)
 
     def _hear(self, gossip: Gossip) -> None:
-        message = message_of(gossip)
-        if isinstance(message, Profile | HotDelta | RoundTrips):
-            self.received += 1
-            self.gaps.hear(gossip.origin, message.boot, message.sequence)
-            self._on_boot(gossip.origin, message.boot, message.sequence)
-        if isinstance(message, Profile):
-            self.hear_profile(gossip.origin, message)
-        elif isinstance(message, HotDelta):
-            self.view = self.view.hear_hot(gossip.origin, message, trio.current_time())
+        origin, message = gossip.origin, message_of(gossip)
+        # The most frequent first: to find that a message is of another kind takes longest.
+        if not isinstance(message, HotDelta | RoundTrips | Profile):
+            return
+        self.received += 1
+        self.gaps.hear(origin, message.boot, message.sequence)
+        self._on_boot(origin, message.boot, message.sequence)
+        if isinstance(message, HotDelta):
+            self.view = self.view.hear_hot(origin, message, trio.current_time())
         elif isinstance(message, RoundTrips):
-            self._hear_round_trips(gossip.origin, message)
+            self._hear_round_trips(origin, message)
+        else:
+            self.hear_profile(origin, message)
 
     def _hear_round_trips(self, origin: PeerId, told: RoundTrips) -> None:
         # Boots that ended are the view's to know; of one that it does not know, wait for a profile.
@@ -137,7 +139,8 @@ class TelemetryGossip:
         """Gossip our own as `core.announcements` says, until cancelled."""
         said: Hot | None = None
         said_at = profile_at = -inf
-        told, told_at, rows = None, -inf, topology.Params()
+        told: dict[PeerId, float] | None = None
+        told_at, rows = -inf, topology.Params()
         while True:
             now, hot, size = trio.current_time(), self.about.hot(), self._mesh_size()
             params = announcements.stretched(self._params, size)
@@ -149,15 +152,14 @@ class TelemetryGossip:
                 delta = HotDelta(boot=self.about.boot, sequence=self._sequence, hot=hot)
                 await self._publish(delta)
                 said, said_at = hot, now
-            times = announcements.stretch(size)
-            if now >= topology.row_due_from(rows, told_at, times=times):
-                row = self._round_trips()
-                if now >= topology.row_due_at(rows, told, row, told_at, times=times):
-                    self._sequence += 1
-                    await self._publish(
-                        RoundTrips(boot=self.about.boot, sequence=self._sequence, paths=row)
-                    )
-                    told, told_at = row, now
+            latencies, times = self._latencies(), announcements.stretch(size)
+            if now >= topology.row_due_at(rows, told, latencies, told_at, times=times):
+                self._sequence += 1
+                row = topology.own_paths(latencies, now)
+                await self._publish(
+                    RoundTrips(boot=self.about.boot, sequence=self._sequence, paths=row)
+                )
+                told, told_at = {path.peer: path.smooth_s for path in row}, now
             await trio.sleep(self._tick_s)
 
     async def announce_profile(self) -> None:

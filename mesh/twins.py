@@ -64,14 +64,18 @@ class TwinWatch:
 
     def _hear(self, peer: PeerId, event: twins.Event) -> float:
         now = trio.current_time()
-        self._state = twins.step(self._state, event, now)
-        warning = self.warning(peer)
-        if not warning:
+        twins.step(self._state, event, now)
+        if not self._is_used_twice(peer, now):
             self._told.discard(peer)
         elif peer not in self._told:
             self._told.add(peer)
-            log.error("identity-used-twice", peer=peer, warning=warning)
+            log.error("identity-used-twice", peer=peer, warning=self.warning(peer))
         return now
+
+    def _is_used_twice(self, peer: PeerId, now: float) -> bool:
+        if peer == self._me:
+            return twins.own_twin(self._state, now) is not None
+        return twins.twin_peers(self._state, peer, now) is not None
 
     def warning(self, peer: PeerId) -> str:
         """In words for people; empty where all is well."""

@@ -53,6 +53,8 @@ def hot_due_at(params: Params, last: Hot | None, now_hot: Hot, last_at: float) -
     """When the hot values should go out, given what was last said at `last_at`."""
     if last is None:
         return -inf
+    if last is now_hot:
+        return last_at + params.hot_s_max
     if takes_work_otherwise(last, now_hot):
         return last_at + params.hot_s_urgent
     return last_at + (params.hot_s_min if has_moved(params, last, now_hot) else params.hot_s_max)

@@ -104,12 +104,9 @@ Step = tuple[Connectivity, tuple[Effect, ...]]
 
 def wake_at(state: Connectivity) -> float:
     """When something is due of somebody; of members only where the mesh has given one up."""
-    at = inf
-    for peer in state.peers.values():
-        # Most are members.
-        due = peer.act_at if peer.standing is Standing.MEMBER else _due(state, peer)
-        at = min(at, due)
-    return at
+    member = Standing.MEMBER  # as most are
+    some = [one for one in state.peers.values() if one.standing is not member or one.act_at < inf]
+    return min((_due(state, one) for one in some), default=inf)
 
 
 def _due(state: Connectivity, peer: Peer) -> float:
@@ -162,7 +159,7 @@ def _about(state: Connectivity, known: Peer, event: EventOfKnown, now: float) ->
         case MembershipRefused(why=why):
             return _refused(state, known, why, now)
         case Answered():
-            return _answered(state, known, now), ()
+            return _answered(state, known), ()
         case Spoke():
             return _put(state, evolve(known, silent_since=now)) if known.misses else state, ()
         case Missed():
@@ -307,6 +304,7 @@ def _closed(state: Connectivity, known: Peer, now: float) -> Step:
             standing=Standing.ABSENT,
             act_at=max(now + wait_s, known.shunned_until),
             since=now,
+            seen_at=now if was_member else known.seen_at,
             attempts=0,
             unproven=unproven,
         )
@@ -358,10 +356,12 @@ def _refused(state: Connectivity, known: Peer, why: str, now: float) -> Step:
     return state, (*left, HangUp(known.id, why))
 
 
-def _answered(state: Connectivity, known: Peer, now: float) -> Connectivity:
+def _answered(state: Connectivity, known: Peer) -> Connectivity:
     if known.standing is not Standing.MEMBER:
         return state  # on a connection that has ended
-    heard = evolve(known, misses=0, is_doubted=False, seen_at=now, silent_since=inf)
+    if not known.is_waited_for:
+        return state
+    heard = evolve(known, misses=0, is_doubted=False, silent_since=inf)
     return _put(state, heard)
 
 

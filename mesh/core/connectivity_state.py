@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import compress
 from math import inf
+from operator import is_not
 
 from kowalski.mesh.core.connectivity_params import Params
 from kowalski.protocol.ids import Address, MeshId, PeerId
@@ -63,6 +65,7 @@ class Peer:
     """When to dial or to ask next, by standing."""
     since: float = 0.0
     seen_at: float = 0.0
+    """Of a member that is not kept up: it counts from when that has gone."""
     misses: int = 0
     silent_since: float = inf
     """When the first of the misses was. Not when it last answered: where many take turns, a peer
@@ -85,6 +88,11 @@ class Peer:
     def is_connected(self) -> bool:
         # No set, see `AT_IT`: with hundreds that were announced this is asked for each, each time.
         return self.standing is not Standing.ABSENT and self.standing is not Standing.DIALLING
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a sign of life of it would change anything; of most it would not."""
+        return self.misses > 0 or self.is_doubted or self.silent_since < inf
 
     @property
     def is_refused(self) -> bool:
@@ -141,7 +149,7 @@ class Connectivity:
 
 def check(state: Connectivity) -> None:
     """What must hold after every step."""
-    check_news(state, {})
+    check_news(state, None)
 
 
 def check_news(state: Connectivity, held: Mapping[PeerId, Peer] | None) -> Mapping[PeerId, Peer]:
@@ -150,13 +158,15 @@ def check_news(state: Connectivity, held: Mapping[PeerId, Peer] | None) -> Mappi
     Returns those that hold now, for the next time. It is a copy: a table that was altered in place
     would be found as any other.
     """
-    held = held or {}
-    assert state.me not in state.peers
-    assert len(state.peers) <= PEERS_MAX + STRANGERS_MAX
-    for name, peer in state.peers.items():
-        if held.get(name) is not peer:
-            _check_peer(state, name, peer)
-    return state.peers.copy()
+    peers = state.peers
+    assert state.me not in peers
+    assert len(peers) <= PEERS_MAX + STRANGERS_MAX
+    news: Iterable[tuple[PeerId, Peer]] = peers.items()
+    if held is not None and list(held) == list(peers):
+        news = compress(news, map(is_not, held.values(), peers.values()))
+    for name, peer in news:
+        _check_peer(state, name, peer)
+    return peers.copy()
 
 
 def _check_peer(state: Connectivity, name: PeerId, peer: Peer) -> None:

@@ -22,12 +22,11 @@ else:
         Raises:
             TypeError: there is no such field.
         """
-        evolved = object.__new__(type(state))
-        fields = evolved.__dict__
-        fields.update(state.__dict__)
-        known = len(fields)
-        fields.update(changes)
-        if len(fields) != known:
-            unknown = ", ".join(sorted(fields.keys() - state.__dict__.keys()))
+        known = state.__dict__
+        fields = known | changes
+        if len(fields) != len(known):
+            unknown = ", ".join(sorted(fields.keys() - known.keys()))
             raise TypeError(f"{type(state).__name__} has no field {unknown}")
+        evolved = object.__new__(type(state))
+        object.__setattr__(evolved, "__dict__", fields)
         return evolved

@@ -37,6 +37,9 @@ class GossipGaps:
         if origin is None or origin.boot != boot:
             self._origins[peer] = _Origin(boot, sequence)
             return
+        if sequence == origin.highest + 1 and not origin.missing:
+            origin.highest = sequence  # as nearly always
+            return
         origin.missing.discard(sequence)
         if sequence <= origin.highest:
             return

@@ -6,7 +6,7 @@ our own row goes out is decided here too: soon when a peer came, went or moved, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -60,7 +60,6 @@ class Topology:
 
 def own_paths(latencies: Mapping[PeerId, Latency], now: float) -> tuple[RoundTripTo, ...]:
     """What we measured, the nearest first, as many as fit into a message."""
-    nearest = sorted(latencies.items(), key=lambda item: (item[1].smooth_s, item[0]))
     return tuple(
         RoundTripTo(
             peer=peer,
@@ -68,38 +67,49 @@ def own_paths(latencies: Mapping[PeerId, Latency], now: float) -> tuple[RoundTri
             least_s=_rounded(latency.least_s(now)),
             jitter_s=_rounded(latency.jitter_s),
         )
-        for peer, latency in nearest[:ROUND_TRIPS_MAX]
+        for peer, latency in _nearest(latencies)
     )
-
-
-def row_due_from(params: Params, said_at: float, *, times: float = 1.0) -> float:
-    """`row_due_at` is never before this, whatever the row is; there is no need to make one."""
-    return said_at + times * params.row_s_min
 
 
 def row_due_at(
     params: Params,
-    said: Iterable[RoundTripTo] | None,
-    ours: Iterable[RoundTripTo],
+    said: Mapping[PeerId, float] | None,
+    latencies: Mapping[PeerId, Latency],
     said_at: float,
     *,
     times: float = 1.0,
 ) -> float:
-    """When our row should go out, given what was last said at `said_at`; inf: nothing to say.
+    """When our row should go out, given the smoothed seconds last said at `said_at`.
 
-    So many `times` later than in a small mesh, see `announcements.stretch`.
+    inf: nothing to say. So many `times` later than in a small mesh, see `announcements.stretch`. It
+    is asked at every look, and makes no row: most look like the one before.
     """
-    before = {path.peer: path.smooth_s for path in said or ()}
-    now = {path.peer: path.smooth_s for path in ours}
     if said is None:
-        return -inf if now else inf
-    if not now and not before:
+        return -inf if latencies else inf
+    if not latencies and not said:
         return inf
-    has_moved = before.keys() != now.keys() or any(
-        abs(smooth_s - before[peer]) > max(params.moved * before[peer], params.moved_s_min)
-        for peer, smooth_s in now.items()
-    )
+    has_moved = _has_moved(params, said, latencies)
     return said_at + times * (params.row_s_min if has_moved else params.row_s_max)
+
+
+def _has_moved(
+    params: Params, said: Mapping[PeerId, float], latencies: Mapping[PeerId, Latency]
+) -> bool:
+    if len(latencies) > ROUND_TRIPS_MAX:
+        latencies = dict(_nearest(latencies))
+    if said.keys() != latencies.keys():
+        return True
+    share, least_s = params.moved, params.moved_s_min
+    for peer, before_s in said.items():
+        moved_s = abs(latencies[peer].smooth_s - before_s)
+        if moved_s > least_s and moved_s > share * before_s:
+            return True
+    return False
+
+
+def _nearest(latencies: Mapping[PeerId, Latency]) -> list[tuple[PeerId, Latency]]:
+    nearest = sorted(latencies.items(), key=lambda item: (item[1].smooth_s, item[0]))
+    return nearest[:ROUND_TRIPS_MAX]
 
 
 def _rounded(seconds: float) -> float:

@@ -8,8 +8,8 @@ stragglers aside.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from kowalski.mesh.core.evolving import evolve
 from kowalski.protocol.ids import Address, PeerId
 
 PEERS_MAX = 1024
@@ -34,25 +34,28 @@ class Params:
     """After the last sign. Announcements repeat much more often than that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Boot:
+class Boot(NamedTuple):
     first_at: float
     last_at: float
     sequence: int
     addresses: tuple[Address, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Boots:
-    """Those of one peer in the order in which they were first heard."""
+class Boots(NamedTuple):
+    """Those of one peer in the order in which they were first heard.
 
-    boots: dict[str, Boot] = field(default_factory=dict)
+    A tuple, as `Boot` and `BootHeard` are: each message of gossip makes one of each.
+    """
+
+    boots: dict[str, Boot]
     twinned_at: float | None = None
     """When two of them were last seen to run at the same time."""
 
 
-@dataclass(frozen=True)  # no slots: see `evolving`
+@dataclass(slots=True)
 class Twins:
+    """A book, written by `step` alone: each message of gossip writes a line of it."""
+
     me: PeerId
     started_at: float
     params: Params = field(default_factory=Params)
@@ -69,8 +72,7 @@ class Announced:
     addresses: tuple[Address, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class BootHeard:
+class BootHeard(NamedTuple):
     """A message of `peer`, which it signed or which came on its connection, names its boot.
 
     `sequence` None: on its connection, so that it cannot be a replay.
@@ -101,29 +103,27 @@ class TwinPeers:
     later: tuple[Address, ...]
 
 
-def step(state: Twins, event: Event, now: float) -> Twins:
+def step(state: Twins, event: Event, now: float) -> None:
+    """Take in what was heard."""
     match event:
         case Announced(addresses=addresses):
-            is_new = own_twin(state, now) is None
-            return evolve(
-                state,
-                announced=addresses[:ADDRESSES_MAX],
-                announced_first_at=now if is_new else state.announced_first_at,
-                announced_last_at=now,
-            )
+            if own_twin(state, now) is None:
+                state.announced_first_at = now
+            state.announced = addresses[:ADDRESSES_MAX]
+            state.announced_last_at = now
         case BootHeard():
-            return _boot_heard(state, event, now)
+            _boot_heard(state, event, now)
 
 
-def _boot_heard(state: Twins, event: BootHeard, now: float) -> Twins:
+def _boot_heard(state: Twins, event: BootHeard, now: float) -> None:
     if event.peer == state.me:
-        return state
-    known = state.peers.get(event.peer, Boots())
+        return
+    known = state.peers.get(event.peer) or Boots({})
     if not known.boots and len(state.peers) >= PEERS_MAX:
-        return state
-    before = known.boots.get(event.boot, Boot(now, now, -1, ()))
+        return
+    before = known.boots.get(event.boot) or Boot(now, now, -1, ())
     if event.sequence is not None and event.sequence <= before.sequence:
-        return state  # a replay
+        return  # a replay
     boot = Boot(
         before.first_at,
         now,
@@ -133,9 +133,10 @@ def _boot_heard(state: Twins, event: BootHeard, now: float) -> Twins:
     boots = {**known.boots, event.boot: boot}
     while len(boots) > BOOTS_MAX:
         del boots[next(iter(boots))]
-    twinned_at = now if _runs_beside_a_later_one(state.params, boots, event.boot, now) else None
-    heard = Boots(boots, known.twinned_at if twinned_at is None else twinned_at)
-    return evolve(state, peers={**state.peers, event.peer: heard})
+    twinned_at = known.twinned_at
+    if len(boots) > 1 and _runs_beside_a_later_one(state.params, boots, event.boot, now):
+        twinned_at = now
+    state.peers[event.peer] = Boots(boots, twinned_at)
 
 
 def _runs_beside_a_later_one(
@@ -155,7 +156,7 @@ def has_another_boot(state: Twins, peer: PeerId, now: float) -> bool:
 
     Whoever asks the peer again after `straggler_s`, on its oldest connection, learns which.
     """
-    known = state.peers.get(peer, Boots())
+    known = state.peers.get(peer, Boots({}))
     return len(known.boots) > 1 and any(boot.first_at == now for boot in known.boots.values())
 
 

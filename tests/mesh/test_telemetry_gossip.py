@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ import trio.testing
 
 from kowalski.mesh.core import topology
 from kowalski.mesh.core.announcements import Params
+from kowalski.mesh.core.latency import Latency, measure
 from kowalski.mesh.loopback_transport import LoopbackTransport, open_loopback_network
 from kowalski.mesh.telemetry_gossip import Self, TelemetryGossip
 from kowalski.protocol import codec
@@ -52,7 +53,7 @@ async def open_pair(
     *,
     talks: bool = True,
     mesh_size: int = 2,
-    round_trips: Callable[[], tuple[RoundTripTo, ...]] = tuple,
+    latencies: dict[PeerId, Latency] | None = None,
 ) -> AsyncIterator[Pair]:
     about, admitted = About("talker"), {A}
 
@@ -66,7 +67,7 @@ async def open_pair(
             params=PARAMS,
             tick_s=0.5,
             mesh_size=lambda: mesh_size,
-            round_trips=round_trips,
+            latencies=lambda: latencies or {},
         )
 
     async with (
@@ -217,17 +218,25 @@ async def test_in_a_mesh_ten_times_as_large_each_says_a_tenth(
         assert said_at_least <= pair.gossip.view.peers[A].sequence <= said_at_most
 
 
-async def test_no_row_is_made_before_one_may_be_said_again(autojump_clock: Clock) -> None:
-    made: list[float] = []
+async def test_our_row_is_told_again_once_it_has_moved_and_not_before_its_time(
+    autojump_clock: Clock,
+) -> None:
+    latencies = {B: measure(None, 0.1, 0.0)}
+    async with open_pair(latencies=latencies) as pair:
+        pair.gossip.hear_profile(A, About("talker").profile(0))
 
-    def row() -> tuple[RoundTripTo, ...]:
-        made.append(trio.current_time())
-        return (RoundTripTo(peer=B, smooth_s=0.1, least_s=0.1, jitter_s=0.0),)
+        def told() -> tuple[int, float]:
+            row = pair.gossip.topology.rows[A]
+            return row.sequence, row.paths[B].smooth_s
 
-    async with open_pair(round_trips=row):
-        began = trio.current_time()
-        await trio.sleep(12.2)
-        first, *others = (at - began for at in made)
-        assert first == 0.0
-        assert 2 <= len(others) <= 5
-        assert min(others) >= ROWS.row_s_min
+        await trio.sleep(0.2)
+        first, smooth_s = told()
+        assert smooth_s == 0.1
+        latencies[B] = measure(None, 0.5, 0.0)
+        await trio.sleep(ROWS.row_s_min - 1.0)
+        assert told() == (first, 0.1)
+        await trio.sleep(2.0)
+        second, smooth_s = told()
+        assert (second > first, smooth_s) == (True, 0.5)
+        await trio.sleep(ROWS.row_s_min + 2.0)
+        assert told() == (second, 0.5)

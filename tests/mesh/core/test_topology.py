@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kowalski.mesh.core.latency import Latency, measure
-from kowalski.mesh.core.topology import Params, Topology, own_paths, row_due_at, row_due_from
+from kowalski.mesh.core.topology import Params, Topology, own_paths, row_due_at
 from kowalski.protocol.ids import PeerId
 from kowalski.protocol.limits import ROUND_TRIPS_MAX
 from kowalski.protocol.messages.telemetry import RoundTrips, RoundTripTo
@@ -58,18 +58,22 @@ def test_our_row_has_the_nearest_first_and_fits_into_gossip() -> None:
     assert own_paths({A: measure(None, 1e9, 0.0)}, 0.0)[0].smooth_s == 3600.0
 
 
+def measured(smooth_s: float) -> Latency:
+    return Latency(smooth_s, 0.0, ((0.0, smooth_s),), 0.0)
+
+
 @pytest.mark.parametrize(
     ("said", "ours", "due_at"),
     [
-        (None, (), inf),
-        (None, (path(B, 0.1),), -inf),
-        ((), (), inf),
-        ((path(B, 0.1),), (path(B, 0.1),), 100 + PARAMS.row_s_max),
-        ((path(B, 0.1),), (path(B, 0.12),), 100 + PARAMS.row_s_max),
-        ((path(B, 0.1),), (path(B, 0.14),), 100 + PARAMS.row_s_min),
-        ((path(B, 0.0002),), (path(B, 0.001),), 100 + PARAMS.row_s_max),
-        ((path(B, 0.1),), (path(B, 0.1), path(C, 0.1)), 100 + PARAMS.row_s_min),
-        ((path(B, 0.1),), (), 100 + PARAMS.row_s_min),
+        (None, {}, inf),
+        (None, {B: 0.1}, -inf),
+        ({}, {}, inf),
+        ({B: 0.1}, {B: 0.1}, 100 + PARAMS.row_s_max),
+        ({B: 0.1}, {B: 0.12}, 100 + PARAMS.row_s_max),
+        ({B: 0.1}, {B: 0.14}, 100 + PARAMS.row_s_min),
+        ({B: 0.0002}, {B: 0.001}, 100 + PARAMS.row_s_max),
+        ({B: 0.1}, {B: 0.1, C: 0.1}, 100 + PARAMS.row_s_min),
+        ({B: 0.1}, {}, 100 + PARAMS.row_s_min),
     ],
     ids=[
         "nothing yet", "the first", "still nothing", "the same", "a little", "much", "tiny", "came",
@@ -77,16 +81,23 @@ def test_our_row_has_the_nearest_first_and_fits_into_gossip() -> None:
     ],
 )  # fmt: skip
 def test_a_row_goes_out_soon_when_it_moved_and_seldom_otherwise(
-    said: tuple[RoundTripTo, ...] | None, ours: tuple[RoundTripTo, ...], due_at: float
+    said: dict[PeerId, float] | None, ours: dict[PeerId, float], due_at: float
 ) -> None:
-    assert row_due_at(PARAMS, said, ours, 100.0) == due_at
-    assert said is None or row_due_from(PARAMS, 100.0) <= due_at
+    latencies = {peer: measured(smooth_s) for peer, smooth_s in ours.items()}
+    assert row_due_at(PARAMS, said, latencies, 100.0) == due_at
+
+
+def test_of_more_peers_than_fit_only_the_nearest_can_move() -> None:
+    near = {PeerId(f"{n:08d}".replace("0", "z")): 0.1 + n / 1000 for n in range(ROUND_TRIPS_MAX)}
+    latencies = {B: measured(9.0)} | {peer: measured(smooth_s) for peer, smooth_s in near.items()}
+    assert row_due_at(PARAMS, near, latencies, 100.0) == 100 + PARAMS.row_s_max
+    latencies[B] = measured(0.01)
+    assert row_due_at(PARAMS, near, latencies, 100.0) == 100 + PARAMS.row_s_min
 
 
 def test_in_a_large_mesh_our_row_goes_out_more_seldom() -> None:
-    row = (path(B, 0.01),)
     still_at, moved_at = (
-        row_due_at(PARAMS, row, ours, 100.0, times=20.0) for ours in (row, (path(B, 0.5),))
+        row_due_at(PARAMS, {B: 0.01}, {B: measured(smooth_s)}, 100.0, times=20.0)
+        for smooth_s in (0.01, 0.5)
     )
     assert (still_at, moved_at) == (1300.0, 300.0)
-    assert row_due_from(PARAMS, 100.0, times=20.0) == moved_at

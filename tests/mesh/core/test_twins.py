@@ -18,7 +18,7 @@ PARAMS = Params()
 def after(*events: tuple[float, twins.Event]) -> Twins:
     state = Twins(ME, 0.0)
     for now, event in events:
-        state = twins.step(state, event, now)
+        twins.step(state, event, now)
         twins.check(state)
     return state
 
@@ -69,9 +69,9 @@ def test_a_twin_is_forgotten_when_nothing_shows_it_any_more() -> None:
 def test_only_a_boot_that_is_news_is_worth_another_question() -> None:
     state = after((0, met("first")))
     assert not twins.has_another_boot(state, PEER, 0)
-    state = twins.step(state, met("second"), 5)
+    twins.step(state, met("second"), 5)
     assert twins.has_another_boot(state, PEER, 5)
-    state = twins.step(state, met("second"), 6)
+    twins.step(state, met("second"), 6)
     assert not twins.has_another_boot(state, PEER, 6)
 
 
