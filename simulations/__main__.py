@@ -292,14 +292,14 @@ def write_report(scenario: Scenario, seed: int, out: Path | None) -> None:
 def bench(nodes: tuple[int, ...], minutes: float, seed: int, *, calm: bool) -> None:
     """Measure the simulator: so many real nodes for so many virtual minutes."""
     print(
-        "nodes  virtual s   wall s    CPU s    turns/s  messages/s  tasks  virtual h/minute"
+        "nodes  virtual s   wall s    CPU s  messages/s  tasks  virtual h/minute"
         "  gossip kB/s  streams kB/s"
     )
     for count in nodes:
         one, told = speed.measure(speed.lab(count, 60 * minutes, has_faults=not calm), seed)
         print(
             f"{one.nodes:5}  {one.virtual_s:9.1f}  {one.wall_s:7.1f}  {one.cpu_s:7.1f}  "
-            f"{one.turns / one.cpu_s:9.0f}  {one.messages / one.cpu_s:10.0f}  {one.tasks:5}  "
+            f"{one.messages / one.cpu_s:10.0f}  {one.tasks:5}  "
             f"{one.virtual_h_per_minute:16.2f}  {one.gossip_heard_kb_s:11.2f}  "
             f"{one.streams_kb_s:12.2f}"
         )

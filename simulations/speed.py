@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import trio
-
 from simulations import plan
 from simulations.reports import Report
 from simulations.scenarios import Devices, Faults, Scenario, Work
@@ -15,7 +13,7 @@ from simulations.story import tell
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Of one story. `turns`: how often a task of trio's ran; `messages` on streams.
+    """Of one story. `messages`: on streams.
 
     `gossip_heard_kb_s` and `streams_kb_s`: what a node hears of gossip, each message once, and says
     on streams in a second. Over gossipsub of degree 6 each message is sent on to five.
@@ -25,7 +23,6 @@ class Speed:
     virtual_s: float
     wall_s: float
     cpu_s: float
-    turns: int
     messages: int
     tasks: int
     gossip_heard_kb_s: float
@@ -35,15 +32,6 @@ class Speed:
     def virtual_h_per_minute(self) -> float:
         """Hours of the whole mesh in a minute of this machine."""
         return self.virtual_s / 3600 / (self.wall_s / 60)
-
-
-class _Counting(trio.abc.Instrument):
-    def __init__(self) -> None:
-        self.turns = 0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        del task
-        self.turns += 1
 
 
 def lab(nodes: int, seconds: float, *, has_faults: bool = True) -> Scenario:
@@ -60,16 +48,14 @@ def lab(nodes: int, seconds: float, *, has_faults: bool = True) -> Scenario:
 
 
 def measure(scenario: Scenario, seed: int) -> tuple[Speed, Report]:
-    counting = _Counting()
     began, began_cpu = time.perf_counter(), time.process_time()
-    report = tell(plan.draw(scenario, seed), instruments=(counting,))
+    report = tell(plan.draw(scenario, seed))
     per_node_s = scenario.nodes * report.lasted_s * 1000
     speed = Speed(
         nodes=scenario.nodes,
         virtual_s=report.lasted_s,
         wall_s=time.perf_counter() - began,
         cpu_s=time.process_time() - began_cpu,
-        turns=counting.turns,
         messages=report.messages.total(),
         tasks=report.ends.total(),
         gossip_heard_kb_s=report.gossip_bytes / per_node_s,

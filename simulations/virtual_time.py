@@ -73,6 +73,10 @@ class NodeTime:
             self.offset_s -= (until_then - since) * self.rate
         self._asleep = (world, until)
 
+    def is_steady(self, world: float) -> bool:
+        """Whether it does not stand still then, and has never slept: what `when` said holds."""
+        return self._asleep is None and self.frozen_until <= world
+
     def when(self, shown: float) -> float:
         """The earliest time of the world at which it shows at least `shown`."""
         if shown in {inf, -inf}:
@@ -162,7 +166,7 @@ class _NodeDeadlines(_run.Deadlines):  # type: ignore[misc, no-any-unimported]
             if deadline != scope._registered_deadline:  # noqa: SLF001 as trio does
                 heappop(all_due)
                 continue
-            if time is WORLD:
+            if time.is_steady(due):
                 return due
             later = max(time.when(deadline), time.frozen_until)
             if due >= later:

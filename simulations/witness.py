@@ -41,6 +41,8 @@ UNREAD_KINDS = frozenset(
         b"membership/round-trip",
         b"telemetry/hot",
         b"telemetry/profile",
+        b"swim/probe",
+        b"swim/probe-answered",
         b"content/chunk",
         b"inference/delta",
         b"task/progress",
@@ -144,8 +146,8 @@ class Witness:
         self.trace: list[str] | None = None
         self.recorders: dict[int, list[Recorded]] = {}
         """The machines of each node's present process, or its last one."""
-        self._held: dict[int, dict[Recorded, object]] = {}
-        """The same, with what has held of their states, where a machine can do with the rest."""
+        self._held: dict[int, dict[Recorded, _Held]] = {}
+        """The same, with what has held of their states."""
         self._hash = hashlib.blake2b(digest_size=8)
         self._numbers: dict[PeerId, int] = {}
         self._times: dict[int, NodeTime] = {}
@@ -245,22 +247,21 @@ class Witness:
     def stepped(
         self, number: int, driver: Recorded, event: object, effects: tuple[object, ...]
     ) -> None:
-        known = self._held[number]
-        if driver not in known:
-            known[driver] = None
+        held = self._held[number].get(driver)
+        if held is None:
+            held = self._held[number][driver] = _Held(*_checks_of(driver.machine))
             self.recorders[number].append(driver)
-        check, check_news, name = _checks_of(driver.machine)
-        if check is not None:
+        if held.check is not None:
             try:
-                if check_news is None:
-                    check(driver.state)
+                if held.check_news is None:
+                    held.check(driver.state)
                 else:
-                    known[driver] = check_news(driver.state, known[driver])
+                    held.news = held.check_news(driver.state, held.news)
             except (AssertionError, InvariantError) as broken:
                 words = f"node {number}: {broken} after {event!r:.200}"
-                self.check(name, holds=False, words=words)
+                self.check(held.name, holds=False, words=words)
             else:
-                self.evaluated[name] += 1
+                self.evaluated[held.name] += 1
         for checker in self._who_cares("stepped"):
             checker.stepped(number, driver, event, effects)
 
@@ -387,11 +388,21 @@ class NodeWatcher:
 _Checks = tuple[Callable[[Any], None] | None, Callable[[Any, Any], object] | None, str]
 
 
+@dataclass(slots=True)
+class _Held:
+    """Of one machine: what must hold of it, and, where it can do with the rest, what has held."""
+
+    check: Callable[[Any], None] | None
+    check_news: Callable[[Any, Any], object] | None
+    name: str
+    news: object = None
+
+
 @cache
 def _checks_of(machine: str) -> _Checks:
     """What a core says must hold after each step of it, where it says so, and how that is counted.
 
-    `check_news` is the same as `check`, given what it has returned after the step before.
+    `check_news` is the same as `check`, given what it has returned after the state before.
     """
     core = sys.modules[machine]
     check, check_news = (getattr(core, name, None) for name in ("check", "check_news"))

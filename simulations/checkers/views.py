@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from kowalski.mesh.core.telemetry_view import PeerTelemetry
 from kowalski.mesh.peer_facts import PeerFacts
 from kowalski.node.verbs import Node
 from kowalski.protocol.ids import PeerId
@@ -23,18 +24,20 @@ class Beliefs:
         self._witness = witness
         self._heard: dict[tuple[int, int, PeerId], dict[str, int]] = {}
         """By believer, its boots, and of whom: the highest sequence of each boot, latest last."""
+        self._believed: dict[tuple[int, int], dict[PeerId, PeerTelemetry]] = {}
+        """By believer and its boots: what was looked at last. Most of it is believed still."""
 
     def look(self, world: World) -> None:
         for place in world.places:
             if place.node is None:
                 continue
             mesh = place.node.mesh
-            own = world.as_node(place.number, partial(_facts, mesh.me)).hot
-            if own is not None:
-                self._look_at_hot(place, mesh.me, own)
+            believed = self._believed.setdefault((place.number, place.boots), {})
             for peer, told in mesh.telemetry.view.peers.items():
-                self._look_at_hot(place, peer, told.hot)
-                self._look_at_profile(place, peer, told.profile)
+                if believed.get(peer) is not told:
+                    believed[peer] = told
+                    self._look_at_hot(place, peer, told.hot)
+                    self._look_at_profile(place, peer, told.profile)
 
     def _who(self, place: Place, peer: PeerId) -> str:
         return f"node {place.number} of node {self._witness.number_of(peer)}"

@@ -14,7 +14,7 @@ def test_a_measured_story_is_the_same_story() -> None:
     assert report.violation is None
     assert speed.nodes == 3
     assert speed.virtual_s >= 6.0
-    assert speed.turns > speed.messages > 0
+    assert speed.messages > 0
     assert speed.virtual_h_per_minute > 0
     assert 0 < speed.gossip_heard_kb_s < 64
     assert 0 < speed.streams_kb_s < 64
