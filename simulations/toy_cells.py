@@ -89,8 +89,7 @@ def run_plainly(code: str, variables: dict[str, str]) -> str:
     """What a cell without sub-calls prints, its error last; it sets variables."""
     run = _Run(variables, [])
     run.run(code)
-    printed = [*run.printed] if run.error is None else [*run.printed, run.error]
-    return "".join(f"{line}\n" for line in printed)
+    return "".join(f"{line}\n" for line in run.printed) + (run.error or "")
 
 
 def sub_calls(code: str) -> tuple[SubCall, ...]:

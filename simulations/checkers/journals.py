@@ -120,10 +120,12 @@ class Journals(NoChecker):
 def untrue_cells(events: Iterable[journal.SessionEvent]) -> list[str]:
     """`journal_is_true`: what cells printed is what their code prints after those before them.
 
-    Of cells without sub-calls. Where a session has ended with a cell, nothing is left in the next.
+    Of cells without sub-calls. What a cell set whose session ended with it is gone; those before it
+    are run again in the next session.
     """
     codes: dict[int, tuple[str, str]] = {}
-    variables: dict[str, dict[str, str]] = {}
+    kept: dict[str, dict[str, str]] = {}
+    """By language: the variables of all cells whose sessions outlived them."""
     found: list[str] = []
     for event in events:
         match event:
@@ -131,13 +133,12 @@ def untrue_cells(events: Iterable[journal.SessionEvent]) -> list[str]:
                 codes[event.cell] = (event.language, event.code)
             case journal.CellFinished(status="ok" | "error") if event.cell in codes:
                 language, code = codes[event.cell]
-                printed = run_plainly(code, variables.setdefault(language, {}))
+                variables = dict(kept.get(language, {}))
+                printed = run_plainly(code, variables)
                 if printed != event.output:
                     found.append(f"cell {event.cell} printed {event.output!r}, not {printed!r}")
-                if not event.is_session_alive:
-                    variables[language] = {}
-            case journal.CellFinished(is_session_alive=False) if event.cell in codes:
-                variables[codes[event.cell][0]] = {}
+                if event.is_session_alive:
+                    kept[language] = variables
             case _:
                 pass
     return found

@@ -6,6 +6,9 @@ import pytest
 import trio
 
 from kowalski.protocol.ids import TaskId
+from kowalski.protocol.messages import journal
+from kowalski.rlm.journal import event_of
+from simulations.checkers.journals import untrue_cells
 from simulations.virtual_time import JumpingClock
 from simulations.world import Part, open_world
 
@@ -37,6 +40,35 @@ async def test_a_node_comes_back_to_what_it_had_written(virtual_time: JumpingClo
         task = world.submit(0, "```python\nsay hi\n```", mode="blocks")
         await world.restart(0)
         assert [one.id for one in world[0].submitter.tasks] == [task]
+
+
+DYING = """\
+```python
+keep x 1
+```
+```python
+keep y 2
+die
+```
+```python
+show x
+show y
+```
+"""
+
+
+async def test_a_session_that_died_comes_back_as_it_was_before_the_cell_that_ended_it(
+    virtual_time: JumpingClock,
+) -> None:
+    """What is journalled of it is what `journal_is_true` expects."""
+    async with open_world(2) as world:
+        task = world.submit(0, DYING, mode="blocks")
+        await world.result(0, task)
+        events = [event_of(entry) for entry in world[0].submitter.entries(task)]
+    ended = [event for event in events if isinstance(event, journal.CellFinished)]
+    assert [event.status for event in ended] == ["ok", "died", "error"]
+    assert ended[-1].output == "x is 1\nNameError: y"
+    assert untrue_cells(events) == []
 
 
 async def test_a_node_that_two_start_at_once_begins_once(virtual_time: JumpingClock) -> None:

@@ -133,7 +133,9 @@ def test_a_journal_whose_cells_printed_what_they_say_is_true() -> None:
     ]
 
 
-def test_what_a_session_knew_ends_with_it() -> None:
-    first = ran(0, "keep x 1", "", ends=True)
-    assert untrue_cells([*first, *ran(1, "show x", "NameError: x\n")]) == []
-    assert untrue_cells([*first, *ran(1, "show x", "x is 1\n")])
+def test_what_a_cell_set_ends_with_its_session_and_what_was_set_before_is_brought_back() -> None:
+    before = [*ran(0, "keep x 1", ""), *ran(1, "keep y 2", "", ends=True)]
+    assert untrue_cells([*before, *ran(2, "show x", "x is 1\n")]) == []
+    assert untrue_cells([*before, *ran(2, "show y", "NameError: y")]) == []
+    assert untrue_cells([*before, *ran(2, "show x", "NameError: x")])
+    assert untrue_cells([*before, *ran(2, "show y", "y is 2\n")])
