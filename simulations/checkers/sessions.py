@@ -41,11 +41,13 @@ class _Cell:
     """It may have ended with its session alive: then it is in the session of those after it."""
     may_be_gone: bool = False
     """It may have died with its session, and is not run again in the next."""
+    is_open: bool = True
+    """How it has ended is not known."""
 
     def ended(self, *, is_session_alive: bool) -> _Cell:
         if is_session_alive:
-            return replace(self, may_count=True)
-        return replace(self, may_be_gone=True)
+            return replace(self, may_count=True, is_open=False)
+        return replace(self, may_be_gone=True, is_open=False)
 
     def or_else(self, other: _Cell) -> _Cell:
         return replace(
@@ -53,6 +55,7 @@ class _Cell:
             codes=self.codes | other.codes,
             may_count=self.may_count or other.may_count,
             may_be_gone=self.may_be_gone or other.may_be_gone,
+            is_open=self.is_open and other.is_open,
         )
 
 
@@ -75,12 +78,22 @@ class _Journal:
 
     def before(self, number: int, language: str) -> tuple[_Cell, ...]:
         """The cells of a language before this one that have ended."""
-        cells = sorted(({**self.perhaps, **self.written}).items())
+        numbers = sorted(at for at in {*self.perhaps, *self.written} if at < number)
+        cells = [self._as_known(at) for at in numbers]
         return tuple(
             cell
-            for at, cell in cells
-            if at < number and cell.language == language and (cell.may_count or cell.may_be_gone)
+            for cell in cells
+            if cell.language == language and (cell.may_count or cell.may_be_gone)
         )
+
+    def _as_known(self, number: int) -> _Cell:
+        """Of one that stands there without an end, a copy may have told how it ended."""
+        written, perhaps = self.written.get(number), self.perhaps.get(number)
+        if written is None:
+            return self.perhaps[number]
+        if perhaps is None or not written.is_open or not written.codes <= perhaps.codes:
+            return written
+        return replace(perhaps, codes=written.codes)
 
     def write(self, number: int, language: str, code: str) -> None:
         known = self._known(number)
@@ -100,7 +113,7 @@ class _Journal:
         if isinstance(event, CellStarted):
             self.write(event.cell, event.language, event.code)
         elif cell := self._known(event.cell):
-            cell = replace(cell, may_count=False, may_be_gone=False)
+            cell = replace(cell, may_count=False, may_be_gone=False, is_open=False)
             if isinstance(event, CellFinished):
                 cell = cell.ended(is_session_alive=event.is_session_alive)
             self.written[event.cell] = cell

@@ -270,6 +270,26 @@ def test_what_was_found_in_a_copy_may_stand_in_the_journal(seen: Seen) -> None:
     assert seen.begins("b", "a") == BROKEN
 
 
+@pytest.mark.parametrize("ran", [(), ("a",)])
+@pytest.mark.parametrize("end", [finished(0), failed(0)])
+def test_how_a_cell_ended_that_stands_there_as_begun_may_be_known_from_a_copy(
+    seen: Seen, end: journal.CellFinished | journal.CellFailed, ran: tuple[str, ...]
+) -> None:
+    """The next leader asks for the next cell before it has offered all that it has taken over."""
+    seen.grants(2, NEXT)
+    seen.accepted(started(0, "a"), term=2, to=NEXT)
+    seen.finds(started(0, "a"), end, started(1, "b"), by=NEXT)
+    is_whole = bool(ran) == isinstance(end, journal.CellFinished)
+    assert seen.runs(1, "b", *ran, term=2, by=NEXT) == ([] if is_whole else BROKEN)
+
+
+def test_that_a_cell_failed_in_this_term_stands_against_any_copy(seen: Seen) -> None:
+    seen.copied(started(0, "a"), finished(0), to=NEXT)
+    seen.grants(2, NEXT)
+    seen.offers(started(0, "a"), failed(0), term=2, said_in=2, by=NEXT)
+    assert seen.runs(1, "b", "a", term=2, by=NEXT) == BROKEN
+
+
 def test_what_is_written_in_this_term_is_no_more_a_matter_of_copies(seen: Seen) -> None:
     seen.copied(started(0, "copied"), finished(0), to=NEXT)
     seen.grants(2, NEXT)
