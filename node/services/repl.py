@@ -135,7 +135,7 @@ class ReplRoom:
             running = RunningCell(asked, by=conversation.peer, orphan_s=orphan_s)
             self._cells[key, asked.cell] = running
             self._nursery.start_soon(self._work, running, key)
-        running.asked_again(asked.term, conversation.peer)
+        running.asked_again(asked, conversation.peer)
         return await running.attend(conversation)
 
     async def _work(self, running: RunningCell, key: worker_desk.SessionKey) -> None:

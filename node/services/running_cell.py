@@ -134,10 +134,10 @@ class RunningCell:
             self.asked.past,
         )
 
-    def asked_again(self, term: int, by: PeerId) -> None:
-        """Somebody else may lead the task now."""
-        if term > self.led[0]:
-            self.led = term, by
+    def asked_again(self, asked: wire.CellAsked, by: PeerId) -> None:
+        """Somebody else may lead the task now: what still waits begins as that one asks for it."""
+        if asked.term > self.led[0]:
+            self.asked, self.led = asked, (asked.term, by)
 
     def stop(self) -> None:
         """Nobody wants it any more."""

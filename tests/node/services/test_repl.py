@@ -359,6 +359,36 @@ async def test_a_stranger_to_the_term_closes_nothing_until_it_leads_a_later_one(
         assert desk.host.slots_free == desk.host.slots
 
 
+async def test_a_cell_that_waits_is_begun_in_the_term_of_who_joined_it_last(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    """Not refused as stale to the new leader, for the term in which the one before asked for it."""
+    async with open_desk(tmp_path) as desk, trio.open_nursery() as nursery:
+        desk.begin(nursery, asked("wait 5\nkeep x 1", term=1))
+        await until(lambda: len(desk.begun) == 1)
+        waiting = desk.begin(nursery, asked("show x", cell=1, after=(0,), term=2))
+        await until(lambda: desk.room.occupancy.queued == 1)
+        joined = desk.begin(nursery, asked("show x", cell=1, after=(0,), term=3))
+        for one in (waiting, joined):
+            await one.ended.wait()
+        assert joined.error is None
+        assert joined.done is not None
+        assert joined.done.stdout == "x is 1\n"
+
+
+async def test_a_cell_that_waits_and_that_nobody_joins_is_stale_once_another_leads(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    async with open_desk(tmp_path) as desk, trio.open_nursery() as nursery:
+        desk.begin(nursery, asked("wait 5\nkeep x 1", term=1))
+        await until(lambda: len(desk.begun) == 1)
+        waiting = desk.begin(nursery, asked("show x", cell=1, after=(0,), term=2))
+        await until(lambda: desk.room.occupancy.queued == 1)
+        desk.begin(nursery, asked("say hi", cell=1, term=3, language="bash"))
+        await waiting.ended.wait()
+        assert "stale" in str(waiting.error)
+
+
 async def test_who_asks_again_for_what_runs_in_a_later_term_leads_in_that(
     virtual_time: JumpingClock, tmp_path: Path
 ) -> None:
