@@ -132,8 +132,12 @@ class Presence:
         failover: Failover,
         now: float,
         here_since: float,
+        gone_s: float = inf,
     ) -> Wait | None:
-        """As `Patience.after`, of work that needs `what`, as `need` says in full."""
+        """As `Patience.after`, of work that needs `what`, as `need` says in full.
+
+        `gone_s`: as `lately_here` says, of those whom nobody here has asked yet.
+        """
         if no.are_lost:
             self.saw(what, now)
         waited_s, here_s = now - patience.began, now - here_since
@@ -141,5 +145,5 @@ class Presence:
             no,
             failover=failover,
             is_missed=is_worth_a_wait(need, candidates, waited_s, here_s),
-            gone_s=self.gone_s(what, now),
+            gone_s=min(gone_s, self.gone_s(what, now)),
         )

@@ -1,9 +1,8 @@
 """One task led by this peer: the session machine with hands, under one term after the other.
 
 Everything that happens is journalled, kept as a copy, and offered to the submitter in order; what
-the session wants next is sent to peers. A conversation with the submitter may break and come back:
-the work goes on meanwhile, as long as the lease allows. A submitter that comes back appoints anew;
-if it appoints this peer again, the work goes on under the higher term.
+the session wants next is sent to peers. A conversation with the submitter may break: the work goes
+on, as long as the lease allows, and under a higher term if this peer is appointed anew.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from kowalski.node.core.coordinator_journal import CoordinatorJournal
 from kowalski.node.core.coordinator_lease import Lease, Phase
 from kowalski.node.core.copy_desk import Offer
 from kowalski.node.core.fences import TaskKey
+from kowalski.node.core.missed import LOOK_AGAIN_S
 from kowalski.node.database import StorageError
 from kowalski.node.services import session_inputs
 from kowalski.node.services.closing import closing
@@ -53,7 +53,6 @@ from kowalski.rlm.journal import GENESIS, check_chain, event_of
 
 log = structlog.get_logger(__name__)
 
-NOT_YET = frozenset({"no_language", "no_model"})
 PROGRESS_CHARS_MAX = 16_384
 CLOSING_S = 5.0
 LOOK_S = 0.5
@@ -363,13 +362,11 @@ class Coordination:
             self._nursery.cancel_scope.cancel()
 
     async def _begin(self, events: list[journal.SessionEvent]) -> None:
-        mesh = self._rooms.mesh
-        texts = await session_inputs.gather(
-            self._spec, self._rooms.store, mesh, self._content_holders
-        )
+        spec, mesh = self._spec, self._rooms.mesh
+        texts = await session_inputs.gather(spec, self._rooms.store, mesh, self._content_holders)
         model = next((one.model for one in events if isinstance(one, journal.Opened)), None)
-        limits = session_inputs.limits_of(self._spec, mesh, model or self._spec.model)
-        fresh = machine.new_session(self._spec, limits=limits, inputs=texts)
+        limits = session_inputs.limits_of(spec, mesh, model or spec.model)
+        fresh = machine.new_session(spec, limits=limits, inputs=texts)
         self._session = machine.replay(fresh, events)
         if events:
             self._perform(machine.outstanding(self._session))
@@ -378,22 +375,25 @@ class Coordination:
 
     async def _open(self, texts: tuple[machine.InputText, ...]) -> None:
         """Decide the mode. Where nobody can do it yet, peers that just came get a moment."""
-        patience = self._rooms.patience
+        patience, spec, mesh = self._rooms.patience, self._spec, self._rooms.mesh
         give_up_at = trio.current_time() + patience.capable_peer_s
         while True:
-            opened, limits = await session_inputs.open_now(self._spec, texts, self._rooms.mesh)
+            opened, limits = await session_inputs.open_now(spec, texts, mesh)
             if isinstance(opened, journal.Opened):
                 self._session = replace(self._session_now(), limits=limits)
                 self._happened(opened)
                 return
-            is_over = trio.current_time() >= give_up_at
-            if is_over and opened.code in NOT_YET and self._spec.failover == "queue":
+            is_not_yet = opened.code in session_inputs.NOT_YET
+            is_early = is_not_yet and trio.current_time() < give_up_at
+            if is_early or session_inputs.may_open_yet(opened, spec, texts, mesh, limits):
+                if not is_early:
+                    self.note(f"waiting for somebody who can: {opened.detail}")
+                await trio.sleep(patience.look_again_s if is_early else LOOK_AGAIN_S)
+                continue
+            if is_not_yet and spec.failover == "queue":
                 self.decline("no_peer", f"{opened.code}: {opened.detail}")
-            if is_over or opened.code not in NOT_YET:
-                refusal = machine.Finish("failed", "", f"{opened.code}: {opened.detail}")
-                self._perform((refusal,))
-                return
-            await trio.sleep(patience.look_again_s)
+            self._perform((machine.Finish("failed", "", f"{opened.code}: {opened.detail}"),))
+            return
 
     def _session_now(self) -> machine.Session:
         assert self._session is not None, "nothing is done before the session is open"

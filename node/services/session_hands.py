@@ -16,6 +16,7 @@ from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
+from kowalski.node.core.lately_here import gone_s
 from kowalski.node.core.missed import No, Patience, Presence
 from kowalski.node.core.question_groups import Question
 from kowalski.node.core.tries import PeersLostError
@@ -267,6 +268,7 @@ class SessionHands:
             failover=spec.failover,
             now=trio.current_time(),
             here_since=mesh.detection.here_since,
+            gone_s=gone_s(mesh.facts(), need),
         )
         if wait is None:
             return False

@@ -13,6 +13,8 @@ from kowalski.mesh.core.blame import Weather
 from kowalski.mesh.core.model_names import ANY_MODEL
 from kowalski.mesh.core.placement import Devices, Need
 from kowalski.mesh.mesh import Mesh
+from kowalski.node.core.lately_here import lately_here
+from kowalski.node.core.missed import NEW_S
 from kowalski.node.services.token_counts import Counts, TokenCounts
 from kowalski.protocol.errors import PeerUnreachableError
 from kowalski.protocol.messages.content import ContentAsked, ContentRef
@@ -31,6 +33,9 @@ WHOLE_BYTES_MAX = 512 * 1024
 """Of all inputs together: more than a window of 100,000 tokens holds."""
 
 HEAD_BYTES = 4096
+NOT_YET = frozenset({"no_language", "no_model"})
+"""Codes of `CannotOpen` that somebody who comes may take back."""
+
 COUNT_S = 3.0
 """What an exact count is worth waiting for, before a session opens."""
 
@@ -153,6 +158,34 @@ async def open_now(
         counted_tokens=counted,
     )
     return opened, limits
+
+
+def may_open_yet(
+    no: CannotOpen,
+    spec: TaskSpec,
+    texts: Sequence[InputText],
+    mesh: Mesh,
+    limits: SessionLimits,
+) -> bool:
+    """Whether it would open if those were here that lately were, and the task may wait for them.
+
+    Or may be, where this node has just begun: it may not have heard of them yet. A task that fails
+    at once may not wait, and one that queues does so where its submitter sees it.
+    """
+    if no.code not in NOT_YET or spec.failover != "redistribute":
+        return False
+    if trio.current_time() < mesh.detection.here_since + NEW_S and spec.devices != "local":
+        return True
+    absent = lately_here(mesh.facts(), spec.devices)
+    chatting = (model.name for one in absent for model in one.profile.models if _chats(model))
+    opened = open_session(
+        spec,
+        languages=languages(mesh, spec.devices).union(*(one.languages for one in absent)),
+        models=(*models(mesh, spec.devices), *chatting),
+        limits=limits,
+        inputs=texts,
+    )
+    return isinstance(opened, Opened)
 
 
 async def _count(model: str, texts: Sequence[str], mesh: Mesh) -> Counts | None:

@@ -17,6 +17,7 @@ from kowalski.mesh.core.decisions import Decision
 from kowalski.mesh.core.placement import Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core import cell_moves
+from kowalski.node.core.lately_here import gone_s
 from kowalski.node.core.missed import No, Patience, Presence
 from kowalski.node.core.tries import Tries
 from kowalski.node.services import repl
@@ -212,15 +213,17 @@ class TaskCells:
             self._outlook.progress("note", text=f"cell {effect.cell} waits: {tries.complaint}")
             await trio.sleep(tries.wait_s(self._work.placing.dispatch.uniform()))
             return True
+        need = self._work_of(effect.language).need
         wait = self._presence.wait_after(
             No("peers_failed" if tries.failed else "no_peer", are_lost=tries.are_lost),
             effect.language,
             patience,
-            need=self._work_of(effect.language).need,
+            need=need,
             candidates=self._mesh.candidates(),
             failover=self._limits.spec.failover,
             now=trio.current_time(),
             here_since=self._mesh.detection.here_since,
+            gone_s=gone_s(self._mesh.facts(), need),
         )
         if wait is None:
             return False

@@ -9,9 +9,11 @@ import trio
 
 from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.loopback_transport import Weather
+from kowalski.node.core.missed import LOST_S
 from kowalski.node.services import coordinator
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages import task as wire
+from kowalski.protocol.messages.task import Mode
 from kowalski.rlm.journal import GENESIS, check_chain, event_of
 from simulations.determinism import without_threads
 from simulations.virtual_time import JumpingClock
@@ -194,6 +196,37 @@ async def test_without_a_model_a_task_that_needs_one_says_so(virtual_time: Jumpi
         result = await world.result(0, world.submit(0, "what is it?", mode="direct"))
         assert result.answer is not None
         assert (result.state, result.answer.detail[:9]) == ("failed", "no_model:")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "mode"), [(block("say hi"), "blocks"), ("question", "direct")], ids=["cell", "model"]
+)
+async def test_a_task_waits_for_the_only_one_that_can_do_it_and_was_here_a_moment_ago(
+    virtual_time: JumpingClock, prompt: str, mode: Mode
+) -> None:
+    """Given up meanwhile: nobody counts it among those that could be asked."""
+    able = WORKER if mode == "blocks" else THINKER
+    async with open_world([ASKER, LEADER, able]) as world:
+        await world.kill(2, is_silent=True)
+        await world.until(lambda: world[1].mesh.state_of(world.peer(2)) == "failed")
+        task = world.submit(0, prompt, mode=mode)
+        await trio.sleep(8)
+        assert not world[0].submitter.find(task).is_over
+        await world.start(2)
+        assert (await world.result(0, task, within_s=20)).state == "answered"
+
+
+@pytest.mark.parametrize("failover", ["redistribute", "fail"])
+async def test_a_task_does_not_wait_for_who_has_been_away_for_long_nor_where_it_must_not(
+    virtual_time: JumpingClock, failover: str
+) -> None:
+    async with open_world([ASKER, LEADER, WORKER]) as world:
+        await world.kill(2, is_silent=True)
+        await trio.sleep(LOST_S + 5.0 if failover == "redistribute" else 5.0)
+        task = world.submit(0, block("say hi"), mode="blocks", failover=failover)
+        result = await world.result(0, task, within_s=6)
+        assert result.answer is not None
+        assert result.answer.detail == "no_language: no peer runs python"
 
 
 async def test_a_task_that_queues_waits_in_the_ledger_for_a_peer_that_is_able(
