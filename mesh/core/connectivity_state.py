@@ -65,7 +65,7 @@ class Peer:
     """When to dial or to ask next, by standing."""
     since: float = 0.0
     seen_at: float = 0.0
-    """Of a member that is not kept up: it counts from when that has gone."""
+    """Not kept up while it is a member: it counts from when that is over."""
     misses: int = 0
     silent_since: float = inf
     """When the first of the misses was. Not when it last answered: where many take turns, a peer
