@@ -269,7 +269,7 @@ MUTANTS: dict[str, Mutant] = {
         KEEPER,
         "is_free = state.voted_for in {None, wanted.peer}",
         "is_free = True",
-        scenario="detached",
+        scenario="rivals",
     ),
     "counts-with-one": _mutant(
         "an entry of a detached task counts once its leader has it",

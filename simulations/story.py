@@ -207,17 +207,21 @@ class _Story:
         """
         began_at = self._began_s = trio.current_time()
         planned: list[Fault | Ask] = [*self._plan.faults, *self._plan.asks]
-        events = [event for event in planned if event.at_s < lasts_s]
-        events.sort(key=lambda one: one.at_s)
-        async with trio.open_nursery() as nursery:
-            for event in events:
-                await trio.sleep_until(began_at + event.at_s)
-                if isinstance(event, Fault):
-                    nursery.start_soon(self._injection.inject, event)
-                else:
-                    nursery.start_soon(self._do, event)
-            await trio.sleep_until(began_at + lasts_s)
-            nursery.cancel_scope.cancel()
+        events = sorted((one for one in planned if one.at_s < lasts_s), key=lambda one: one.at_s)
+        async with trio.open_nursery() as asking:
+            async with trio.open_nursery() as nursery:
+                for event in events:
+                    await trio.sleep_until(began_at + event.at_s)
+                    if isinstance(event, Fault):
+                        nursery.start_soon(self._injection.inject, event)
+                    else:
+                        asking.start_soon(self._do, event)
+                await trio.sleep_until(began_at + lasts_s)
+                nursery.cancel_scope.cancel()
+            await self._heal()
+            asking.cancel_scope.cancel()  # not before: who stands still hears of nothing
+
+    async def _heal(self) -> None:
         for place in self._world.places:
             if place.node is None and place.number not in self._injection.lost:
                 await place.ended.wait()
@@ -250,7 +254,7 @@ class _Story:
                 if is_handed_over:
                     return
                 del self._handovers.tasks[ask.task]
-                if is_handed_over is False:
+                if is_handed_over is False or not await self._awake(number):
                     continue
             if self._hand_over(ask, number):
                 return
@@ -274,14 +278,13 @@ class _Story:
         return spec_of(ask.prompt, mode=ask.mode, timeout_s=ask.timeout_s, **more)
 
     def _hand_over(self, ask: Ask, number: int) -> bool:
-        world = self._world
         try:
             self._say(ask, number)
         except (StorageError, RequestRefusedError) as no:
             self.witness.note(f"{ask.task}: not taken by node {number}: {no}")
             # It may have died with the task on its disk; then it is its own again, or nobody's.
             self._perhaps.add((number, ask.task))
-            return not world.is_up(number)
+            return not self._world.is_up(number)
         self._taken[ask.task] = Taken(ask, number, trio.current_time())
         self.witness.note(f"{ask.task}: {ask.mode} at node {number}")
         return True

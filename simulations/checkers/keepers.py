@@ -39,6 +39,8 @@ class Group:
     disks: dict[int, _OnDisk] = field(default_factory=dict)
     votes: dict[tuple[int, int], int] = field(default_factory=dict)
     """By keeper and term: for whom."""
+    saved_votes: dict[tuple[int, int], PeerId] = field(default_factory=dict)
+    """The same on its disk, at any time: what it says of one may leave it a term later."""
     leaders: dict[int, int] = field(default_factory=dict)
     counts: tuple[Digest, ...] = ()
     """What has counted anywhere, at any time."""
@@ -107,6 +109,8 @@ class Keepers(NoChecker):
             words=f"node {number} writes term {member.term} after {before.term}",
         )
         marks = member.marks if has_entries else before.marks
+        if member.voted_for is not None:
+            group.saved_votes[number, member.term] = member.voted_for
         group.disks[number] = _OnDisk(member.term, member.voted_for, marks)
 
     # --- what is said ---------------------------------------------------------------------------
@@ -168,13 +172,13 @@ class Keepers(NoChecker):
             holds=known == candidate,
             words=f"node {voter} votes for node {candidate} in term {term}, after node {known}",
         )
-        disk = group.disks.get(voter, _OnDisk())
-        whom = None if disk.voted_for is None else self.witness.number_of(disk.voted_for)
+        saved = group.saved_votes.get((voter, term))
+        whom = None if saved is None else self.witness.number_of(saved)
         self.witness.check(
             "vote_is_saved_first",
-            holds=(disk.term, whom) == (term, candidate),
-            words=f"node {voter} votes for node {candidate} in term {term}; on its disk is a vote "
-            f"for node {whom} in term {disk.term}",
+            holds=whom == candidate,
+            words=f"node {voter} votes for node {candidate} in term {term}; on its disk was a vote "
+            f"for node {whom} in that term",
         )
 
     def _leads(self, group: Group, leader: int, term: int) -> None:

@@ -69,6 +69,8 @@ def test_where_much_goes_wrong_every_task_is_answered_all_the_same(seed: int) ->
             60024,
         ),  # a stranger closed what a later leader had joined, or another session's
         ("trouble", 192),  # a coordinator whose disk was full ended the task, for others as well
+        ("lone", 17),  # a cell that waited was stale to the next leader, who had joined it
+        ("rivals", 12),  # the simulator's own: who stood still took a question back
         ("trouble", 77),  # a node begun anew gave its task up for want of peers it had not met yet
     ],
 )

@@ -126,6 +126,14 @@ def test_a_vote_that_is_not_on_disk(seen: Seen) -> None:
     assert seen.broken == ["vote_is_saved_first"]
 
 
+def test_a_vote_that_was_on_disk_and_is_told_when_the_next_is_there(seen: Seen) -> None:
+    seen.writes(0, term=1, votes_for=0)
+    seen.writes(1, term=1, votes_for=0)
+    seen.writes(1, term=2, votes_for=0)
+    seen.votes(1, 0, 1)
+    assert not seen.broken
+
+
 def test_a_term_for_which_one_stands_that_is_not_on_disk(seen: Seen) -> None:
     seen.asks_votes(0, 1, voter=1)
     assert seen.broken == ["vote_is_saved_first"]
