@@ -99,7 +99,9 @@ def put(state: TaskLedger, task: Task) -> TaskLedger:
     if task.is_over and name not in ended:
         ended = (*ended, name)
     if len(ended) > state.params.ended_kept_max:
-        old = next((other for other in ended if tasks[other].is_settled), None)
+        # Not the one that was just fetched from the disk: it would be taken for a new one.
+        others = (other for other in ended if other != name)
+        old = next((other for other in others if tasks[other].is_settled), None)
         if old is not None:
             del tasks[old], dues[old]
             ended = tuple(other for other in ended if other != old)

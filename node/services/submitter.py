@@ -144,10 +144,10 @@ class SubmitterRoom:
             RequestRefusedError: `conflict`, the id is taken by another task; `busy`, too many.
             StorageError: the disk refuses; nothing was taken in.
         """
-        self._recall(task)
+        self._refresh_weights()
+        self._recall(task)  # next to what needs it: the ledger forgets what ended long ago
         if refusal := task_ledger.why_refused(self._driver.state, task, spec):
             raise RequestRefusedError(*refusal)
-        self._refresh_weights()
         unix_s = int(self._unix_clock())
         self._driver.handle(task_ledger.Submitted(task, spec, unix_s, client, past))
         return self.find(task)
