@@ -14,7 +14,6 @@ from kowalski.mesh.core.model_names import ANY_MODEL
 from kowalski.mesh.core.placement import Devices, Need
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core.lately_here import lately_here
-from kowalski.node.core.missed import NEW_S
 from kowalski.node.services.token_counts import Counts, TokenCounts
 from kowalski.protocol.errors import PeerUnreachableError
 from kowalski.protocol.messages.content import ContentAsked, ContentRef
@@ -169,14 +168,13 @@ def may_open_yet(
 ) -> bool:
     """Whether it would open if those were here that lately were, and the task may wait for them.
 
-    Or may be, where this node has just begun: it may not have heard of them yet. A task that fails
-    at once may not wait, and one that queues does so where its submitter sees it.
+    One that fails at once may not, and one that queues waits where its submitter sees it.
     """
     if no.code not in NOT_YET or spec.failover != "redistribute":
         return False
-    if trio.current_time() < mesh.detection.here_since + NEW_S and spec.devices != "local":
-        return True
     absent = lately_here(mesh.facts(), spec.devices)
+    if not absent:
+        return False
     chatting = (model.name for one in absent for model in one.profile.models if _chats(model))
     opened = open_session(
         spec,
