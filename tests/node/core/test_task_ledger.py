@@ -403,9 +403,7 @@ def test_an_ended_task_is_forgotten_here_after_a_hundred_others(world: LedgerWor
     assert A in world.ledger.tasks, "that is open"
 
 
-def test_one_that_ended_long_ago_is_no_new_task_where_the_others_may_not_be_forgotten() -> (
-    None
-):
+def test_one_that_ended_long_ago_is_no_new_task_where_the_others_may_not_be_forgotten() -> None:
     """They have not heard yet that they are over; it has, and would have been the first to go."""
     world = LedgerWorld(ledger=tl.TaskLedger(tl.Params(ended_kept_max=1)))
     world.weights(PEERS)
