@@ -29,6 +29,7 @@ from kowalski.mesh.libp2p_strangers import HELD_PER_PEER_MAX, HOLD_S, STRANGERS_
 from kowalski.mesh.libp2p_transport import ALL_GUARDS, Libp2pTransport
 from kowalski.mesh.transport import Stream
 from kowalski.protocol.errors import PeerUnreachableError
+from kowalski.protocol.ids import Address
 from tests.mesh.rogue import GOSSIP_PROTOCOL, Rogue, publishing, rogue, upstream_host
 from tests.mesh.wires import (
     ECHO,
@@ -294,12 +295,14 @@ async def come_in_and_say_nothing(
     return stream.aclose
 
 
-async def call_until_let_in(member: Libp2pTransport, victim: Libp2pTransport) -> None:
+async def call_until_let_in(
+    caller: Libp2pTransport, victim: Libp2pTransport, at: Address | None = None
+) -> None:
     """Whoever makes room is a moment at it, in which all places are taken."""
     with trio.fail_after(10):
         while True:
             with suppress(PeerUnreachableError):
-                return await member.connect(victim.peer, victim.addresses[0], timeout_s=5)
+                return await caller.connect(victim.peer, at or victim.addresses[0], timeout_s=5)
             await trio.sleep(0.1)
 
 
@@ -313,7 +316,7 @@ async def test_strangers_of_many_addresses_leave_half_of_all_places() -> None:
         for number, one in enumerate(strangers):
             source = f"127.0.1.{number + 1}"
             wire = await wires.enter_async_context(wire_to(victim, source=source))
-            await one.connect(victim.peer, wire.address, timeout_s=5)
+            await call_until_let_in(one, victim, wire.address)
         for member in members:
             await call_until_let_in(member, victim)
             victim.admit(member.peer)
