@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Literal
+from typing import Literal, Protocol
 
 from kowalski.mesh.core import model_names, scorer
 from kowalski.protocol.ids import PeerId
@@ -271,7 +271,20 @@ def _why_not(need: Need, candidate: Candidate, excluding: frozenset[PeerId]) -> 
     return ""
 
 
-def lacks(need: Need, candidate: Candidate) -> str:
+class Able(Protocol):
+    """What a profile tells of a peer's abilities."""
+
+    @property
+    def roles(self) -> frozenset[str]: ...
+
+    @property
+    def languages(self) -> frozenset[str]: ...
+
+    @property
+    def models(self) -> frozenset[str]: ...
+
+
+def lacks(need: Need, candidate: Able) -> str:
     """What it has not that the work needs, by its profile; empty where it could do it."""
     if ROLE_OF[need.kind] not in candidate.roles:
         return f"does not offer {ROLE_OF[need.kind]}"

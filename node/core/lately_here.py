@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 
-from kowalski.mesh.core import model_names
-from kowalski.mesh.core.placement import ROLE_OF, Devices, Need
+from kowalski.mesh.core.placement import Devices, Need, lacks
 from kowalski.mesh.peer_facts import PeerFacts
 from kowalski.node.core.missed import LOST_S
 from kowalski.protocol.messages.telemetry import Profile
@@ -25,21 +24,16 @@ class Absent:
     age_s: float
 
     @property
-    def languages(self) -> frozenset[str]:
-        runs_code = ROLE_OF["code"] in self.profile.roles
-        return frozenset(one.name for one in self.profile.languages if runs_code)
+    def roles(self) -> frozenset[str]:
+        return frozenset(self.profile.roles)
 
-    def can_do(self, need: Need) -> bool:
-        if ROLE_OF[need.kind] not in self.profile.roles:
-            return False
-        match need.kind:
-            case "code":
-                return need.language in self.languages
-            case "inference":
-                names = [one.name for one in self.profile.models]
-                return bool(names if need.model is None else model_names.resolve(need.model, names))
-            case "folding":
-                return True
+    @property
+    def languages(self) -> frozenset[str]:
+        return frozenset(one.name for one in self.profile.languages)
+
+    @property
+    def models(self) -> frozenset[str]:
+        return frozenset(one.name for one in self.profile.models)
 
 
 def lately_here(everybody: Iterable[PeerFacts], devices: Devices) -> tuple[Absent, ...]:
@@ -58,5 +52,5 @@ def lately_here(everybody: Iterable[PeerFacts], devices: Devices) -> tuple[Absen
 
 def gone_s(everybody: Iterable[PeerFacts], need: Need) -> float:
     """How long ago one that could do it was last heard of; inf: there is none to wait for."""
-    able = (one for one in lately_here(everybody, need.devices) if one.can_do(need))
+    able = (one for one in lately_here(everybody, need.devices) if not lacks(need, one))
     return min((one.age_s for one in able), default=inf)

@@ -33,6 +33,12 @@ LOOK_AGAIN_S = 1.0
 NOBODY = frozenset({"no_peer", "peers_failed"})
 """Nobody has the model, or all who had it are gone."""
 
+COMING_S = 3.0
+"""How long a session that cannot open waits for a peer that only just comes."""
+
+NOT_YET = frozenset({"no_language", "no_model"})
+"""Why a session cannot open, which somebody who comes may change."""
+
 LOST_S = 30.0
 """How long whoever went away in the middle of an answer is waited for: a device that is started
 anew is back by then."""
@@ -86,6 +92,22 @@ class Wait:
     is_told: bool
 
 
+def wait_to_open(code: str, failover: Failover, waited_s: float, *, is_missed: bool) -> Wait | None:
+    """How long to wait before a session that cannot open is tried again; None: it cannot.
+
+    `is_missed`: somebody who was here a moment ago could do it. Who is waited for may be heard of
+    all the time, by way of others, and never be reached: so there is an end to it. A task that
+    queues waits where its submitter sees it.
+    """
+    if code not in NOT_YET:
+        return None
+    if waited_s < COMING_S:
+        return Wait(LOOK_S, is_told=False)
+    if failover == "redistribute" and is_missed and waited_s < LOST_S:
+        return Wait(LOOK_AGAIN_S, is_told=True)
+    return None
+
+
 @dataclass(slots=True)
 class Patience:
     """Of one question or cell, which was `began` to be asked at that time."""
@@ -136,7 +158,8 @@ class Presence:
     ) -> Wait | None:
         """As `Patience.after`, of work that needs `what`, as `need` says in full.
 
-        `gone_s`: as `lately_here` says, of those whom nobody here has asked yet.
+        `gone_s`: as `lately_here` says, of those whom nobody here has asked yet. They may be heard
+        of all the time, by way of others: what counts is how long they were waited for, at least.
         """
         if no.are_lost:
             self.saw(what, now)
@@ -145,5 +168,5 @@ class Presence:
             no,
             failover=failover,
             is_missed=is_worth_a_wait(need, candidates, waited_s, here_s),
-            gone_s=min(gone_s, self.gone_s(what, now)),
+            gone_s=min(max(gone_s, waited_s), self.gone_s(what, now)),
         )

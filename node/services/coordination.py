@@ -18,12 +18,11 @@ from kowalski.mesh.content_store import ContentStore
 from kowalski.mesh.conversation import Conversation
 from kowalski.mesh.mesh import Mesh
 from kowalski.mesh.plain_nursery import open_plain_nursery
-from kowalski.node.core import coordinator_journal, coordinator_lease
+from kowalski.node.core import coordinator_journal, coordinator_lease, missed
 from kowalski.node.core.coordinator_journal import CoordinatorJournal
 from kowalski.node.core.coordinator_lease import Lease, Phase
 from kowalski.node.core.copy_desk import Offer
 from kowalski.node.core.fences import TaskKey
-from kowalski.node.core.missed import LOOK_AGAIN_S
 from kowalski.node.database import StorageError
 from kowalski.node.services import session_inputs
 from kowalski.node.services.closing import closing
@@ -62,9 +61,6 @@ LOOK_S = 0.5
 class Patience:
     """Seconds."""
 
-    capable_peer_s: float = 3.0
-    """How long to wait for a peer that has the language or the model."""
-    look_again_s: float = 0.25
     kept_s: float = 10.0
     """How long to wait for a submitter that is gone, once all is done and kept."""
     lease: coordinator_lease.Patience = field(default_factory=coordinator_lease.Patience)
@@ -374,23 +370,27 @@ class Coordination:
             await self._open(texts)
 
     async def _open(self, texts: tuple[machine.InputText, ...]) -> None:
-        """Decide the mode. Where nobody can do it yet, peers that just came get a moment."""
-        patience, spec, mesh = self._rooms.patience, self._spec, self._rooms.mesh
-        give_up_at = trio.current_time() + patience.capable_peer_s
+        """Decide the mode. Peers that just came get a moment for it, those that just went more."""
+        spec, mesh = self._spec, self._rooms.mesh
+        began_at = trio.current_time()
         while True:
             opened, limits = await session_inputs.open_now(spec, texts, mesh)
             if isinstance(opened, journal.Opened):
                 self._session = replace(self._session_now(), limits=limits)
                 self._happened(opened)
                 return
-            is_not_yet = opened.code in session_inputs.NOT_YET
-            is_early = is_not_yet and trio.current_time() < give_up_at
-            if is_early or session_inputs.may_open_yet(opened, spec, texts, mesh, limits):
-                if not is_early:
+            wait = missed.wait_to_open(
+                opened.code,
+                spec.failover,
+                trio.current_time() - began_at,
+                is_missed=session_inputs.would_open_with_the_absent(spec, texts, mesh, limits),
+            )
+            if wait is not None:
+                if wait.is_told:
                     self.note(f"waiting for somebody who can: {opened.detail}")
-                await trio.sleep(patience.look_again_s if is_early else LOOK_AGAIN_S)
+                await trio.sleep(wait.seconds)
                 continue
-            if is_not_yet and spec.failover == "queue":
+            if opened.code in missed.NOT_YET and spec.failover == "queue":
                 self.decline("no_peer", f"{opened.code}: {opened.detail}")
             self._perform((machine.Finish("failed", "", f"{opened.code}: {opened.detail}"),))
             return

@@ -32,9 +32,6 @@ WHOLE_BYTES_MAX = 512 * 1024
 """Of all inputs together: more than a window of 100,000 tokens holds."""
 
 HEAD_BYTES = 4096
-NOT_YET = frozenset({"no_language", "no_model"})
-"""Codes of `CannotOpen` that somebody who comes may take back."""
-
 COUNT_S = 3.0
 """What an exact count is worth waiting for, before a session opens."""
 
@@ -159,26 +156,19 @@ async def open_now(
     return opened, limits
 
 
-def may_open_yet(
-    no: CannotOpen,
-    spec: TaskSpec,
-    texts: Sequence[InputText],
-    mesh: Mesh,
-    limits: SessionLimits,
+def would_open_with_the_absent(
+    spec: TaskSpec, texts: Sequence[InputText], mesh: Mesh, limits: SessionLimits
 ) -> bool:
-    """Whether it would open if those were here that lately were, and the task may wait for them.
-
-    One that fails at once may not, and one that queues waits where its submitter sees it.
-    """
-    if no.code not in NOT_YET or spec.failover != "redistribute":
-        return False
+    """Whether a session would open if those were here that lately were."""
     absent = lately_here(mesh.facts(), spec.devices)
     if not absent:
         return False
     chatting = (model.name for one in absent for model in one.profile.models if _chats(model))
     opened = open_session(
         spec,
-        languages=languages(mesh, spec.devices).union(*(one.languages for one in absent)),
+        languages=languages(mesh, spec.devices).union(
+            *(one.languages for one in absent if "repl" in one.roles)
+        ),
         models=(*models(mesh, spec.devices), *chatting),
         limits=limits,
         inputs=texts,

@@ -86,4 +86,3 @@ def test_whoever_could_do_it_counts_and_no_other(need: Need, *, is_able: bool) -
 def test_a_certificate_that_forbids_it_is_no_ability() -> None:
     mere = replace(GONE, profile=PROFILE.model_copy(update={"roles": ("coordinate",)}))
     assert gone_s([mere], Need("code", language="python")) == inf
-    assert lately_here([mere], "all")[0].languages == frozenset()

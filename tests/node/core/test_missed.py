@@ -8,6 +8,7 @@ import pytest
 
 from kowalski.mesh.core.placement import Candidate, Need
 from kowalski.node.core.missed import (
+    COMING_S,
     LOOK_AGAIN_S,
     LOOK_S,
     LOSSES_MAX,
@@ -21,6 +22,7 @@ from kowalski.node.core.missed import (
     is_somebody_missed,
     is_worth_a_wait,
     may_come_back,
+    wait_to_open,
 )
 from kowalski.protocol.messages.task import Failover
 from tests.mesh.core.test_placement import PYTHON, candidate
@@ -177,3 +179,43 @@ def test_who_has_one_model_says_nothing_of_another() -> None:
     presence.saw("small", 5.0)
     assert presence.gone_s("small", 7.0) == 2.0
     assert presence.gone_s("large", 7.0) == inf
+
+
+def test_who_is_only_heard_of_is_waited_for_no_longer_than_who_was_lost() -> None:
+    presence, patience = Presence(), Patience(began=0.0)
+
+    def wait_at(now: float) -> Wait | None:
+        return presence.wait_after(
+            NOBODY,
+            "python",
+            patience,
+            need=PYTHON,
+            candidates=[],
+            failover="redistribute",
+            now=now,
+            here_since=-inf,
+            gone_s=1.0,
+        )
+
+    assert wait_at(LOST_S - 1.0) == A_WHILE
+    assert wait_at(LOST_S) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "failover", "waited_s", "is_missed", "wait"),
+    [
+        ("no_language", "fail", 0.0, False, A_MOMENT),  # somebody may only just come
+        ("no_model", "queue", COMING_S - 0.1, True, A_MOMENT),
+        ("no_language", "redistribute", COMING_S, True, A_WHILE),
+        ("no_model", "redistribute", LOST_S - 0.1, True, A_WHILE),
+        ("no_language", "redistribute", COMING_S, False, None),
+        ("no_language", "redistribute", LOST_S, True, None),  # it is heard of, and never comes
+        ("no_language", "fail", COMING_S, True, None),
+        ("no_language", "queue", COMING_S, True, None),
+        ("too_long", "redistribute", 0.0, True, None),  # nobody who comes could change it
+    ],
+)
+def test_a_session_that_cannot_open_waits_for_who_comes_and_for_who_was_here(
+    code: str, failover: Failover, waited_s: float, *, is_missed: bool, wait: Wait | None
+) -> None:
+    assert wait_to_open(code, failover, waited_s, is_missed=is_missed) == wait

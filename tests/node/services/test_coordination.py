@@ -229,6 +229,23 @@ async def test_a_task_does_not_wait_for_who_has_been_away_for_long_nor_where_it_
         assert result.answer.detail == "no_language: no peer runs python"
 
 
+@pytest.mark.parametrize("mode", ["blocks", "rlm"])
+async def test_who_is_heard_of_through_others_and_cannot_be_reached_is_not_waited_for_without_end(
+    virtual_time: JumpingClock, mode: Mode
+) -> None:
+    """Its gossip comes by way of the others, so that it was always heard of a moment ago."""
+    prompt = block("say hi") if mode == "blocks" else "question"
+    async with open_world([ASKER, LEADER, WORKER, THINKER]) as world:
+        world.cut(1, 2)
+        await trio.sleep(60)
+        assert world[1].mesh.state_of(world.peer(2)) == "alive"
+        assert not world[1].mesh.is_routable(world.peer(2))
+        task = world.submit(0, prompt, mode=mode)
+        result = await world.result(0, task, within_s=LOST_S + 10.0)
+        assert result.answer is not None
+        assert "no_language" in result.answer.detail
+
+
 async def test_a_task_that_queues_waits_in_the_ledger_for_a_peer_that_is_able(
     virtual_time: JumpingClock,
 ) -> None:
