@@ -147,7 +147,7 @@ class ReplRoom:
         async def work() -> wire.CellDone:
             nonlocal waiting
             async with lock:
-                materials = await self._materials(asked)
+                materials = await self._materials(running.asked)  # as who leads now asks for it
                 self._queued -= 1
                 waiting = False
                 return await self._run(running, key, materials, started)

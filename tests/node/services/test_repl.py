@@ -359,15 +359,21 @@ async def test_a_stranger_to_the_term_closes_nothing_until_it_leads_a_later_one(
         assert desk.host.slots_free == desk.host.slots
 
 
+async def a_cell_that_waits(desk: Desk, nursery: trio.Nursery, **more: object) -> Pending:
+    """Cell 1, asked for in term 2, behind cell 0, which was asked for in term 1."""
+    desk.begin(nursery, asked("wait 5\nkeep x 1", term=1))
+    await until(lambda: len(desk.begun) == 1)
+    waiting = desk.begin(nursery, asked("show x", cell=1, after=(0,), term=2, **more))
+    await until(lambda: desk.room.occupancy.queued == 1)
+    return waiting
+
+
 async def test_a_cell_that_waits_is_begun_in_the_term_of_who_joined_it_last(
     virtual_time: JumpingClock, tmp_path: Path
 ) -> None:
     """Not refused as stale to the new leader, for the term in which the one before asked for it."""
     async with open_desk(tmp_path) as desk, trio.open_nursery() as nursery:
-        desk.begin(nursery, asked("wait 5\nkeep x 1", term=1))
-        await until(lambda: len(desk.begun) == 1)
-        waiting = desk.begin(nursery, asked("show x", cell=1, after=(0,), term=2))
-        await until(lambda: desk.room.occupancy.queued == 1)
+        waiting = await a_cell_that_waits(desk, nursery)
         joined = desk.begin(nursery, asked("show x", cell=1, after=(0,), term=3))
         for one in (waiting, joined):
             await one.ended.wait()
@@ -376,14 +382,26 @@ async def test_a_cell_that_waits_is_begun_in_the_term_of_who_joined_it_last(
         assert joined.done.stdout == "x is 1\n"
 
 
+async def test_a_cell_that_waits_has_its_inputs_from_where_its_last_asker_says_that_they_are(
+    virtual_time: JumpingClock, tmp_path: Path
+) -> None:
+    """Who led before held them, and is gone."""
+    async with open_desk(tmp_path) as desk, trio.open_nursery() as nursery:
+        there = await desk.two.asking.store.put(b"some context")
+        gone = there.model_copy(update={"holders": ()})
+        inputs = [(wire.Input(name="context.txt", content=one),) for one in (gone, there)]
+        await a_cell_that_waits(desk, nursery, inputs=inputs[0])
+        again = asked("show x", cell=1, after=(0,), term=3, inputs=inputs[1])
+        joined = desk.begin(nursery, again)
+        await joined.ended.wait()
+        assert joined.error is None
+
+
 async def test_a_cell_that_waits_and_that_nobody_joins_is_stale_once_another_leads(
     virtual_time: JumpingClock, tmp_path: Path
 ) -> None:
     async with open_desk(tmp_path) as desk, trio.open_nursery() as nursery:
-        desk.begin(nursery, asked("wait 5\nkeep x 1", term=1))
-        await until(lambda: len(desk.begun) == 1)
-        waiting = desk.begin(nursery, asked("show x", cell=1, after=(0,), term=2))
-        await until(lambda: desk.room.occupancy.queued == 1)
+        waiting = await a_cell_that_waits(desk, nursery)
         desk.begin(nursery, asked("say hi", cell=1, term=3, language="bash"))
         await waiting.ended.wait()
         assert "stale" in str(waiting.error)
