@@ -47,6 +47,8 @@ HELPED: Roles = {
 """`a` is asked and leads, `b` or `c` runs cells."""
 
 LOOK_S = 0.05
+IDLE_S_MAX = 60.0
+"""From when it is back until a node has nothing left to do."""
 FOR_LONG_S = 1e6
 STOPPED_S = 20.0
 """Of a simulated process, whose end is set when it begins: longer than until it is given up and
@@ -340,8 +342,9 @@ async def _befall(world: World, script: Script, onlooker: Onlooker, ended: trio.
         await world.until(lambda: onlooker.has_given_up)
         nursery.cancel_scope.cancel()
     await world.until(lambda: onlooker.has_forgiven)
-    while (await _asked(world, number, "status"))["load"]:  # noqa: ASYNC110 as `World.until`
-        await trio.sleep(LOOK_S)
+    with trio.fail_after(IDLE_S_MAX):
+        while (await _asked(world, number, "status"))["load"]:  # noqa: ASYNC110 as `World.until`
+            await trio.sleep(LOOK_S)
 
 
 async def _asked(world: World, number: int, verb: str, **of: object) -> dict[str, object]:

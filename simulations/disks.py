@@ -38,9 +38,10 @@ class Disk:
     halt: Callable[[], None] = _nothing
     stall: Callable[[float], None] = _nothing
     is_full: int = 0
-    errors: random.Random | None = None
-    """Whose dice say which writes meet an error: one in two. Where that comes of the fsync SQLite
-    takes the transaction back all the same; what is there if it dies then see `writes_left`."""
+    errors: list[random.Random] = field(default_factory=list[random.Random])
+    """Of each fault that lasts, dice that say which writes meet an error: one in two. Where that
+    comes of the fsync SQLite takes the transaction back all the same; what is there if it dies then
+    see `writes_left`."""
     slow_s: float = 0.0
     writes_left: float = float("inf")
     """Until the node dies in one: in the middle, if it is half a write."""
@@ -72,7 +73,7 @@ class Disk:
             self._die()
 
     def _meets_an_error(self) -> bool:
-        return self.errors is not None and self.errors.random() < ERRORS
+        return any(dice.random() < ERRORS for dice in self.errors)
 
     def _die(self) -> None:
         self.is_gone = True

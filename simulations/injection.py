@@ -332,11 +332,11 @@ class Injection:
     async def _disk_errors(self, fault: Fault) -> None:
         disk = self.world.places[fault.nodes[0]].disk
         with self._lasting(fault):
-            disk.errors = random.Random(f"{fault}")
+            disk.errors.append(dice := random.Random(f"{fault}"))
             try:
                 await trio.sleep(fault.lasts_s)
             finally:
-                disk.errors = None
+                disk.errors.remove(dice)
 
     async def _kill_sessions(self, fault: Fault) -> None:
         (number,) = fault.nodes

@@ -60,7 +60,7 @@ class Silences(NoChecker):
         """At a task, as its submitter shows it."""
         number, own_s = place.number, self.witness.own_time(place.number)
         disk = place.disk
-        is_hindered = disk.is_full or disk.slow_s or disk.errors is not None
+        is_hindered = disk.is_full or disk.slow_s or disk.errors
         if is_hindered or place.time.frozen_until >= self.witness.now:
             self._excused_s[number] = own_s
         heard_s = self._heard_s.get((number, task.id), inf)

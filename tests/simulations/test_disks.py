@@ -129,7 +129,7 @@ def test_threads_that_write_meet_it_and_others_do_not(disk: Disk, notes: Notes) 
 def test_on_a_disk_with_errors_some_writes_are_refused_and_what_is_refused_is_not_there(
     tmp_path: Path, disk: Disk, notes: Notes
 ) -> None:
-    disk.errors = random.Random(1)
+    disk.errors.append(random.Random(1))
     refused: list[str] = []
     with open_ledger_storage(tmp_path / "ledger.db", unix_clock=lambda: 0.0) as storage:
         for number in range(40):
@@ -143,7 +143,7 @@ def test_on_a_disk_with_errors_some_writes_are_refused_and_what_is_refused_is_no
 
 
 def test_threads_meet_the_errors_of_a_disk_too(disk: Disk) -> None:
-    disk.errors = random.Random(1)
+    disk.errors.append(random.Random(1))
     met: list[int | None] = []
     for _ in range(20):
         try:

@@ -31,7 +31,7 @@ def is_at_peace(world: World) -> bool:
         and (storm.packet_loss, storm.bytes_per_s) == (calm.packet_loss, calm.bytes_per_s)
         and storm.gossip == Gossiping()
         and all(place.disk.is_full == 0 and place.disk.slow_s == 0 for place in places)
-        and all(place.disk.errors is None for place in places)
+        and not any(place.disk.errors for place in places)
         and all(not place.voice.lies and not place.voice.is_quiet for place in places)
         and all(place.voice.is_plain for place in places)
         and all(place.backend.failure is None for place in places)
@@ -79,6 +79,20 @@ async def test_faults_that_overlap_end_each_for_itself(virtual_time: JumpingCloc
             nursery.start_soon(injection.inject, fault("isolate", lasts_s=6.0))
             await trio.sleep(4)
             assert world.wires.storm.silent
+        assert is_at_peace(world)
+
+
+@pytest.mark.trio
+async def test_errors_of_one_disk_that_overlap_end_each_for_itself(
+    virtual_time: JumpingClock,
+) -> None:
+    async with open_world([ABLE] * 3) as world:
+        injection = Injection(world)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(injection.inject, fault("disk-errors", lasts_s=2.0))
+            nursery.start_soon(injection.inject, fault("disk-errors", lasts_s=6.0))
+            await trio.sleep(4)
+            assert any(place.disk.errors for place in world.places)
         assert is_at_peace(world)
 
 
