@@ -116,27 +116,33 @@ async def test_a_peer_that_restarts_is_a_member_again_within_three_seconds(
             assert trio.current_time() - started < 3
 
 
+async def say_nothing(_asking: Conversation, _asked: Message) -> Message:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def proof_of(s: LoopbackTransport, conversation: Conversation) -> Message:
+    """Its answer to who asks it to prove its membership."""
+    welcome = Welcome(
+        certificate=membership(s.peer).certificate,
+        boot=About("").boot,
+        name="s",
+        addresses=s.addresses,
+    )
+    await conversation.send(welcome)
+    await conversation.receive()
+    return Ready()
+
+
 async def test_a_member_that_answers_nothing_is_unroutable_and_then_hung_up_on(
     village: Village, autojump_clock: Clock
 ) -> None:
     async with village.open_member("A") as a, stranger(village, knows=a) as s:
 
-        async def say_nothing(_asking: Conversation, _asked: Message) -> Message:
-            await trio.sleep_forever()
-            raise AssertionError
-
         async def prove_only(conversation: Conversation, request: Message) -> Message:
             if not isinstance(request, Hello):
                 await trio.sleep_forever()
-            welcome = Welcome(
-                certificate=membership(s.peer).certificate,
-                boot=About("").boot,
-                name="s",
-                addresses=s.addresses,
-            )
-            await conversation.send(welcome)
-            await conversation.receive()
-            return Ready()
+            return await proof_of(s, conversation)
 
         serve(s, MEMBERSHIP_PROTOCOL, prove_only)
         serve(s, SWIM_PROTOCOL, say_nothing)
@@ -157,10 +163,6 @@ async def test_who_was_given_up_and_says_one_thing_more_before_it_is_silent_is_h
     async with village.open_member("A") as a, stranger(village, knows=a) as s:
         last_words: list[float] = []
 
-        async def say_nothing(_asking: Conversation, _asked: Message) -> Message:
-            await trio.sleep_forever()
-            raise AssertionError
-
         async def prove_and_answer_until_given_up(
             conversation: Conversation, request: Message
         ) -> Message:
@@ -170,15 +172,7 @@ async def test_who_was_given_up_and_says_one_thing_more_before_it_is_silent_is_h
                 if a.mesh.state_of(s.peer) == "failed":
                     last_words.append(trio.current_time())
                 return request
-            welcome = Welcome(
-                certificate=membership(s.peer).certificate,
-                boot=About("").boot,
-                name="s",
-                addresses=s.addresses,
-            )
-            await conversation.send(welcome)
-            await conversation.receive()
-            return Ready()
+            return await proof_of(s, conversation)
 
         serve(s, MEMBERSHIP_PROTOCOL, prove_and_answer_until_given_up)
         serve(s, SWIM_PROTOCOL, say_nothing)
