@@ -365,10 +365,10 @@ class _Placing:
         self._state = state
         for effect in effects:
             match effect:
-                case offers.AskOffers(peers=peers):
+                case offers.AskOffers(peers=peers, instead_of=instead_of):
                     self._node.asked_offers(len(peers))
                     for peer in peers:
-                        self._ask(peer, self._asking_since)
+                        self._ask(peer, self._asking_since, instead_of.get(peer))
                 case offers.Take():
                     self._send(effect)
                 case offers.NobodyFree():
@@ -380,7 +380,7 @@ class _Placing:
                 lambda: self._happens(offers.TimePassed(), number),
             )
 
-    def _ask(self, peer: PeerId, number: int) -> None:
+    def _ask(self, peer: PeerId, number: int, instead_of: int | None) -> None:
         worker = self._node.worker(peer)
 
         def arrive() -> None:
@@ -388,7 +388,7 @@ class _Placing:
                 answer: Offer | Refused = Refused("broken", None)
             else:
                 left_s = self._job.deadline - self._now
-                answer = worker.ask_offer(self._node.name, left_s, offers.RESERVE_S)
+                answer = worker.ask_offer(self._node.name, left_s, offers.RESERVE_S, instead_of)
             if (back_s := self._node.delay_s(worker)) is not None:
                 self._node.clock.after(back_s, lambda: self._heard(peer, answer, number))
 

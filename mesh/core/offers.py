@@ -86,7 +86,13 @@ Event = OfferHeard | OfferRefused | TimePassed
 
 @dataclass(frozen=True, slots=True)
 class AskOffers:
+    """`instead_of`: places held at those who are asked again, given back with the question.
+
+    Else the new offer would let us wait for ourselves.
+    """
+
     peers: tuple[PeerId, ...]
+    instead_of: dict[PeerId, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +213,10 @@ def promise_s(choice: Choice, offer: Offer) -> float:
 
 
 def _ask(
-    state: Choosing, choices: tuple[Choice, ...], now: float
+    state: Choosing,
+    choices: tuple[Choice, ...],
+    now: float,
+    instead_of: dict[PeerId, int] | None = None,
 ) -> tuple[Choosing, tuple[Effect, ...]]:
     slowest_s = max(round_trip_s(choice.candidate) for choice in choices)
     round_s = min(ROUND_S_MAX, max(ROUND_S_MIN, ROUND_TRIPS * slowest_s))
@@ -217,7 +226,7 @@ def _ask(
         decide_at=now + round_s,
         give_up_at=now + max(SILENCE_S_MAX, ROUND_TRIPS * slowest_s),
     )
-    return state, (AskOffers(tuple(choice.peer for choice in choices)),)
+    return state, (AskOffers(tuple(choice.peer for choice in choices), instead_of or {}),)
 
 
 def _widen(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
@@ -235,7 +244,12 @@ def _widen(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
 def _ask_again(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
     again = tuple(choice for choice in state.asked if choice.peer in state.offers)
     others = tuple(choice for choice in state.asked if choice.peer not in state.offers)
-    return _ask(replace(state, asked=others, offers={}, again_at=inf), again, now)
+    held = {
+        peer: offer.reservation
+        for peer, offer in state.offers.items()
+        if offer.reservation is not None
+    }
+    return _ask(replace(state, asked=others, offers={}, again_at=inf), again, now, held)
 
 
 def _is_held_for_others(offer: Offer) -> bool:

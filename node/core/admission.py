@@ -9,26 +9,17 @@ that is about to leave (`Draining`) takes on nothing but what can go on nowhere 
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import TypeVar
 
 from kowalski.node.core.fair_queue import FairQueue, Waiting
+from kowalski.node.core.lane import RETRY_AFTER_S_MIN, Lane, Reserved, Running, without
 from kowalski.protocol.messages.placement import Priority
 
-K = TypeVar("K")
-T = TypeVar("T")
-
 QUEUE_FACTOR = 2
-RETRY_AFTER_S_MIN = 0.05
-RETRY_AFTER_S_MAX = 10.0
 PAUSED_RETRY_AFTER_S = 30.0
-
-COST_S_LEAST_SHARE = 0.5
-"""Of its expected time, what is assumed to be left of work that has run longer than expected."""
 
 PATIENCE_SHARE = 0.5
 """Once somebody has waited this share of its patience, the newest are served first."""
@@ -80,11 +71,12 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class OfferWanted:
-    """`reserve_s` 0: the place is not held."""
+    """`reserve_s` 0: the place is not held. `instead_of`: what the same asker gives back for it."""
 
     reservation: int
     wish: Wish
     reserve_s: float
+    instead_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,46 +164,6 @@ Effect = Start | Refuse | Promise | RefuseOffer
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    flow: str
-    cost_s: float
-    started_at: float
-    is_lent: bool = False
-
-    def left_s(self, now: float) -> float:
-        return max(self.cost_s - (now - self.started_at), COST_S_LEAST_SHARE * self.cost_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Reserved:
-    asker: str
-    flow: str
-    cost_s: float
-    until: float
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    slots: int
-    running: dict[int, Running] = field(default_factory=dict)
-    reserved: dict[int, Reserved] = field(default_factory=dict)
-    queue: FairQueue = field(default_factory=FairQueue)
-
-    @property
-    def busy(self) -> int:
-        """Slots that are taken; may exceed `slots` for a while, when lent ones come back."""
-        return len([one for one in self.running.values() if not one.is_lent])
-
-    @property
-    def queued(self) -> int:
-        return len(self.queue) + len(self.reserved)
-
-    @property
-    def is_idle(self) -> bool:
-        return not self.running and not self.reserved and not len(self.queue)
-
-
-@dataclass(frozen=True, slots=True)
 class Admission:
     lanes: dict[str, Lane] = field(default_factory=dict)
     paused: str = ""
@@ -249,7 +201,7 @@ def step(state: Admission, event: Event, now: float) -> _Stepped:
         case OfferWanted():
             return _offer(state, event, now)
         case GivenBack(reservation=reservation):
-            return _give_back(state, reservation)
+            return _without_reservation(state, reservation), ()
         case Left(ticket=ticket):
             return _leave(state, ticket, now)
         case Lent(ticket=ticket):
@@ -264,21 +216,6 @@ def step(state: Admission, event: Event, now: float) -> _Stepped:
             return _pass_time(state, now)
 
 
-def wait_s(lane: Lane, flow: str, priority: Priority, now: float) -> float:
-    """How long one that came now would wait: list scheduling of those before it onto the slots."""
-    slots = max(1, lane.slots)
-    ends = sorted(one.left_s(now) for one in lane.running.values() if not one.is_lent)
-    # Where more run than there are slots, the first to end make room for nobody.
-    ends = ends[max(0, len(ends) - slots) :]
-    ends += [0.0] * (slots - len(ends))
-    heapq.heapify(ends)
-    before = [one.cost_s for one in lane.queue.ahead_of(flow, priority, now)]
-    before += [one.cost_s for one in lane.reserved.values()]
-    for cost_s in before:
-        heapq.heapreplace(ends, ends[0] + cost_s)
-    return ends[0]
-
-
 def _lane_for(state: Admission, wish: Wish, now: float) -> tuple[Lane, tuple[Effect, ...]]:
     """The lane as it is with so many slots as it has now."""
     lane = state.lanes.get(wish.lane) or Lane(wish.slots)
@@ -288,7 +225,7 @@ def _lane_for(state: Admission, wish: Wish, now: float) -> tuple[Lane, tuple[Eff
 
 
 def _with_lane(state: Admission, name: str, lane: Lane) -> Admission:
-    lanes = _without(state.lanes, name)
+    lanes = without(state.lanes, name)
     if not lane.is_idle:
         lanes[name] = lane
     return Admission(lanes, state.paused, state.is_draining)
@@ -304,21 +241,11 @@ def _why_not(state: Admission, lane: Lane, wish: Wish, now: float) -> Refusal | 
         return Refusal("busy", "no slots", PAUSED_RETRY_AFTER_S)
     if lane.busy < lane.slots and not lane.queued:
         return None
-    waits_s = wait_s(lane, wish.flow, wish.priority, now)
+    waits_s = lane.wait_s(wish.flow, wish.priority, now)
     if waits_s > wish.remaining_s:
         words = f"a wait of {waits_s:.3g} s, {wish.remaining_s:.3g} s are left"
-        return Refusal("busy", f"{_at(lane)}: {words}", _retry_after_s(lane, now))
+        return Refusal("busy", f"{lane}: {words}", lane.retry_after_s(now))
     return None
-
-
-def _at(lane: Lane) -> str:
-    return f"{lane.busy} running, {lane.queued} waiting, {lane.slots} slots"
-
-
-def _retry_after_s(lane: Lane, now: float) -> float:
-    """Until somebody is expected to be done."""
-    soonest_s = min((one.left_s(now) for one in lane.running.values()), default=0.0)
-    return min(RETRY_AFTER_S_MAX, max(RETRY_AFTER_S_MIN, soonest_s))
 
 
 def _with_room(lane: Lane, wish: Wish, now: float) -> tuple[Lane, tuple[Effect, ...]] | None:
@@ -331,16 +258,12 @@ def _with_room(lane: Lane, wish: Wish, now: float) -> tuple[Lane, tuple[Effect, 
     held = Counter(one.flow for one in lane.reserved.values())
     for reservation, one in reversed(lane.reserved.items()):
         if held[one.flow] == max(held.values()) > held[wish.flow] + 1:
-            return replace(lane, reserved=_without(lane.reserved, reservation)), ()
+            return replace(lane, reserved=without(lane.reserved, reservation)), ()
     victim = lane.queue.victim(wish.flow, wish.priority, now)
     if victim is None:
         return None
-    refusal = Refusal("busy", f"{_at(lane)}: others come first", _retry_after_s(lane, now))
+    refusal = Refusal("busy", f"{lane}: others come first", lane.retry_after_s(now))
     return replace(lane, queue=lane.queue.remove(victim.ticket)), (Refuse(victim.ticket, refusal),)
-
-
-def _without(keyed: dict[K, T], key: K) -> dict[K, T]:
-    return {other: one for other, one in keyed.items() if other != key}
 
 
 def _arrive(state: Admission, event: Arrived, now: float) -> _Stepped:
@@ -348,12 +271,12 @@ def _arrive(state: Admission, event: Arrived, now: float) -> _Stepped:
     lane, effects = _lane_for(state, wish, now)
     reserved = None if event.reservation is None else lane.reserved.get(event.reservation)
     if event.reservation is not None and reserved is not None and reserved.asker == wish.asker:
-        lane = replace(lane, reserved=_without(lane.reserved, event.reservation))
+        lane = replace(lane, reserved=without(lane.reserved, event.reservation))
     else:
         refusal = _why_not(state, lane, wish, now)
         room = None if refusal is not None else _with_room(lane, wish, now)
         if room is None:
-            refusal = refusal or Refusal("busy", _at(lane), _retry_after_s(lane, now))
+            refusal = refusal or Refusal("busy", str(lane), lane.retry_after_s(now))
             return _with_lane(state, wish.lane, lane), (*effects, Refuse(event.ticket, refusal))
         lane, effects = room[0], effects + room[1]
     if lane.busy < lane.slots and not lane.queue.waiting:
@@ -398,28 +321,32 @@ def _is_overloaded(queue: FairQueue, now: float) -> bool:
 
 def _offer(state: Admission, event: OfferWanted, now: float) -> _Stepped:
     wish = event.wish
+    if event.instead_of is not None:
+        state = _without_reservation(state, event.instead_of, of=wish.asker)
     lane, effects = _lane_for(state, wish, now)
     refusal = _why_not(state, lane, wish, now)
     room = None if refusal is not None else _with_room(lane, wish, now)
     if room is None:
-        refusal = refusal or Refusal("busy", _at(lane), _retry_after_s(lane, now))
+        refusal = refusal or Refusal("busy", str(lane), lane.retry_after_s(now))
         refused = RefuseOffer(event.reservation, refusal)
         return _with_lane(state, wish.lane, lane), (*effects, refused)
     if not room[1]:  # nobody is sent away for a mere question
         lane = room[0]
-    waits_s = wait_s(lane, wish.flow, wish.priority, now)
+    waits_s = lane.wait_s(wish.flow, wish.priority, now)
     if event.reserve_s > 0:
         held = Reserved(wish.asker, wish.flow, wish.cost_s, now + event.reserve_s)
         lane = replace(lane, reserved={**lane.reserved, event.reservation: held})
     return _with_lane(state, wish.lane, lane), (*effects, Promise(event.reservation, waits_s))
 
 
-def _give_back(state: Admission, reservation: int) -> _Stepped:
+def _without_reservation(state: Admission, reservation: int, of: str | None = None) -> Admission:
+    """Given back by whoever has it, or only where that is `of`."""
     for name, lane in state.lanes.items():
-        if reservation in lane.reserved:
-            lane = replace(lane, reserved=_without(lane.reserved, reservation))  # noqa: PLW2901
-            return _with_lane(state, name, lane), ()
-    return state, ()
+        reserved = lane.reserved.get(reservation)
+        if reserved is not None and of in (None, reserved.asker):
+            rest = without(lane.reserved, reservation)
+            return _with_lane(state, name, replace(lane, reserved=rest))
+    return state
 
 
 def _leave(state: Admission, ticket: int, now: float) -> _Stepped:
@@ -431,7 +358,7 @@ def _leave(state: Admission, ticket: int, now: float) -> _Stepped:
     if one is None:
         return _with_lane(state, name, replace(lane, queue=lane.queue.remove(ticket))), ()
     queue = lane.queue.correct(one.flow, now - one.started_at - one.cost_s)
-    running = _without(lane.running, ticket)
+    running = without(lane.running, ticket)
     lane, begun = _dispatch(Lane(lane.slots, running, lane.reserved, queue), now)
     return _with_lane(state, name, lane), begun
 

@@ -240,13 +240,14 @@ class Dispatch:
             while True:
                 for effect in effects:
                     match effect:
-                        case offers.AskOffers(peers=peers):
+                        case offers.AskOffers(peers=peers, instead_of=instead_of):
                             for peer in peers:
                                 if peer in holds:  # asked again
                                     holds[peer].cancel()
                                 scope = holds[peer] = trio.CancelScope()
+                                now = asked.model_copy(update={"instead_of": instead_of.get(peer)})
                                 self._nursery.start_soon(
-                                    self._ask_offer, peer, asked, scope, heard_in
+                                    self._ask_offer, peer, now, scope, heard_in
                                 )
                         case offers.Take():
                             taken = effect

@@ -124,9 +124,18 @@ class Gate:
     # --- offers ---------------------------------------------------------------------------------
 
     def offer(
-        self, asker: PeerId, job: Job, claim: Claim, *, remaining_s: float, reserve_s: float
+        self,
+        asker: PeerId,
+        job: Job,
+        claim: Claim,
+        *,
+        remaining_s: float,
+        reserve_s: float,
+        instead_of: int | None = None,
     ) -> Promised:
         """Promise when a job would begin, and hold its place for a while.
+
+        `instead_of`: a reservation that the same asker gives back for it.
 
         Raises:
             RequestRefusedError: `busy`, `paused` or `draining`.
@@ -135,7 +144,7 @@ class Gate:
         cost = self._usual.cost(job, self._speeds(job), cached)
         number = next(self._reservations)
         wish = self._wish(asker, job, claim, cost, remaining_s, slots=self._resources.slots(job))
-        self._driver.handle(admission.OfferWanted(number, wish, reserve_s))
+        self._driver.handle(admission.OfferWanted(number, wish, reserve_s, instead_of))
         answer = self._answers.pop(number)
         if isinstance(answer, admission.RefuseOffer):
             raise _refused(answer.refusal)

@@ -189,14 +189,15 @@ def test_among_equals_the_better_score_on_fresh_values_wins_and_then_a_hash() ->
 
 def test_where_a_free_slot_is_held_for_others_they_are_given_a_moment_to_decide() -> None:
     asking = Asking(*three())
-    asking.offers(ONE, wait_s=1.0, running=0, queued=1)
-    asking.offers(TWO, wait_s=1.0, running=0, queued=1)
+    asking.offers(ONE, wait_s=1.0, running=0, queued=1, reservation=7)
+    asking.offers(TWO, wait_s=1.0, running=0, queued=1, reservation=8)
     assert asking.refuses(THREE) == ()
     assert AGAIN_S / 2 <= wake_at(asking.state) - asking.now <= 1.5 * AGAIN_S
     assert asking.offers(ONE) == (), "too early"
     (again,) = asking.waits()
     assert isinstance(again, AskOffers)
     assert set(again.peers) == {ONE, TWO}
+    assert again.instead_of == {ONE: 7, TWO: 8}, "or they would wait for themselves"
     asking.offers(ONE, wait_s=1.0, running=0, queued=1)
     asking.offers(TWO)
     assert asking.taken.choice.peer == TWO

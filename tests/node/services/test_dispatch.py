@@ -288,6 +288,25 @@ async def test_when_all_are_full_it_is_told_when_somebody_is_not(
         assert set(found.refusals) == {world.peer(1), world.peer(2)}
 
 
+async def test_who_asks_again_gives_back_the_place_it_held_with_the_question(
+    virtual_time: JumpingClock,
+) -> None:
+    instead_of: list[int | None] = []
+
+    async def held_for_others(conversation: Conversation, request: Message) -> Message:
+        assert isinstance(request, OfferAsked)
+        instead_of.append(request.instead_of)
+        offer = Offer(reservation=7, wait_s=1.0, service_s=1.0, queued=1, slots=1)
+        await conversation.send(offer)
+        await trio.sleep(request.reserve_s)
+        return offer
+
+    async with open_world([ASKER, WORKER, WORKER]) as world:
+        Instead(world, placement.PROTOCOL, held_for_others, 1, 2)
+        await choose(world)
+        assert instead_of == [None, None, 7, 7]
+
+
 async def test_where_offers_cannot_be_had_the_best_is_asked_for_the_work(
     virtual_time: JumpingClock,
 ) -> None:
