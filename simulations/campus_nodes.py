@@ -44,12 +44,8 @@ class CampusWorker(GatedWorker):
         self.says: Occupancy | None = None
         self.on_moved: Callable[[], None] = lambda: None
 
-    def ask_offer(
-        self, asker: str, remaining_s: float, reserve_s: float, instead_of: int | None
-    ) -> Offer | Refused:
-        if not self.is_up:
-            return GONE
-        return super().ask_offer(asker, remaining_s, reserve_s, instead_of)
+    def ask_offer(self, asker: str, remaining_s: float, reserve_s: float) -> Offer | Refused:
+        return super().ask_offer(asker, remaining_s, reserve_s) if self.is_up else GONE
 
     def ask_for(
         self, asker: str, job: Job, reservation: int | None, on_end: OnEnd

@@ -365,10 +365,13 @@ class _Placing:
         self._state = state
         for effect in effects:
             match effect:
-                case offers.AskOffers(peers=peers, instead_of=instead_of):
+                case offers.AskOffers(peers=peers):
                     self._node.asked_offers(len(peers))
                     for peer in peers:
-                        self._ask(peer, self._asking_since, instead_of.get(peer))
+                        self._ask(peer, self._asking_since)
+                case offers.GiveBack(peers=peers):
+                    for peer in peers:
+                        self._give_back(peer, self._held.pop(peer))
                 case offers.Take():
                     self._send(effect)
                 case offers.NobodyFree():
@@ -380,7 +383,7 @@ class _Placing:
                 lambda: self._happens(offers.TimePassed(), number),
             )
 
-    def _ask(self, peer: PeerId, number: int, instead_of: int | None) -> None:
+    def _ask(self, peer: PeerId, number: int) -> None:
         worker = self._node.worker(peer)
 
         def arrive() -> None:
@@ -388,7 +391,7 @@ class _Placing:
                 answer: Offer | Refused = Refused("broken", None)
             else:
                 left_s = self._job.deadline - self._now
-                answer = worker.ask_offer(self._node.name, left_s, offers.RESERVE_S, instead_of)
+                answer = worker.ask_offer(self._node.name, left_s, offers.RESERVE_S)
             if (back_s := self._node.delay_s(worker)) is not None:
                 self._node.clock.after(back_s, lambda: self._heard(peer, answer, number))
 
@@ -405,8 +408,6 @@ class _Placing:
         if not self.is_choosing or number != self._asking_since:
             self._give_back(peer, answer.reservation)
             return
-        if peer in self._held:  # asked again
-            self._give_back(peer, self._held[peer])
         self._held[peer] = answer.reservation
         self._happens(offers.OfferHeard(peer, answer), number)
 

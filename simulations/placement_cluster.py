@@ -192,11 +192,9 @@ class GatedWorker(Worker):
         self._state = Admission()
         self._wakes_at = inf
 
-    def ask_offer(
-        self, asker: str, remaining_s: float, reserve_s: float, instead_of: int | None
-    ) -> Offer | Refused:
-        number, wish = next(self._numbers), self._wish(asker, remaining_s)
-        self._step(admission.OfferWanted(number, wish, reserve_s, instead_of))
+    def ask_offer(self, asker: str, remaining_s: float, reserve_s: float) -> Offer | Refused:
+        number = next(self._numbers)
+        self._step(admission.OfferWanted(number, self._wish(asker, remaining_s), reserve_s))
         return self._answers.pop(number)
 
     def give_back(self, reservation: int) -> None:

@@ -3,7 +3,8 @@
 One machine for one piece of work: `begin`, then offers and refusals as they come, until it says
 `Take` or `NobodyFree`. Late binding by reservation (K. Ousterhout et al., "Sparrow", SOSP 2013):
 the place is held while we decide, so that two askers are not promised the same one. Where a slot is
-free but held for somebody else, who may go elsewhere, we ask once more a moment later.
+free but held for somebody else, who may go elsewhere, we give back what we hold, and ask again a
+moment later.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ ROUND_TRIPS = 3
 """How long the slower of those asked are waited for, once the first has answered."""
 
 AGAIN_S = 0.02
-"""Until those who held places have decided; spread, so that not all ask again at one instant."""
+"""Until those who held places have decided; spread, so that not all ask again at one instant.
+
+Twice as long each time: where many choose at once, as many have decided by then.
+"""
+
+AGAIN_TIMES = 4
+"""The last of as many as are placed at one instant on as many idle devices need them all."""
 
 LONG_WAIT_S = 0.05
 """Where even the best would let us wait longer, as many others are asked, once."""
@@ -86,13 +93,17 @@ Event = OfferHeard | OfferRefused | TimePassed
 
 @dataclass(frozen=True, slots=True)
 class AskOffers:
-    """`instead_of`: places held at those who are asked again, given back with the question.
+    peers: tuple[PeerId, ...]
 
-    Else the new offer would let us wait for ourselves.
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Hold no place at these any more: they are asked again later, like everybody else.
+
+    Two who held theirs meanwhile would each wait for the other.
     """
 
     peers: tuple[PeerId, ...]
-    instead_of: dict[PeerId, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +124,7 @@ class NobodyFree:
     why: str
 
 
-Effect = AskOffers | Take | NobodyFree
+Effect = AskOffers | GiveBack | Take | NobodyFree
 
 
 # --- the machine --------------------------------------------------------------------------------
@@ -131,7 +142,7 @@ class Choosing:
     offers: dict[PeerId, Offer] = field(default_factory=dict)
     refusals: dict[PeerId, Refusal] = field(default_factory=dict)
     is_widened: bool = False
-    is_asked_again: bool = False
+    asked_again: int = 0
     again_at: float = inf
     decide_at: float = inf
     give_up_at: float = inf
@@ -213,10 +224,7 @@ def promise_s(choice: Choice, offer: Offer) -> float:
 
 
 def _ask(
-    state: Choosing,
-    choices: tuple[Choice, ...],
-    now: float,
-    instead_of: dict[PeerId, int] | None = None,
+    state: Choosing, choices: tuple[Choice, ...], now: float
 ) -> tuple[Choosing, tuple[Effect, ...]]:
     slowest_s = max(round_trip_s(choice.candidate) for choice in choices)
     round_s = min(ROUND_S_MAX, max(ROUND_S_MIN, ROUND_TRIPS * slowest_s))
@@ -226,7 +234,7 @@ def _ask(
         decide_at=now + round_s,
         give_up_at=now + max(SILENCE_S_MAX, ROUND_TRIPS * slowest_s),
     )
-    return state, (AskOffers(tuple(choice.peer for choice in choices), instead_of or {}),)
+    return state, (AskOffers(tuple(choice.peer for choice in choices)),)
 
 
 def _widen(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
@@ -244,17 +252,19 @@ def _widen(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
 def _ask_again(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
     again = tuple(choice for choice in state.asked if choice.peer in state.offers)
     others = tuple(choice for choice in state.asked if choice.peer not in state.offers)
-    held = {
-        peer: offer.reservation
-        for peer, offer in state.offers.items()
-        if offer.reservation is not None
-    }
-    return _ask(replace(state, asked=others, offers={}, again_at=inf), again, now, held)
+    return _ask(replace(state, asked=others, offers={}, again_at=inf), again, now)
 
 
-def _is_held_for_others(offer: Offer) -> bool:
-    """It has a free slot, but would let us wait for those to whom it has promised it."""
-    return offer.wait_s > 0 and offer.running < offer.slots
+def _again_after_s(state: Choosing, best: Offer) -> float | None:
+    """When to ask once more, where a free slot is promised to others; None where not to."""
+    is_any_held = any(
+        offer.wait_s > 0 and offer.running < offer.slots for offer in state.offers.values()
+    )
+    if not is_any_held or state.asked_again == AGAIN_TIMES:
+        return None
+    spread = 0.5 + uniform(state.draw, f"again {state.asked_again}")
+    after_s = AGAIN_S * 2**state.asked_again * spread
+    return after_s if best.wait_s > after_s else None
 
 
 def _decide(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
@@ -275,9 +285,11 @@ def _decide(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
         more = widened(need, state.ranking, state.asked, state.draw)[:ASKED]
         if more:
             return _ask(replace(state, is_widened=True), more, now)
-    if _is_held_for_others(offer) and not state.is_asked_again:
-        again_at = now + AGAIN_S * (0.5 + uniform(state.draw, "again"))
-        return replace(state, is_asked_again=True, again_at=again_at), ()
+    again_after_s = _again_after_s(state, offer)
+    if again_after_s is not None:
+        again_at = now + again_after_s
+        state = replace(state, asked_again=state.asked_again + 1, again_at=again_at)
+        return state, (GiveBack(tuple(state.offers)),)
     expected = expected_s(state, best, offer)
     took = Take(fresh[best.peer], offer, expected, _why(state, best, offer, expected))
     return replace(state, is_over=True), (took,)

@@ -71,12 +71,11 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class OfferWanted:
-    """`reserve_s` 0: the place is not held. `instead_of`: what the same asker gives back for it."""
+    """`reserve_s` 0: the place is not held."""
 
     reservation: int
     wish: Wish
     reserve_s: float
-    instead_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +200,7 @@ def step(state: Admission, event: Event, now: float) -> _Stepped:
         case OfferWanted():
             return _offer(state, event, now)
         case GivenBack(reservation=reservation):
-            return _without_reservation(state, reservation), ()
+            return _give_back(state, reservation)
         case Left(ticket=ticket):
             return _leave(state, ticket, now)
         case Lent(ticket=ticket):
@@ -321,8 +320,6 @@ def _is_overloaded(queue: FairQueue, now: float) -> bool:
 
 def _offer(state: Admission, event: OfferWanted, now: float) -> _Stepped:
     wish = event.wish
-    if event.instead_of is not None:
-        state = _without_reservation(state, event.instead_of, of=wish.asker)
     lane, effects = _lane_for(state, wish, now)
     refusal = _why_not(state, lane, wish, now)
     room = None if refusal is not None else _with_room(lane, wish, now)
@@ -339,14 +336,12 @@ def _offer(state: Admission, event: OfferWanted, now: float) -> _Stepped:
     return _with_lane(state, wish.lane, lane), (*effects, Promise(event.reservation, waits_s))
 
 
-def _without_reservation(state: Admission, reservation: int, of: str | None = None) -> Admission:
-    """Given back by whoever has it, or only where that is `of`."""
+def _give_back(state: Admission, reservation: int) -> _Stepped:
     for name, lane in state.lanes.items():
-        reserved = lane.reserved.get(reservation)
-        if reserved is not None and of in (None, reserved.asker):
+        if reservation in lane.reserved:
             rest = without(lane.reserved, reservation)
-            return _with_lane(state, name, replace(lane, reserved=rest))
-    return state
+            return _with_lane(state, name, replace(lane, reserved=rest)), ()
+    return state, ()
 
 
 def _leave(state: Admission, ticket: int, now: float) -> _Stepped:

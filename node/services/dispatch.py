@@ -1,14 +1,15 @@
 """Choosing peers for work, and learning from how it went. One for a node.
 
-The shell of `mesh.core.offers`, and the owner of what we know of peers ourselves: breakers, paces,
-who has read which beginnings, and how much may be tried again.
+The owner of what we know of peers ourselves: breakers, paces, who has read which beginnings, and
+how much may be tried again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from itertools import count
 
@@ -29,15 +30,12 @@ from kowalski.mesh.core.shortlist import expectation, is_short, straight_to
 from kowalski.mesh.mesh import Mesh
 from kowalski.node.core.decision_log import DecisionLog
 from kowalski.node.core.under_way import UnderWay, most_overdue
-from kowalski.node.services.placement import PROTOCOL
-from kowalski.protocol.errors import RemoteProtocolError, RequestRefusedError
+from kowalski.node.services.asking_offers import AskingOffers
 from kowalski.protocol.ids import PeerId, TaskId
 from kowalski.protocol.messages.content import ContentRef
-from kowalski.protocol.messages.placement import Claim, Offer, OfferAsked
+from kowalski.protocol.messages.placement import Claim, OfferAsked
 
 WORKS_KEPT = 256
-EVENTS_MAX = 16
-"""More than are ever asked for one piece of work."""
 
 SILENT_S_MIN = 1.0
 SILENT_TIMES = 3.0
@@ -225,73 +223,21 @@ class Dispatch:
     async def _by_offers(
         self, work: Work, ranking: Ranking, remaining_s: float, reserve_s: float
     ) -> Chosen | Decision:
-        asked = work.offer_asked(remaining_s, reserve_s)
-        heard_in, heard_out = trio.open_memory_channel[offers.Event](EVENTS_MAX)
-        holds: dict[PeerId, trio.CancelScope] = {}
-        state, effects = offers.begin(
+        begun = offers.begin(
             work.need,
             ranking,
             self.draw(),
             trio.current_time(),
             content_bytes=tuple(one.bytes_total for one in work.content),
         )
-        taken: offers.Take | None = None
-        try:
-            while True:
-                for effect in effects:
-                    match effect:
-                        case offers.AskOffers(peers=peers, instead_of=instead_of):
-                            for peer in peers:
-                                if peer in holds:  # asked again
-                                    holds[peer].cancel()
-                                scope = holds[peer] = trio.CancelScope()
-                                now = asked.model_copy(update={"instead_of": instead_of.get(peer)})
-                                self._nursery.start_soon(
-                                    self._ask_offer, peer, now, scope, heard_in
-                                )
-                        case offers.Take():
-                            taken = effect
-                            return self._taken(work, state, taken, holds[taken.choice.peer].cancel)
-                        case offers.NobodyFree():
-                            return self._refused_by_all(work, state, effect)
-                event: offers.Event = offers.TimePassed()
-                with trio.move_on_at(offers.wake_at(state)):
-                    event = await heard_out.receive()
-                state, effects = offers.step(state, event, trio.current_time())
-        finally:
-            for peer, scope in holds.items():
-                if taken is None or peer != taken.choice.peer:
-                    scope.cancel()
-
-    async def _ask_offer(
-        self,
-        peer: PeerId,
-        asked: OfferAsked,
-        scope: trio.CancelScope,
-        heard: trio.MemorySendChannel[offers.Event],
-    ) -> None:
-        """Ask, tell what came, and stay while the place is to be held."""
-
-        def tell(event: offers.Event) -> None:
-            with suppress(trio.WouldBlock, trio.BrokenResourceError):
-                heard.send_nowait(event)
-
-        with scope:
-            try:
-                async with self._mesh.converse(
-                    peer, PROTOCOL, asked, open_timeout_s=offers.SILENCE_S_MAX
-                ) as asking:
-                    offer = await asking.receive()
-                    if not isinstance(offer, Offer):
-                        raise RemoteProtocolError(f"{offer.KIND} in answer to {asked.KIND}")
-                    self._mesh.hear_reply(peer, offer.hot)
-                    tell(offers.OfferHeard(peer, offer))
-                    await trio.sleep(asked.reserve_s)
-            except Weather as error:
-                retry_after_s = (
-                    error.retry_after_s if isinstance(error, RequestRefusedError) else None
-                )
-                tell(offers.OfferRefused(peer, offers.Refusal(str(error), retry_after_s)))
+        asked = work.offer_asked(remaining_s, reserve_s)
+        asking = AskingOffers(self._mesh, self._nursery, asked)
+        state, end = await asking.until_decided(begun)
+        match end:
+            case offers.Take(choice=choice):
+                return self._taken(work, state, end, partial(asking.give_back, choice.peer))
+            case offers.NobodyFree():
+                return self._refused_by_all(work, state, end)
 
     def _taken(
         self, work: Work, state: offers.Choosing, take: offers.Take, release: Callable[[], None]

@@ -124,18 +124,9 @@ class Gate:
     # --- offers ---------------------------------------------------------------------------------
 
     def offer(
-        self,
-        asker: PeerId,
-        job: Job,
-        claim: Claim,
-        *,
-        remaining_s: float,
-        reserve_s: float,
-        instead_of: int | None = None,
+        self, asker: PeerId, job: Job, claim: Claim, *, remaining_s: float, reserve_s: float
     ) -> Promised:
         """Promise when a job would begin, and hold its place for a while.
-
-        `instead_of`: a reservation that the same asker gives back for it.
 
         Raises:
             RequestRefusedError: `busy`, `paused` or `draining`.
@@ -144,7 +135,7 @@ class Gate:
         cost = self._usual.cost(job, self._speeds(job), cached)
         number = next(self._reservations)
         wish = self._wish(asker, job, claim, cost, remaining_s, slots=self._resources.slots(job))
-        self._driver.handle(admission.OfferWanted(number, wish, reserve_s, instead_of))
+        self._driver.handle(admission.OfferWanted(number, wish, reserve_s))
         answer = self._answers.pop(number)
         if isinstance(answer, admission.RefuseOffer):
             raise _refused(answer.refusal)

@@ -70,7 +70,6 @@ class PlacementRoom:
             request.claim,
             remaining_s=request.remaining_s,
             reserve_s=reserve_s,
-            instead_of=request.instead_of,
         )
         held = tuple(
             at for at, name in enumerate(request.content) if self._store.path(name) is not None

@@ -54,8 +54,7 @@ class OfferAsked(Message):
     """Would you do this, and when? What is not said about the work is not known.
 
     `prefixes`: the longest first. `content`: what the work reads. `reserve_s`: how long to hold a
-    place, at most; 0 only asks. `instead_of`: a reservation from an offer to the same asker, which
-    it gives back with this; unknown ones may be named too.
+    place, at most; 0 only asks.
     """
 
     KIND: ClassVar[str] = "placement/offer-asked"
@@ -74,7 +73,6 @@ class OfferAsked(Message):
         tuple[ContentHashField, ...], Field(strict=False, fail_fast=True, max_length=INPUTS_MAX)
     ] = ()
     reserve_s: Seconds = 0.0
-    instead_of: Count | None = None
     remaining_s: Seconds
 
 

@@ -604,7 +604,6 @@ _ALL: Final[tuple[base.Message, ...]] = (
         prefixes=("0001020304050607", "ff" * 8),
         content=(HASH, PARENT),
         reserve_s=2.0,
-        instead_of=6,
         remaining_s=60.0,
     ),
     repl.CellAsked(

@@ -29,7 +29,7 @@ def test_who_waits_for_work_of_one_that_dies_is_told_by_whoever_lets_it_die() ->
     assert not ends
     on_end("broken")
     assert ends == ["broken"]
-    assert one.ask_offer("asker", 10.0, 2.0, None) is GONE
+    assert one.ask_offer("asker", 10.0, 2.0) is GONE
 
 
 def test_one_that_came_back_begins_anew() -> None:
@@ -38,7 +38,7 @@ def test_one_that_came_back_begins_anew() -> None:
     clock.run(1.0)
     one.die()
     one.is_up = True
-    assert isinstance(one.ask_offer("asker", 10.0, 2.0, None), Offer)
+    assert isinstance(one.ask_offer("asker", 10.0, 2.0), Offer)
     ends: list[Ending] = []
     one.ask_for("asker", Job(1, 1.0, 1.0, 60.0), None, ends.append)
     clock.run(10.0)

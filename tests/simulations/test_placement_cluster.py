@@ -60,16 +60,16 @@ def test_a_gate_promises_holds_and_takes_back() -> None:
     clock = Clock()
     one = worker(GatedWorker, clock)
     assert isinstance(one, GatedWorker)
-    free = one.ask_offer("a", 60.0, 2.0, None)
+    free = one.ask_offer("a", 60.0, 2.0)
     assert isinstance(free, Offer)
     assert free.wait_s == 0.0
-    held = one.ask_offer("b", 60.0, 2.0, None)
+    held = one.ask_offer("b", 60.0, 2.0)
     assert isinstance(held, Offer)
     assert held.wait_s > 0.0
     assert free.reservation is not None
     one.give_back(free.reservation)
     clock.run(5.0)
-    again = one.ask_offer("c", 60.0, 0.0, None)
+    again = one.ask_offer("c", 60.0, 0.0)
     assert isinstance(again, Offer)
     assert again.wait_s == 0.0
 

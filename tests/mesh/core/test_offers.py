@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from kowalski.mesh.core.offers import (
     AGAIN_S,
+    AGAIN_TIMES,
     SILENCE_S_MAX,
     TRANSFER_BYTES_PER_S,
     AskOffers,
     Choosing,
     Effect,
     Event,
+    GiveBack,
     NobodyFree,
     OfferHeard,
     OfferRefused,
@@ -189,25 +191,42 @@ def test_among_equals_the_better_score_on_fresh_values_wins_and_then_a_hash() ->
 
 def test_where_a_free_slot_is_held_for_others_they_are_given_a_moment_to_decide() -> None:
     asking = Asking(*three())
-    asking.offers(ONE, wait_s=1.0, running=0, queued=1, reservation=7)
-    asking.offers(TWO, wait_s=1.0, running=0, queued=1, reservation=8)
-    assert asking.refuses(THREE) == ()
+    asking.offers(ONE, wait_s=1.0, running=0, queued=1)
+    asking.offers(TWO, wait_s=1.0, running=0, queued=1)
+    assert asking.refuses(THREE) == (GiveBack((ONE, TWO)),), "or they would wait for us"
     assert AGAIN_S / 2 <= wake_at(asking.state) - asking.now <= 1.5 * AGAIN_S
     assert asking.offers(ONE) == (), "too early"
     (again,) = asking.waits()
     assert isinstance(again, AskOffers)
     assert set(again.peers) == {ONE, TWO}
-    assert again.instead_of == {ONE: 7, TWO: 8}, "or they would wait for themselves"
     asking.offers(ONE, wait_s=1.0, running=0, queued=1)
     asking.offers(TWO)
     assert asking.taken.choice.peer == TWO
 
 
-def test_they_are_asked_again_only_once() -> None:
+def test_a_full_one_is_not_preferred_to_one_whose_free_slot_is_only_held() -> None:
+    asking = Asking(*three())
+    asking.offers(ONE, wait_s=0.9, running=4)
+    asking.offers(TWO, wait_s=1.0, running=0, queued=1)
+    assert asking.refuses(THREE) == (GiveBack((ONE, TWO)),)
+
+
+def test_they_are_asked_again_a_few_times_more_and_more_seldom_and_then_it_is_enough() -> None:
     asking = Asking(candidate("one"))
-    asking.offers(ONE, wait_s=1.0, running=0, queued=1)
-    asking.waits()
+    pauses: list[float] = []
+    for _ in range(AGAIN_TIMES):
+        asking.offers(ONE, wait_s=1.0, running=0, queued=1)
+        pauses.append(wake_at(asking.state) - asking.now)
+        asking.waits()
+    for at, pause_s in enumerate(pauses):
+        assert 0.5 <= pause_s / (AGAIN_S * 2**at) <= 1.5
     asking.offers(ONE, wait_s=2.0, running=0, queued=2)
+    assert asking.taken.choice.peer == ONE
+
+
+def test_nobody_is_asked_again_to_save_less_than_asking_takes() -> None:
+    asking = Asking(candidate("one"))
+    asking.offers(ONE, wait_s=AGAIN_S / 4, running=0, queued=1)
     assert asking.taken.choice.peer == ONE
 
 

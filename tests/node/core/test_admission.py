@@ -73,15 +73,8 @@ class Desk:
         for _ in range(count):
             self.arrives(wish(flow, **more))  # type: ignore[arg-type]
 
-    def offers(
-        self,
-        number: int,
-        wanted: Wish,
-        reserve_s: float = 2.0,
-        *,
-        instead_of: int | None = None,
-    ) -> Promise | RefuseOffer:
-        (effect,) = self.happens(OfferWanted(number, wanted, reserve_s, instead_of))
+    def offers(self, number: int, wanted: Wish, reserve_s: float = 2.0) -> Promise | RefuseOffer:
+        (effect,) = self.happens(OfferWanted(number, wanted, reserve_s))
         assert isinstance(effect, Promise | RefuseOffer)
         return effect
 
@@ -220,33 +213,6 @@ def test_a_mere_question_holds_no_place() -> None:
     desk = Desk()
     desk.offers(1, wish(), reserve_s=0.0)
     assert desk.state.lanes == {}
-
-
-def test_who_asks_again_does_not_wait_for_the_place_it_held_itself() -> None:
-    desk = Desk()
-    desk.offers(1, wish(slots=1))
-    assert desk.offers(2, wish(slots=1)) == Promise(2, 10.0)
-    assert desk.offers(3, wish(slots=1), instead_of=2) == Promise(3, 10.0), "behind the first"
-    desk.happens(GivenBack(1))
-    assert desk.offers(4, wish(slots=1), instead_of=3) == Promise(4, 0.0)
-    assert list(desk.state.lanes["code"].reserved) == [4]
-
-
-def test_nobody_gives_back_the_place_of_another() -> None:
-    desk = Desk()
-    desk.offers(1, wish(slots=1))
-    thief = wish(slots=1, asker="thief")
-    assert desk.offers(2, thief, reserve_s=0.0, instead_of=1) == Promise(2, 10.0)
-    assert list(desk.state.lanes["code"].reserved) == [1]
-
-
-def test_a_place_is_given_back_also_by_a_question_that_is_refused() -> None:
-    desk = Desk()
-    desk.fills(1, slots=1)
-    desk.offers(1, wish(slots=1))
-    hurried = wish(slots=1, remaining_s=1.0)
-    assert isinstance(desk.offers(2, hurried, instead_of=1), RefuseOffer)
-    assert not desk.state.lanes["code"].reserved
 
 
 def test_a_reservation_does_not_leave_a_slot_idle() -> None:
@@ -391,20 +357,11 @@ class AnyHistory(RuleBasedStateMachine):
         wanted = wish(flow, slots=self.slots, remaining_s=50.0)
         self.watch(self.desk.arrives(wanted, self.reservations - which))
 
-    @rule(
-        flow=flows,
-        priority=priorities,
-        reserve_s=st.sampled_from([0.0, 2.0]),
-        ago=st.none() | st.integers(1, 5),
-    )
-    def ask_for_an_offer(
-        self, flow: str, priority: Priority, reserve_s: float, ago: int | None
-    ) -> None:
+    @rule(flow=flows, priority=priorities, reserve_s=st.sampled_from([0.0, 2.0]))
+    def ask_for_an_offer(self, flow: str, priority: Priority, reserve_s: float) -> None:
         self.reservations += 1
         wanted = wish(flow, priority, slots=self.slots)
-        instead_of = None if ago is None else self.reservations - ago
-        asked = OfferWanted(self.reservations, wanted, reserve_s, instead_of)
-        self.watch(self.desk.happens(asked))
+        self.watch(self.desk.happens(OfferWanted(self.reservations, wanted, reserve_s)))
 
     @rule(which=st.integers(0, 5))
     def give_back(self, which: int) -> None:

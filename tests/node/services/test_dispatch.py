@@ -21,7 +21,7 @@ from kowalski.protocol.errors import (
 )
 from kowalski.protocol.ids import TaskId
 from kowalski.protocol.messages.base import Message
-from kowalski.protocol.messages.placement import Offer, OfferAsked
+from kowalski.protocol.messages.placement import OfferAsked
 from simulations.virtual_time import JumpingClock
 from simulations.world import World, open_world
 from tests.node.services.prompts import ASKER, THINKER, WORKER
@@ -48,13 +48,6 @@ async def choose(world: World, work: Work = PYTHON) -> Chosen:
     return found
 
 
-def reserved(world: World, number: int) -> int:
-    """Places that a node holds for somebody."""
-    hot = world[number].mesh.facts_of(world.peer(number)).hot
-    assert hot is not None
-    return hot.repl.queued
-
-
 async def test_who_alone_can_is_not_asked_for_an_offer(virtual_time: JumpingClock) -> None:
     async with open_world([ASKER, WORKER]) as world:
         asked = Instead(world, placement.PROTOCOL, raising(RequestFailedError("internal")), 1)
@@ -62,46 +55,6 @@ async def test_who_alone_can_is_not_asked_for_an_offer(virtual_time: JumpingCloc
         assert chosen.decision.way == "only"
         assert world.number_of(chosen.choice.peer) == 1
         assert asked.asked == []
-
-
-async def test_among_several_the_best_offer_is_taken_and_the_others_are_given_back(
-    virtual_time: JumpingClock,
-) -> None:
-    async with open_world([ASKER, WORKER, WORKER, WORKER]) as world:
-        chosen = await choose(world)
-        decision = chosen.decision
-        assert decision.way == "offers"
-        assert set(decision.offers) == {world.peer(n) for n in (1, 2, 3)}
-        winner = world.number_of(chosen.choice.peer)
-        assert chosen.claim.reservation == decision.offers[chosen.choice.peer].reservation
-        await trio.sleep(0.1)
-        assert [reserved(world, n) for n in (1, 2, 3)] == [int(n == winner) for n in (1, 2, 3)]
-        chosen.release()
-        await trio.sleep(0.1)
-        assert [reserved(world, n) for n in (1, 2, 3)] == [0, 0, 0]
-
-
-async def test_a_reservation_that_nobody_uses_ends_by_itself(virtual_time: JumpingClock) -> None:
-    async with open_world([ASKER, WORKER, WORKER]) as world:
-        await choose(world)
-        await trio.sleep(2.5)
-        assert [reserved(world, n) for n in (1, 2)] == [0, 0]
-
-
-async def test_who_is_cancelled_while_it_chooses_leaves_nothing_reserved(
-    virtual_time: JumpingClock,
-) -> None:
-    async with open_world([ASKER, WORKER, WORKER]) as world:
-        Instead(world, placement.PROTOCOL, _silence, 2)
-        with trio.move_on_after(0.005):
-            await dispatch(world).choose(PYTHON, remaining_s=60.0)
-        await trio.sleep(0.1)
-        assert reserved(world, 1) == 0
-
-
-async def _silence(_conversation: Conversation, _request: Message) -> Message:
-    await trio.sleep_forever()
-    raise AssertionError
 
 
 async def test_a_mere_question_shows_offers_even_of_who_alone_can(
@@ -288,25 +241,6 @@ async def test_when_all_are_full_it_is_told_when_somebody_is_not(
         assert set(found.refusals) == {world.peer(1), world.peer(2)}
 
 
-async def test_who_asks_again_gives_back_the_place_it_held_with_the_question(
-    virtual_time: JumpingClock,
-) -> None:
-    instead_of: list[int | None] = []
-
-    async def held_for_others(conversation: Conversation, request: Message) -> Message:
-        assert isinstance(request, OfferAsked)
-        instead_of.append(request.instead_of)
-        offer = Offer(reservation=7, wait_s=1.0, service_s=1.0, queued=1, slots=1)
-        await conversation.send(offer)
-        await trio.sleep(request.reserve_s)
-        return offer
-
-    async with open_world([ASKER, WORKER, WORKER]) as world:
-        Instead(world, placement.PROTOCOL, held_for_others, 1, 2)
-        await choose(world)
-        assert instead_of == [None, None, 7, 7]
-
-
 async def test_where_offers_cannot_be_had_the_best_is_asked_for_the_work(
     virtual_time: JumpingClock,
 ) -> None:
@@ -336,15 +270,3 @@ async def test_who_left_is_forgotten(virtual_time: JumpingClock) -> None:
                 await _fail_at(world, work, 1)
         dispatch(world).forget(world.peer(1))
         assert world.peer(1) not in {no.peer for no in dispatch(world).rank(work.need).rejections}
-
-
-async def test_an_offer_that_is_none_is_a_refusal(virtual_time: JumpingClock) -> None:
-    async def nonsense(_conversation: Conversation, _request: Message) -> Message:
-        await trio.lowlevel.checkpoint()
-        return done()
-
-    async with open_world([ASKER, WORKER, WORKER]) as world:
-        Instead(world, placement.PROTOCOL, nonsense, 1)
-        chosen = await choose(world)
-        assert world.number_of(chosen.choice.peer) == 2
-        assert isinstance(chosen.decision.offers[world.peer(2)], Offer)

@@ -76,23 +76,6 @@ async def test_a_place_is_held_while_the_asker_stays_and_given_back_when_it_leav
         await until(lambda: gate.occupancy("code", 1).queued == 0, within_s=1.0)
 
 
-async def test_who_asks_again_does_not_wait_for_itself(
-    virtual_time: JumpingClock, tmp_path: Path
-) -> None:
-    async with open_desk(tmp_path) as (two, gate):
-        asker, peer = two.asking.asker, two.room.peer
-        async with asker.converse(peer, PROTOCOL, wanted(reserve_s=2.0)) as asking:
-            first = await asking.receive()
-            assert isinstance(first, Offer)
-            other = await ask(two, wanted())
-            assert isinstance(other, Offer)
-            assert other.wait_s > 0
-            again = await ask(two, wanted(instead_of=first.reservation))
-            assert isinstance(again, Offer)
-            assert again.wait_s == 0
-            assert gate.occupancy("code", 1).queued == 0
-
-
 async def test_a_place_is_held_no_longer_than_promised(
     virtual_time: JumpingClock, tmp_path: Path
 ) -> None:

@@ -290,6 +290,23 @@ async def test_a_full_worker_is_passed_over_for_one_with_room(virtual_time: Jump
         assert [len(world.places[n].cells) for n in (2, 3)] == [1, 1]
 
 
+@pytest.mark.parametrize("leaders", [1, 3])
+@pytest.mark.parametrize("workers", [3, 4, 8])
+async def test_as_many_tasks_at_once_as_there_are_idle_workers_wait_for_nobody(
+    virtual_time: JumpingClock, workers: int, leaders: int
+) -> None:
+    single = dataclasses.replace(WORKER, slots=1)
+    async with open_world([ASKER, *[LEADER] * leaders, *[single] * workers]) as world:
+        began = trio.current_time()
+        tasks = [
+            world.submit(0, block("wait 20\nsay done"), mode="blocks", task=f"t{n}")
+            for n in range(workers)
+        ]
+        for task in tasks:
+            await answer(world, task)
+        assert trio.current_time() - began < 22
+
+
 async def test_a_session_that_died_begins_anew_and_says_so(virtual_time: JumpingClock) -> None:
     async with open_world([ASKER, LEADER, WORKER]) as world:
         task = world.submit(0, blocks("keep x 1", "die", "show x", "say on"), mode="blocks")
