@@ -23,11 +23,17 @@ ROUND_S_MAX = 0.05
 ROUND_TRIPS = 3
 """How long the slower of those asked are waited for, once the first has answered."""
 
-AGAIN_S = 0.02
+SLOW_S = 0.25
+"""And how much longer at most, where all that have answered would let us wait."""
+
+AGAIN_S = 0.01
 """Until those who held places have decided; spread, so that not all ask again at one instant.
 
 Twice as long each time: where many choose at once, as many have decided by then.
 """
+
+WORTH = 4
+"""So many times as long as what is spent on asking must the wait be that it may save."""
 
 AGAIN_TIMES = 4
 """The last of as many as are placed at one instant on as many idle devices need them all."""
@@ -142,8 +148,10 @@ class Choosing:
     offers: dict[PeerId, Offer] = field(default_factory=dict)
     refusals: dict[PeerId, Refusal] = field(default_factory=dict)
     is_widened: bool = False
-    asked_again: int = 0
+    again: tuple[Choice, ...] = ()
+    """Not asked now, but at `again_at`."""
     again_at: float = inf
+    asked_again: int = 0
     decide_at: float = inf
     give_up_at: float = inf
     is_over: bool = False
@@ -161,9 +169,9 @@ class Choosing:
 def wake_at(state: Choosing) -> float:
     if state.is_over:
         return inf
-    if state.again_at < inf:
+    if state.again:
         return state.again_at
-    return state.decide_at if state.offers else state.give_up_at
+    return _decide_at(state) if state.offers else state.give_up_at
 
 
 def begin(
@@ -191,9 +199,9 @@ def step(state: Choosing, event: Event, now: float) -> tuple[Choosing, tuple[Eff
                 state = replace(state, refusals={**state.refusals, peer: refusal})
         case TimePassed():
             pass
-    if state.again_at < inf:
-        return _ask_again(state, now) if now >= state.again_at else (state, ())
-    if state.offers and (not state.waiting or now >= state.decide_at):
+    if state.again:
+        return _while_pausing(state, now)
+    if state.offers and (not state.waiting or now >= _decide_at(state)):
         return _decide(state, now)
     if not state.offers and (not state.waiting or now >= state.give_up_at):
         return _widen(state, now)
@@ -249,13 +257,40 @@ def _widen(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
     return replace(state, is_over=True), (NobodyFree(min(waits, default=None), why),)
 
 
-def _ask_again(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
+def _decide_at(state: Choosing) -> float:
+    soonest_s = min(
+        _experienced_wait_s(state.need, choice, state.offers[choice.peer])
+        for choice in state.asked
+        if choice.peer in state.offers
+    )
+    return state.decide_at + min(soonest_s / WORTH, SLOW_S)
+
+
+def _pause(state: Choosing, until: float) -> tuple[Choosing, tuple[Effect, ...]]:
+    """Give back all places, and ask again then."""
     again = tuple(choice for choice in state.asked if choice.peer in state.offers)
     others = tuple(choice for choice in state.asked if choice.peer not in state.offers)
-    return _ask(replace(state, asked=others, offers={}, again_at=inf), again, now)
+    state = replace(
+        state,
+        asked=others,
+        offers={},
+        again=again,
+        again_at=until,
+        asked_again=state.asked_again + 1,
+    )
+    return state, (GiveBack(tuple(choice.peer for choice in again)),)
 
 
-def _again_after_s(state: Choosing, best: Offer) -> float | None:
+def _while_pausing(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
+    """Somebody slow may still offer what the others did not."""
+    if any(offer.wait_s <= LONG_WAIT_S for offer in state.offers.values()):
+        return _decide(replace(state, again=()), now)
+    if now >= state.again_at:
+        return _ask(replace(state, again=()), state.again, now)
+    return state, ()
+
+
+def _again_after_s(state: Choosing, wait_s: float) -> float | None:
     """When to ask once more, where a free slot is promised to others; None where not to."""
     is_any_held = any(
         offer.wait_s > 0 and offer.running < offer.slots for offer in state.offers.values()
@@ -264,7 +299,15 @@ def _again_after_s(state: Choosing, best: Offer) -> float | None:
         return None
     spread = 0.5 + uniform(state.draw, f"again {state.asked_again}")
     after_s = AGAIN_S * 2**state.asked_again * spread
-    return after_s if best.wait_s > after_s else None
+    return after_s if wait_s > WORTH * after_s else None
+
+
+def _experienced_wait_s(need: Need, choice: Choice, offer: Offer) -> float:
+    """The wait that is offered, by what such work took there before, if we know."""
+    unit_s = choice.candidate.unit_s
+    if unit_s is None or not offer.service_s:
+        return offer.wait_s
+    return offer.wait_s * unit_s * need.units / offer.service_s
 
 
 def _decide(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
@@ -285,11 +328,9 @@ def _decide(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
         more = widened(need, state.ranking, state.asked, state.draw)[:ASKED]
         if more:
             return _ask(replace(state, is_widened=True), more, now)
-    again_after_s = _again_after_s(state, offer)
+    again_after_s = _again_after_s(state, _experienced_wait_s(need, best, offer))
     if again_after_s is not None:
-        again_at = now + again_after_s
-        state = replace(state, asked_again=state.asked_again + 1, again_at=again_at)
-        return state, (GiveBack(tuple(state.offers)),)
+        return _pause(state, now + again_after_s)
     expected = expected_s(state, best, offer)
     took = Take(fresh[best.peer], offer, expected, _why(state, best, offer, expected))
     return replace(state, is_over=True), (took,)
@@ -334,4 +375,5 @@ def check(state: Choosing) -> None:
     assert len(set(asked)) == len(asked)
     assert set(state.offers) | set(state.refusals) <= set(asked)
     assert not set(state.offers) & set(state.refusals)
-    assert state.is_over or state.waiting or state.again_at < inf
+    assert not set(asked) & {choice.peer for choice in state.again}
+    assert state.is_over or state.waiting or state.again
