@@ -1,8 +1,9 @@
 """One cell under way, and those who ask for it: one coordinator, and the next when it is lost.
 
-The cell does not notice. Output and sub-calls go to whoever asked last; sub-calls that were not
-answered yet are asked again of the next. An asker that takes its request back ends the cell; when
-all are lost it goes on for a while, so that whoever leads the task next can join it.
+The cell does not notice. Output and sub-calls go to whoever asked last, and only that one answers:
+who leads no more is refused whatever it asks for the cell, and would answer with that. Sub-calls
+that were not answered yet are asked again of the next. An asker that takes its request back ends
+the cell; when all are lost it goes on for a while, so that whoever leads the task next can join it.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class _Asker:
     news: trio.Event = field(default_factory=trio.Event)
     pressing: trio.Event = field(default_factory=trio.Event)
     """A question, or the end: what waits for nothing."""
+    was_passed_over: bool = False
+    """Something that it answered was not taken, since another had asked after it."""
     _unsent: deque[Message] = field(default_factory=deque)
     _output: deque[tuple[StreamName, bytearray]] = field(default_factory=deque)
     """In pieces, which grow while they wait: as much as a session may say before it is killed."""
@@ -89,7 +92,7 @@ class _Batch:
     results: list[wire.SubCallResult] = field(default_factory=list)
     answered: trio.Event = field(default_factory=trio.Event)
 
-    def take(self, told: wire.SubCallsAnswered) -> None:
+    def take(self, told: wire.SubCallsAnswered, *, may_lack_some: bool) -> None:
         """The next of its answers, or the first ones once more from another asker.
 
         Raises:
@@ -97,6 +100,8 @@ class _Batch:
         """
         count = len(self.asked.calls)
         start = count - told.left - len(told.results)
+        if may_lack_some and start > len(self.results):
+            return
         if not 0 <= start <= len(self.results):
             raise RemoteProtocolError(f"{len(told.results)} results for {count} sub-calls")
         self.results[start:] = told.results
@@ -176,7 +181,7 @@ class RunningCell:
         self._come(asker)
         try:
             async with open_plain_nursery() as nursery:
-                nursery.start_soon(self._listen, conversation)
+                nursery.start_soon(self._listen, asker)
                 await self._tell(asker)
                 nursery.cancel_scope.cancel()
         except RemoteProtocolError:
@@ -230,14 +235,17 @@ class RunningCell:
                 return
             await asker.news.wait()
 
-    async def _listen(self, conversation: Conversation) -> None:
+    async def _listen(self, asker: _Asker) -> None:
         while True:
-            message = await conversation.receive()
+            message = await asker.conversation.receive()
             if not isinstance(message, wire.SubCallsAnswered):
                 raise RemoteProtocolError(f"{message.KIND} while a cell runs")
             batch = self._batches.get(message.batch)
-            if batch is not None and not batch.answered.is_set():
-                batch.take(message)  # else nobody waits for it, or another asker was faster
+            if self._askers[-1] is not asker:
+                asker.was_passed_over = True
+            elif batch is not None and not batch.answered.is_set():
+                # Else nobody waits for it, or another asker was faster.
+                batch.take(message, may_lack_some=asker.was_passed_over)
 
     # --- the cell -------------------------------------------------------------------------------
 

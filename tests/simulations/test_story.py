@@ -61,6 +61,7 @@ def test_where_much_goes_wrong_every_task_is_answered_all_the_same(seed: int) ->
 @pytest.mark.parametrize(
     ("scenario", "seed"),
     [
+        ("deposed", 100372),  # who led before answered the cell, with its refusal
         ("deposed", 2),  # to look for who has a call took of its time, and was not told
         ("trouble", 58),  # a member without a term of its own closed a session in one that it knew
         ("trouble", 2090),  # a stranger closed a session, and its cell was taken for dead

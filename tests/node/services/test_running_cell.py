@@ -236,6 +236,41 @@ async def test_when_the_latest_asker_goes_an_earlier_one_is_asked(
     assert [one.text for one in world.results[0]] == ["reply"]
 
 
+async def test_who_asked_before_the_latest_answers_nothing(
+    virtual_time: JumpingClock, world: World
+) -> None:
+    world.begin(lambda: world.work_that_asks(1))
+    deposed = world.ask()
+    await trio.sleep(1)
+    leading = world.ask()
+    await trio.sleep(1)
+    deposed.answer(0, text="stale")
+    await trio.sleep(1)
+    assert not world.results
+    leading.answer(0)
+    await world.ended.wait()
+    assert [one.text for one in world.results[0]] == ["reply"]
+
+
+async def test_what_is_left_of_an_answer_that_was_not_taken_is_no_fault(
+    virtual_time: JumpingClock, world: World
+) -> None:
+    world.begin(lambda: world.work_that_asks(2))
+    first = world.ask()
+    await trio.sleep(1)
+    second = world.ask()
+    await trio.sleep(1)
+    one = wire.SubCallResult(text="one")
+    first.say(wire.SubCallsAnswered(batch=1, left=1, results=(one,)))
+    await trio.sleep(1)
+    second.be_lost()
+    await trio.sleep(1)
+    first.say(wire.SubCallsAnswered(batch=1, results=(one,)))
+    first.answer(1)
+    await world.ended.wait()
+    assert [one.text for one in world.results[0]] == ["reply", "reply"]
+
+
 async def test_sub_calls_wait_where_nobody_is_there_to_answer(
     virtual_time: JumpingClock, world: World
 ) -> None:
