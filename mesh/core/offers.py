@@ -274,7 +274,7 @@ def _pause(state: Choosing, until: float) -> tuple[Choosing, tuple[Effect, ...]]
         state,
         asked=others,
         offers={},
-        again=again,
+        again=(*state.again, *again),
         again_at=until,
         asked_again=state.asked_again + 1,
     )
@@ -284,7 +284,7 @@ def _pause(state: Choosing, until: float) -> tuple[Choosing, tuple[Effect, ...]]
 def _while_pausing(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
     """Somebody slow may still offer what the others did not."""
     if any(offer.wait_s <= LONG_WAIT_S for offer in state.offers.values()):
-        return _decide(replace(state, again=()), now)
+        return _decide(state, now)
     if now >= state.again_at:
         return _ask(replace(state, again=()), state.again, now)
     return state, ()
@@ -325,7 +325,8 @@ def _decide(state: Choosing, now: float) -> tuple[Choosing, tuple[Effect, ...]]:
     best = min(choices, key=order)
     offer = offers[best.peer]
     if offer.wait_s > LONG_WAIT_S and not state.is_widened:
-        more = widened(need, state.ranking, state.asked, state.draw)[:ASKED]
+        known = (*state.asked, *state.again)
+        more = widened(need, state.ranking, known, state.draw)[:ASKED]
         if more:
             return _ask(replace(state, is_widened=True), more, now)
     again_after_s = _again_after_s(state, _experienced_wait_s(need, best, offer))

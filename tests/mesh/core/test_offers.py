@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kowalski.mesh.core.offers import (
     AGAIN_S,
     AGAIN_TIMES,
+    LONG_WAIT_S,
     ROUND_S_MAX,
     SILENCE_S_MAX,
     SLOW_S,
@@ -240,6 +241,19 @@ def test_a_slow_one_that_offers_a_wait_as_well_keeps_its_place_and_the_others_ar
     asking.offers(ONE, wait_s=1.0)
     asking.offers(TWO, wait_s=1.0)
     assert asking.taken.choice.peer == THREE
+
+
+def test_who_is_to_be_asked_again_is_not_forgotten_for_a_slow_one_whose_slot_is_held_too() -> None:
+    asking = Asking(*three(), draw="draw3")
+    asking.offers(ONE, wait_s=9.0, running=0, queued=1)
+    asking.offers(TWO, wait_s=9.0, running=0, queued=1)
+    asking.waits()
+    assert asking.state.again
+    (given_back,) = asking.offers(THREE, wait_s=LONG_WAIT_S, running=0, queued=1)
+    assert given_back == GiveBack((THREE,))
+    (again,) = asking.waits()
+    assert isinstance(again, AskOffers)
+    assert set(again.peers) == {ONE, TWO, THREE}
 
 
 def test_slow_ones_are_waited_for_longer_where_the_others_are_full() -> None:
